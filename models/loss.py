@@ -1,0 +1,183 @@
+"""The detection loss: box, objectness and class terms on the matched cells of every head.
+
+`DetectionLoss` returns *unweighted* named scalars; `DetectionLoss.weights` holds their gains, applied in one place.
+All arithmetic is at least FP32, also under autocast.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torchvision.ops import complete_box_iou_loss, generalized_box_iou_loss
+
+from common.errors import UserError
+from models.spec import HeadMatches, HeadSpec, Matches
+
+BOX_LOSSES = {"ciou": complete_box_iou_loss, "giou": generalized_box_iou_loss}
+
+# exp(t) is cut off here, at 1100 anchors: no box of use is larger, and FP32 stays far from overflow.
+_LARGEST_LOG_SIZE = 7.0
+# Boxes keep at least this share of a cell, so that no aspect ratio divides by zero.
+_SMALLEST_SIZE = 1e-3
+
+
+@dataclass
+class LossConfig:
+    """What the detection loss rewards."""
+
+    box: float = field(default=10.0, metadata={"help": "gain of the box loss: tighter boxes against better scores"})
+    obj: float = field(default=100.0, metadata={"help": "gain of the objectness loss: fewer misses and false alarms"})
+    cls: float = field(default=1.0, metadata={"help": "gain of the class loss: fewer confusions between classes"})
+    box_loss: str = field(
+        default="ciou",
+        metadata={
+            "help": "ciou (overlap, centre distance, aspect ratio) or giou (overlap and enclosing box)",
+            "choices": sorted(BOX_LOSSES),
+        },
+    )
+    obj_target: float = field(
+        default=1.0,
+        metadata={
+            "help": "objectness a matched cell learns: 0 = always 1, 1 = its box's overlap with the truth, so that "
+            "scores rank boxes by quality; between = a blend"
+        },
+    )
+    obj_balance: float = field(
+        default=1.5,
+        metadata={
+            "help": "how much more the objectness of fine heads counts: weight ~ stride ^ -value, mean 1 over heads; "
+            "their objects are a smaller share of their many cells"
+        },
+    )
+    label_smoothing: float = field(
+        default=0.0, metadata={"help": "class targets e/2 and 1 - e/2 instead of 0 and 1: less sure, for noisy labels"}
+    )
+
+    def __post_init__(self) -> None:
+        if self.box_loss not in BOX_LOSSES:
+            known = ", ".join(sorted(BOX_LOSSES))
+            raise UserError(f"box_loss '{self.box_loss}' is not known", todo=f"use one of {known}")
+        for name in ("box", "obj", "cls"):
+            if getattr(self, name) < 0:
+                raise UserError(f"the {name} gain {getattr(self, name)} is negative", todo="use 0 to switch a term off")
+        for name in ("obj_target", "label_smoothing"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UserError(f"{name} {getattr(self, name)} is outside 0..1", todo="use a number from 0 to 1")
+
+
+class DetectionLoss:
+    """Box, objectness and class loss of a set of heads.
+
+    - ``box``: mean over all matched cells of 1 - CIoU (Zheng et al., AAAI 2020) or 1 - GIoU (Rezatofighi et al.,
+      CVPR 2019);
+    - ``obj``: per head the mean over *all* cells of the BCE against 0 (background) or the matched box's overlap with
+      the truth (detached), averaged over heads with weights that favour the fine ones (`LossConfig.obj_balance`);
+    - ``cls``: mean over all matched cells of the BCE *summed* over classes (cross entropy where scores are a softmax),
+      so that its size does not fall with the number of classes.
+
+    Means over matched cells divide by the count averaged over ranks: the mean of the ranks' losses is the loss of the
+    global batch when every rank has equally many pictures of equal size. Without objects ``box`` and ``cls`` are
+    exactly 0 and still connected to the heads.
+
+    Args:
+        specs: one per head.
+        config: gains and options.
+    """
+
+    def __init__(self, specs: Sequence[HeadSpec], config: LossConfig | None = None):
+        self.specs = tuple(specs)
+        self.config = config or LossConfig()
+        balance = [spec.stride**-self.config.obj_balance for spec in self.specs]
+        self.balance = [weight / sum(balance) for weight in balance]
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """Name of a term -> its gain."""
+        return {"box": self.config.box, "obj": self.config.obj, "cls": self.config.cls}
+
+    def __call__(self, heads: Sequence[Tensor], matches: Matches) -> dict[str, Tensor]:
+        """`heads`: one ``(B, A, H, W, 5 + C)`` tensor of logits per spec. Returns scalars ``box``, ``obj``, ``cls``."""
+        with torch.autocast(heads[0].device.type, enabled=False):
+            heads = [at_least_fp32(head) for head in heads]
+            picked = [match.pick(head) for match, head in zip(matches.heads, heads)]  # each (M, 5 + C)
+            box, overlaps = self._box(picked, matches)
+            objectness = [
+                functional.binary_cross_entropy_with_logits(head[..., 4], self._objectness(head, match, overlap))
+                for head, match, overlap in zip(heads, matches.heads, overlaps)
+            ]
+            obj = torch.stack([weight * term for weight, term in zip(self.balance, objectness)]).sum()
+            return {"box": box, "obj": obj, "cls": self._classes(picked, matches)}
+
+    def _box(self, picked: list[Tensor], matches: Matches) -> tuple[Tensor, list[Tensor]]:
+        """The box term and, per head, the detached overlap ``(M,)`` in 0..1 of each matched box with its truth."""
+        pairs = [
+            (decode_matched(rows, spec, match), truth_in_cells(spec, match))
+            for rows, spec, match in zip(picked, self.specs, matches.heads)
+        ]
+        predicted, truth = (_corners(torch.cat(boxes)) for boxes in zip(*pairs))
+        loss = BOX_LOSSES[self.config.box_loss](predicted, truth)
+        overlap = (1 - loss.detach()).clamp(0, 1)
+        return loss.sum() / matches.count, list(overlap.split([len(match) for match in matches.heads]))
+
+    def _objectness(self, head: Tensor, match: HeadMatches, overlap: Tensor) -> Tensor:
+        """Objectness targets ``(B, A, H, W)``."""
+        target = torch.zeros_like(head[..., 4])
+        blend = 1 - self.config.obj_target + self.config.obj_target * overlap
+        target[match.image, match.anchor, match.row, match.col] = blend
+        return target
+
+    def _classes(self, picked: list[Tensor], matches: Matches) -> Tensor:
+        smoothing = self.config.label_smoothing
+        sums = []
+        for rows, spec, match in zip(picked, self.specs, matches.heads):
+            logits = rows[:, 5:]
+            if spec.softmax:
+                sums.append(
+                    functional.cross_entropy(logits, match.label, reduction="sum", label_smoothing=smoothing)
+                )
+            else:
+                target = functional.one_hot(match.label, spec.classes).to(logits) * (1 - smoothing) + smoothing / 2
+                sums.append(functional.binary_cross_entropy_with_logits(logits, target, reduction="sum"))
+        return torch.stack(sums).sum() / matches.count
+
+
+def at_least_fp32(tensor: Tensor) -> Tensor:
+    """Half precision becomes FP32; FP32 and FP64 stay."""
+    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
+
+
+def decode_matched(rows: Tensor, spec: HeadSpec, match: HeadMatches) -> Tensor:
+    """The boxes of matched cells, relative to their own cell.
+
+    Coordinates relative to the cell keep FP32 exact to far below a pixel in large pictures, and overlap does not
+    depend on the origin.
+
+    Args:
+        rows: ``(M, 5 + C)`` logits, from `HeadMatches.pick`.
+        spec: how the head that `rows` came from is read.
+
+    Returns:
+        ``(M, 4)`` centre x, y from the cell's corner, width, height; all in cells (pixels / stride).
+    """
+    anchors = rows.new_tensor(spec.anchors)[match.anchor] / spec.stride
+    centre = rows[:, :2].sigmoid() * spec.scale_x_y - (spec.scale_x_y - 1) / 2
+    if spec.new_coords:
+        size = (2 * rows[:, 2:4].sigmoid()).square() * anchors
+    else:
+        size = rows[:, 2:4].clamp(max=_LARGEST_LOG_SIZE).exp() * anchors
+    return torch.cat((centre, size.clamp(min=_SMALLEST_SIZE)), dim=1)
+
+
+def truth_in_cells(spec: HeadSpec, match: HeadMatches) -> Tensor:
+    """The ground truth boxes of matched cells in the coordinates of `decode_matched`: ``(M, 4)``."""
+    centre = match.box[:, :2] / spec.stride - torch.stack((match.col, match.row), dim=1)
+    return torch.cat((centre, match.box[:, 2:] / spec.stride), dim=1)
+
+
+def _corners(boxes: Tensor) -> Tensor:
+    centre, half = boxes[:, :2], boxes[:, 2:] / 2
+    return torch.cat((centre - half, centre + half), dim=1)
