@@ -1,0 +1,237 @@
+"""Pictures and their boxes changed together.
+
+Boxes here are ``(n, 5)`` float32: class, x1, y1, x2, y2 in pixels, where pixel 0 spans 0..1. One sample is warped once:
+mosaic, flips, rotation, scale and shear are multiplied into a single matrix.
+Mosaic: Bochkovskiy et al., YOLOv4 (2020), section 3.4; mixup: Zhang et al. (ICLR 2018).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import cv2
+import numpy as np
+
+from data.batch import Letterbox
+
+GREY = 114
+MIN_SIDE = 2.0
+"""A box whose shorter side falls below this many pixels is dropped: nothing in it could be learned."""
+MIN_VISIBLE = 0.1
+"""A box of which less than this share is left in the picture is dropped."""
+
+Take = Callable[[int], tuple[np.ndarray, np.ndarray]]
+
+
+def _option(default: float, text: str) -> Any:
+    return field(default=default, metadata={"help": text})
+
+
+@dataclass
+class AugmentConfig:
+    """How strongly training pictures are varied; all zero means letterboxed pictures as they are."""
+
+    mosaic: float = _option(1.0, "probability of joining four pictures into one: more context and small objects a step, "
+                                 "less natural scenes (switched off for the last epochs)")
+    mixup: float = _option(0.0, "probability of blending in a second sample: helps large networks and long trainings, "
+                                "hurts small ones")
+    degrees: float = _option(0.0, "rotation in +-degrees: for pictures without a natural 'up'; boxes get looser")
+    translate: float = _option(0.1, "shift in +-share of the picture: against learning fixed places")
+    scale: float = _option(0.5, "zoom in +-share: more range of object sizes, fewer objects at their true size")
+    shear: float = _option(0.0, "shear in +-degrees: for slanted views; boxes get looser")
+    perspective: float = _option(0.0, "perspective in +-share of the picture (0 to 0.3): for oblique cameras; slower")
+    fliplr: float = _option(0.5, "probability of mirroring left-right; 0 where sides matter (text, left and right hands)")
+    flipud: float = _option(0.0, "probability of turning upside down: for views from above")
+    hsv_h: float = _option(0.015, "hue change in +-share of the colour circle; 0 where the colour is the class")
+    hsv_s: float = _option(0.7, "saturation change in +-share: against other cameras and weather")
+    hsv_v: float = _option(0.4, "brightness change in +-share: against other exposures")
+
+
+def fitted_size(shape: tuple[int, int], size: tuple[int, int]) -> tuple[int, int]:
+    """(height, width) of a picture of `shape` once it is scaled, aspect kept, to just fit into `size` (H, W)."""
+    scale = min(size[0] / shape[0], size[1] / shape[1])
+    return max(1, min(size[0], round(shape[0] * scale))), max(1, min(size[1], round(shape[1] * scale)))
+
+
+def fit(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """`image` (h, w, 3) scaled, aspect kept, to just fit into `size` (H, W)."""
+    height, width = fitted_size(image.shape[:2], size)
+    if (height, width) == image.shape[:2]:
+        return image
+    # INTER_AREA averages what it drops; INTER_LINEAR would alias when shrinking and is right when enlarging.
+    way = cv2.INTER_AREA if height < image.shape[0] else cv2.INTER_LINEAR
+    return cv2.resize(image, (width, height), interpolation=way)
+
+
+def letterbox(image: np.ndarray, size: tuple[int, int], path: str = "") -> tuple[np.ndarray, Letterbox]:
+    """`image` (h, w, 3) fitted into the middle of a grey picture of `size` (H, W), and how to get back."""
+    original = (int(image.shape[0]), int(image.shape[1]))
+    inner = fit(image, size)
+    height, width = inner.shape[:2]
+    top, left = (size[0] - height) // 2, (size[1] - width) // 2
+    record = Letterbox(original, (width / original[1], height / original[0]), (float(left), float(top)), path)
+    if (height, width) == tuple(size):
+        return inner, record
+    canvas = np.full((*size, 3), GREY, np.uint8)
+    canvas[top : top + height, left : left + width] = inner
+    return canvas, record
+
+
+def pixel_boxes(labels: np.ndarray, shape: tuple[int, int], offset: tuple[float, float] = (0.0, 0.0)) -> np.ndarray:
+    """Labels ``(n, 5)`` class, cx, cy, w, h normalised -> class, x1, y1, x2, y2 in pixels of a picture of `shape` (h, w)
+    that starts at `offset` (x, y)."""
+    boxes = np.empty((len(labels), 5), np.float32)
+    half = labels[:, 3:5] / 2
+    boxes[:, 0] = labels[:, 0]
+    boxes[:, 1:3] = (labels[:, 1:3] - half) * shape[::-1] + offset
+    boxes[:, 3:5] = (labels[:, 1:3] + half) * shape[::-1] + offset
+    return boxes
+
+
+def centre_boxes(boxes: np.ndarray) -> np.ndarray:
+    """Class, x1, y1, x2, y2 -> class, cx, cy, w, h, both ``(n, 5)`` in pixels."""
+    out = boxes.copy()
+    out[:, 1:3] = (boxes[:, 1:3] + boxes[:, 3:5]) / 2
+    out[:, 3:5] = boxes[:, 3:5] - boxes[:, 1:3]
+    return out
+
+
+def mosaic(
+    parts: list[tuple[np.ndarray, np.ndarray]], size: tuple[int, int], rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Four fitted pictures with their normalised labels around a random point of a (2H, 2W) canvas.
+
+    Returns:
+        The canvas (2H, 2W, 3), and the boxes ``(n, 5)`` in its pixels, cut where their picture is cut.
+    """
+    height, width = size
+    middle_y = int(rng.uniform(height / 2, 3 * height / 2))
+    middle_x = int(rng.uniform(width / 2, 3 * width / 2))
+    canvas = np.full((2 * height, 2 * width, 3), GREY, np.uint8)
+    found = []
+    for place, (image, labels) in enumerate(parts):
+        h, w = image.shape[:2]
+        left = middle_x - w if place % 2 == 0 else middle_x
+        top = middle_y - h if place < 2 else middle_y
+        x1, y1, x2, y2 = max(left, 0), max(top, 0), min(left + w, 2 * width), min(top + h, 2 * height)
+        canvas[y1:y2, x1:x2] = image[y1 - top : y2 - top, x1 - left : x2 - left]
+        if len(labels):
+            found.append(clip(pixel_boxes(labels, (h, w), (left, top)), (x1, y1, x2, y2)))
+    return canvas, np.concatenate(found) if found else np.zeros((0, 5), np.float32)
+
+
+def clip(boxes: np.ndarray, region: tuple[float, float, float, float]) -> np.ndarray:
+    """The boxes ``(n, 5)`` cut to `region` x1, y1, x2, y2; those too small or hardly visible are dropped."""
+    out = boxes.copy()
+    np.clip(out[:, 1::2], region[0], region[2], out=out[:, 1::2])
+    np.clip(out[:, 2::2], region[1], region[3], out=out[:, 2::2])
+    before, after = boxes[:, 3:5] - boxes[:, 1:3], out[:, 3:5] - out[:, 1:3]
+    # Small ones stay if they were small from the start and are whole: the data set asks for them.
+    small = np.minimum(after[:, 0], after[:, 1]) < np.minimum(MIN_SIDE, before.min(axis=1) * 0.99)
+    visible = after.prod(axis=1) >= MIN_VISIBLE * before.prod(axis=1)
+    return out[visible & ~small & (after.min(axis=1) > 0)]
+
+
+def random_matrix(
+    canvas: tuple[int, int], size: tuple[int, int], config: AugmentConfig, rng: np.random.Generator
+) -> np.ndarray:
+    """The (3, 3) matrix from points (x, y, 1) of a canvas (h, w) to points of the sample (H, W).
+
+    From right to left: centre to origin, perspective, rotate and zoom, shear, move to the sample's centre plus the
+    shift, mirror.
+    """
+    height, width = size
+    to_origin = np.array([[1, 0, -canvas[1] / 2], [0, 1, -canvas[0] / 2], [0, 0, 1]])
+    tilt = np.eye(3)
+    tilt[2, :2] = rng.uniform(-config.perspective, config.perspective, 2) / (width, height)
+    angle = math.radians(rng.uniform(-config.degrees, config.degrees))
+    zoom = rng.uniform(1 - config.scale, 1 + config.scale)
+    cos, sin = zoom * math.cos(angle), zoom * math.sin(angle)
+    turn = np.array([[cos, sin, 0], [-sin, cos, 0], [0, 0, 1]])
+    slant_x, slant_y = np.tan(np.radians(rng.uniform(-config.shear, config.shear, 2)))
+    slant = np.array([[1, slant_x, 0], [slant_y, 1, 0], [0, 0, 1]])
+    shift = rng.uniform(-config.translate, config.translate, 2)
+    place = np.array([[1, 0, (0.5 + shift[0]) * width], [0, 1, (0.5 + shift[1]) * height], [0, 0, 1]])
+    mirror = np.eye(3)
+    left_right, up_down = rng.random(2)
+    if left_right < config.fliplr:
+        mirror[0] = [-1, 0, width]
+    if up_down < config.flipud:
+        mirror[1] = [0, -1, height]
+    return mirror @ place @ slant @ turn @ tilt @ to_origin
+
+
+def warp(
+    image: np.ndarray, boxes: np.ndarray, matrix: np.ndarray, size: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """`image` and its boxes ``(n, 5)`` moved by `matrix` into a picture of `size` (H, W); lost boxes are dropped."""
+    # OpenCV's coordinates are those of pixel centres: pixel 0 lies at 0.5 of ours.
+    half = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])
+    of_centres = np.linalg.inv(half) @ matrix @ half
+    straight = not np.any(matrix[2, :2])
+    if straight:
+        out = cv2.warpAffine(image, of_centres[:2], size[::-1], flags=cv2.INTER_LINEAR, borderValue=(GREY,) * 3)
+    else:
+        out = cv2.warpPerspective(image, of_centres, size[::-1], flags=cv2.INTER_LINEAR, borderValue=(GREY,) * 3)
+    if not len(boxes):
+        return out, boxes
+    corners = np.ones((len(boxes), 4, 3))
+    corners[:, :, :2] = boxes[:, [1, 2, 3, 2, 3, 4, 1, 4]].reshape(-1, 4, 2)
+    moved = corners @ matrix.T
+    points = moved[:, :, :2] / moved[:, :, 2:]
+    around = np.concatenate([boxes[:, :1], points.min(axis=1), points.max(axis=1)], axis=1).astype(np.float32)
+    # A corner behind the camera would come back mirrored.
+    around = around[(moved[:, :, 2] > 1e-3).all(axis=1)]
+    return out, clip(around, (0, 0, size[1], size[0]))
+
+
+def shift_colours(image: np.ndarray, config: AugmentConfig, rng: np.random.Generator) -> np.ndarray:
+    """Hue, saturation and brightness of an RGB picture changed by random factors."""
+    if not (config.hsv_h or config.hsv_s or config.hsv_v):
+        return image
+    factors = 1 + rng.uniform(-1, 1, 3) * (config.hsv_h, config.hsv_s, config.hsv_v)
+    steps = np.arange(256)
+    table = np.empty((256, 1, 3), np.uint8)
+    table[:, 0, 0] = (steps * factors[0]) % 180  # OpenCV's hue is in 0..179
+    table[:, 0, 1] = np.clip(steps * factors[1], 0, 255)
+    table[:, 0, 2] = np.clip(steps * factors[2], 0, 255)
+    return cv2.cvtColor(cv2.LUT(cv2.cvtColor(image, cv2.COLOR_RGB2HSV), table), cv2.COLOR_HSV2RGB)
+
+
+def random_sample(
+    take: Take, index: int, count: int, size: tuple[int, int], config: AugmentConfig, rng: np.random.Generator,
+    joined: bool = True,
+) -> tuple[np.ndarray, np.ndarray]:
+    """One varied sample of a data set of `count` pictures.
+
+    Args:
+        take: picture number -> (fitted picture (h, w, 3) uint8 RGB, labels (n, 5) normalised).
+        index: the picture the sample is about.
+        joined: whether mosaic and mixup may bring in other pictures.
+
+    Returns:
+        The picture (H, W, 3) and its boxes ``(n, 5)``: class, x1, y1, x2, y2 in its pixels.
+    """
+    image, boxes = _geometry(take, index, count, size, config, rng, joined)
+    if joined and rng.random() < config.mixup:
+        other, more = _geometry(take, int(rng.integers(count)), count, size, config, rng, joined)
+        share = rng.beta(32.0, 32.0)
+        image = cv2.addWeighted(image, share, other, 1 - share, 0)
+        boxes = np.concatenate([boxes, more])
+    return shift_colours(image, config, rng), boxes
+
+
+def _geometry(
+    take: Take, index: int, count: int, size: tuple[int, int], config: AugmentConfig, rng: np.random.Generator,
+    joined: bool,
+) -> tuple[np.ndarray, np.ndarray]:
+    if joined and rng.random() < config.mosaic:
+        parts = [take(index), *(take(int(other)) for other in rng.integers(0, count, 3))]
+        canvas, boxes = mosaic(parts, size, rng)
+    else:
+        canvas, labels = take(index)
+        boxes = pixel_boxes(labels, canvas.shape[:2])
+    return warp(canvas, boxes, random_matrix(canvas.shape[:2], size, config, rng), size)

@@ -1,0 +1,131 @@
+"""A split as samples: picture plus boxes, every random choice a function of (seed, epoch, index)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset as TorchDataset
+
+from common.errors import UserError
+from data.augment import AugmentConfig, centre_boxes, fit, fitted_size, letterbox, pixel_boxes, random_sample
+from data.batch import Letterbox
+from data.cache import with_cache
+from data.labels import announce, scan
+from data.pictures import read_picture
+from data.spec import DataSpec, load_spec
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One picture with its boxes.
+
+    Attributes:
+        image: ``(3, H, W)`` uint8 RGB.
+        boxes: ``(n, 5)`` float32: class, cx, cy, w, h in pixels of the network input.
+        index: the picture's number in the data set.
+        letterbox: how the picture was fitted in; of an augmented sample only `original` and `path` mean anything.
+    """
+
+    image: Tensor
+    boxes: Tensor
+    index: int
+    letterbox: Letterbox
+
+
+class Dataset(TorchDataset[Sample]):
+    """The pictures of one split at one network size.
+
+    ``dataset[(epoch, index)]`` is varied as `augment` says; ``dataset[index]`` is the letterboxed picture as it is.
+
+    Args:
+        spec: the data set, or the path of its file.
+        split: "train", "val" or "test".
+        size: (H, W) of the network input.
+        augment: None leaves every picture as it is.
+        cache: None, "ram" or "disk": keep decoded pictures.
+        seed: with (epoch, index) it fixes every random choice of a sample.
+        close_mosaic_from: from this epoch on, samples are made of one picture only (no mosaic, no mixup).
+
+    Raises:
+        UserError: the split is empty or its labels have errors; wrong lines are named with file and line.
+    """
+
+    def __init__(
+        self,
+        spec: DataSpec | str | Path,
+        split: str,
+        size: tuple[int, int],
+        augment: AugmentConfig | None = None,
+        cache: str | None = None,
+        seed: int = 0,
+        close_mosaic_from: int | None = None,
+    ):
+        self.spec = load_spec(spec)
+        self.split, self.augment, self.seed, self.close_mosaic_from = split, augment, seed, close_mosaic_from
+        self.size = (int(size[0]), int(size[1]))
+        if min(self.size) < 1:
+            raise UserError(f"the network size must be positive, not {size}", todo="give --imgsz e.g. 416 or 800 1280")
+        found = scan(self.spec, split)
+        announce(self.spec, found.problems)
+        self.pictures, self.shapes, self.labels = found.pictures, found.shapes, found.labels
+        self._fitted = self._make_cache(cache)
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def __getitem__(self, key: int | tuple[int, int]) -> Sample:
+        epoch, index = key if isinstance(key, tuple) else (0, key)
+        index = int(index)
+        if index < 0 or index >= len(self):
+            raise IndexError(f"picture {index} of {len(self)}")
+        path = str(self.pictures[index])
+        if self.augment is None or not isinstance(key, tuple):
+            inner, labels = self._take(index)
+            image, record = letterbox(inner, self.size, path)
+            boxes = pixel_boxes(labels, inner.shape[:2], record.pad)
+            original = (int(self.shapes[index][0]), int(self.shapes[index][1]))
+            scale = (inner.shape[1] / original[1], inner.shape[0] / original[0])
+            record = Letterbox(original, scale, record.pad, path)
+        else:
+            rng = np.random.default_rng(np.random.SeedSequence((self.seed, int(epoch), index)))
+            joined = self.close_mosaic_from is None or epoch < self.close_mosaic_from
+            image, boxes = random_sample(self._take, index, len(self), self.size, self.augment, rng, joined)
+            record = Letterbox((int(self.shapes[index][0]), int(self.shapes[index][1])), (1.0, 1.0), (0.0, 0.0), path)
+        return Sample(to_tensor(image), torch.from_numpy(centre_boxes(boxes)), index, record)
+
+    def _take(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        return self._fitted(index), self.labels[index]
+
+    def _fetch(self, index: int) -> np.ndarray:
+        path = self.pictures[index]
+        image = read_picture(path)
+        if image.shape[:2] != tuple(self.shapes[index]):
+            raise UserError(
+                f"the picture is {image.shape[1]} x {image.shape[0]}, but was {self.shapes[index][1]} x "
+                f"{self.shapes[index][0]} when it was checked", where=path, todo="do not change pictures during a run",
+            )
+        return fit(image, self.size)
+
+    def _make_cache(self, kind: str | None) -> Callable[[int], np.ndarray]:
+        keys = []
+        if kind == "disk":
+            for path in self.pictures:
+                status = path.stat()
+                keys.append(f"{path}|{status.st_size}|{status.st_mtime_ns}|{self.size}|{cv2.__version__}")
+        else:
+            keys = [str(path) for path in self.pictures]
+        sizes = [3 * int(np.prod(fitted_size((int(h), int(w)), self.size))) for h, w in self.shapes]
+        return with_cache(kind, self._fetch, keys, sizes)
+
+
+def to_tensor(image: np.ndarray) -> Tensor:
+    """(H, W, 3) uint8 -> ``(3, H, W)`` uint8 tensor."""
+    planes = np.empty((3, *image.shape[:2]), np.uint8)
+    cv2.split(image, list(planes))  # several times faster than a strided copy
+    return torch.from_numpy(planes)

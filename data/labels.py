@@ -1,0 +1,286 @@
+"""Labels are read, checked, and every wrong line is named with file and line.
+
+A label file has one line an object: class, cx, cy, w, h, all but the class as shares of the picture. A line with more
+numbers (class, then x y pairs) is a polygon and becomes the box around it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from common.errors import UserError
+from common.log import log
+from data.pictures import picture_shapes
+from data.spec import DataSpec, label_path
+
+TOLERANCE = 0.01
+"""How far past 0..1 a number may lie and still count as rounding (one pixel in a hundred)."""
+ROUNDING = 1e-5
+"""Edges this little outside come from six written digits; they are cut without a word."""
+SHOWN = 5
+"""How many examples of a kind of problem a message names."""
+
+ERROR, LEFT_OUT, WARNING = "error", "left out", "warning"
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something wrong in a data set.
+
+    Attributes:
+        severity: "error" (training refuses to start), "left out" (the picture does not take part) or "warning".
+        kind: the short phrase under which problems are counted.
+        file: the label file or picture.
+        line: 1-based line, or None where the whole file is meant.
+        detail: the offending value.
+    """
+
+    severity: str
+    kind: str
+    file: Path
+    line: int | None = None
+    detail: str = ""
+
+    def __str__(self) -> str:
+        place = f"{self.file}:{self.line}" if self.line is not None else str(self.file)
+        return f"{place}: {self.kind}" + (f" ({self.detail})" if self.detail else "")
+
+
+def read_labels(picture: str | Path, classes: int) -> tuple[np.ndarray, list[Problem]]:
+    """The labels of one picture.
+
+    Args:
+        picture: the picture's path; the label file is found from it (`data.spec.label_path`).
+        classes: number of classes; a class outside 0..classes-1 is a problem.
+
+    Returns:
+        ``(n, 5)`` float32: class, cx, cy, w, h as shares of the picture, the good lines only; and what was wrong.
+        No label file means no objects.
+    """
+    path = label_path(picture)
+    try:
+        raw = path.read_bytes()
+    except FileNotFoundError:
+        return np.zeros((0, 5), np.float32), []
+    except OSError as error:
+        return np.zeros((0, 5), np.float32), [Problem(ERROR, "labels cannot be read", path, None, str(error))]
+    rows: dict[tuple[float, ...], None] = {}
+    problems: list[Problem] = []
+    for number, line in enumerate(raw.decode("utf-8-sig", errors="replace").splitlines(), 1):
+        fields = line.split()
+        if not fields:
+            continue
+        row, found = _parse(fields, classes)
+        for severity, kind, detail in found:
+            problems.append(Problem(severity, kind, path, number, detail))
+        if row is None:
+            continue
+        key = tuple(round(value, 6) for value in row)
+        if key in rows:
+            problems.append(Problem(WARNING, "the same box twice; one is dropped", path, number, line.strip()[:60]))
+        rows[key] = None
+    return np.array(list(rows), np.float32).reshape(-1, 5), problems
+
+
+_Found = list[tuple[str, str, str]]
+
+
+def _parse(fields: list[str], classes: int) -> tuple[tuple[float, ...] | None, _Found]:
+    """One line: the row class, cx, cy, w, h, or None where it cannot be used; and (severity, kind, detail) for each fault."""
+    found: _Found = []
+    polygon = len(fields) > 5 and len(fields) % 2 == 1
+    if len(fields) != 5 and not polygon:
+        return None, [(ERROR, "needs 5 numbers: class cx cy w h", f"{len(fields)} given")]
+    try:
+        values = [float(text) for text in fields]
+    except ValueError:
+        wrong = next(text for text in fields if not _is_number(text))
+        return None, [(ERROR, "not a number", repr(wrong[:40]))]
+    if not all(map(math.isfinite, values)):
+        return None, [(ERROR, "not a finite number", " ".join(fields)[:60])]
+    number = values[0]
+    if number != int(number) or not 0 <= number < classes:
+        allowed = f"0 to {classes - 1}" if classes > 1 else "only 0"
+        return None, [(ERROR, "class out of range", f"class {fields[0]}; {allowed} allowed")]
+    if polygon:
+        found.append((WARNING, "polygon turned into the box around it", f"{len(fields) // 2} points"))
+        xs, ys = values[1::2], values[2::2]
+        if min(*xs, *ys) < -TOLERANCE or max(*xs, *ys) > 1 + TOLERANCE:
+            return None, [*found, (ERROR, "coordinates outside 0..1", " ".join(fields[1:])[:60])]
+        x1, y1, x2, y2 = min(xs), min(ys), max(xs), max(ys)
+    else:
+        cx, cy, w, h = values[1:]
+        if w < 0 or h < 0:
+            return None, [(ERROR, "negative size", f"w {fields[3]}, h {fields[4]}")]
+        if min(cx, cy) < -TOLERANCE or max(cx, cy, w, h) > 1 + TOLERANCE:
+            return None, [(ERROR, "coordinates outside 0..1", " ".join(fields[1:])[:60])]
+        x1, y1, x2, y2 = cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2
+    over = max(-x1, -y1, x2 - 1, y2 - 1)
+    if over > 0:
+        if over > ROUNDING:
+            found.append((WARNING, "box reaches outside the picture; cut at its edge", f"by {over:.4g} of the picture"))
+        x1, y1, x2, y2 = (min(max(value, 0.0), 1.0) for value in (x1, y1, x2, y2))
+        values[1:] = [(x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1]
+    elif polygon:
+        values[1:] = [(x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1]
+    if values[3] <= 0 or values[4] <= 0:
+        return None, [*found, (WARNING, "box of zero size; dropped", " ".join(fields[1:])[:60])]
+    return tuple(values[:5]), found
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+@dataclass
+class Scan:
+    """One split, read and checked.
+
+    Attributes:
+        split: its name.
+        pictures: those that take part: present and readable.
+        shapes: ``(N, 2)`` int, their height and width in pixels as shown (EXIF orientation applied).
+        labels: N arrays ``(n, 5)``: class, cx, cy, w, h as shares of the picture.
+        problems: all that was wrong.
+    """
+
+    split: str
+    pictures: list[Path]
+    shapes: np.ndarray
+    labels: list[np.ndarray]
+    problems: list[Problem]
+
+    @property
+    def boxes(self) -> int:
+        return sum(map(len, self.labels))
+
+    @property
+    def background(self) -> int:
+        """Pictures without a box: they train as background."""
+        return sum(not len(labels) for labels in self.labels)
+
+    def per_class(self, classes: int) -> np.ndarray:
+        """(classes,) boxes of each class."""
+        numbers = np.concatenate([labels[:, 0] for labels in self.labels]) if self.labels else np.zeros(0)
+        return np.bincount(numbers.astype(int), minlength=classes)
+
+
+def scan(spec: DataSpec, split: str) -> Scan:
+    """Read all labels of a split, and the size of every picture.
+
+    Raises:
+        UserError: the split has no pictures at all; everything else is in the result's `problems`.
+    """
+    listed = spec.require(split)
+    shapes = picture_shapes(listed)
+    result = Scan(split, [], np.zeros((0, 2), int), [], [])
+    kept = []
+    for picture, shape in zip(listed, shapes, strict=True):
+        if isinstance(shape, str):
+            result.problems.append(Problem(LEFT_OUT, "picture left out", picture, None, shape))
+            continue
+        labels, problems = read_labels(picture, spec.label_classes)
+        if spec.single_cls:
+            labels[:, 0] = 0
+        result.pictures.append(picture)
+        result.labels.append(labels)
+        result.problems += problems
+        kept.append(shape)
+    result.shapes = np.array(kept, int).reshape(-1, 2)
+    result.problems += _emptiness(spec, result)
+    return result
+
+
+def _emptiness(spec: DataSpec, result: Scan) -> list[Problem]:
+    if not result.pictures:
+        return [Problem(ERROR, f"none of the pictures of '{result.split}' can be read", spec.source)]
+    if not result.boxes and not any(problem.severity == ERROR for problem in result.problems):
+        example = label_path(result.pictures[0])
+        return [Problem(ERROR, f"no picture of '{result.split}' has a box", spec.source, None,
+                        f"labels are looked for like {example}")]
+    return []
+
+
+def announce(spec: DataSpec, problems: Sequence[Problem]) -> None:
+    """Log what is to be known and stop where training on it would be wrong.
+
+    Raises:
+        UserError: there is at least one error; the message counts them by kind and names the first.
+    """
+    warnings = [problem for problem in problems if problem.severity == WARNING]
+    left_out = [problem for problem in problems if problem.severity == LEFT_OUT]
+    errors = [problem for problem in problems if problem.severity == ERROR]
+    if warnings:
+        log.warning("%s: %s", spec.source, summary(warnings))
+    if left_out:
+        log.error("%s: %s", spec.source, summary(left_out))
+    if not errors:
+        return
+    first = errors[0]
+    if len(errors) == 1:
+        raise UserError(first.kind + (f" ({first.detail})" if first.detail else ""), where=first.file, line=first.line,
+                        todo=_remedy(first))
+    raise UserError(f"the labels have errors: {summary(errors)}", where=spec.source, todo=_remedy(first))
+
+
+def _remedy(problem: Problem) -> str:
+    if problem.kind == "class out of range":
+        return "correct the class numbers (they start at 0), or add the class to `names`"
+    if problem.kind.startswith("coordinates"):
+        return "divide pixels by the picture's width and height: class cx cy w h, each in 0..1"
+    if problem.kind.startswith(("none of", "no picture")):
+        return "labels/NAME.txt belongs to images/NAME.jpg; correct the paths or add the files"
+    return "correct or delete the lines named"
+
+
+def summary(problems: Iterable[Problem]) -> str:
+    """Counts by kind, each with the first few places: several lines."""
+    by_kind: dict[str, list[Problem]] = {}
+    for problem in problems:
+        by_kind.setdefault(problem.kind, []).append(problem)
+    counts = Counter({kind: len(found) for kind, found in by_kind.items()})
+    lines = [", ".join(f"{count} x {kind}" for kind, count in counts.most_common())]
+    for kind, _ in counts.most_common():
+        lines += [f"    {problem}" for problem in by_kind[kind][:SHOWN]]
+        if counts[kind] > SHOWN:
+            lines.append(f"    ... and {counts[kind] - SHOWN} more: {kind}")
+    return "\n".join(lines)
+
+
+@dataclass
+class CheckReport:
+    """All splits of a data set, read and checked.
+
+    Attributes:
+        spec: the data set.
+        scans: split -> what was read.
+        problems: those of the splits and those between them.
+    """
+
+    spec: DataSpec
+    scans: dict[str, Scan] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+
+    @property
+    def errors(self) -> list[Problem]:
+        return [problem for problem in self.problems if problem.severity == ERROR]
+
+    @property
+    def warnings(self) -> list[Problem]:
+        return [problem for problem in self.problems if problem.severity != ERROR]
+
+    def announce(self) -> None:
+        """Log counts and warnings; raise `UserError` where there are errors."""
+        for name, found in self.scans.items():
+            log.info("%s: %d pictures (%d background), %d boxes", name, len(found.pictures), found.background, found.boxes)
+        announce(self.spec, self.problems)

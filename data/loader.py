@@ -1,0 +1,141 @@
+"""Samples as batches: the order is a function of (seed, epoch), whatever the workers, ranks and restarts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as TorchDataset
+
+from common.errors import UserError
+from data.batch import Batch
+from data.dataset import Dataset, Sample
+
+_ORDER = 0x0BDE  # keeps the stream that orders the pictures apart from the streams inside samples
+
+
+class Loader:
+    """The batches of one epoch, for one rank; ``len`` counts those still to come. Made by `make_loader`."""
+
+    def __init__(self, keys: list[list[tuple[int, int]]], batches: DataLoader[Any]):
+        self.keys, self._batches = keys, batches
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def __iter__(self) -> Iterator[Batch]:
+        for item in self._batches:
+            if isinstance(item, UserError):
+                raise item
+            images, targets, indices, letterboxes = item
+            yield Batch(images, targets, indices, tuple(letterboxes))
+
+
+def make_loader(
+    dataset: Dataset,
+    batch_size: int,
+    *,
+    epoch: int = 0,
+    seed: int = 0,
+    start_batch: int = 0,
+    rank: int = 0,
+    world: int = 1,
+    workers: int = 0,
+    shuffle: bool = True,
+    drop_last: bool = False,
+    pin_memory: bool = False,
+) -> Loader:
+    """The batches of an epoch.
+
+    The union over ranks of their k-th batches is the k-th batch of one process with ``batch_size * world``.
+
+    Args:
+        batch_size: pictures a batch on this rank.
+        start_batch: batches at the start of the epoch that are skipped without being loaded (to resume).
+        rank, world: this process among how many.
+        workers: processes that prepare batches; the result does not depend on it.
+        shuffle: in the order given by (seed, epoch), and augmented with `epoch`; else in the data set's order.
+        drop_last: leave out a last batch that is not full.
+
+    A last global batch with fewer pictures than ranks is left out when shuffling (in training every rank has to
+    step); otherwise ranks without a share have one batch fewer.
+
+    Raises:
+        UserError: `batch_size` is below 1, or no batch can be made.
+    """
+    if batch_size < 1:
+        raise UserError(f"the batch size must be at least 1, not {batch_size}", todo="give --batch-size 16")
+    assert 0 <= rank < world, f"rank {rank} of {world}"
+    keys = batch_keys(len(dataset), batch_size, epoch, seed, rank, world, shuffle, drop_last)
+    if not keys and (shuffle or rank == 0):
+        raise UserError(f"{len(dataset)} pictures do not fill one batch of {batch_size * world}",
+                        todo=f"give --batch-size {max(1, len(dataset) // world)} or less")
+    keys = keys[start_batch:]
+    batches: DataLoader[Any] = DataLoader(
+        _Guarded(dataset), batch_sampler=keys, num_workers=workers, collate_fn=_collate,  # type: ignore[arg-type]
+        worker_init_fn=_start_worker, pin_memory=pin_memory,
+    )
+    return Loader(keys, batches)
+
+
+def batch_keys(
+    count: int, batch_size: int, epoch: int, seed: int, rank: int, world: int, shuffle: bool, drop_last: bool
+) -> list[list[tuple[int, int]]]:
+    """For each batch of this rank the (epoch, index) of its samples."""
+    order = np.arange(count)
+    if shuffle:
+        order = np.random.default_rng(np.random.SeedSequence((seed, epoch, _ORDER))).permutation(count)
+    step = batch_size * world
+    batches = []
+    for start in range(0, count, step):
+        together = order[start : start + step]
+        if (drop_last and len(together) < step) or (shuffle and len(together) < world):
+            break
+        own = [(epoch, int(index)) for index in together[rank::world]]
+        if own:
+            batches.append(own)
+    return batches
+
+
+def collate(samples: list[Sample]) -> Batch:
+    """B samples -> one `Batch`; targets get the picture's place in the batch as first column."""
+    targets = torch.cat([
+        torch.cat([torch.full((len(sample.boxes), 1), float(place)), sample.boxes], dim=1)
+        for place, sample in enumerate(samples)
+    ])
+    return Batch(
+        torch.stack([sample.image for sample in samples]), targets,
+        torch.tensor([sample.index for sample in samples]), tuple(sample.letterbox for sample in samples),
+    )
+
+
+class _Guarded(TorchDataset[Any]):
+    """Hands a `UserError` on as a value: raised in a worker, torch would rebuild it without its fields."""
+
+    def __init__(self, dataset: Dataset):
+        self.dataset = dataset
+
+    def __getitem__(self, key: tuple[int, int]) -> Sample | UserError:
+        try:
+            return self.dataset[key]
+        except UserError as error:
+            return error
+
+
+def _collate(samples: list[Sample | UserError]) -> Any:
+    good = []
+    for sample in samples:
+        if isinstance(sample, UserError):
+            return sample
+        good.append(sample)
+    batch = collate(good)
+    return batch.images, batch.targets, batch.indices, batch.letterboxes  # a tuple: torch pins its tensors
+
+
+def _start_worker(_: int) -> None:
+    cv2.setNumThreads(0)  # one thread a worker; more would fight over the cores
+    torch.set_num_threads(1)
