@@ -6,6 +6,7 @@ these faces, so `engine` never imports `prune` or `distill`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -31,6 +32,9 @@ class Objective(nn.Module):
 
     network: Network
     weights: dict[str, float]
+
+    def begin_step(self, batches: Sequence[Batch]) -> None:
+        """Called before an optimiser step with all the batches it accumulates, on the device, in their final size."""
 
     def forward(self, batch: Batch, progress: float) -> tuple[Losses, Metrics]:
         """One batch (already on the device, floats in 0..1), `progress` in 0..1 of the planned training.

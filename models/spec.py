@@ -87,10 +87,13 @@ class Matches:
         heads: one `HeadMatches` per head.
         mean_over_ranks: averages a scalar over the processes of a distributed run (the identity in one process).
             Every sum a loss divides by goes through it, so that a step does not depend on how a batch was split.
+        expected: scalar, the matched cells a batch of this size has on average over the optimiser step (and over
+            ranks), where the step accumulates several batches; None: the step is this batch.
     """
 
     heads: tuple[HeadMatches, ...]
     mean_over_ranks: Callable[[Tensor], Tensor] = _alone
+    expected: Tensor | None = None
 
     def normaliser(self, amount: Tensor) -> Tensor:
         """`amount` (a scalar: a count or a sum of weights) averaged over ranks, never below 1e-9; no gradient."""
@@ -98,6 +101,12 @@ class Matches:
 
     @property
     def count(self) -> Tensor:
-        """Number of matched cells over all heads, averaged over ranks, at least 1e-9 (scalar)."""
+        """Number of matched cells over all heads, averaged over ranks, at least 1e-9 (scalar).
+
+        What a mean over matched cells divides by: where `expected` is given it is that, so that the accumulated
+        gradient is the one of the whole step's batch however it was split.
+        """
+        if self.expected is not None:
+            return self.expected.detach().float().clamp(min=1e-9)
         total = sum(len(head) for head in self.heads)
         return self.normaliser(torch.tensor(float(total), device=self.heads[0].box.device))
