@@ -1,0 +1,89 @@
+"""From decoded heads to the boxes a person sees: confidence filter, non-maximum suppression, original pixels."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torchvision.ops import batched_nms
+
+from data.batch import Letterbox
+
+# NMS costs time with the square of its candidates. An untrained network puts nearly every cell of every class above
+# a confidence of .001 (2 million candidates at 640 px and 80 classes), of which 300 boxes are kept: only the most
+# confident ones enter. Trained networks stay far below the cap, so it does not change their scores.
+MAX_CANDIDATES = 30_000
+
+
+def postprocess(
+    decoded: Tensor,
+    conf: float = 0.001,
+    iou: float = 0.6,
+    max_boxes: int = 300,
+    multi_label: bool = True,
+    class_agnostic: bool = False,
+    max_candidates: int = MAX_CANDIDATES,
+) -> list[Tensor]:
+    """Confidence filter and non-maximum suppression, one picture at a time.
+
+    Args:
+        decoded: ``(B, N, 5 + C)`` from `Network.decode`: cx, cy, w, h in pixels, objectness, class probabilities.
+        conf: least confidence (objectness x class probability) a box needs.
+        iou: boxes of one class overlapping a more confident one by more than this are dropped.
+        max_boxes: most confident boxes kept per picture.
+        multi_label: a box may stand for every class above `conf` (right for mAP), not only for its best one.
+        class_agnostic: boxes of different classes suppress each other too.
+        max_candidates: most confident candidates per picture that enter the suppression.
+
+    Returns:
+        Per picture ``(n, 6)``: x1, y1, x2, y2 in pixels of the network input, confidence, class; most confident first.
+    """
+    return [
+        _one_picture(rows, conf, iou, max_boxes, multi_label, class_agnostic, max_candidates)
+        for rows in decoded.detach().float()
+    ]
+
+
+def _one_picture(
+    rows: Tensor, conf: float, iou: float, max_boxes: int, multi_label: bool, class_agnostic: bool, max_candidates: int
+) -> Tensor:
+    # Confidence can only be below objectness: most rows go before the (N, C) product is made.
+    rows = rows[rows[:, 4] > conf]
+    scores = rows[:, 5:] * rows[:, 4:5]
+    if multi_label:
+        row, label = (scores > conf).nonzero(as_tuple=True)
+        confidence = scores[row, label]
+    else:
+        confidence, label = scores.max(1)
+        row = (confidence > conf).nonzero(as_tuple=True)[0]
+        confidence, label = confidence[row], label[row]
+    if len(confidence) > max_candidates:
+        confidence, top = confidence.topk(max_candidates)
+        row, label = row[top], label[top]
+    centre, half = rows[row, :2], rows[row, 2:4] / 2
+    boxes = torch.cat((centre - half, centre + half), 1)
+    sound = boxes.isfinite().all(1)  # exp() of a diverging network's logits overflows
+    boxes, confidence, label = boxes[sound], confidence[sound], label[sound]
+    keep = batched_nms(boxes, confidence, torch.zeros_like(label) if class_agnostic else label, iou)[:max_boxes]
+    return torch.cat((boxes[keep], confidence[keep, None], label[keep, None].float()), 1)
+
+
+def to_original(boxes: Tensor, letterbox: Letterbox) -> Tensor:
+    """Boxes back in pixels of the original picture, clipped to it.
+
+    Args:
+        boxes: ``(n, 4 + K)``; the first four columns are x1, y1, x2, y2 in pixels of the network input.
+        letterbox: how the picture was fitted into the network input.
+
+    Returns:
+        A new tensor of the same shape; the K further columns are unchanged.
+    """
+    height, width = letterbox.original
+    out = boxes.clone()
+    for column, pad, scale, limit in (
+        (0, letterbox.pad[0], letterbox.scale[0], width),
+        (1, letterbox.pad[1], letterbox.scale[1], height),
+        (2, letterbox.pad[0], letterbox.scale[0], width),
+        (3, letterbox.pad[1], letterbox.scale[1], height),
+    ):
+        out[:, column] = ((boxes[:, column] - pad) / scale).clamp(0, limit)
+    return out

@@ -1,0 +1,176 @@
+"""Tracking with the real client: what is asked for is in the run's own records, and no error stops a training."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from wandb.proto import wandb_internal_pb2 as pb
+
+from common.errors import UserError
+from engine import tracking
+from engine.tracking import Tracker
+
+BLOCK = 32768
+
+
+def records(folder: Path) -> Iterator[pb.Record]:
+    """The records of an offline run. Its file is a LevelDB log: 32 KiB blocks of (crc, length, kind, data) chunks; a
+    record is one chunk of kind 1 (whole) or kinds 2, 3.., 4 (first, middle, last)."""
+    data = next(folder.glob("*.wandb")).read_bytes()
+    assert data[:4] == b":W&B"
+    place, parts = 7, b""
+    while place + 7 <= len(data):
+        if BLOCK - place % BLOCK < 7:  # too little left in the block for a chunk's header
+            place += BLOCK - place % BLOCK
+            continue
+        _, length, kind = struct.unpack("<IHB", data[place : place + 7])
+        parts += data[place + 7 : place + 7 + length]
+        place += 7 + length
+        if kind in (1, 4):
+            record = pb.Record()
+            record.ParseFromString(parts)
+            parts = b""
+            yield record
+
+
+def history(folder: Path) -> list[dict]:
+    rows = []
+    for record in records(folder):
+        if record.WhichOneof("record_type") == "history":
+            row: dict = {}
+            for item in record.history.item:
+                *parents, last = item.nested_key or [item.key]
+                inner = row
+                for parent in parents:
+                    inner = inner.setdefault(parent, {})
+                inner[last] = json.loads(item.value_json)
+            rows.append(row)
+    return rows
+
+
+@pytest.fixture(autouse=True)
+def nobody_logged_in(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_DISABLED", "NETRC", "WANDB_PROJECT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+
+def test_without_a_login_the_run_is_recorded_offline_and_reads_back(tmp_path, caplog):
+    weights = tmp_path / "best.pt"
+    weights.write_bytes(b"weights")
+    caplog.set_level("INFO", "thinyolo")
+    tracker = Tracker(tmp_path / "run", {"lr": 0.01, "imgsz": (160, 160)}, group="demo", kind="kd")
+    assert tracker.active
+    folder, identity = tracker.folder, tracker.id
+    assert any("wandb sync" in message for message in caplog.messages)
+    for epoch in range(2):
+        tracker.log_histogram("gammas", np.random.default_rng(epoch).random((4, 5)))
+        if epoch == 1:
+            tracker.log_table("channels", ["layer", "before", "after"], [[0, 16, 9], [2, 32, 8]])
+            tracker.log_pictures("predictions", [("one", np.zeros((8, 8, 3), np.uint8))])
+        tracker.log_epoch(epoch, {"student/mAP50-95": 0.25 + epoch / 4, "teacher/mAP50-95": 0.75, "gap/mAP50-95": 0.5})
+    tracker.log_artifact(weights, "student of run", metadata={"teacher": "abc", "lineage": [{"sha256": "abc"}]})
+    tracker.finish()
+    tracker.finish()
+
+    rows = history(folder)
+    assert [row["_step"] for row in rows] == [0, 1], "one commit per epoch"
+    assert [row["student/mAP50-95"] for row in rows] == [0.25, 0.5]
+    assert rows[0]["gammas"]["_type"] == "histogram"
+    assert sum(rows[0]["gammas"]["values"]) == 20
+    assert rows[1]["channels"]["_type"] == "table-file"
+    assert rows[1]["channels"]["nrows"] == 2
+    assert rows[1]["predictions"]["captions"] == ["one"]
+    by_kind: dict[str, list[pb.Record]] = {}
+    for record in records(folder):
+        by_kind.setdefault(record.WhichOneof("record_type"), []).append(record)
+    run = by_kind["run"][0].run
+    assert (run.run_id, run.run_group, run.job_type, run.project) == (identity, "demo", "kd", "thinyolo")
+    config = {item.key: json.loads(item.value_json) for item in run.config.update}
+    assert config["lr"] == 0.01
+    assert config["imgsz"] == [160, 160]
+    artifacts = [record.request.log_artifact.artifact for record in by_kind.get("request", [])]
+    artifacts += [record.artifact for record in by_kind.get("artifact", [])]
+    student = next(item for item in artifacts if item.name == "student-of-run")
+    assert student.type == "model"
+    assert json.loads(student.metadata)["teacher"] == "abc"
+    assert [entry.path for entry in student.manifest.contents] == ["best.pt"]
+
+
+def test_a_resumed_run_keeps_its_id_and_its_steps(tmp_path):
+    first = Tracker(tmp_path / "run", mode="offline")
+    first.log_epoch(0, {"a": 1})
+    known = first.id
+    first.finish()
+    second = Tracker(tmp_path / "run", mode="offline")
+    folder = second.folder
+    second.log_epoch(1, {"a": 2})
+    assert second.id == known
+    second.finish()
+    assert [(row["_step"], row["a"]) for row in history(folder)] == [(1, 2)]
+
+
+def test_a_stage_that_counts_from_zero_again_does_not_lose_epochs(tmp_path):
+    tracker = Tracker(tmp_path / "run", mode="offline")
+    folder = tracker.folder
+    for epoch in (0, 1, 0):
+        tracker.log_epoch(epoch, {"a": epoch})
+    tracker.finish()
+    assert [(row["_step"], row["epoch"]) for row in history(folder)] == [(0, 0), (1, 1), (2, 0)]
+
+
+def test_what_waits_at_the_end_is_not_lost(tmp_path):
+    tracker = Tracker(tmp_path / "run", mode="offline")
+    folder = tracker.folder
+    tracker.log_table("summary", ["a"], [[1]])
+    tracker.finish()
+    assert history(folder)[0]["summary"]["nrows"] == 1
+
+
+@pytest.mark.parametrize("asked, active", [("disabled", False), ("offline", True)])
+def test_auto_does_what_the_environment_says(tmp_path, monkeypatch, asked, active):
+    monkeypatch.setenv("WANDB_MODE", asked)
+    tracker = Tracker(tmp_path / "run")
+    assert tracker.active is active
+    tracker.log_epoch(0, {"a": 1})
+    tracker.finish()
+
+
+def test_an_error_of_the_client_ends_tracking_and_not_the_training(tmp_path, caplog):
+    tracker = Tracker(tmp_path / "run", mode="offline")
+    tracker.log_artifact(tmp_path / "absent.pt", "student")
+    assert not tracker.active
+    assert sum("no further" in message for message in caplog.messages) == 1
+    tracker.log_epoch(0, {"a": 1})
+    tracker.finish()
+
+
+@pytest.mark.parametrize("reachable", [tracking._reachable, lambda url: True], ids=["known before", "client fails"])
+def test_without_a_network_an_online_run_is_recorded_offline(tmp_path, monkeypatch, caplog, reachable):
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    monkeypatch.setattr("engine.tracking._reachable", reachable)
+    monkeypatch.setattr("engine.tracking.INIT_SECONDS", 1)
+    tracker = Tracker(tmp_path / "run", settings={"base_url": "http://127.0.0.1:9"})
+    folder = tracker.folder
+    tracker.log_epoch(0, {"a": 1})
+    tracker.finish()
+    assert any("recording offline" in message for message in caplog.messages)
+    assert history(folder)[0]["a"] == 1
+
+
+def test_off_records_nothing(tmp_path):
+    tracker = Tracker(tmp_path / "run", mode="off")
+    tracker.log_epoch(0, {"a": 1})
+    tracker.finish()
+    assert not tracker.active
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_unknown_mode_is_named(tmp_path):
+    with pytest.raises(UserError, match="sometimes"):
+        Tracker(tmp_path, mode="sometimes")
