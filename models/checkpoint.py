@@ -1,0 +1,192 @@
+"""Networks in files: our own `.pt` (plain data and tensors only), and `load`, which takes whatever the user has."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from common.errors import UserError
+from common.files import whole_file
+from common.log import log
+from models.cfg import Cfg, parse_cfg, read_cfg
+from models.network import Network, adapt_classes, init_weights
+from models.weights import LoadReport, load_darknet
+
+FORMAT = "thinyolo/1"
+Anchors = Sequence[Sequence[tuple[float, float]]]
+
+
+def save(net: Network, path: str | Path, extra: dict[str, Any] | None = None) -> None:
+    """Write `net` as a `.pt` of cfg text, tensors and plain data; `extra` (plain data, tensors) is kept under "extra".
+
+    The file is whole or absent and loads with ``torch.load(path, weights_only=True)``.
+    """
+    content = {
+        "format": FORMAT,
+        "cfg": net.cfg.text(),
+        "source": net.cfg.source,
+        "names": list(net.names),
+        "state": {name: tensor.detach().cpu() for name, tensor in net.state_dict().items()},
+        "lineage": net.lineage,
+        "meta": net.meta,
+        "extra": extra or {},
+    }
+    with whole_file(path) as temporary:
+        torch.save(content, temporary)
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """The content of one of our `.pt` files, on the CPU; nothing in it is executed. Raises `UserError` for others."""
+    path = Path(path)
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise UserError(f"cannot be read: {error.strerror or error}", where=path) from error
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+        raise UserError("is no ThinYOLO checkpoint: it is damaged, or holds more than tensors and plain data", where=path,
+                        todo="give a .pt written by ThinYOLO, an official YOLOv5 .pt, or a cfg with its .weights") from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        found = content.get("format") if isinstance(content, dict) else type(content).__name__
+        raise UserError(f"is no ThinYOLO checkpoint: its format is {found!r}, not {FORMAT!r}", where=path)
+    return content
+
+
+def from_checkpoint(content: dict[str, Any], source: str | Path = "checkpoint") -> Network:
+    """The network a checkpoint's content (see `read_checkpoint`) describes."""
+    net = Network(parse_cfg(content["cfg"], source=str(source)), content["names"])
+    try:
+        net.load_state_dict(content["state"])
+    except RuntimeError as error:
+        raise UserError(f"its tensors do not belong to its cfg: {error}", where=source) from error
+    net.lineage, net.meta = content["lineage"], content["meta"]
+    dtype = next((tensor.dtype for tensor in content["state"].values() if tensor.is_floating_point()), torch.float32)
+    if dtype == torch.float64:
+        net.double().load_state_dict(content["state"])
+    return net
+
+
+def available_cfgs() -> list[str]:
+    """The names of the cfgs that come with the package."""
+    return sorted(path.name for path in _shipped().glob("*.cfg"))
+
+
+def _shipped() -> Path:
+    import cfg
+
+    return Path(next(iter(cfg.__path__)))
+
+
+def cfg_path(name: str | Path) -> Path:
+    """The file `name` means: a path as it is, else a cfg of the package ("yolov3", "yolov3.cfg", "cfg/yolov3.cfg")."""
+    path = Path(name)
+    if path.is_file():
+        return path
+    if len(path.parts) == 1 or path.parts[:-1] == ("cfg",):
+        shipped = _shipped() / (path.name if path.suffix == ".cfg" else f"{path.name}.cfg")
+        if shipped.is_file():
+            return shipped
+    raise UserError(f"'{name}' does not exist", todo=f"give a .cfg or .pt file, or one of: {', '.join(available_cfgs())}")
+
+
+def load(source: str | Path, weights: str | Path | None = None, classes: int | None = None,
+         names: Sequence[str] | None = None, anchors: Anchors | None = None) -> Network:
+    """A network from whatever describes one.
+
+    Args:
+        source: a cfg (or the name of one that comes with the package), our `.pt`, or an official YOLOv5 `.pt`.
+        weights: `.weights` or `.pt` to fill it with; tensors that do not fit are logged, listed in
+            ``net.load_report``, and keep their initial values.
+        classes: number of classes; the heads are adapted where it differs. None: as many as `names`, else the source's.
+        names: class names.
+        anchors: per head, the anchors in pixels.
+
+    Raises:
+        UserError: naming the file, and what would do instead.
+    """
+    classes = len(names) if classes is None and names is not None else classes
+    if Path(source).suffix == ".weights":
+        raise UserError("holds tensors but no structure", where=source,
+                        todo=f"give its cfg and pass it as weights: load('yolov3.cfg', weights='{source}')")
+    path = Path(source) if Path(source).suffix in (".pt", ".pth") and Path(source).is_file() else cfg_path(source)
+    if path.suffix in (".pt", ".pth"):
+        net = _adapted(_read_pt(path), classes, names)
+    else:
+        net = _fresh(read_cfg(path), classes, names)
+    if anchors is not None:
+        net.with_anchors(anchors)
+    if weights is not None:
+        _fill(net, Path(weights))
+    return net
+
+
+def _read_pt(path: Path) -> Network:
+    from models.yolov5 import is_yolov5, load_yolov5
+
+    if is_yolov5(path):
+        return load_yolov5(path)
+    return from_checkpoint(read_checkpoint(path), path)
+
+
+def _fresh(cfg: Cfg, classes: int | None, names: Sequence[str] | None) -> Network:
+    """A network with initial weights."""
+    training = [key for key in ("learning_rate", "burn_in", "max_batches") if key in cfg.net.options]
+    if training:
+        log.info("%s: %s and other training keys are kept, but --hyp decides", cfg.source, ", ".join(training))
+    if classes is not None:
+        adapt_classes(cfg, classes)
+    return init_weights(Network(cfg, names))
+
+
+def _adapted(net: Network, classes: int | None, names: Sequence[str] | None) -> Network:
+    """`net` with other names, or with new heads where the number of classes differs."""
+    if classes is None or classes == net.classes:
+        if names is not None:
+            net.names = [str(name) for name in names]
+        return net
+    cfg = net.cfg.copy()
+    adapt_classes(cfg, classes)
+    new = init_weights(Network(cfg, names))
+    new.lineage, new.meta = net.lineage, net.meta
+    transfer(new, net.state_dict(), net.cfg.source)
+    return new
+
+
+def _fill(net: Network, path: Path) -> None:
+    if not path.is_file():
+        raise UserError("does not exist", where=path, todo="check the path of the weights")
+    if path.suffix in (".pt", ".pth"):
+        other = _read_pt(path)
+        transfer(net, other.state_dict(), str(path))
+        same = [section.kind for section in net.cfg.layers] == [section.kind for section in other.cfg.layers]
+        if same and not net.load_report.unfit and not net.load_report.missing:
+            net.lineage, net.meta = other.lineage, other.meta
+            if net.names == [str(number) for number in range(net.classes)]:
+                net.names = other.names
+    else:
+        load_darknet(net, path)
+
+
+def transfer(net: Network, state: dict[str, torch.Tensor], source: str) -> LoadReport:
+    """Copy the tensors of `state` that fit by name and shape into `net`; the rest is reported, never silent."""
+    report = LoadReport(source)
+    with torch.no_grad():
+        for name, tensor in net.state_dict().items():
+            if name not in state:
+                report.missing.append(name)
+            elif state[name].shape != tensor.shape:
+                report.unfit[name] = f"{list(state[name].shape)} in the file, {list(tensor.shape)} here"
+            else:
+                tensor.copy_(state[name])
+                report.loaded.append(name)
+    for name in state.keys() - net.state_dict().keys():
+        report.unfit[name] = "no such tensor in this network"
+    if not report.loaded:
+        raise UserError(f"none of its tensors fits {net.cfg.source}", where=source,
+                        todo="give weights of this network, or a .pt, which brings its own structure, as the network")
+    report.log()
+    net.load_report = report
+    return report

@@ -1,0 +1,78 @@
+"""Where a student's channels come from, as plain data.
+
+A lineage is a list with an entry per ancestor, oldest first::
+
+    {"sha256": fingerprint of the ancestor, "kind": "baseline" | "sparse" | "pruned" | ...,
+     "layers": {"12": {"layer": 15, "kept": [0, 3, 4]}}}
+
+which says: channel k of the student's convolution 12 is channel ``kept[k]`` of the ancestor's convolution 15.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from common.errors import UserError
+from models.network import Network
+from models.summary import fingerprint
+
+Entry = dict[str, Any]
+Lineage = list[Entry]
+# New convolution -> (the convolution it was, the channels it kept).
+Step = Mapping[int, tuple[int, Iterable[int]]]
+
+
+def identity_step(net: Network) -> dict[int, tuple[int, list[int]]]:
+    """The step that changes nothing: training only."""
+    return {number: (number, list(range(conv.out_channels))) for number, conv in net.convolutions.items()}
+
+
+def compose(lineage: Lineage, step: Step) -> Lineage:
+    """The lineage after `step`: every ancestor as seen from the new network.
+
+    A convolution an ancestor does not know (its layer was new) has no row in that ancestor's entry.
+    """
+    composed = []
+    for entry in lineage:
+        layers = {}
+        for new, (old, kept) in step.items():
+            row = entry["layers"].get(str(old))
+            if row is not None:
+                layers[str(new)] = {"layer": row["layer"], "kept": [row["kept"][channel] for channel in kept]}
+        composed.append({"sha256": entry["sha256"], "kind": entry["kind"], "layers": layers})
+    return composed
+
+
+def entry_for(parent: Network, kind: str, step: Step) -> Entry:
+    """The entry that names `parent` itself as an ancestor, `step` leading from it to the new network."""
+    rows = {str(new): {"layer": old, "kept": [int(channel) for channel in kept]} for new, (old, kept) in step.items()}
+    return {"sha256": fingerprint(parent), "kind": kind, "layers": rows}
+
+
+def identity_lineage(net: Network, kind: str) -> Entry:
+    """The entry for `net` in the lineage of a network that is trained on from it, unpruned."""
+    return entry_for(net, kind, identity_step(net))
+
+
+def descend(parent: Network, kind: str, step: Step) -> Lineage:
+    """The lineage of the network that `step` makes of `parent`: its ancestors, then itself under the name `kind`."""
+    return [*compose(parent.lineage, step), entry_for(parent, kind, step)]
+
+
+def kept_channels(lineage: Lineage, ancestor: str, layer: int) -> tuple[int, list[int]]:
+    """(ancestor's layer, its channels) that the student's convolution `layer` came from.
+
+    Args:
+        ancestor: the ancestor's fingerprint.
+
+    Raises:
+        UserError: for a network that is no ancestor, naming those that are; KeyError for a layer without a row.
+    """
+    for entry in reversed(lineage):
+        if entry["sha256"] == ancestor:
+            row = entry["layers"][str(layer)]
+            return row["layer"], list(row["kept"])
+    known = ", ".join(f"{entry['kind']} ({entry['sha256'][:12]})" for entry in lineage) or "none"
+    raise UserError(f"the network {ancestor[:12]} is no ancestor of this student; its ancestors: {known}",
+                    todo="use one of these as the teacher; .weights files carry no lineage, the .pt does")

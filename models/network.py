@@ -1,0 +1,282 @@
+"""A cfg as a module: `Network`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from fractions import Fraction
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from common.errors import UserError
+from models.cfg import HEAD_KINDS, Cfg, Section
+from models.heads import decode_head, head_anchors, head_mask, head_spec
+from models.layers import LAYERS, Conv, Head, Layer, Size
+from models.spec import HeadSpec
+
+
+class Network(nn.Module):
+    """The network a cfg describes.
+
+    Args:
+        cfg: taken over, not copied; where Darknet needs a `[route]` for an implied input, it is inserted.
+        names: class names; numbers if not given.
+
+    Attributes:
+        cfg: the sections; `layers[i]` is the module of `cfg.layers[i]`, Darknet's layer i.
+        specs: one `HeadSpec` per head, in file order.
+        strides: per layer, pixels of the network input per pixel of its output; None below a global pool.
+        max_stride: height and width of the pictures have to be multiples of it.
+        image_size: (H, W) of `[net]`.
+        lineage: the network's ancestors (see models.lineage).
+        meta: plain data that travels with the checkpoint (`seen`: pictures seen, as Darknet counts them).
+
+    Raises:
+        UserError: naming the file and line of a section that cannot be built.
+    """
+
+    def __init__(self, cfg: Cfg, names: Sequence[str] | None = None):
+        super().__init__()
+        self.cfg = cfg.legalise()
+        self.lineage: list[dict[str, Any]] = []
+        self.meta: dict[str, Any] = {"seen": 0}
+        self.load_report: Any = None
+        self.image_size: Size = (cfg.net.int("height", 416), cfg.net.int("width", 416))
+        self.in_channels = cfg.net.int("channels", 3)
+        number = cfg.index()
+        self._inputs = [[number[source] for source in section.inputs] for section in cfg.layers]
+        self.layers = nn.ModuleList()
+        self.strides: list[Fraction | None] = []
+        specs: list[HeadSpec] = []
+        for place, section in enumerate(cfg.layers):
+            layer, stride, spec = self._build(place, section)
+            self.layers.append(layer)
+            self.strides.append(stride)
+            if spec is not None:
+                specs.append(spec)
+        if not specs:
+            raise UserError("has no [yolo] or [region] section, so it detects nothing", where=cfg.source)
+        if len({spec.classes for spec in specs}) > 1:
+            raise UserError(f"its heads differ in classes: {[spec.classes for spec in specs]}", where=cfg.source)
+        self.specs = tuple(specs)
+        self.classes = specs[0].classes
+        self.names = _names(names, self.classes)
+        self.max_stride = math.lcm(*(stride.numerator for stride in self.strides if stride))
+        self._mark_logit_heads()
+        self._frees = self._last_uses()
+        self.layer_sizes(self.image_size)
+
+    def _build(self, place: int, section: Section) -> tuple[Layer, Fraction | None, HeadSpec | None]:
+        sources = self._inputs[place]
+        channels = [self._channels(number) for number in sources]
+        strides = [self.strides[number] if number >= 0 else Fraction(1) for number in sources]
+        if any(source.kind in HEAD_KINDS for source in section.inputs) and section.kind != "route":
+            raise section.error("reads a detection head, which is an end of the network")
+        stride = strides[1] if section.kind in ("scale_channels", "sam") else strides[0]
+        if section.kind in HEAD_KINDS:
+            if stride is None or stride.denominator != 1:
+                raise section.error(f"a cell of this head covers {stride} pixels of the input; it has to be a whole number")
+            spec = head_spec(section, int(stride))
+            return Head(section, channels, len(spec.anchors), spec.classes), stride, spec
+        layer = LAYERS[section.kind](section, channels)
+        return layer, stride / layer.scale if stride is not None and layer.scale else None, None
+
+    def _channels(self, number: int) -> int:
+        return self.in_channels if number < 0 else self.layers[number].out_channels  # type: ignore[return-value]
+
+    def _mark_logit_heads(self) -> None:
+        """A head convolution's `activation=logistic` belongs to the decoding of `new_coords`, and to nothing else."""
+        readers = self.cfg.readers()
+        number = self.cfg.index()
+        for head in self.cfg.heads:
+            feeder = head_feeder(head)
+            act = feeder.str("activation", "logistic")
+            wants = bool(head.int("new_coords", 0)) if head.kind == "yolo" else False
+            if wants and act != "logistic":
+                raise feeder.error(f"activation={act} feeds a [yolo] with new_coords=1 (line {head.line}), which applies no "
+                                   "sigmoid of its own", "activation", todo="write activation=logistic")
+            if not wants and act != "linear":
+                raise feeder.error(f"activation={act} feeds a [{head.kind}] (line {head.line}) that applies its own sigmoid",
+                                   "activation", todo="write activation=linear, or new_coords=1 in the [yolo]")
+            if wants:
+                others = [reader for reader in readers[feeder] if reader.kind not in HEAD_KINDS]
+                if others or feeder is not head.inputs[0]:
+                    raise feeder.error(f"is the head of new_coords but is also read by {others or [head.inputs[0]]}: its "
+                                       "logistic would be missing there")
+                conv = self.layers[number[feeder]]
+                assert isinstance(conv, Conv)
+                conv.logits_only = True
+
+    def _last_uses(self) -> list[list[int]]:
+        """Per layer, the layers whose output nobody needs after it."""
+        last = list(range(len(self.layers)))
+        for place, sources in enumerate(self._inputs):
+            for number in sources:
+                if number >= 0:
+                    last[number] = place
+        frees: list[list[int]] = [[] for _ in self.layers]
+        for number, place in enumerate(last):
+            frees[place].append(number)
+        return frees
+
+    @property
+    def convolutions(self) -> dict[int, Conv]:
+        """Layer number -> convolution."""
+        return {number: layer for number, layer in enumerate(self.layers) if isinstance(layer, Conv)}
+
+    @property
+    def head_convolutions(self) -> list[int]:
+        """The number of the convolution that feeds each head."""
+        number = self.cfg.index()
+        return [number[head_feeder(head)] for head in self.cfg.heads]
+
+    def output_channels(self, layer: int) -> int:
+        """Channels of a layer's output; -1 is the picture."""
+        return self._channels(layer)
+
+    def input_channels(self, layer: int) -> list[int]:
+        """Channels of each of a layer's inputs."""
+        return [self._channels(number) for number in self._inputs[layer]]
+
+    def input_layers(self, layer: int) -> list[int]:
+        """The numbers of the layers a layer reads; -1 is the picture."""
+        return list(self._inputs[layer])
+
+    def layer_sizes(self, size: Size) -> list[Size]:
+        """(H, W) of every layer's output for pictures of `size` (H, W); raises `UserError` where inputs do not fit."""
+        sizes: list[Size] = []
+        for section, layer, sources in zip(self.cfg.layers, self.layers, self._inputs):
+            found = [sizes[number] if number >= 0 else size for number in sources]
+            fits = section.kind == "scale_channels" and not section.int("scale_wh", 0) and found[0] == (1, 1)
+            if len(set(found)) > 1 and not fits:
+                shown = ", ".join(f"{h}x{w}" for h, w in found)
+                raise section.error(f"joins maps of different size at input {size[0]}x{size[1]} (HxW): {shown}")
+            sizes.append(layer.out_size(*found))  # type: ignore[operator]
+            if min(sizes[-1]) < 1:
+                raise section.error(f"nothing is left of an input of {size[0]}x{size[1]} (HxW) here")
+        return sizes
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Pictures `(B, 3, H, W)` in 0..1 -> one `(B, A, H_i, W_i, 5+C)` tensor of logits per head."""
+        return self._run(images, frozenset())[0]
+
+    def forward_features(self, images: Tensor, layers: Iterable[int]) -> tuple[list[Tensor], dict[int, Tensor]]:
+        """As `forward`, and the outputs `(B, C, h, w)` of the layers asked for (Darknet layer numbers)."""
+        wanted = frozenset(layers)
+        outside = sorted(number for number in wanted if not 0 <= number < len(self.layers))
+        if outside:
+            raise UserError(f"no layer {outside}: the network has layers 0..{len(self.layers) - 1}",
+                            where=self.cfg.source)
+        return self._run(images, wanted)
+
+    def _run(self, images: Tensor, wanted: frozenset[int]) -> tuple[list[Tensor], dict[int, Tensor]]:
+        self._check_size(images)
+        outputs: dict[int, Tensor] = {-1: images}
+        heads, features = [], {}
+        for place, layer in enumerate(self.layers):
+            out = layer(*(outputs[number] for number in self._inputs[place]))
+            if isinstance(layer, Head):
+                heads.append(out)
+            outputs[place] = out
+            if place in wanted:
+                features[place] = out
+            for number in self._frees[place]:
+                del outputs[number]
+        return heads, features
+
+    def _check_size(self, images: Tensor) -> None:
+        if isinstance(images, fx.Proxy) or torch.jit.is_tracing() or torch.compiler.is_compiling():
+            return
+        height, width = images.shape[-2:]
+        step = self.max_stride
+        if height % step or width % step or not height or not width:
+            near = [f"{max(step, n // step * step)} or {n // step * step + step}" for n in (height, width)]
+            raise UserError(f"pictures of {height}x{width} (HxW) do not divide into cells of {step} pixels",
+                            where=self.cfg.source, todo=f"height {near[0]}, width {near[1]}")
+
+    def decode(self, heads: Sequence[Tensor]) -> Tensor:
+        """Logits -> `(B, N, 5+C)`: cx, cy, w, h in pixels of the network input, objectness, class probabilities."""
+        return torch.cat([decode_head(head, spec).flatten(1, 3) for head, spec in zip(heads, self.specs)], 1)
+
+    def with_anchors(self, anchors: Sequence[Sequence[tuple[float, float]]]) -> Network:
+        """Set each head's anchors (pixels of the network input), in the cfg and the specs. In place; returns self."""
+        if [len(head) for head in anchors] != [len(spec.anchors) for spec in self.specs]:
+            raise UserError(f"{[len(head) for head in anchors]} anchors for heads with "
+                            f"{[len(spec.anchors) for spec in self.specs]}", where=self.cfg.source)
+        specs = []
+        for section, spec, wanted in zip(self.cfg.heads, self.specs, anchors):
+            every, unit = head_anchors(section), spec.stride if section.kind == "region" else 1
+            for number, (width, height) in zip(head_mask(section), wanted):
+                every[number] = (float(width) / unit, float(height) / unit)
+            section.set("anchors", [value for pair in every for value in pair])
+            specs.append(head_spec(section, spec.stride))
+        self.specs = tuple(specs)
+        return self
+
+
+def head_feeder(head: Section) -> Section:
+    """The convolution whose output a detection head reads (through nothing but dropout or a plain route)."""
+    section = head.inputs[0]
+    while section.kind == "dropout" or (section.kind == "route" and len(section.inputs) == 1
+                                        and section.int("groups", 1) == 1):
+        section = section.inputs[0]
+    if section.kind != "convolutional":
+        raise head.error(f"reads a [{section.kind}], but it has to read a [convolutional]")
+    return section
+
+
+def adapt_classes(cfg: Cfg, classes: int) -> list[int]:
+    """Give every head `classes` classes, in place; returns the numbers of the convolutions whose width changed."""
+    number = cfg.index()
+    changed = []
+    for head in cfg.heads:
+        feeder = head_feeder(head)
+        wanted = len(head_mask(head)) * (5 + classes)
+        head.set("classes", classes)
+        if feeder.int("filters", 1) != wanted:
+            feeder.set("filters", wanted)
+            changed.append(number[feeder])
+    return changed
+
+
+def _names(names: Sequence[str] | None, classes: int) -> list[str]:
+    if names is None:
+        return [str(number) for number in range(classes)]
+    if len(names) != classes:
+        raise UserError(f"{len(names)} class names for a network of {classes} classes",
+                        todo=f"load it with classes={len(names)}")
+    return [str(name) for name in names]
+
+
+def init_weights(net: Network) -> Network:
+    """Random weights a deep network trains from: Kaiming for rectifiers before BatchNorm, then `init_heads`."""
+    for layer in net.convolutions.values():
+        nn.init.kaiming_normal_(layer.conv.weight, a=0.1, mode="fan_out", nonlinearity="leaky_relu")
+        if layer.conv.bias is not None:
+            nn.init.zeros_(layer.conv.bias)
+    init_heads(net)
+    return net
+
+
+@torch.no_grad()
+def init_heads(net: Network, heads: Iterable[int] | None = None, objects: float = 8.0) -> None:
+    """Start heads near their prior, so that the first steps are not spent on pushing all of the background down.
+
+    Objectness starts at `objects` per picture of 640 pixels, spread over the cells of the head; classes at .6 / C
+    (the prior of Focal Loss, ICCV 2017, section 3.3, with a count per head instead of one probability).
+
+    Args:
+        heads: which heads, by place in `net.specs`; all if None.
+    """
+    for place in range(len(net.specs)) if heads is None else heads:
+        spec, conv = net.specs[place], net.convolutions[net.head_convolutions[place]].conv
+        nn.init.normal_(conv.weight, std=0.01)
+        if conv.bias is None:
+            continue
+        bias = torch.zeros(len(spec.anchors), 5 + spec.classes)
+        bias[:, 4] = math.log(objects / (640 / spec.stride) ** 2)
+        if not spec.softmax:
+            bias[:, 5:] = math.log(0.6 / (spec.classes - 0.99999)) if spec.classes > 1 else 0.0
+        conv.bias.copy_(bias.flatten())

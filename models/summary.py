@@ -1,0 +1,81 @@
+"""What a network costs, computed from its structure: parameters, multiply-adds, bytes; and its fingerprint."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+from models.layers import Conv, Size
+from models.network import Network
+from models.weights import conv_tensors
+
+HEADER_BYTES = 20
+
+
+@dataclass(frozen=True)
+class LayerCost:
+    """One row of `layer_table`.
+
+    Attributes:
+        index: Darknet layer number.
+        kind: section kind.
+        inputs, outputs: channels (inputs: summed over all inputs).
+        size: (H, W) of the output.
+        parameters: trainable numbers.
+        macs: multiply-adds of the convolution for one picture.
+    """
+
+    index: int
+    kind: str
+    inputs: int
+    outputs: int
+    size: Size
+    parameters: int
+    macs: int
+
+
+def parameters(net: Network) -> int:
+    """Number of trainable parameters."""
+    return sum(tensor.numel() for tensor in net.parameters())
+
+
+def layer_table(net: Network, size: Size | None = None) -> list[LayerCost]:
+    """What each layer costs for one picture of `size` (H, W), by default the cfg's own. Runs nothing."""
+    sizes = net.layer_sizes(size or net.image_size)
+    rows = []
+    for number, (section, layer) in enumerate(zip(net.cfg.layers, net.layers)):
+        macs = 0
+        if isinstance(layer, Conv):
+            macs = layer.conv.weight.numel() * sizes[number][0] * sizes[number][1]
+        rows.append(LayerCost(number, section.kind, sum(net.input_channels(number)), net.output_channels(number),
+                              sizes[number], sum(tensor.numel() for tensor in layer.parameters()), macs))
+    return rows
+
+
+def macs(net: Network, size: Size | None = None) -> int:
+    """Multiply-adds of all convolutions for one picture of `size` (H, W). FLOPs are twice that."""
+    return sum(row.macs for row in layer_table(net, size))
+
+
+def weights_bytes(net: Network) -> int:
+    """Size in bytes of the network's `.weights` file."""
+    return HEADER_BYTES + 4 * sum(tensor.numel() for number, conv in net.convolutions.items()
+                                  for _, tensor in conv_tensors(number, conv))
+
+
+def megabytes(net: Network) -> float:
+    """Size of the network's `.weights` file in MB (1e6 bytes)."""
+    return weights_bytes(net) / 1e6
+
+
+def fingerprint(net: Network) -> str:
+    """sha256 over what decides the output: the cfg's structure and the tensors as float32.
+
+    Names, training keys, and the way numbers are written do not count; a `.pt` and a `.weights` of one network agree.
+    """
+    digest = hashlib.sha256(repr(net.cfg.structure()).encode())
+    for number, conv in net.convolutions.items():
+        for name, tensor in conv_tensors(number, conv):
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().float().contiguous().numpy().astype("<f4").tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,221 @@
+"""Darknet `.weights`: a header, then float32 tensors in layer order; read, cut-off backbones included, and written.
+
+Per convolution: with BatchNorm beta, gamma, running mean, running variance, weights; else bias, weights.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from common.errors import UserError
+from common.files import whole_file
+from common.log import log
+from models.cfg import Cfg, Section
+from models.layers import Conv
+from models.network import Network, adapt_classes
+
+VERSION = (0, 2, 5)
+
+
+@dataclass
+class LoadReport:
+    """What became of every tensor when weights met a network.
+
+    Attributes:
+        source: the file.
+        loaded: names of the network's tensors that were filled.
+        missing: tensors the file has nothing for; they keep their initial values.
+        unfit: tensor -> why the file's values were not taken.
+    """
+
+    source: str
+    loaded: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    unfit: dict[str, str] = field(default_factory=dict)
+
+    def log(self) -> None:
+        """One line when everything fitted; else a warning that lists what did not."""
+        if not self.missing and not self.unfit:
+            log.info("%s: all %d tensors loaded", self.source, len(self.loaded))
+            return
+        lines = [f"{self.source}: {len(self.loaded)} tensors loaded"]
+        lines += [f"  not loaded: {name} ({why})" for name, why in self.unfit.items()]
+        lines += [f"  left at its initial value: {name}" for name in self.missing]
+        log.warning("%s", "\n".join(lines))
+
+
+def conv_tensors(number: int, conv: Conv) -> list[tuple[str, Tensor]]:
+    """The tensors of layer `number` in the order of the file, by their state-dict names."""
+    at = f"layers.{number}"
+    if conv.bn is not None:
+        return [(f"{at}.bn.bias", conv.bn.bias), (f"{at}.bn.weight", conv.bn.weight),
+                (f"{at}.bn.running_mean", conv.bn.running_mean), (f"{at}.bn.running_var", conv.bn.running_var),
+                (f"{at}.conv.weight", conv.conv.weight)]  # fmt: skip
+    assert conv.conv.bias is not None
+    return [(f"{at}.conv.bias", conv.conv.bias), (f"{at}.conv.weight", conv.conv.weight)]
+
+
+def read_weights(path: str | Path) -> tuple[int, np.ndarray]:
+    """(pictures seen, all float32 values) of a `.weights` file."""
+    path = Path(path)
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"cannot be read: {error.strerror}", where=path) from error
+    if len(raw) < 16:
+        raise UserError(f"has {len(raw)} bytes, too few for the header of a .weights file", where=path)
+    major, minor, _ = struct.unpack_from("<3i", raw)
+    wide = major * 10 + minor >= 2 and major < 1000 and minor < 1000
+    (seen,) = struct.unpack_from("<q" if wide else "<i", raw, 12)
+    start = 20 if wide else 16
+    if (len(raw) - start) % 4:
+        raise UserError(f"{len(raw)} bytes are not a header of {start} and whole float32 numbers", where=path,
+                        todo="the file is damaged or no .weights file: fetch it again")
+    return seen, np.frombuffer(raw, "<f4", offset=start)
+
+
+def load_darknet(net: Network, path: str | Path) -> LoadReport:
+    """Fill `net` from a `.weights` file of its cfg, in place.
+
+    A file that ends at the end of a convolution (a cut-off backbone such as darknet53.conv.74) fills what is there. A file
+    of the same cfg with another number of classes fills everything but the head convolutions. What was not filled
+    is in the report and in the log.
+
+    Raises:
+        UserError: where the size of the file belongs to no such network, naming the layer reached.
+    """
+    seen, values = read_weights(path)
+    net.meta["seen"] = seen
+    shapes = _file_shapes(net, len(values), path)
+    report = LoadReport(str(path))
+    place = 0
+    with torch.no_grad():
+        for number, conv in net.convolutions.items():
+            for name, tensor in conv_tensors(number, conv):
+                if name not in shapes:
+                    report.missing.append(name)
+                    continue
+                count = int(np.prod(shapes[name]))
+                part = torch.from_numpy(values[place:place + count].copy())
+                place += count
+                if shapes[name] != tuple(tensor.shape):
+                    report.unfit[name] = f"{list(shapes[name])} in the file, {list(tensor.shape)} here"
+                    continue
+                tensor.copy_(part.view(tensor.shape))
+                report.loaded.append(name)
+    report.log()
+    net.load_report = report
+    return report
+
+
+def _shapes(net: Network) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for number, conv in net.convolutions.items()
+            for name, tensor in conv_tensors(number, conv)}
+
+
+def _count(shapes: dict[str, tuple[int, ...]]) -> int:
+    return sum(int(np.prod(shape)) for shape in shapes.values())
+
+
+def _with_classes(cfg: Cfg, classes: int) -> dict[str, tuple[int, ...]]:
+    """The file's layout if `cfg` had `classes` classes."""
+    cfg = cfg.copy()
+    adapt_classes(cfg, classes)
+    with torch.device("meta"):
+        return _shapes(Network(cfg))
+
+
+def _file_shapes(net: Network, amount: int, path: str | Path) -> dict[str, tuple[int, ...]]:
+    """Tensor name -> shape in a file of `amount` numbers; tensors past its end are left out."""
+    own = _shapes(net)
+    if _count(own) == amount:
+        return own
+    # The number of values is linear in the classes, so the file tells how many it was trained for.
+    one, two = _count(_with_classes(net.cfg, 1)), _count(_with_classes(net.cfg, 2))
+    classes, rest = divmod(amount - one, two - one)
+    if rest == 0 and classes >= 0:
+        return _with_classes(net.cfg, classes + 1)
+    return _cut_off(net, own, amount, path)
+
+
+def _cut_off(net: Network, shapes: dict[str, tuple[int, ...]], amount: int, path: str | Path) -> dict:
+    found: dict[str, tuple[int, ...]] = {}
+    used = 0
+    for number, conv in net.convolutions.items():
+        names = [name for name, _ in conv_tensors(number, conv)]
+        needed = sum(int(np.prod(shapes[name])) for name in names)
+        if used == amount and found:
+            log.warning("%s ends before layer %d: a cut-off backbone", path, number)
+            return found
+        if used + needed > amount:
+            raise UserError(f"does not belong to {net.cfg.source}: layer {number} ({net.cfg.layers[number]}) needs "
+                            f"{4 * needed} bytes, but only {4 * (amount - used)} are left of {4 * amount}", where=path,
+                            todo="give the cfg the file was trained with")
+        found.update((name, shapes[name]) for name in names)
+        used += needed
+    raise UserError(f"does not belong to {net.cfg.source}: its last convolution is layer {number} and ends after "
+                    f"{4 * used} bytes of tensors, but the file has {4 * amount}", where=path,
+                    todo="give the cfg the file was trained with")
+
+
+# What OpenCV 4's Darknet importer reads.
+OPENCV_ACTIVATIONS = {"linear", "leaky", "relu", "logistic", "swish", "mish", "tanh"}
+
+
+def save_darknet(net: Network, cfg: str | Path, weights: str | Path) -> None:
+    """Write `net` as a Darknet cfg and its `.weights`, both whole or not at all.
+
+    A `[shortcut]` with several sources is written as a chain, since OpenCV reads only the first source; what OpenCV
+    cannot read is warned about.
+    """
+    plain = chained_shortcuts(net.cfg)
+    for problem in opencv_problems(plain):
+        log.warning("%s: OpenCV's Darknet reader %s", cfg, problem)
+    with whole_file(weights) as temporary, open(temporary, "wb") as handle:
+        handle.write(struct.pack("<3iq", *VERSION, int(net.meta.get("seen", 0))))
+        for number, conv in net.convolutions.items():
+            for _, tensor in conv_tensors(number, conv):
+                handle.write(tensor.detach().cpu().float().contiguous().numpy().astype("<f4").tobytes())
+    with whole_file(cfg) as temporary:
+        temporary.write_text(plain.text(), encoding="utf-8")
+
+
+def chained_shortcuts(cfg: Cfg) -> Cfg:
+    """A copy in which every `[shortcut]` adds one layer; the last of a chain carries the activation."""
+    cfg = cfg.copy()
+    layers: list[Section] = []
+    for section in cfg.layers:
+        while section.kind == "shortcut" and len(section.inputs) > 2:
+            link = Section("shortcut", {"from": "", "activation": "linear"}, inputs=section.inputs[:2],
+                           source=section.source, relative=section.relative[:1])
+            section.inputs = [link, *section.inputs[2:]]
+            section.relative = section.relative[1:]
+            layers.append(link)
+        layers.append(section)
+    return Cfg(cfg.net, layers, cfg.source)
+
+
+def opencv_problems(cfg: Cfg) -> list[str]:
+    """What in a cfg OpenCV 4's Darknet importer refuses or reads wrongly, as ends of a sentence."""
+    problems = []
+    for number, section in enumerate(cfg.layers):
+        at = f"(layer {number}, [{section.kind}])"
+        act = section.str("activation", "linear")
+        if act not in OPENCV_ACTIVATIONS:
+            problems.append(f"knows no activation={act} {at}")
+        if section.kind == "convolutional" and section.int("dilation", 1) > 1 and section.int("size", 1) > 1:
+            problems.append(f"ignores dilation={section.str('dilation')} {at}")
+        for key in ("stride_x", "stride_y"):
+            if key in section.options:
+                problems.append(f"ignores {key}={section.str(key)} {at}")
+        if section.kind == "reorg" and section.int("reverse", 0):
+            problems.append(f"ignores reverse=1 {at}")
+        if section.kind == "scale_channels" and section.int("scale_wh", 0):
+            problems.append(f"knows no scale_wh=1 {at}")
+    return problems
