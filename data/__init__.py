@@ -1,11 +1,15 @@
-"""A data set becomes batches: yaml and labels with their checks, cache, augmentation, anchors."""
+"""A data set becomes batches: yaml and labels with their checks, cache, augmentation, anchors.
 
+`data.convert` and `data.shapes` (the drawn data set) are imported by those who need them.
+"""
+
+from data.anchors import assign_to_heads, check_anchors, choose_anchors, fit_anchors
 from data.augment import AugmentConfig, letterbox
 from data.batch import Batch, Letterbox
 from data.dataset import Dataset, Sample
-from data.labels import CheckReport, Problem, read_labels
-from data.loader import collate, make_loader
-from data.spec import DataSpec, load_spec
+from data.labels import CheckReport, Problem, check, read_labels
+from data.loader import Loader, collate, make_loader
+from data.spec import DataSpec, label_path, load_spec
 
 __all__ = [
     "AugmentConfig",
@@ -14,9 +18,16 @@ __all__ = [
     "DataSpec",
     "Dataset",
     "Letterbox",
+    "Loader",
     "Problem",
     "Sample",
+    "assign_to_heads",
+    "check",
+    "check_anchors",
+    "choose_anchors",
     "collate",
+    "fit_anchors",
+    "label_path",
     "letterbox",
     "load_spec",
     "make_loader",

@@ -23,6 +23,10 @@ MIN_SIDE = 2.0
 MIN_VISIBLE = 0.1
 """A box of which less than this share is left in the picture is dropped."""
 
+# OpenCV's coordinates are those of pixel centres: its 0 is our 0.5.
+_FROM_CENTRES = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])
+_TO_CENTRES = np.array([[1, 0, -0.5], [0, 1, -0.5], [0, 0, 1]])
+
 Take = Callable[[int], tuple[np.ndarray, np.ndarray]]
 
 
@@ -34,8 +38,8 @@ def _option(default: float, text: str) -> Any:
 class AugmentConfig:
     """How strongly training pictures are varied; all zero means letterboxed pictures as they are."""
 
-    mosaic: float = _option(1.0, "probability of joining four pictures into one: more context and small objects a step, "
-                                 "less natural scenes (switched off for the last epochs)")
+    mosaic: float = _option(1.0, "probability of joining four pictures into one: more context and small objects a "
+                                 "step, less natural scenes (switched off for the last epochs)")
     mixup: float = _option(0.0, "probability of blending in a second sample: helps large networks and long trainings, "
                                 "hurts small ones")
     degrees: float = _option(0.0, "rotation in +-degrees: for pictures without a natural 'up'; boxes get looser")
@@ -43,7 +47,7 @@ class AugmentConfig:
     scale: float = _option(0.5, "zoom in +-share: more range of object sizes, fewer objects at their true size")
     shear: float = _option(0.0, "shear in +-degrees: for slanted views; boxes get looser")
     perspective: float = _option(0.0, "perspective in +-share of the picture (0 to 0.3): for oblique cameras; slower")
-    fliplr: float = _option(0.5, "probability of mirroring left-right; 0 where sides matter (text, left and right hands)")
+    fliplr: float = _option(0.5, "probability of mirroring left-right; 0 where sides matter (text, left or right hand)")
     flipud: float = _option(0.0, "probability of turning upside down: for views from above")
     hsv_h: float = _option(0.015, "hue change in +-share of the colour circle; 0 where the colour is the class")
     hsv_s: float = _option(0.7, "saturation change in +-share: against other cameras and weather")
@@ -80,14 +84,22 @@ def letterbox(image: np.ndarray, size: tuple[int, int], path: str = "") -> tuple
     return canvas, record
 
 
-def pixel_boxes(labels: np.ndarray, shape: tuple[int, int], offset: tuple[float, float] = (0.0, 0.0)) -> np.ndarray:
-    """Labels ``(n, 5)`` class, cx, cy, w, h normalised -> class, x1, y1, x2, y2 in pixels of a picture of `shape` (h, w)
-    that starts at `offset` (x, y)."""
+def pixel_boxes(labels: np.ndarray, scale: np.ndarray, offset: np.ndarray) -> np.ndarray:
+    """Normalised labels -> boxes in pixels.
+
+    Args:
+        labels: ``(n, 5)`` class, cx, cy, w, h as shares of the picture.
+        scale: the picture's (w, h) in pixels, ``(2,)`` or one row a label.
+        offset: where its corner (x, y) lies, ``(2,)`` or one row a label.
+
+    Returns:
+        ``(n, 5)`` class, x1, y1, x2, y2.
+    """
     boxes = np.empty((len(labels), 5), np.float32)
-    half = labels[:, 3:5] / 2
+    middle, half = labels[:, 1:3] * scale + offset, labels[:, 3:5] * scale / 2
     boxes[:, 0] = labels[:, 0]
-    boxes[:, 1:3] = (labels[:, 1:3] - half) * shape[::-1] + offset
-    boxes[:, 3:5] = (labels[:, 1:3] + half) * shape[::-1] + offset
+    boxes[:, 1:3] = middle - half
+    boxes[:, 3:5] = middle + half
     return boxes
 
 
@@ -111,28 +123,32 @@ def mosaic(
     middle_y = int(rng.uniform(height / 2, 3 * height / 2))
     middle_x = int(rng.uniform(width / 2, 3 * width / 2))
     canvas = np.full((2 * height, 2 * width, 3), GREY, np.uint8)
-    found = []
-    for place, (image, labels) in enumerate(parts):
+    places = np.empty((4, 8), np.float32)  # w, h, left, top of each picture; x1, y1, x2, y2 of what is seen of it
+    for number, (image, _) in enumerate(parts):
         h, w = image.shape[:2]
-        left = middle_x - w if place % 2 == 0 else middle_x
-        top = middle_y - h if place < 2 else middle_y
+        left = middle_x - w if number % 2 == 0 else middle_x
+        top = middle_y - h if number < 2 else middle_y
         x1, y1, x2, y2 = max(left, 0), max(top, 0), min(left + w, 2 * width), min(top + h, 2 * height)
         canvas[y1:y2, x1:x2] = image[y1 - top : y2 - top, x1 - left : x2 - left]
-        if len(labels):
-            found.append(clip(pixel_boxes(labels, (h, w), (left, top)), (x1, y1, x2, y2)))
-    return canvas, np.concatenate(found) if found else np.zeros((0, 5), np.float32)
+        places[number] = w, h, left, top, x1, y1, x2, y2
+    labels = np.concatenate([labels for _, labels in parts])
+    rows = np.repeat(places, [len(labels) for _, labels in parts], axis=0)
+    return canvas, clip(pixel_boxes(labels, rows[:, :2], rows[:, 2:4]), rows[:, 4:6], rows[:, 6:8])
 
 
-def clip(boxes: np.ndarray, region: tuple[float, float, float, float]) -> np.ndarray:
-    """The boxes ``(n, 5)`` cut to `region` x1, y1, x2, y2; those too small or hardly visible are dropped."""
+def clip(boxes: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """The boxes ``(n, 5)`` cut to the region from `low` to `high` (x, y: ``(2,)`` or ``(n, 2)``).
+
+    Those of which hardly anything is left are dropped, and those smaller than `MIN_SIDE`.
+    """
+    if not len(boxes):
+        return boxes
     out = boxes.copy()
-    np.clip(out[:, 1::2], region[0], region[2], out=out[:, 1::2])
-    np.clip(out[:, 2::2], region[1], region[3], out=out[:, 2::2])
+    np.minimum(np.maximum(boxes[:, 1:3], low, out=out[:, 1:3]), high, out=out[:, 1:3])
+    np.minimum(np.maximum(boxes[:, 3:5], low, out=out[:, 3:5]), high, out=out[:, 3:5])
     before, after = boxes[:, 3:5] - boxes[:, 1:3], out[:, 3:5] - out[:, 1:3]
-    # Small ones stay if they were small from the start and are whole: the data set asks for them.
-    small = np.minimum(after[:, 0], after[:, 1]) < np.minimum(MIN_SIDE, before.min(axis=1) * 0.99)
-    visible = after.prod(axis=1) >= MIN_VISIBLE * before.prod(axis=1)
-    return out[visible & ~small & (after.min(axis=1) > 0)]
+    share = after[:, 0] * after[:, 1] / (before[:, 0] * before[:, 1]).clip(1e-9)
+    return out[(share > MIN_VISIBLE) & (np.minimum(after[:, 0], after[:, 1]) >= MIN_SIDE)]
 
 
 def random_matrix(
@@ -168,9 +184,7 @@ def warp(
     image: np.ndarray, boxes: np.ndarray, matrix: np.ndarray, size: tuple[int, int]
 ) -> tuple[np.ndarray, np.ndarray]:
     """`image` and its boxes ``(n, 5)`` moved by `matrix` into a picture of `size` (H, W); lost boxes are dropped."""
-    # OpenCV's coordinates are those of pixel centres: pixel 0 lies at 0.5 of ours.
-    half = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])
-    of_centres = np.linalg.inv(half) @ matrix @ half
+    of_centres = _TO_CENTRES @ matrix @ _FROM_CENTRES
     straight = not np.any(matrix[2, :2])
     if straight:
         out = cv2.warpAffine(image, of_centres[:2], size[::-1], flags=cv2.INTER_LINEAR, borderValue=(GREY,) * 3)
@@ -178,14 +192,15 @@ def warp(
         out = cv2.warpPerspective(image, of_centres, size[::-1], flags=cv2.INTER_LINEAR, borderValue=(GREY,) * 3)
     if not len(boxes):
         return out, boxes
-    corners = np.ones((len(boxes), 4, 3))
-    corners[:, :, :2] = boxes[:, [1, 2, 3, 2, 3, 4, 1, 4]].reshape(-1, 4, 2)
-    moved = corners @ matrix.T
-    points = moved[:, :, :2] / moved[:, :, 2:]
-    around = np.concatenate([boxes[:, :1], points.min(axis=1), points.max(axis=1)], axis=1).astype(np.float32)
-    # A corner behind the camera would come back mirrored.
-    around = around[(moved[:, :, 2] > 1e-3).all(axis=1)]
-    return out, clip(around, (0, 0, size[1], size[0]))
+    corners = boxes.T[[[1, 3, 3, 1], [2, 2, 4, 4]]]  # (2, 4, n)
+    moved = np.tensordot(matrix[:, :2], corners, 1) + matrix[:, 2, None, None]  # (3, 4, n)
+    x, y = moved[:2] if straight else moved[:2] / moved[2]
+    around = np.empty_like(boxes)
+    around[:, 0] = boxes[:, 0]
+    around[:, 1], around[:, 2], around[:, 3], around[:, 4] = x.min(0), y.min(0), x.max(0), y.max(0)
+    if not straight:
+        around = around[(moved[2] > 1e-3).all(0)]  # a corner behind the camera would come back mirrored
+    return out, clip(around, np.zeros(2, np.float32), np.array(size[::-1], np.float32))
 
 
 def shift_colours(image: np.ndarray, config: AugmentConfig, rng: np.random.Generator) -> np.ndarray:
@@ -233,5 +248,5 @@ def _geometry(
         canvas, boxes = mosaic(parts, size, rng)
     else:
         canvas, labels = take(index)
-        boxes = pixel_boxes(labels, canvas.shape[:2])
+        boxes = pixel_boxes(labels, np.array(canvas.shape[1::-1], np.float32), np.zeros(2, np.float32))
     return warp(canvas, boxes, random_matrix(canvas.shape[:2], size, config, rng), size)

@@ -9,6 +9,7 @@ import hashlib
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -49,11 +50,11 @@ def with_cache(kind: str | None, fetch: Fetch, keys: Sequence[str], sizes: Seque
     if kind == "disk":
         return DiskCache(fetch, keys)
     if kind != "ram":
-        raise UserError(f"cache must be ram or disk, not {kind!r}", todo="use --cache ram, --cache disk, or leave it out")
+        raise UserError(f"cache must be ram or disk, not {kind!r}", todo="use --cache ram or --cache disk, or neither")
     needed, free = sum(sizes), free_memory()
     if free is not None and needed > RAM_SHARE * free:
         log.warning(
-            "caching %d pictures needs %.1f GB of RAM and %.1f GB are free: they are decoded again each time (--cache disk)",
+            "%d pictures need %.1f GB of RAM and %.1f GB are free: they are decoded each time (see --cache disk)",
             len(sizes), needed / 1e9, free / 1e9,
         )
         return fetch
@@ -94,26 +95,23 @@ class DiskCache:
             with whole_file(path) as temporary, open(temporary, "wb") as handle:
                 np.save(handle, picture, allow_pickle=False)
         except OSError as error:
-            raise UserError(f"the picture cache cannot be written: {error}", where=path,
-                            todo="free some space, set $THINYOLO_CACHE to another disk, or leave out --cache disk") from error
+            raise UserError(
+                f"the picture cache cannot be written: {error}", where=path,
+                todo="free some space, set $THINYOLO_CACHE to another disk, or leave out --cache disk",
+            ) from error
         return picture
 
 
 def free_memory() -> int | None:
     """Bytes this process may still take: the machine's free memory or the container's limit; None where unknown."""
     amounts = []
-    try:
-        with open("/proc/meminfo", encoding="ascii") as handle:
-            fields = dict(line.split(":", 1) for line in handle)
+    with suppress(OSError, KeyError, ValueError), open("/proc/meminfo", encoding="ascii") as handle:
+        fields = dict(line.split(":", 1) for line in handle)
         amounts.append(int(fields["MemAvailable"].split()[0]) * 1024)
-    except (OSError, KeyError, ValueError):
-        pass
     for limit, used in (
         ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
         ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
     ):
-        try:
+        with suppress(OSError, ValueError):  # absent, or "max": no limit
             amounts.append(max(0, int(Path(limit).read_text()) - int(Path(used).read_text())))
-        except (OSError, ValueError):  # absent, or "max": no limit
-            pass
     return min(amounts) if amounts else None

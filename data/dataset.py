@@ -88,7 +88,7 @@ class Dataset(TorchDataset[Sample]):
         if self.augment is None or not isinstance(key, tuple):
             inner, labels = self._take(index)
             image, record = letterbox(inner, self.size, path)
-            boxes = pixel_boxes(labels, inner.shape[:2], record.pad)
+            boxes = pixel_boxes(labels, np.array(inner.shape[1::-1], np.float32), np.array(record.pad, np.float32))
             original = (int(self.shapes[index][0]), int(self.shapes[index][1]))
             scale = (inner.shape[1] / original[1], inner.shape[0] / original[0])
             record = Letterbox(original, scale, record.pad, path)

@@ -6,7 +6,9 @@ numbers (class, then x y pairs) is a polygon and becomes the box around it.
 
 from __future__ import annotations
 
+import hashlib
 import math
+import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +19,7 @@ import numpy as np
 from common.errors import UserError
 from common.log import log
 from data.pictures import picture_shapes
-from data.spec import DataSpec, label_path
+from data.spec import PICTURE_SUFFIXES, DataSpec, label_path, load_spec
 
 TOLERANCE = 0.01
 """How far past 0..1 a number may lie and still count as rounding (one pixel in a hundred)."""
@@ -92,7 +94,7 @@ _Found = list[tuple[str, str, str]]
 
 
 def _parse(fields: list[str], classes: int) -> tuple[tuple[float, ...] | None, _Found]:
-    """One line: the row class, cx, cy, w, h, or None where it cannot be used; and (severity, kind, detail) for each fault."""
+    """One line: its row class, cx, cy, w, h, or None if unusable; and (severity, kind, detail) of each fault."""
     found: _Found = []
     polygon = len(fields) > 5 and len(fields) % 2 == 1
     if len(fields) != 5 and not polygon:
@@ -282,5 +284,71 @@ class CheckReport:
     def announce(self) -> None:
         """Log counts and warnings; raise `UserError` where there are errors."""
         for name, found in self.scans.items():
-            log.info("%s: %d pictures (%d background), %d boxes", name, len(found.pictures), found.background, found.boxes)
+            log.info(
+                "%s: %d pictures (%d background), %d boxes", name, len(found.pictures), found.background, found.boxes
+            )
         announce(self.spec, self.problems)
+
+
+def check(spec: DataSpec | str | Path, splits: Sequence[str] | None = None) -> CheckReport:
+    """Read and check whole splits and what lies between them; nothing is logged or raised until `announce`.
+
+    Args:
+        splits: those to check; by default all the data set has.
+
+    Raises:
+        UserError: the data set's file itself is wrong, or a split asked for has no pictures.
+    """
+    spec = load_spec(spec)
+    report = CheckReport(spec)
+    for split in splits or list(spec.splits):
+        found = scan(spec, split)
+        report.scans[split] = found
+        report.problems += found.problems + _labels_without_picture(spec.splits[split])
+    if "train" in report.scans:
+        for other in report.scans:
+            if other != "train":
+                report.problems += _leaks(report.scans["train"], report.scans[other])
+    return report
+
+
+def _labels_without_picture(pictures: Sequence[Path]) -> list[Problem]:
+    problems = []
+    for folder in sorted({picture.parent for picture in pictures}):
+        labels = label_path(folder / "any.jpg").parent
+        if not labels.is_dir() or not folder.is_dir():
+            continue
+        shown = {
+            os.path.splitext(name)[0] for name in os.listdir(folder)
+            if os.path.splitext(name)[1].lower() in PICTURE_SUFFIXES
+        }
+        if labels == folder:  # list files, notes and names may lie here too: a .txt says nothing
+            continue
+        for name in sorted(os.listdir(labels)):
+            stem, suffix = os.path.splitext(name)
+            if suffix == ".txt" and stem not in shown and name not in ("classes.txt", "README.txt"):
+                problems.append(Problem(WARNING, "labels without a picture", labels / name))
+    return problems
+
+
+def _leaks(train: Scan, other: Scan) -> list[Problem]:
+    """Pictures of `other` that are trained on: the same files, or files with the same bytes."""
+    kind = f"picture of '{other.split}' is also trained on; its score will be too good"
+    sizes: dict[int, list[Path]] = {}
+    for picture in train.pictures:
+        sizes.setdefault(picture.stat().st_size, []).append(picture)
+    digests: dict[Path, bytes] = {}
+
+    def digest(path: Path) -> bytes:
+        if path not in digests:
+            digests[path] = hashlib.sha1(path.read_bytes()).digest()
+        return digests[path]
+
+    problems = []
+    for picture in other.pictures:
+        alike = sizes.get(picture.stat().st_size, [])  # only files of equal size are worth reading
+        same = next((own for own in alike if own == picture or digest(own) == digest(picture)), None)
+        if same is not None:
+            detail = "the same file" if same == picture else f"same bytes as {same}"
+            problems.append(Problem(WARNING, kind, picture, None, detail))
+    return problems

@@ -76,7 +76,7 @@ def make_loader(
                         todo=f"give --batch-size {max(1, len(dataset) // world)} or less")
     keys = keys[start_batch:]
     batches: DataLoader[Any] = DataLoader(
-        _Guarded(dataset), batch_sampler=keys, num_workers=workers, collate_fn=_collate,  # type: ignore[arg-type]
+        _Guarded(dataset), batch_sampler=keys, num_workers=workers, collate_fn=_collate,
         worker_init_fn=_start_worker, pin_memory=pin_memory,
     )
     return Loader(keys, batches)

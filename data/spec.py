@@ -19,7 +19,7 @@ from common.errors import UserError
 from common.log import log
 
 PICTURE_SUFFIXES = frozenset(
-    ".bmp .dib .jpeg .jpg .jpe .jp2 .png .tif .tiff .webp .ppm .pgm .pbm .pnm".split()
+    [".bmp", ".dib", ".jpeg", ".jpg", ".jpe", ".jp2", ".png", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pbm", ".pnm"]
 )
 SPLITS = ("train", "val", "test")
 _OTHER_KEYS = {"path", "names", "nc", *SPLITS}
@@ -100,7 +100,8 @@ def load_spec(path: str | Path | DataSpec, single_cls: bool = False) -> DataSpec
     source = Path(path).expanduser()
     if not source.is_file():
         raise UserError(
-            f"there is no data set file {str(path)!r}", todo="give --data the path of a yaml like cfg/datasets/example.yaml"
+            f"there is no data set file {str(path)!r}",
+            todo="give --data the path of a yaml like cfg/datasets/example.yaml",
         )
     source = Path(os.path.abspath(source))
     spec = _from_darknet(source) if source.suffix == ".data" else _from_yaml(source)
@@ -201,7 +202,8 @@ def _from_darknet(source: Path) -> DataSpec:
         raise UserError("has no `names = FILE`", where=source)
     names_file = _find(options["names"], roots)
     if names_file is None:
-        raise UserError(f"the names file {options['names']!r} is not there", where=source, line=_line_of(source, "names"))
+        raise UserError(f"the names file {options['names']!r} is not there", where=source,
+                        line=_line_of(source, "names"))
     names = [line.strip() for line in names_file.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     classes = options.get("classes")
     if classes is not None and not classes.isdigit():
@@ -218,9 +220,10 @@ def _from_darknet(source: Path) -> DataSpec:
 
 
 def _collect(
-    split: str, entries: Any, roots: list[Path], source: Path, splits: dict[str, tuple[Path, ...]], missing: dict[str, str]
+    split: str, entries: Any, roots: list[Path], source: Path,
+    splits: dict[str, tuple[Path, ...]], missing: dict[str, str],
 ) -> None:
-    """Fill `splits[split]` from a folder, a list file, a picture, or a list of these; say in `missing` what is absent."""
+    """Fill `splits[split]` from a folder, list file, picture, or a list of these; say in `missing` what is absent."""
     found: dict[Path, None] = {}
     absent = []
     for entry in entries if isinstance(entries, list) else [entries]:
