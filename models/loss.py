@@ -15,14 +15,15 @@ from torch.nn import functional
 from torchvision.ops import complete_box_iou_loss, generalized_box_iou_loss
 
 from common.errors import UserError
+from models.heads import decode_matched
 from models.spec import HeadMatches, HeadSpec, Matches
 
 BOX_LOSSES = {"ciou": complete_box_iou_loss, "giou": generalized_box_iou_loss}
 
 # exp(t) is cut off here, at 1100 anchors: no box of use is larger, and FP32 stays far from overflow.
 _LARGEST_LOG_SIZE = 7.0
-# Boxes keep at least this share of a cell, so that no aspect ratio divides by zero.
-_SMALLEST_SIZE = 1e-3
+# Boxes are at least so many pixels wide and high, so that no aspect ratio divides by zero.
+_SMALLEST_SIZE = 1e-2
 
 
 @dataclass
@@ -114,12 +115,9 @@ class DetectionLoss:
 
     def _box(self, picked: list[Tensor], matches: Matches) -> tuple[Tensor, list[Tensor]]:
         """The box term and, per head, the detached overlap ``(M,)`` in 0..1 of each matched box with its truth."""
-        pairs = [
-            (decode_matched(rows, spec, match), truth_in_cells(spec, match))
-            for rows, spec, match in zip(picked, self.specs, matches.heads)
-        ]
-        predicted, truth = (_corners(torch.cat(boxes)) for boxes in zip(*pairs))
-        loss = BOX_LOSSES[self.config.box_loss](predicted, truth)
+        predicted = torch.cat([_predicted(*each) for each in zip(picked, self.specs, matches.heads)])
+        truth = torch.cat([match.box for match in matches.heads]).to(predicted)
+        loss = BOX_LOSSES[self.config.box_loss](_corners(predicted), _corners(truth))
         overlap = (1 - loss.detach()).clamp(0, 1)
         return loss.sum() / matches.count, list(overlap.split([len(match) for match in matches.heads]))
 
@@ -150,32 +148,12 @@ def at_least_fp32(tensor: Tensor) -> Tensor:
     return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
 
 
-def decode_matched(rows: Tensor, spec: HeadSpec, match: HeadMatches) -> Tensor:
-    """The boxes of matched cells, relative to their own cell.
-
-    Coordinates relative to the cell keep FP32 exact to far below a pixel in large pictures, and overlap does not
-    depend on the origin.
-
-    Args:
-        rows: ``(M, 5 + C)`` logits, from `HeadMatches.pick`.
-        spec: how the head that `rows` came from is read.
-
-    Returns:
-        ``(M, 4)`` centre x, y from the cell's corner, width, height; all in cells (pixels / stride).
-    """
-    anchors = rows.new_tensor(spec.anchors)[match.anchor] / spec.stride
-    centre = rows[:, :2].sigmoid() * spec.scale_x_y - (spec.scale_x_y - 1) / 2
-    if spec.new_coords:
-        size = (2 * rows[:, 2:4].sigmoid()).square() * anchors
-    else:
-        size = rows[:, 2:4].clamp(max=_LARGEST_LOG_SIZE).exp() * anchors
-    return torch.cat((centre, size.clamp(min=_SMALLEST_SIZE)), dim=1)
-
-
-def truth_in_cells(spec: HeadSpec, match: HeadMatches) -> Tensor:
-    """The ground truth boxes of matched cells in the coordinates of `decode_matched`: ``(M, 4)``."""
-    centre = match.box[:, :2] / spec.stride - torch.stack((match.col, match.row), dim=1)
-    return torch.cat((centre, match.box[:, 2:] / spec.stride), dim=1)
+def _predicted(rows: Tensor, spec: HeadSpec, match: HeadMatches) -> Tensor:
+    """The boxes ``(M, 4)`` in pixels of matched cells' logits `rows` ``(M, 5 + C)``, whatever the logits."""
+    if not spec.new_coords:
+        rows = torch.cat((rows[:, :2], rows[:, 2:4].clamp(max=_LARGEST_LOG_SIZE)), dim=1)
+    boxes = decode_matched(rows, match, spec)
+    return torch.cat((boxes[:, :2], boxes[:, 2:].clamp(min=_SMALLEST_SIZE)), dim=1)
 
 
 def _corners(boxes: Tensor) -> Tensor:
