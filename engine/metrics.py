@@ -7,6 +7,7 @@ confusion matrix are counted here. All boxes are in pixels of the original pictu
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -33,6 +34,12 @@ class PictureBoxes:
     detections: Array
     truth: Array
     size: tuple[int, int] = (0, 0)
+
+    @cached_property
+    def overlaps(self) -> Array:
+        """IoU of every detection with every true box: ``(n, t)``."""
+        overlaps = box_iou(torch.from_numpy(self.detections[:, :4]), torch.from_numpy(self.truth[:, 1:]))
+        return overlaps.nan_to_num_(0.0).numpy()
 
 
 @dataclass(frozen=True)
@@ -135,8 +142,7 @@ def true_positives(picture: PictureBoxes, iou: float = 0.5) -> NDArray[np.bool_]
     right = np.zeros(len(detections), dtype=bool)
     if not len(detections) or not len(truth):
         return right
-    overlap = _overlaps(picture)
-    overlap[detections[:, 5][:, None] != truth[:, 0][None]] = 0
+    overlap = np.where(detections[:, 5][:, None] == truth[:, 0][None], picture.overlaps, 0.0)
     hopeful = np.flatnonzero(overlap.max(1) >= iou)
     for row in hopeful[np.argsort(-detections[hopeful, 4], kind="stable")]:
         best = int(overlap[row].argmax())
@@ -144,12 +150,6 @@ def true_positives(picture: PictureBoxes, iou: float = 0.5) -> NDArray[np.bool_]
             right[row] = True
             overlap[:, best] = 0
     return right
-
-
-def _overlaps(picture: PictureBoxes) -> Array:
-    """IoU of every detection with every true box: ``(n, t)``."""
-    overlaps = box_iou(torch.from_numpy(picture.detections[:, :4]), torch.from_numpy(picture.truth[:, 1:]))
-    return overlaps.nan_to_num_(0.0).numpy()
 
 
 def curves(pictures: list[PictureBoxes], scores: CocoScores) -> Curves:
@@ -171,9 +171,8 @@ def curves(pictures: list[PictureBoxes], scores: CocoScores) -> Curves:
         kept = np.searchsorted(-confidence, -CONFIDENCES, side="right")
         found = np.concatenate(([0], hits))[kept]
         recall[number] = found / positives
-        # No detection is left at this confidence: nothing said is wrong.
-        precision[number] = np.where(kept > 0, found / np.maximum(kept, 1), 1.0)
-    f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-12)
+        precision[number] = found / np.maximum(kept, 1)
+    f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-12)  # 0 where both are
     return Curves(pr=scores.precision, precision=precision, recall=recall, f1=f1)
 
 
@@ -187,11 +186,11 @@ def confusion_matrix(
     """
     matrix = np.zeros((classes + 1, classes + 1), dtype=np.int64)
     for picture in pictures:
-        sure = PictureBoxes(picture.detections[picture.detections[:, 4] >= conf], picture.truth, picture.size)
-        said, true = sure.detections[:, 5].astype(int), sure.truth[:, 0].astype(int)
+        sure = picture.detections[:, 4] >= conf
+        said, true = picture.detections[sure, 5].astype(int), picture.truth[:, 0].astype(int)
         free_said, free_true = np.ones(len(said), dtype=bool), np.ones(len(true), dtype=bool)
         if len(said) and len(true):
-            overlap = _overlaps(sure)
+            overlap = picture.overlaps[sure]
             rows, columns = np.nonzero(overlap >= iou)
             for pair in np.argsort(-overlap[rows, columns], kind="stable"):
                 row, column = rows[pair], columns[pair]

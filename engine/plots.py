@@ -1,0 +1,256 @@
+"""Figures as PNG files: curves of an evaluation, of a training, of the gammas, channels before and after pruning."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from common.files import whole_file
+from engine.metrics import CONFIDENCES, Curves
+from engine.pictures import class_colour, mosaic, save_picture, side_by_side
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from engine.evaluate import Score
+
+BLUE, ORANGE, GREY, RED = "#2563a8", "#d9822b", "#b8bfc6", "#b3372f"
+STYLE: Any = {
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#e6e9ec",
+    "axes.axisbelow": True,
+    "figure.dpi": 110,
+}
+NAMED_CLASSES = 12  # more lines than this are drawn thin and without a legend entry
+
+
+def _figure(rows: int = 1, columns: int = 1, width: float = 6.4, height: float = 4.2) -> tuple[Figure, list[Axes]]:
+    """A figure that needs no display and no clean-up: matplotlib's pyplot is not involved."""
+    import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        FigureCanvasAgg(figure)
+        axes = figure.subplots(rows, columns, squeeze=False)
+    return figure, list(axes.ravel())
+
+
+def _whole_numbers(axes: Axes) -> None:
+    """There is no epoch 2.5."""
+    from matplotlib.ticker import MaxNLocator
+
+    axes.xaxis.set_major_locator(MaxNLocator(nbins="auto", integer=True))
+
+
+def _save(figure: Figure, path: str | Path) -> Path:
+    with whole_file(path) as temporary:
+        figure.savefig(temporary, format="png")
+    return Path(path)
+
+
+def plot_score(score: Score, folder: str | Path) -> list[Path]:
+    """All figures of an evaluation: PR and F1 curves, confusion matrix, and the kept pictures (truth | predictions)."""
+    folder, names = Path(folder), list(score.per_class)
+    paths = [
+        plot_pr(score, folder / "PR_curve.png"),
+        plot_f1(score.curves, names, folder / "F1_curve.png"),
+        plot_confusion(score.confusion, names, folder / "confusion_matrix.png"),
+    ]
+    if score.samples:
+        pairs = [
+            side_by_side(sample.image, [("ground truth", sample.truth), ("predicted", sample.detections)], names)
+            for sample in score.samples
+        ]
+        paths.append(save_picture(folder / "predictions.jpg", mosaic(pairs, columns=2 if len(pairs) > 2 else 1)))
+    return paths
+
+
+def plot_pr(score: Score, path: str | Path) -> Path:
+    """Precision over recall at IoU .50, a line a class and their mean."""
+    labels = [
+        f"{name}: AP50 {row['ap50']:.3f}" if row["ap50"] is not None else "" for name, row in score.per_class.items()
+    ]
+    figure, (axes,) = _figure()
+    recall = np.linspace(0, 1, score.curves.pr.shape[1])
+    _class_lines(axes, recall, score.curves.pr, labels, f"all classes: mAP50 {score.map50:.3f}")
+    axes.set(xlabel="recall", ylabel="precision", title="Precision and recall at IoU 0.50")
+    return _save(figure, path)
+
+
+def plot_f1(curves: Curves, names: Sequence[str], path: str | Path) -> Path:
+    """F1 over confidence at IoU .50, a line a class and their mean, the best confidence marked."""
+    figure, (axes,) = _figure()
+    mean = np.nanmean(curves.f1, axis=0)
+    best = curves.best
+    label = f"all classes: {mean[best]:.3f} at confidence {CONFIDENCES[best]:.2f}"
+    _class_lines(axes, CONFIDENCES, curves.f1, list(names), label)
+    axes.axvline(CONFIDENCES[best], color=RED, linewidth=1, linestyle=":")
+    axes.set(xlabel="confidence", ylabel="F1", title="F1 over confidence at IoU 0.50")
+    return _save(figure, path)
+
+
+def _class_lines(axes: Axes, x: np.ndarray, rows: np.ndarray, labels: Sequence[str], mean_label: str) -> None:
+    few = len(rows) <= NAMED_CLASSES
+    for number, (row, label) in enumerate(zip(rows, labels)):
+        if np.isnan(row).any():  # no ground truth
+            continue
+        colour = tuple(value / 255 for value in class_colour(number)) if few else GREY
+        axes.plot(x, row, color=colour, linewidth=1.2 if few else 0.6, label=label if few else None)
+    axes.plot(x, np.nanmean(rows, axis=0), color=BLUE if not few else "black", linewidth=2.4, label=mean_label)
+    axes.set(xlim=(0, 1), ylim=(0, 1.02))
+    axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=8, frameon=False)
+
+
+def plot_confusion(matrix: np.ndarray, names: Sequence[str], path: str | Path) -> Path:
+    """The confusion matrix, each column as shares of what is truly there; counts are written where they fit."""
+    labels = [*names, "background"]
+    count = len(labels)
+    side = min(14.0, 3.6 + 0.42 * count)
+    figure, (axes,) = _figure(width=side + 0.8, height=side)
+    columns = matrix.sum(axis=0, keepdims=True)
+    shares = matrix / np.maximum(columns, 1)
+    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    axes.grid(False)
+    every = max(1, math.ceil(count / 40))
+    ticks = list(range(0, count, every))
+    slant: dict[str, Any] = {"rotation": 60, "ha": "right", "rotation_mode": "anchor"} if count > 4 else {}
+    axes.set_xticks(ticks, [labels[tick] for tick in ticks], **slant)
+    axes.set_yticks(ticks, [labels[tick] for tick in ticks])
+    axes.set(xlabel="truly", ylabel="detected as", title="Confusion at confidence 0.25, IoU 0.45")
+    if count <= 16:
+        for row in range(count):
+            for column in range(count):
+                if matrix[row, column]:
+                    ink = "white" if shares[row, column] > 0.55 else "black"
+                    text = f"{matrix[row, column]}\n{shares[row, column]:.0%}"
+                    axes.text(column, row, text, ha="center", va="center", color=ink, fontsize=8)
+    figure.colorbar(image, ax=axes, fraction=0.045, label="share of the column")
+    return _save(figure, path)
+
+
+def plot_results(results: str | Path, path: str | Path, reference: Mapping[str, float] | None = None) -> Path | None:
+    """The training curves of a `results.csv`, a panel a quantity.
+
+    ``train/box`` and ``val/box`` share a panel, and so do ``student/mAP50`` and ``teacher/mAP50``.
+
+    Args:
+        results: the file; a row an epoch.
+        path: the PNG to write.
+        reference: horizontal lines: quantity -> value, e.g. ``{"teacher/mAP50-95": 0.61}``.
+
+    Returns:
+        `path`, or None where the file has no row yet.
+    """
+    columns = read_results(results)
+    if not columns:
+        return None
+    epochs = columns.pop("epoch", None)
+    panels: dict[str, list[str]] = {}
+    for name, values in columns.items():
+        if name != "time" and np.isfinite(values).any():
+            panels.setdefault(name.split("/", 1)[-1], []).append(name)
+    across = min(4, max(1, len(panels)))
+    down = max(1, math.ceil(len(panels) / across))
+    figure, axes = _figure(down, across, width=3.1 * across, height=2.3 * down)
+    for panel, (title, names) in zip(axes, panels.items()):
+        for number, name in enumerate(names):
+            values = columns[name]
+            x = epochs if epochs is not None else np.arange(len(values))
+            shown = np.isfinite(values)
+            colour = (BLUE, ORANGE, RED, "#4b8b3b", "#7a5195")[number % 5]
+            marker = "o" if shown.sum() < 3 else None
+            panel.plot(x[shown], values[shown], color=colour, linewidth=1.6, marker=marker, label=name)
+        _reference_lines(panel, title, {key: value for key, value in (reference or {}).items() if key not in names})
+        panel.set(title=title, xlabel="epoch")
+        _whole_numbers(panel)
+        if len(panel.get_legend_handles_labels()[0]) > 1 or names[0] != title:
+            panel.legend(fontsize=7, framealpha=0.6, edgecolor="none")
+    for panel in axes[len(panels) :]:
+        panel.set_axis_off()
+    return _save(figure, path)
+
+
+def _reference_lines(panel: Axes, title: str, reference: Mapping[str, float]) -> None:
+    for name, value in reference.items():
+        if name.split("/", 1)[-1] == title and math.isfinite(value):
+            panel.axhline(value, color=RED, linewidth=1.2, linestyle="--", label=f"{name} {value:.3f}")
+
+
+def read_results(path: str | Path) -> dict[str, np.ndarray]:
+    """The columns of a `results.csv`; NaN where a cell is empty or no number. Empty without rows."""
+    with open(path, newline="") as handle:
+        rows = list(csv.DictReader(handle, skipinitialspace=True))
+    if not rows:
+        return {}
+    return {name.strip(): np.array([_number(row.get(name)) for row in rows]) for name in rows[0] if name}
+
+
+def _number(text: Any) -> float:
+    try:
+        return float(text)
+    except (TypeError, ValueError):
+        return float("nan")
+
+
+def plot_channels(layers: Sequence[tuple[Any, int, int]], path: str | Path) -> Path:
+    """Channels of every convolution before and after pruning.
+
+    Args:
+        layers: (layer, channels before, channels after) in the network's order; after = 0 for a removed layer.
+    """
+    figure, (axes,) = _figure(width=max(6.4, min(18.0, 0.13 * len(layers) + 3)), height=3.6)
+    place = np.arange(len(layers))
+    before = np.array([row[1] for row in layers], dtype=float)
+    after = np.array([row[2] for row in layers], dtype=float)
+    axes.bar(place, before, color=GREY, width=0.85, label=f"before: {int(before.sum()):,} channels")
+    axes.bar(place, after, color=BLUE, width=0.85, label=f"after: {int(after.sum()):,} channels")
+    every = max(1, math.ceil(len(layers) / 40))
+    numbers = [str(row[0]) for row in layers[::every]]
+    axes.set_xticks(place[::every], numbers, rotation=90 if len(layers) > 15 else 0, fontsize=7)
+    axes.grid(axis="x", visible=False)
+    axes.set(xlabel="layer", ylabel="output channels", title="Channels before and after pruning")
+    axes.margins(x=0.01)
+    axes.legend(ncols=2, loc="upper left", frameon=False)
+    axes.set_ylim(0, before.max(initial=1) * 1.2)
+    return _save(figure, path)
+
+
+def plot_gammas(history: Sequence[Mapping[str, Any]], path: str | Path) -> Path | None:
+    """Quantiles of |gamma| over epochs.
+
+    Args:
+        history: an entry an epoch: ``{"epoch": 3, "quantiles": {0.1: .002, 0.5: .3, 0.9: 1.1}}``; the keys of the
+            quantiles are shares in 0..1 (numbers or text).
+
+    Returns:
+        `path`, or None for an empty history.
+    """
+    if not history:
+        return None
+    figure, (axes,) = _figure()
+    epochs = [entry["epoch"] for entry in history]
+    shares = sorted(history[0]["quantiles"], key=float)
+    for number, share in enumerate(shares):
+        tint = 0.25 + 0.75 * (1 - abs(2 * number / max(1, len(shares) - 1) - 1))  # the median darkest
+        values = [entry["quantiles"][share] for entry in history]
+        marker = "o" if len(epochs) < 3 else None
+        label = "median" if float(share) == 0.5 else f"{float(share):.0%} lie below"
+        axes.plot(epochs, values, color=BLUE, alpha=tint, linewidth=1.6, marker=marker, label=label)
+    handles, labels = axes.get_legend_handles_labels()
+    axes.legend(handles[::-1], labels[::-1], loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=8, frameon=False)
+    _whole_numbers(axes)
+    axes.set(xlabel="epoch", ylabel="|gamma| (BatchNorm scale)", title="Gammas during sparsity training")
+    axes.set_ylim(bottom=0)
+    return _save(figure, path)
