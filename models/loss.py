@@ -115,7 +115,7 @@ class DetectionLoss:
 
     def _box(self, picked: list[Tensor], matches: Matches) -> tuple[Tensor, list[Tensor]]:
         """The box term and, per head, the detached overlap ``(M,)`` in 0..1 of each matched box with its truth."""
-        predicted = torch.cat([_predicted(*each) for each in zip(picked, self.specs, matches.heads)])
+        predicted = torch.cat([matched_boxes(*each) for each in zip(picked, self.specs, matches.heads)])
         truth = torch.cat([match.box for match in matches.heads]).to(predicted)
         loss = BOX_LOSSES[self.config.box_loss](_corners(predicted), _corners(truth))
         overlap = (1 - loss.detach()).clamp(0, 1)
@@ -134,9 +134,7 @@ class DetectionLoss:
         for rows, spec, match in zip(picked, self.specs, matches.heads):
             logits = rows[:, 5:]
             if spec.softmax:
-                sums.append(
-                    functional.cross_entropy(logits, match.label, reduction="sum", label_smoothing=smoothing)
-                )
+                sums.append(functional.cross_entropy(logits, match.label, reduction="sum", label_smoothing=smoothing))
             else:
                 target = functional.one_hot(match.label, spec.classes).to(logits) * (1 - smoothing) + smoothing / 2
                 sums.append(functional.binary_cross_entropy_with_logits(logits, target, reduction="sum"))
@@ -148,8 +146,8 @@ def at_least_fp32(tensor: Tensor) -> Tensor:
     return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
 
 
-def _predicted(rows: Tensor, spec: HeadSpec, match: HeadMatches) -> Tensor:
-    """The boxes ``(M, 4)`` in pixels of matched cells' logits `rows` ``(M, 5 + C)``, whatever the logits."""
+def matched_boxes(rows: Tensor, spec: HeadSpec, match: HeadMatches) -> Tensor:
+    """The boxes ``(M, 4)`` in pixels of matched cells' logits `rows` ``(M, 5 + C)``, finite whatever the logits."""
     if not spec.new_coords:
         rows = torch.cat((rows[:, :2], rows[:, 2:4].clamp(max=_LARGEST_LOG_SIZE)), dim=1)
     boxes = decode_matched(rows, match, spec)
