@@ -1,7 +1,30 @@
 """What every training shares: the trainer, evaluation, precision, checkpoints, tracking, plots."""
 
+from engine.checkpoints import TrainResult, finished
+from engine.config import TrainConfig, load_config, option, parse_config
 from engine.evaluate import Score, evaluate
+from engine.objective import DetectionObjective
 from engine.postprocess import postprocess
+from engine.rundir import find_run, make_run_dir
+from engine.seams import Hooks, Objective
 from engine.tracking import Tracker
+from engine.trainer import Trainer
 
-__all__ = ["Score", "Tracker", "evaluate", "postprocess"]
+__all__ = [
+    "DetectionObjective",
+    "Hooks",
+    "Objective",
+    "Score",
+    "Tracker",
+    "TrainConfig",
+    "TrainResult",
+    "Trainer",
+    "evaluate",
+    "find_run",
+    "finished",
+    "load_config",
+    "make_run_dir",
+    "option",
+    "parse_config",
+    "postprocess",
+]

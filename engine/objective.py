@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
+import torch
 from torch import Tensor
 
 from data.batch import Batch
-from engine.distributed import mean_over_ranks
+from engine.distributed import mean_over_ranks, world
 from engine.seams import Losses, Metrics, Objective
 from models.assign import assign
 from models.loss import DetectionLoss, LossConfig
@@ -47,13 +48,14 @@ class DetectionObjective(Objective):
         batch however it was split. A mean of the batches' own means would favour the batch with fewer objects.
         """
         self._matches_per_picture = None
-        if len(batches) == 1:
+        if len(batches) == 1 and world() == 1:
             return
-        pictures = sum(len(batch.images) for batch in batches)
         counts = [
             assign(self.network.specs, _grids(self.network, batch.images), batch.targets).count for batch in batches
         ]
-        self._matches_per_picture = self.mean_over_ranks(sum(counts[1:], counts[0]) / pictures)
+        matched = torch.stack(counts).sum()
+        pictures = torch.full_like(matched, float(sum(len(batch.images) for batch in batches)))
+        self._matches_per_picture = self.mean_over_ranks(matched) / self.mean_over_ranks(pictures)
 
     def matched(self, batch: Batch, heads: Sequence[Tensor]) -> Matches:
         """The assignment of the batch's ground truth to the cells of `heads`, each ``(B, A, H, W, 5 + C)``."""

@@ -28,10 +28,12 @@ class Objective(nn.Module):
         network: the network being trained; the only part that goes into its checkpoint.
         weights: name of a loss term -> its weight. The trainer multiplies and sums in one place;
             a term without an entry weighs 1.
+        teachers: networks that only answer; mixed precision has to know them.
     """
 
     network: Network
     weights: dict[str, float]
+    teachers: tuple[nn.Module, ...] = ()
 
     def begin_step(self, batches: Sequence[Batch]) -> None:
         """Called before an optimiser step with all the batches it accumulates, on the device, in their final size."""

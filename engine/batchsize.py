@@ -1,0 +1,74 @@
+"""`--batch-size -1`: the largest batch that fits."""
+
+from __future__ import annotations
+
+import torch
+
+from common.log import log
+from data.batch import Batch
+from engine.config import TrainConfig
+from engine.seams import Objective
+
+SHARE_OF_GPU = 0.75
+# On a CPU a larger batch saves no time; memory for activations is what it costs.
+CPU_CAP, CPU_SHARE = 16, 0.25
+# Activations, their gradients and work space: bytes per input pixel of a YOLO, generously.
+CPU_BYTES_PER_PIXEL = 2000
+
+
+def fitting_batch(objective: Objective, config: TrainConfig, device: torch.device) -> int:
+    """Pictures per forward pass over all processes that memory holds, at most `--nominal-batch`."""
+    from engine.distributed import world
+
+    height, width = (int(side * (1 + config.multi_scale)) for side in config.input_size)
+    if device.type == "cuda":
+        each = _probe_gpu(objective, (height, width), device, config.nominal_batch)
+    else:
+        free = _free_ram()
+        each = int(min(CPU_CAP, max(1, CPU_SHARE * free / (CPU_BYTES_PER_PIXEL * height * width))))
+        log.info("--batch-size -1: %d, for %.1f GB of free RAM at %dx%d", each, free / 1e9, width, height)
+    return min(each * world(), max(config.nominal_batch, world()))
+
+
+def _free_ram() -> float:
+    """Bytes of RAM that are free to use; 4 GB where the system does not say."""
+    try:
+        with open("/proc/meminfo", encoding="ascii") as handle:
+            for line in handle:
+                if line.startswith("MemAvailable:"):
+                    return float(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return 4e9
+
+
+def _probe_gpu(objective: Objective, size: tuple[int, int], device: torch.device, most: int) -> int:
+    """Double the batch until a training step would take more than its share of the GPU's memory."""
+    total = torch.cuda.get_device_properties(device).total_memory
+    step = objective.network.max_stride
+    height, width = (max(step, side // step * step) for side in size)
+    saved = {name: tensor.clone() for name, tensor in objective.state_dict().items()}
+    used: dict[int, int] = {}
+    batch = 1
+    try:
+        while batch <= most:
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats(device)
+            images = torch.rand(batch, 3, height, width, device=device)
+            targets = torch.tensor([[0, 0, width / 2, height / 2, width / 4, height / 4]], device=device)
+            losses, _ = objective(Batch(images, targets, torch.arange(batch)), 0.0)
+            torch.stack([loss.float() for loss in losses.values()]).sum().backward()
+            objective.zero_grad(set_to_none=True)
+            used[batch] = torch.cuda.max_memory_reserved(device)
+            if used[batch] * 2 > SHARE_OF_GPU * total:
+                break
+            batch *= 2
+    except torch.cuda.OutOfMemoryError:
+        objective.zero_grad(set_to_none=True)
+    finally:
+        objective.load_state_dict(saved)  # the probe's pictures have moved BatchNorm's statistics
+        torch.cuda.empty_cache()
+    fitting = [size for size, memory in used.items() if memory <= SHARE_OF_GPU * total]
+    best = max(fitting, default=1)
+    log.info("--batch-size -1: %d pictures take %.1f of %.1f GB", best, used.get(best, 0) / 1e9, total / 1e9)
+    return best

@@ -1,0 +1,113 @@
+"""What a training keeps in `weights/last.pt` to go on after a kill, and `weights/best.pt`.
+
+Both are ordinary checkpoints of the averaged weights; `last.pt` holds the state of the training beside them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+import models
+from common.errors import UserError
+from engine.rundir import BEST, LAST
+from models.network import Network
+
+
+@dataclass
+class Progress:
+    """Where a training stands; plain data.
+
+    Attributes:
+        epoch: the current epoch, from 0.
+        batch: batches of this epoch that are done.
+        step: optimiser steps done; every random choice of a step and its learning rate follow from it.
+        seen: pictures seen, as Darknet counts them.
+        sums: sums over this epoch's pictures of what is logged, by name.
+        pictures: pictures the sums are over.
+        history: the rows of `results.csv`.
+        best_score: the best val mAP50-95, below 0 before the first validation.
+        best_epoch: its epoch.
+        finished: the training has ended, by its epochs or by `--patience`.
+        seconds: training time so far.
+    """
+
+    epoch: int = 0
+    batch: int = 0
+    step: int = 0
+    seen: int = 0
+    sums: dict[str, float] = field(default_factory=dict)
+    pictures: float = 0.0
+    history: list[dict[str, float]] = field(default_factory=list)
+    best_score: float = -1.0
+    best_epoch: int = 0
+    finished: bool = False
+    seconds: float = 0.0
+
+    def means(self) -> dict[str, float]:
+        """The epoch's running means."""
+        return {name: total / max(self.pictures, 1e-9) for name, total in self.sums.items()}
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a training leaves behind.
+
+    Attributes:
+        best, last: checkpoints of the averaged weights; `best` by val mAP50-95.
+        best_score: that mAP50-95.
+        history: a row of names and numbers per epoch, as in `results.csv`.
+    """
+
+    best: Path
+    last: Path
+    best_score: float
+    history: list[dict[str, float]]
+
+
+def save_last(run_dir: Path, averaged: Network, kind: str, progress: Progress, state: dict[str, Any]) -> None:
+    """Write `last.pt`: the averaged weights, and under "training" everything a resumed training needs."""
+    training = {"kind": kind, "progress": asdict(progress), **state}
+    models.save(averaged, run_dir / LAST, extra={"training": training})
+
+
+def save_best(run_dir: Path, averaged: Network, kind: str, progress: Progress, metrics: dict[str, float]) -> None:
+    """Write `best.pt`: the averaged weights with the score they reached."""
+    extra = {"kind": kind, "epoch": progress.epoch, "step": progress.step, "metrics": metrics}
+    models.save(averaged, run_dir / BEST, extra=extra)
+
+
+def read_last(run_dir: str | Path) -> dict[str, Any] | None:
+    """The "training" part of a run's `last.pt`; None if there is none yet.
+
+    Raises:
+        UserError: the file is no checkpoint of a training.
+    """
+    path = Path(run_dir) / LAST
+    if not path.is_file():
+        return None
+    training = models.read_checkpoint(path)["extra"].get("training")
+    if training is None:
+        raise UserError("holds weights, no state of a training", where=path, todo=f"start anew with --weights {path}")
+    return training
+
+
+def finished(run_dir: str | Path) -> TrainResult | None:
+    """The result of a training that has ended, so that a script of several stages can skip it; else None."""
+    training = read_last(run_dir)
+    if training is None or not training["progress"]["finished"]:
+        return None
+    return result(Path(run_dir), Progress(**training["progress"]))
+
+
+def result(run_dir: Path, progress: Progress) -> TrainResult:
+    """Where a training has got to."""
+    return TrainResult(run_dir / BEST, run_dir / LAST, progress.best_score, progress.history)
+
+
+def adapters_state(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Of an objective's state, what is not the network: adapters, balancers."""
+    return {name: tensor for name, tensor in state.items() if not name.startswith("network.")}

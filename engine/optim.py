@@ -1,0 +1,79 @@
+"""Optimiser, learning-rate schedule and averaged weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from timm.scheduler import CosineLRScheduler
+from timm.utils import ModelEmaV3
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.optim import SGD, AdamW, Optimizer
+
+from common.errors import UserError
+from engine.config import TrainConfig
+from models.network import Network
+
+
+def make_optimizer(objective: nn.Module, config: TrainConfig) -> Optimizer:
+    """SGD with Nesterov momentum, or AdamW, over all of the objective's trainable parameters.
+
+    Gammas, betas and biases (everything with fewer than two dimensions) carry no weight decay: it would shrink gammas
+    towards 0 for no reason that sparsity training has.
+    """
+    trainable = [parameter for parameter in objective.parameters() if parameter.requires_grad]
+    if not trainable:
+        raise UserError("there is nothing to train: every layer is frozen", todo="freeze fewer layers with --freeze")
+    groups = [
+        {"params": [each for each in trainable if each.ndim > 1], "weight_decay": config.weight_decay},
+        {"params": [each for each in trainable if each.ndim <= 1], "weight_decay": 0.0},
+    ]
+    groups = [group for group in groups if group["params"]]
+    if config.optimizer == "adamw":
+        return AdamW(groups, lr=config.lr0, betas=(config.momentum, 0.999))
+    return SGD(groups, lr=config.lr0, momentum=config.momentum, nesterov=config.momentum > 0)
+
+
+def make_schedule(optimizer: Optimizer, config: TrainConfig, steps: int, steps_per_epoch: int) -> CosineLRScheduler:
+    """Linear warm-up, then a cosine from `lr0` to `lr0 * lrf` over `steps` optimiser steps.
+
+    The learning rate is a function of the step's number alone (``step_update(step)``), so nothing has to be resumed.
+    """
+    warmup = min(round(config.warmup_epochs * steps_per_epoch), steps // 2)
+    return CosineLRScheduler(
+        optimizer,
+        t_initial=max(steps, 2),
+        lr_min=config.lr0 * config.lrf,
+        warmup_t=warmup,
+        warmup_lr_init=config.lr0 / (warmup + 1),  # the ramp 1, 2, 3 ... in units of this: no step at rate 0
+        t_in_epochs=False,
+    )
+
+
+def make_ema(network: Network, config: TrainConfig) -> ModelEmaV3:
+    """Averaged weights. The decay rises as 1 - (1 + step)^(-2/3), so that short trainings are averaged too."""
+    return ModelEmaV3(network, decay=config.ema_decay, use_warmup=True)
+
+
+def freeze(network: Network, layers: Iterable[int]) -> None:
+    """Exclude these layers from training."""
+    for number in layers:
+        network.layers[number].requires_grad_(False)
+
+
+def set_train_mode(objective: nn.Module, network: Network, frozen: Iterable[int], freeze_bn: bool) -> None:
+    """Training mode, except for BatchNorms whose statistics have to stay."""
+    objective.train()
+    for number in frozen:
+        network.layers[number].eval()
+    if freeze_bn:
+        for module in network.modules():
+            if isinstance(module, _BatchNorm):
+                module.eval()
+
+
+def gradient_norm(parameters: Iterable[torch.Tensor], clip: float) -> float:
+    """The global L2 norm of the gradients, which are scaled down to `clip` where that is smaller (0: never)."""
+    with_gradient = [each for each in parameters if each.grad is not None]
+    return float(nn.utils.clip_grad_norm_(with_gradient, clip or float("inf")))

@@ -1,0 +1,397 @@
+"""The one training loop: baseline, sparsity training, fine-tuning and distillation all run through `Trainer`.
+
+What differs enters as an `Objective` (what is minimised) and `Hooks` (what happens around a step). The way through:
+`fit` -> `_train_epoch` -> `_step`, then `_close_epoch` -> `_validate`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+import data as data_room
+from common.errors import UserError
+from common.log import log
+from data.batch import Batch
+from engine import checkpoints, distributed
+from engine.batchsize import fitting_batch
+from engine.checkpoints import Progress, TrainResult
+from engine.config import TrainConfig
+from engine.evaluate import evaluate
+from engine.optim import freeze, gradient_norm, make_ema, make_optimizer, make_schedule, set_train_mode
+from engine.precision import Precision
+from engine.progress import EpochBar, memory_used, summary, write_results
+from engine.seams import Hooks, Objective
+
+FITNESS = "val/mAP50-95"
+_STEP, _SIZE = 1, 2  # keep the random streams of a step apart
+SKIPS_ALLOWED = 20
+
+
+class Trainer:
+    """Trains `objective.network` on the "train" split, validates its averaged weights on "val", keeps the best.
+
+    - Batches are accumulated to `config.nominal_batch` pictures; the gradient is the one of a single batch of that
+      size however it was split (but for BatchNorm's statistics), over batches and over processes.
+    - Every random choice is a function of (seed, epoch, index) or (seed, step), and `last.pt` is written at step
+      boundaries with all there is to know: a killed and resumed training ends with the same bits (on a CPU).
+    - Losses are weighted in one place, `total_loss`, and logged under the same names everywhere: ``train/NAME`` for
+      losses and the objective's metrics, ``val/NAME`` for scores.
+
+    Args:
+        objective: holds the network; moved to the device.
+        spec: the data set.
+        config: the options.
+        run_dir: where `weights/`, `results.csv` and `results.png` go.
+        hooks: called around every optimiser step, in this order.
+        tracker: `engine.Tracker` or None.
+        kind: "baseline", "sparse", "student", ...: recorded in the checkpoints.
+        eval_extra: from the epoch's metrics so far to further ones to log (the teacher's score and the gap).
+    """
+
+    def __init__(
+        self,
+        objective: Objective,
+        spec: data_room.DataSpec,
+        config: TrainConfig,
+        run_dir: str | Path,
+        *,
+        hooks: Sequence[Hooks] = (),
+        tracker: Any = None,
+        kind: str = "baseline",
+        eval_extra: Callable[[dict[str, float]], dict[str, float]] | None = None,
+    ):
+        self.config, self.spec, self.run_dir, self.kind = config, spec, Path(run_dir), kind
+        self.hooks, self.tracker, self.eval_extra = tuple(hooks), tracker, eval_extra
+        if config.threads:
+            torch.set_num_threads(config.threads)
+        self.device = distributed.start(config.device)
+        self.objective = objective.to(self.device)
+        self.network = objective.network
+        self._check()
+        self.frozen = config.frozen_layers(len(self.network.layers))
+        freeze(self.network, self.frozen)
+        self._make_data()
+        self.ema = make_ema(self.network, config)
+        distributed.sync_batchnorm(self.network, self.device)
+        self.optimizer = make_optimizer(objective, config)
+        self.total_steps = max(1, config.epochs * self.steps_per_epoch)
+        self.schedule = make_schedule(self.optimizer, config, self.total_steps, self.steps_per_epoch)
+        self.precision = Precision(config.amp, config.opt_level, self.device)
+        self.precision.prepare([self.network], self.optimizer, objective.teachers)
+        self.wrapped = distributed.wrap(objective, self.device)
+        self.progress = Progress(seen=int(self.network.meta.get("seen", 0)))
+        self._skipped = 0
+
+    def _check(self) -> None:
+        if len(self.spec.names) != self.network.classes:
+            raise UserError(
+                f"the network has {self.network.classes} classes, the data set {len(self.spec.names)}",
+                where=self.spec.source,
+                todo=f"load the network with classes={len(self.spec.names)}",
+            )
+        step = self.network.max_stride
+        if any(side % step for side in self.config.input_size):
+            width, height = (math.ceil(side / step) * step for side in reversed(self.config.input_size))
+            raise UserError(
+                f"--imgsz {self.config.imgsz}: sides have to be multiples of {step} for this network",
+                todo=f"--imgsz {width}x{height}",
+            )
+
+    def _make_data(self) -> None:
+        config, size = self.config, self.config.input_size
+        cache = None if config.cache == "off" else config.cache
+        last_epochs = config.epochs - min(config.close_mosaic, config.epochs // 2)
+        self.train_set = data_room.Dataset(
+            self.spec, "train", size, config.augment, cache, config.seed, close_mosaic_from=last_epochs
+        )
+        self.val_set = data_room.Dataset(self.spec, "val", size, cache=cache) if distributed.is_main() else None
+        world = distributed.world()
+        wanted = config.batch_size if config.batch_size > 0 else fitting_batch(self.objective, config, self.device)
+        # More than the data set holds would only be a smaller batch by another name.
+        wanted = min(distributed.broadcast(wanted), len(self.train_set))
+        if wanted % world:
+            raise UserError(
+                f"--batch-size {wanted} does not divide among {world} processes", todo="give a multiple of their number"
+            )
+        self.batch = wanted // world
+        self.accumulate = max(1, round(config.nominal_batch / wanted))
+        batches = len(self._loader(epoch=0, start=0, workers=0))
+        self.steps_per_epoch = math.ceil(batches / self.accumulate)
+
+    def _loader(self, epoch: int, start: int, workers: int) -> Any:
+        return data_room.make_loader(
+            self.train_set,
+            self.batch,
+            epoch=epoch,
+            seed=self.config.seed,
+            start_batch=start,
+            rank=distributed.rank(),
+            world=distributed.world(),
+            workers=workers,
+            pin_memory=self.device.type == "cuda",
+        )
+
+    def fit(self) -> TrainResult:
+        """Train to the end; goes on from wherever `progress` stands."""
+        log.info(
+            "%s: %d epochs of %d steps; %d pictures a step in batches of %d; %s on %s",
+            self.run_dir, self.config.epochs, self.steps_per_epoch, self.batch * distributed.world() * self.accumulate,
+            self.batch * distributed.world(), self.precision, self.device,
+        )  # fmt: skip
+        while not self.progress.finished:
+            began = time.monotonic()
+            self._train_epoch()
+            self._close_epoch(began)
+        return checkpoints.result(self.run_dir, self.progress)
+
+    def _train_epoch(self) -> None:
+        """The rest of the current epoch."""
+        progress, config = self.progress, self.config
+        set_train_mode(self.objective, self.network, self.frozen, config.freeze_bn)
+        loader = self._loader(progress.epoch, progress.batch, config.workers)
+        bar = EpochBar(
+            progress.epoch, config.epochs, progress.batch + len(loader), progress.batch, show=distributed.is_main()
+        )
+        for batches in _grouped(loader, self.accumulate):
+            self._step(batches)
+            bar.update(len(batches), progress.means(), memory_used(self.device))
+            if config.save_every and progress.step % config.save_every == 0:
+                self._save_last()
+        bar.close()
+
+    def _step(self, batches: Sequence[Batch]) -> None:
+        """One optimiser step on the pictures of `batches`."""
+        progress, config, precision = self.progress, self.config, self.precision
+        done = progress.step / self.total_steps
+        torch.manual_seed(_seed(config.seed, progress.step, distributed.rank()))
+        self.schedule.step_update(progress.step)
+        size = self._input_size()
+        batches = [_resized(batch.prepared(self.device), size) for batch in batches]
+        self.objective.begin_step(batches)
+        # Pictures of this step on the average rank: DDP averages gradients over ranks, this over pictures.
+        here = torch.tensor(float(sum(len(batch.images) for batch in batches)), device=self.device)
+        pictures = float(distributed.mean_over_ranks(here))
+
+        logged: list[dict[str, Tensor]] = []
+        for number, batch in enumerate(batches, start=1):
+            last, share = number == len(batches), len(batch.images) / pictures
+            with distributed.gradients_stay_local(self.wrapped, not last):
+                with precision.autocast():
+                    losses, metrics = self.wrapped(batch, done)
+                total = self.total_loss(losses)
+                precision.backward(total * share, self.optimizer, last=last)
+            logged.append({key: value.detach() * share for key, value in {**losses, **metrics, "total": total}.items()})
+
+        healthy = self._log(logged, pictures)
+        precision.unscale(self.optimizer)
+        norm = gradient_norm(precision.parameters(self.optimizer), config.clip)
+        if not precision.scales and healthy and not math.isfinite(norm):
+            self._refuse("the gradient", norm)
+        for hook in self.hooks:
+            hook.before_step(self.network, done)
+        stepped = precision.step(self.optimizer)
+        self.optimizer.zero_grad(set_to_none=True)
+        progress.step += 1
+        progress.batch += len(batches)
+        if stepped:
+            for hook in self.hooks:
+                hook.after_step(self.network, self.optimizer.param_groups[0]["lr"], done)
+            self.ema.update(self.network, step=progress.step)
+
+    def total_loss(self, losses: dict[str, Tensor]) -> Tensor:
+        """The weighted sum of all terms: the only place where losses are weighted."""
+        terms = [self.objective.weights.get(name, 1.0) * term for name, term in losses.items()]
+        return torch.stack([term.float() for term in terms]).sum()
+
+    def _input_size(self) -> tuple[int, int]:
+        """(H, W) of this step: `--imgsz`, or under `--multi-scale` scaled by a factor drawn from (seed, step)."""
+        height, width = self.config.input_size
+        spread, step = self.config.multi_scale, self.network.max_stride
+        if not spread:
+            return height, width
+        factor = np.random.default_rng((self.config.seed, self.progress.step, _SIZE)).uniform(1 - spread, 1 + spread)
+        return max(step, round(height * factor / step) * step), max(step, round(width * factor / step) * step)
+
+    def _log(self, logged: list[dict[str, Tensor]], pictures: float) -> bool:
+        """Add the step's values to the epoch's sums; whether all were finite.
+
+        Everything crosses from the GPU at once: one synchronisation a step.
+        """
+        names = sorted({name for values in logged for name in values})
+        zero = torch.zeros((), device=self.device)
+        sums = torch.stack([sum((values.get(name, zero).float() for values in logged), zero) for name in names])
+        step_values = dict(zip(names, distributed.mean_over_ranks(sums).tolist()))
+        bad = [name for name, value in step_values.items() if not math.isfinite(value)]
+        if bad:
+            self._skipped += 1
+            if not self.precision.scales or self._skipped > SKIPS_ALLOWED:
+                name = next((name for name in bad if name != "total"), bad[0])
+                self._refuse(f"the term '{name}'", step_values[name])
+            return False
+        self._skipped = 0
+        everywhere = pictures * distributed.world()
+        for name, value in step_values.items():
+            key = f"train/{name}"
+            self.progress.sums[key] = self.progress.sums.get(key, 0.0) + value * everywhere
+        self.progress.pictures += everywhere
+        self.progress.seen += round(everywhere)
+        return True
+
+    def _refuse(self, what: str, value: float) -> None:
+        """Stop before a value that is not a number gets into the weights."""
+        progress, config = self.progress, self.config
+        raise UserError(
+            f"{what} became {value} in epoch {progress.epoch}, step {progress.step} (learning rate "
+            f"{self.optimizer.param_groups[0]['lr']:.3g}, {self.precision}); the step was not taken",
+            where=self.run_dir,
+            todo=f"start anew with a smaller --lr0 (now {config.lr0:g}), more --warmup-epochs (now "
+            f"{config.warmup_epochs:g}), a smaller --clip (now {config.clip:g}) or --amp off; weights/last.pt is from "
+            "before and sound",
+        )
+
+    def _close_epoch(self, began: float) -> None:
+        """Validate, ask the hooks, keep the best, write `last.pt` and `results.csv`, and decide whether to go on."""
+        progress, config = self.progress, self.config
+        row: dict[str, float] = {"epoch": progress.epoch, "step": progress.step, **progress.means()}
+        row["lr"] = self.optimizer.param_groups[0]["lr"]
+        is_last = progress.epoch + 1 >= config.epochs
+        if is_last or (progress.epoch + 1) % config.val_every == 0:
+            row.update(distributed.broadcast(self._validate()))
+        for hook in self.hooks:
+            row.update(hook.after_epoch(dict(row)))
+        if self.eval_extra is not None:
+            row.update(self.eval_extra(dict(row)))
+        progress.seconds += time.monotonic() - began
+        row |= {"memory_gb": memory_used(self.device), "seconds": progress.seconds}
+        progress.history.append(row)
+
+        better = FITNESS in row and row[FITNESS] > progress.best_score
+        if better:
+            progress.best_score, progress.best_epoch = row[FITNESS], progress.epoch
+        waited = progress.epoch - progress.best_epoch
+        if (out_of_patience := bool(config.patience) and waited >= config.patience) and not is_last:
+            log.info("stopped early: no better val mAP50-95 in %d epochs (--patience)", waited)
+        if distributed.is_main() and better:
+            checkpoints.save_best(self.run_dir, self._averaged(), self.kind, progress, row)
+        progress.finished = is_last or out_of_patience
+        progress.epoch, progress.batch, progress.sums, progress.pictures = progress.epoch + 1, 0, {}, 0.0
+        self._save_last()
+        if distributed.is_main():
+            self._publish(row)
+
+    def _validate(self) -> dict[str, float]:
+        """Scores of the averaged weights, named ``val/...``; on rank 0 only, the others get them sent."""
+        if self.val_set is None:
+            return {}
+        score = evaluate(
+            self.ema.module,
+            self.spec,
+            "val",
+            batch_size=self.batch,
+            device=self.device,
+            workers=self.config.workers,
+            dataset=self.val_set,
+        )
+        return {f"val/{name}": float(value) for name, value in score.as_dict().items()}
+
+    def _publish(self, row: dict[str, float]) -> None:
+        log.info("%s", summary(row))
+        write_results(self.run_dir / "results.csv", self.progress.history)
+        from engine.plots import plot_results
+
+        plot_results(self.run_dir / "results.csv", self.run_dir / "results.png")
+        if self.tracker is not None:
+            self.tracker.log_epoch(int(row["epoch"]), row)
+
+    def _averaged(self) -> Any:
+        """The network that is validated and saved."""
+        averaged = self.ema.module
+        averaged.lineage = self.network.lineage
+        averaged.meta = {**self.network.meta, "seen": self.progress.seen}
+        return averaged
+
+    def _save_last(self) -> None:
+        if not distributed.is_main():
+            return
+        averaged = self._averaged()
+        state = {
+            # The same storage as the checkpoint's own weights, so it costs no space in the file.
+            "ema": averaged.state_dict(),
+            "network": self.network.state_dict(),
+            "adapters": checkpoints.adapters_state(self.objective.state_dict()),
+            "optimizer": self.optimizer.state_dict(),
+            "precision": self.precision.state_dict(),
+            "hooks": [hook.state_dict() for hook in self.hooks],
+        }
+        checkpoints.save_last(self.run_dir, averaged, self.kind, self.progress, state)
+
+    def resume(self) -> bool:
+        """Take over the state of this run's `last.pt`; False if there is none yet and the training starts from 0.
+
+        The objective's network must have the checkpoint's structure: build it from `weights/last.pt` when anchors were
+        fitted or channels pruned since the cfg was read.
+
+        Raises:
+            UserError: the checkpoint is of another network, objective or set of hooks.
+        """
+        training = checkpoints.read_last(self.run_dir)
+        if training is None:
+            return False
+        where = self.run_dir / checkpoints.LAST
+        if len(training["hooks"]) != len(self.hooks):
+            raise UserError(
+                f"was written with {len(training['hooks'])} hooks, this training has {len(self.hooks)}",
+                where=where,
+                todo="resume with the options the run was started with",
+            )
+        try:
+            self.network.load_state_dict(training["network"])
+            self.ema.module.load_state_dict(training["ema"])
+            self.objective.load_state_dict({
+                **{f"network.{name}": tensor for name, tensor in self.network.state_dict().items()},
+                **training["adapters"],
+            })
+            self.optimizer.load_state_dict(training["optimizer"])
+        except (RuntimeError, ValueError) as error:
+            raise UserError(
+                f"does not fit this training: {error}", where=where, todo="resume with the options it was started with"
+            ) from None
+        self.precision.load_state_dict(training["precision"])
+        for hook, state in zip(self.hooks, training["hooks"]):
+            hook.load_state_dict(state)
+        self.progress = Progress(**training["progress"])
+        log.info("%s: going on at epoch %d, step %d", self.run_dir, self.progress.epoch, self.progress.step)
+        return True
+
+
+def _grouped(batches: Iterable[Batch], size: int) -> Iterator[list[Batch]]:
+    """`size` batches at a time; the last group of an epoch may be smaller, so no step reaches over its end."""
+    source = iter(batches)
+    while group := list(itertools.islice(source, size)):
+        yield group
+
+
+def _resized(batch: Batch, size: tuple[int, int]) -> Batch:
+    """The batch with its pictures and boxes scaled to `size` (H, W)."""
+    height, width = batch.images.shape[2:]
+    if (height, width) == size:
+        return batch
+    images = functional.interpolate(batch.images, size, mode="bilinear", align_corners=False)
+    factors = batch.targets.new_tensor([1, 1, size[1] / width, size[0] / height, size[1] / width, size[0] / height])
+    return replace(batch, images=images, targets=batch.targets * factors)
+
+
+def _seed(seed: int, step: int, rank: int) -> int:
+    """The torch seed of a step: neighbouring steps, seeds and ranks get unrelated streams."""
+    return int(np.random.SeedSequence((seed, step, rank, _STEP)).generate_state(1, np.uint64)[0] >> np.uint64(1))
