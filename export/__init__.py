@@ -1,0 +1,1 @@
+"""What leaves the project: the report, latency, predictions, the `thinyolo` command."""
