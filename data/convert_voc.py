@@ -1,0 +1,179 @@
+"""Pascal VOC: one XML file a picture, boxes as xmin, ymin, xmax, ymax in pixels."""
+
+from __future__ import annotations
+
+import math
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Sequence
+from pathlib import Path
+from xml.parsers import expat
+
+from common.errors import UserError
+from data.convert_writer import (
+    Annotated,
+    Converted,
+    Corners,
+    Pictures,
+    Shares,
+    split_by_share,
+    split_from_folders,
+    write,
+)
+from data.labels import LEFT_OUT, WARNING, Problem
+from data.spec import SPLITS
+
+Lines = dict[ElementTree.Element, int]
+"""The line on which each element begins."""
+
+
+def voc_to_yolo(
+    annotations: Path,
+    images: Path,
+    out: Path,
+    names: Sequence[str] | None = None,
+    splits: Path | Shares | None = None,
+    *,
+    skip_difficult: bool = False,
+    one_based: bool = False,
+    only_named: bool = False,
+    link: bool = False,
+    force: bool = False,
+) -> Converted:
+    """Convert a folder of VOC XML files.
+
+    Args:
+        annotations: the folder of ``*.xml``, sub-folders included.
+        images: the folder of the pictures, sub-folders included. A picture belongs to the XML file of the same name,
+            else to the one whose ``<filename>`` names it.
+        out: the new data set's folder.
+        names: the classes in their order; by default those found, in alphabetical order.
+        splits: the folder with ``train.txt``, ``val.txt``, ``test.txt`` (VOC's ImageSets/Main), or shares such as
+            (80, 10, 10); by default the pictures' folders decide (``images/val/...``), and all else is train.
+        skip_difficult: leave out the objects marked ``<difficult>1``.
+        one_based: pixels are counted from 1 and the last one belongs to the box, as in VOC's own releases; most
+            tools that write VOC files do not do so.
+        only_named, link, force: see `data.convert_writer.write`.
+
+    Raises:
+        UserError: nothing to convert, or nowhere to write.
+    """
+    files = sorted(annotations.rglob("*.xml")) if annotations.is_dir() else []
+    if not files:
+        raise UserError("there are no .xml files in this folder", where=annotations, todo="give VOC's Annotations")
+    pictures = Pictures(images)
+    problems: list[Problem] = []
+    listed = _listed(splits, problems) if isinstance(splits, Path) else None
+    items = []
+    for file in files:
+        if listed is not None and file.stem not in listed:
+            problems.append(Problem(LEFT_OUT, "in no split's list", file))
+            continue
+        item = _read(file, pictures, problems, skip_difficult, one_based)
+        if item is None:
+            continue
+        if listed is not None:
+            item.split = listed[file.stem]
+        elif isinstance(splits, tuple):
+            item.split = split_by_share(file.stem, splits)
+        else:
+            item.split = split_from_folders(item.picture.relative_to(images)) or "train"
+        items.append(item)
+    annotated = {item.picture for item in items}
+    problems += [Problem(LEFT_OUT, "picture without annotation", path)
+                 for path in pictures.all() if path not in annotated and listed is None]
+    classes = list(names) if names else sorted({thing.name for item in items for thing in item.objects})
+    return write(items, classes, out, problems=problems, link=link, force=force, only_named=only_named,
+                 source=f"the VOC annotations in {annotations.name}")
+
+
+def _listed(folder: Path, problems: list[Problem]) -> dict[str, str]:
+    """Stem -> split, from the lists in `folder`."""
+    found: dict[str, str] = {}
+    for split in SPLITS:
+        path = folder / f"{split}.txt"
+        if not path.is_file():
+            continue
+        for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1):
+            if not line.split():
+                continue
+            stem = line.split()[0]
+            if found.setdefault(stem, split) != split:
+                detail = f"{stem} stays in {found[stem]}"
+                problems.append(Problem(WARNING, "picture in two splits", path, number, detail))
+    if not found:
+        raise UserError("has no train.txt, val.txt or test.txt with names in it", where=folder,
+                        todo="give --splits the folder ImageSets/Main")
+    return found
+
+
+def _read(
+    file: Path, pictures: Pictures, problems: list[Problem], skip_difficult: bool, one_based: bool
+) -> Annotated | None:
+    try:
+        root, lines = parse_with_lines(file)
+    except expat.ExpatError as error:
+        problems.append(Problem(LEFT_OUT, "not valid XML", file, error.lineno, expat.ErrorString(error.code)))
+        return None
+    named = (root.findtext("filename") or "").strip()
+    picture = pictures.find(file.stem, hint=file.parent.name) or (pictures.find(named) if named else None)
+    if picture is None:
+        problems.append(Problem(LEFT_OUT, "annotation without picture", file, None, named or file.stem))
+        return None
+    height, width = (_number(root.findtext(f"size/{side}")) or 0 for side in ("height", "width"))
+    whole = math.isfinite(height) and math.isfinite(width)
+    item = Annotated(picture, "train", file, size=(int(height), int(width)) if whole else None)
+    for element in root.findall("object"):
+        thing = _object(element, lines, file, problems, one_based)
+        if thing and not (skip_difficult and (element.findtext("difficult") or "").strip() == "1"):
+            item.objects.append(thing)
+    return item
+
+
+def _object(
+    element: ElementTree.Element, lines: Lines, file: Path, problems: list[Problem], one_based: bool
+) -> Corners | None:
+    name = (element.findtext("name") or "").strip()
+    if not name:
+        problems.append(Problem(LEFT_OUT, "object without a name", file, lines[element]))
+        return None
+    box = element.find("bndbox")
+    if box is None:
+        problems.append(Problem(LEFT_OUT, "object without a box", file, lines[element], name))
+        return None
+    sides = []
+    for tag in ("xmin", "ymin", "xmax", "ymax"):
+        side = _number(box.findtext(tag))
+        if side is None:
+            line = lines[next(iter(box.findall(tag)), box)]
+            detail = f"{name}: {tag} is {box.findtext(tag)!r}"
+            problems.append(Problem(LEFT_OUT, "box that is not of four numbers", file, line, detail))
+            return None
+        sides.append(side)
+    first = 1.0 if one_based else 0.0
+    return Corners(name, sides[0] - first, sides[1] - first, sides[2], sides[3], lines[box], name)
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        return float(text or "")
+    except ValueError:
+        return None
+
+
+def parse_with_lines(file: Path) -> tuple[ElementTree.Element, Lines]:
+    """The root of an XML file and the line of each element, which ElementTree alone does not keep.
+
+    Raises:
+        xml.parsers.expat.ExpatError: the file is not XML.
+    """
+    parser, builder = expat.ParserCreate(), ElementTree.TreeBuilder()
+    lines: Lines = {}
+
+    def start(tag: str, attributes: dict[str, str]) -> None:
+        lines[builder.start(tag, attributes)] = parser.CurrentLineNumber
+
+    parser.StartElementHandler = start
+    parser.EndElementHandler = builder.end
+    parser.CharacterDataHandler = builder.data
+    parser.Parse(file.read_bytes(), True)
+    return builder.close(), lines

@@ -1,0 +1,361 @@
+"""What every converter shares: which split a picture belongs to, and the folder that is written.
+
+A converter reads its format into `Annotated` pictures; `write` checks them, and puts pictures, labels and ``data.yaml``
+into the usual layout. What cannot be converted is left out, counted, and named with file and line.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import yaml
+
+from common.errors import UserError
+from common.log import log
+from data.labels import LEFT_OUT, ROUNDING, WARNING, Problem, summary
+from data.pictures import picture_shapes
+from data.spec import PICTURE_SUFFIXES, SPLITS
+from data.yolo_text import Box, data_yaml, label_text
+
+Shares = tuple[float, float, float]
+"""Parts for train, val and test in any unit: (80, 10, 10)."""
+
+_FOLDER_SPLITS = {
+    "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test",
+    "testing": "test",
+}
+
+
+@dataclass(frozen=True)
+class Corners:
+    """One object as annotated.
+
+    Attributes:
+        name: its class.
+        left, top, right, bottom: in pixels of the picture.
+        line: where in the annotation file, if the format has lines.
+        what: what the object is called in a message where it has no line: "annotation 17".
+    """
+
+    name: str
+    left: float
+    top: float
+    right: float
+    bottom: float
+    line: int | None = None
+    what: str = ""
+
+
+@dataclass
+class Annotated:
+    """A picture and its objects.
+
+    Attributes:
+        picture: the file.
+        split: "train", "val" or "test".
+        annotation: the file its objects come from.
+        objects: in the order of that file.
+        size: (height, width) the annotation gives, or None.
+    """
+
+    picture: Path
+    split: str
+    annotation: Path
+    objects: list[Corners] = field(default_factory=list)
+    size: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True)
+class Converted:
+    """What a conversion wrote.
+
+    Attributes:
+        data_yaml: the new data set's description.
+        names: its classes.
+        pictures, boxes: number by split.
+        problems: everything left out or mended.
+    """
+
+    data_yaml: Path
+    names: tuple[str, ...]
+    pictures: dict[str, int]
+    boxes: dict[str, int]
+    problems: list[Problem]
+
+
+class Pictures:
+    """The pictures under a folder, found by name."""
+
+    def __init__(self, folder: Path):
+        if not folder.is_dir():
+            raise UserError("there is no such folder of pictures", where=folder, todo="give --images the right folder")
+        self.folder = folder
+        self._by_name: dict[str, list[Path]] = {}
+        self._by_stem: dict[str, list[Path]] = {}
+        for path in sorted(folder.rglob("*")):
+            if path.suffix.lower() in PICTURE_SUFFIXES:
+                self._by_name.setdefault(path.name, []).append(path)
+                self._by_stem.setdefault(path.stem, []).append(path)
+
+    def find(self, name: str, hint: str = "") -> Path | None:
+        """The picture called `name`: a path relative to the folder, a file name, or a file name without its suffix.
+
+        `hint` (a split or a folder's name) decides between several of the same name.
+
+        Raises:
+            UserError: several pictures have the name, and the hint does not tell them apart.
+        """
+        relative = Path(name.replace("\\", "/"))
+        if not relative.is_absolute() and ".." not in relative.parts and (self.folder / relative).is_file():
+            return self.folder / relative
+        found = self._by_name.get(relative.name) or self._by_stem.get(relative.name) or []
+        if len(found) > 1 and hint:
+            found = [path for path in found if _has_part(path.relative_to(self.folder), hint)] or found
+        if len(found) > 1:
+            raise UserError(
+                f"two pictures could be {name!r}: {found[0]} and {found[1]}",
+                todo="convert one folder at a time, or give the files different names",
+            )
+        return found[0] if found else None
+
+    def all(self) -> list[Path]:
+        return [path for paths in self._by_name.values() for path in paths]
+
+
+def _has_part(path: Path, hint: str) -> bool:
+    return any(part == hint or part.startswith(hint) or _FOLDER_SPLITS.get(part) == hint for part in path.parts[:-1])
+
+
+def split_from_folders(path: Path) -> str | None:
+    """The split a folder on the way to `path` is called after ("training_data" counts as train), the nearest first."""
+    for part in reversed(path.parts[:-1]):
+        if split := split_from_name(part):
+            return split
+    return None
+
+
+def split_from_name(name: str) -> str | None:
+    """The split a name begins or ends with, as in "val2017", "instances_val", "training_data"."""
+    words = "".join(character if character.isalpha() else " " for character in name.lower()).split()
+    return next((_FOLDER_SPLITS[word] for word in words if word in _FOLDER_SPLITS), None)
+
+
+def split_by_share(key: str, shares: Shares) -> str:
+    """A split that depends on `key` alone, so that adding pictures later moves none."""
+    point = int.from_bytes(hashlib.sha256(key.encode()).digest()[:6], "big") / 2**48 * sum(shares)
+    if point < shares[0]:
+        return "train"
+    return "val" if point < shares[0] + shares[1] else "test"
+
+
+def read_names(text: str | None) -> list[str] | None:
+    """Class names from the command line: ``cat,dog``, a text file with one a line, or a data set's yaml."""
+    if text is None:
+        return None
+    path = Path(text)
+    if not path.is_file():
+        if path.suffix in (".txt", ".names", ".yaml", ".yml"):
+            raise UserError(f"there is no file of names {text!r}", todo="give --names a file or a list: cat,dog")
+        names = [name.strip() for name in text.split(",")]
+    elif path.suffix in (".yaml", ".yml"):
+        try:
+            found = (yaml.safe_load(path.read_text(encoding="utf-8-sig")) or {})["names"]
+            names = [str(found[key]) for key in sorted(found)] if isinstance(found, dict) else list(map(str, found))
+        except (yaml.YAMLError, KeyError, TypeError) as error:
+            raise UserError("is not a yaml with `names:`", where=path, todo="add e.g. names: [cat, dog]") from error
+    else:
+        names = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    doubled = [name for name, count in Counter(names).items() if count > 1 or not name]
+    if doubled or not names:
+        raise UserError(f"--names has an empty or a repeated name: {doubled or text}", todo="name every class once")
+    return names
+
+
+def write(
+    items: Sequence[Annotated],
+    names: Sequence[str],
+    out: Path,
+    *,
+    problems: Iterable[Problem] = (),
+    link: bool = False,
+    force: bool = False,
+    only_named: bool = False,
+    source: str = "",
+) -> Converted:
+    """Write `items` in the usual layout.
+
+    Args:
+        items: the pictures; those that cannot be read are left out.
+        names: the classes, in their order.
+        out: the new data set's folder.
+        problems: what reading the annotations has found so far.
+        link: symbolic links to the pictures instead of copies.
+        force: replace an earlier conversion in `out`.
+        only_named: leave out objects of other classes instead of refusing.
+        source: for the comment on top of ``data.yaml``.
+
+    Raises:
+        UserError: `out` is in use, a class is not in `names`, or nothing is left to write.
+    """
+    found = list(problems)
+    _refuse_to_overwrite(out, items, force)
+    _check_classes(items, names, only_named, found)
+    kept = _with_boxes(items, names, found)
+    if not kept:
+        reasons = f":\n{summary(found)}" if found else ""
+        raise UserError(f"no picture could be converted{reasons}", todo="check the folders given")
+
+    out.parent.mkdir(parents=True, exist_ok=True)
+    place = Path(tempfile.mkdtemp(prefix=f".{out.name}.converting.", dir=out.parent))
+    try:
+        pictures, boxes = _fill(place, kept, link)
+        splits = {split: f"images/{split}" for split in SPLITS if pictures[split]}
+        (place / "data.yaml").write_text(data_yaml(splits, names, f"Converted from {source}."), encoding="utf-8")
+        _put(place, out)
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+    if found:
+        log.warning("%s: %s", out, summary(found))
+    for split in SPLITS:
+        if pictures[split]:
+            log.info("%s: %d pictures, %d boxes", split, pictures[split], boxes[split])
+    if "val" not in splits:
+        log.warning("%s has no val split, which training needs: convert again with --shares 80 10 10", out)
+    return Converted(out / "data.yaml", tuple(names), dict(pictures), dict(boxes), found)
+
+
+def _refuse_to_overwrite(out: Path, items: Sequence[Annotated], force: bool) -> None:
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return
+    if not force or not out.is_dir():
+        raise UserError("the output folder is in use", where=out, todo="name a new folder with --out, or add --force")
+    inside = out.resolve()
+    for item in items:
+        for path in (item.picture, item.annotation):
+            if inside in path.resolve().parents:
+                raise UserError(
+                    f"--force would delete what is being converted: {path} lies in the output folder",
+                    where=out, todo="name another folder with --out",
+                )
+
+
+def _check_classes(items: Sequence[Annotated], names: Sequence[str], only_named: bool, found: list[Problem]) -> None:
+    strangers = [
+        (item, thing) for item in items for thing in item.objects if thing.name not in set(names)
+    ]
+    if not strangers:
+        return
+    if not only_named:
+        item, thing = strangers[0]
+        counts = Counter(thing.name for _, thing in strangers)
+        raise UserError(
+            f"class {thing.name!r} is not among the names ({', '.join(names)}); "
+            f"{len(strangers)} objects are of such classes: {dict(counts.most_common(10))}",
+            where=item.annotation, line=thing.line,
+            todo="add it to --names, or leave such objects out with --only-named",
+        )
+    for item, thing in strangers:
+        found.append(Problem(LEFT_OUT, "class not among the names", item.annotation, thing.line, thing.name))
+
+
+def _with_boxes(
+    items: Sequence[Annotated], names: Sequence[str], found: list[Problem]
+) -> list[tuple[Annotated, list[Box], tuple[int, int]]]:
+    """Each readable picture with its good boxes and the (height, width) the boxes are relative to."""
+    numbers = {name: number for number, name in enumerate(names)}
+    kept = []
+    shapes = picture_shapes([item.picture for item in items])
+    for item, shape in zip(items, shapes):
+        if isinstance(shape, str):
+            found.append(Problem(LEFT_OUT, "picture left out", item.picture, None, shape))
+            continue
+        size = item.size if item.size and min(item.size) > 0 else shape
+        if size != shape:
+            detail = f"{size[1]} x {size[0]}, but {item.picture} has {shape[1]} x {shape[0]}"
+            found.append(Problem(WARNING, "the annotation's size is not the picture's", item.annotation, None, detail))
+        boxes = []
+        for thing in item.objects:
+            if thing.name in numbers and (box := _box(thing, numbers[thing.name], size, item.annotation, found)):
+                boxes.append(box)
+        kept.append((item, boxes, size))
+    return kept
+
+
+def _box(thing: Corners, label: int, size: tuple[int, int], file: Path, found: list[Problem]) -> Box | None:
+    """The object's box cut at the picture's edge, or None where nothing is left of it."""
+    height, width = size
+    detail = f"{thing.what} {thing.left:g},{thing.top:g} to {thing.right:g},{thing.bottom:g}".strip()
+    if not all(map(math.isfinite, (thing.left, thing.top, thing.right, thing.bottom))):
+        found.append(Problem(LEFT_OUT, "box that is not of finite numbers", file, thing.line, detail))
+        return None
+    left, right = max(thing.left, 0.0), min(thing.right, float(width))
+    top, bottom = max(thing.top, 0.0), min(thing.bottom, float(height))
+    if thing.right <= thing.left or thing.bottom <= thing.top:
+        found.append(Problem(LEFT_OUT, "box of zero or negative size", file, thing.line, detail))
+        return None
+    if right <= left or bottom <= top:
+        found.append(Problem(LEFT_OUT, "box outside the picture", file, thing.line, detail))
+        return None
+    over = max((left - thing.left) / width, (thing.right - right) / width, (top - thing.top) / height,
+               (thing.bottom - bottom) / height)
+    if over > ROUNDING:
+        found.append(Problem(WARNING, "box reaches outside the picture; cut at its edge", file, thing.line, detail))
+    return label, (left + right) / 2, (top + bottom) / 2, right - left, bottom - top
+
+
+def _fill(
+    place: Path, kept: Sequence[tuple[Annotated, list[Box], tuple[int, int]]], link: bool
+) -> tuple[Counter[str], Counter[str]]:
+    """Write pictures and labels; returns the numbers of pictures and boxes by split."""
+    pictures: Counter[str] = Counter()
+    boxes: Counter[str] = Counter()
+    stems = Counter((item.split, item.picture.stem) for item, _, _ in kept)
+    for item, found, (height, width) in kept:
+        name = item.picture.name
+        if stems[item.split, item.picture.stem] > 1:
+            # A label file is named after the stem, so two pictures of one stem take their folder's name with them.
+            name = f"{item.picture.parent.name}_{item.picture.stem}_{item.picture.suffix[1:]}{item.picture.suffix}"
+        target = place / "images" / item.split / name
+        label = (place / "labels" / item.split / name).with_suffix(".txt")
+        if label.exists():
+            raise UserError(f"two pictures would become {item.split}/{name}", where=item.picture,
+                            todo="give the pictures different names")
+        for path in (target, label):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        _copy(item.picture, target, link)
+        label.write_text(label_text(found, width, height), encoding="utf-8")
+        pictures[item.split] += 1
+        boxes[item.split] += len(found)
+    return pictures, boxes
+
+
+def _copy(source: Path, target: Path, link: bool) -> None:
+    if link:
+        try:
+            target.symlink_to(source.resolve())
+            return
+        except OSError as error:
+            raise UserError(f"pictures cannot be linked here: {error}", where=target.parent,
+                            todo="leave --link out to copy them") from error
+    shutil.copyfile(source, target)
+
+
+def _put(place: Path, out: Path) -> None:
+    """Move the finished parts into `out`, in place of those of an earlier conversion; other files there stay."""
+    place.chmod(0o755)  # mkdtemp's folders are private
+    if not out.exists() or not any(out.iterdir()):
+        os.replace(place, out)
+        return
+    for part in ("images", "labels"):
+        if (out / part).exists():
+            shutil.rmtree(out / part)
+    for part in ("images", "labels", "data.yaml"):
+        os.replace(place / part, out / part)
