@@ -1,18 +1,22 @@
 """A cfg becomes a network: text <-> sections, layers, heads, weights, checkpoints, costs, lineage."""
 
+from models.assign import assign
 from models.cfg import Cfg, Section, parse_cfg, read_cfg
 from models.checkpoint import available_cfgs, cfg_path, from_checkpoint, load, read_checkpoint, save, transfer
 from models.heads import decode_head, decode_matched, encode_boxes
-from models.lineage import compose, descend, identity_lineage, identity_step, kept_channels
+from models.lineage import compose, descend, entry_for, identity_lineage, identity_step, kept_channels
+from models.loss import DetectionLoss
 from models.network import Network, init_heads, init_weights
+from models.portable import opencv_problems, portable
 from models.spec import HeadMatches, HeadSpec, Matches, Outputs
 from models.summary import LayerCost, fingerprint, layer_table, macs, megabytes, parameters, weights_bytes
 from models.weights import LoadReport, load_darknet, save_darknet
 
 __all__ = [
-    "Cfg", "HeadMatches", "HeadSpec", "LayerCost", "LoadReport", "Matches", "Network", "Outputs", "Section",
-    "available_cfgs", "cfg_path", "compose", "decode_head", "decode_matched", "descend", "encode_boxes", "fingerprint",
-    "from_checkpoint", "identity_lineage", "identity_step", "init_heads", "init_weights", "kept_channels", "layer_table",
-    "load", "load_darknet", "macs", "megabytes", "parameters", "parse_cfg", "read_cfg", "read_checkpoint", "save",
-    "save_darknet", "transfer", "weights_bytes",
-]  # fmt: skip
+    "Cfg", "DetectionLoss", "HeadMatches", "HeadSpec", "LayerCost", "LoadReport", "Matches", "Network", "Outputs",
+    "Section", "assign", "available_cfgs", "cfg_path", "compose", "decode_head", "decode_matched", "descend",
+    "encode_boxes", "entry_for", "fingerprint", "from_checkpoint", "identity_lineage", "identity_step", "init_heads",
+    "init_weights", "kept_channels", "layer_table", "load", "load_darknet", "macs", "megabytes", "opencv_problems",
+    "parameters", "parse_cfg", "portable", "read_cfg", "read_checkpoint", "save", "save_darknet", "transfer",
+    "weights_bytes",
+]

@@ -1,7 +1,7 @@
 """Darknet cfg text <-> sections that refer to each other as objects.
 
-Inside the program a layer number never exists: `Section.inputs` holds the sections themselves, and numbers are made when
-the text is written. So a section can be removed or rewired without patching anybody else's numbers.
+Inside the program a layer number never exists: `Section.inputs` holds the sections themselves, and numbers are made
+when the text is written. So a section can be removed or rewired without patching anybody else's numbers.
 """
 
 from __future__ import annotations
@@ -170,6 +170,13 @@ class Cfg:
         for old in self:
             twin[old].inputs = [twin[source] for source in old.inputs]
         return Cfg(twin[self.net], [twin[old] for old in self.layers], self.source)
+
+    def __deepcopy__(self, memo: dict) -> Cfg:
+        # Section by section: the standard way recurses along the inputs, which a deep network makes too deep.
+        return self.copy()
+
+    def __reduce__(self):
+        return parse_cfg, (self.text(), self.source)
 
     def legalise(self) -> Cfg:
         """Insert a `[route]` wherever a section's implied input is not the section before it. In place; returns self.

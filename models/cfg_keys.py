@@ -38,8 +38,8 @@ TRAINING: dict[str, frozenset[str]] = {
     kind: frozenset((keys + " " + _ANYWHERE).split())
     for kind, keys in {
         "net": "batch subdivisions learning_rate_min momentum decay angle aspect saturation exposure hue policy steps "
-               "scales seq_scales step scale gamma power burn_in max_batches max_crop min_crop flip blur gaussian_noise "
-               "mixup cutmix mosaic mosaic_bound letter_box label_smooth_eps resize_step attention adversarial_lr "
+               "scales seq_scales step scale gamma power burn_in max_batches max_crop min_crop flip blur mixup cutmix "
+               "gaussian_noise mosaic mosaic_bound letter_box label_smooth_eps resize_step attention adversarial_lr "
                "max_chart_loss adam B1 B2 eps inputs time_steps track augment_speed sequential_subdivisions "
                "init_sequential_subdivisions num_sigmas_reject_badlabels ema_alpha badlabels_reject_threshold "
                "badlabels_rejection_percentage equidistant_point loss_scale dynamic_minibatch optimized_memory "
@@ -62,8 +62,8 @@ OFF: dict[str, dict[str, str]] = {
     kind: {"dontload": "0", "dontloadscales": "0", "smooth": "0", **keys}
     for kind, keys in {
         "net": {},
-        "convolutional": {key: "0" for key in "binary xnor flipped dot bin_output antialiasing deform sway rotate stretch "
-                          "stretch_sway assisted_excitation coordconv tree norm time_normalizer".split()},
+        "convolutional": dict.fromkeys(("binary", "xnor", "flipped", "dot", "bin_output", "antialiasing", "deform", "rotate",
+                                        "sway", "stretch", "stretch_sway", "assisted_excitation", "coordconv"), "0"),
         "maxpool": {"maxpool_depth": "0", "antialiasing": "0"},
         "upsample": {"scale": "1"},
         "route": {},

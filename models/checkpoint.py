@@ -17,6 +17,7 @@ from models.network import Network, adapt_classes, init_weights
 from models.weights import LoadReport, load_darknet
 
 FORMAT = "thinyolo/1"
+WHAT_TO_GIVE = "give a .pt written by ThinYOLO, an official YOLOv5 .pt, or a cfg with its .weights"
 Anchors = Sequence[Sequence[tuple[float, float]]]
 
 
@@ -47,11 +48,12 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     except OSError as error:
         raise UserError(f"cannot be read: {error.strerror or error}", where=path) from error
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        raise UserError("is no ThinYOLO checkpoint: it is damaged, or holds more than tensors and plain data", where=path,
-                        todo="give a .pt written by ThinYOLO, an official YOLOv5 .pt, or a cfg with its .weights") from error
+        raise UserError("is no ThinYOLO checkpoint: it is damaged, or holds more than tensors and plain data",
+                        where=path, todo=WHAT_TO_GIVE) from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         found = content.get("format") if isinstance(content, dict) else type(content).__name__
-        raise UserError(f"is no ThinYOLO checkpoint: its format is {found!r}, not {FORMAT!r}", where=path)
+        raise UserError(f"is no ThinYOLO checkpoint: its format is {found!r}, not {FORMAT!r}", where=path,
+                        todo=WHAT_TO_GIVE)
     return content
 
 
@@ -89,7 +91,8 @@ def cfg_path(name: str | Path) -> Path:
         shipped = _shipped() / (path.name if path.suffix == ".cfg" else f"{path.name}.cfg")
         if shipped.is_file():
             return shipped
-    raise UserError(f"'{name}' does not exist", todo=f"give a .cfg or .pt file, or one of: {', '.join(available_cfgs())}")
+    raise UserError(f"'{name}' does not exist",
+                    todo=f"give a .cfg or .pt file, or one of: {', '.join(available_cfgs())}")
 
 
 def load(source: str | Path, weights: str | Path | None = None, classes: int | None = None,
@@ -158,6 +161,8 @@ def _adapted(net: Network, classes: int | None, names: Sequence[str] | None) -> 
 def _fill(net: Network, path: Path) -> None:
     if not path.is_file():
         raise UserError("does not exist", where=path, todo="check the path of the weights")
+    if path.suffix == ".cfg":
+        raise UserError("is a cfg: it holds no tensors", where=path, todo="pass a .weights or .pt file as weights")
     if path.suffix in (".pt", ".pth"):
         other = _read_pt(path)
         transfer(net, other.state_dict(), str(path))

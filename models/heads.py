@@ -1,4 +1,4 @@
-"""What a detection head means: reading it from a cfg, decoding logits to boxes, encoding boxes as a head would say them.
+"""What a detection head means: reading it from a cfg, decoding logits to boxes, encoding boxes as a head says them.
 
 Boxes are ``cx, cy, w, h`` in pixels of the network input. All arithmetic is at least FP32, whatever comes in.
 """

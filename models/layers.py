@@ -59,8 +59,8 @@ def _strides(section: Section) -> Size:
 
 def _common_scale(section: Section, strides: Size) -> Fraction:
     if strides[0] != strides[1]:
-        raise section.error(f"stride_y={strides[0]} and stride_x={strides[1]} differ; boxes need square cells", "stride_x",
-                            todo="use one stride")
+        raise section.error(f"stride_y={strides[0]} and stride_x={strides[1]} differ; boxes need square cells",
+                            "stride_x", todo="use one stride")
     return Fraction(1, strides[0])
 
 
@@ -86,8 +86,8 @@ class Conv(Layer):
             raise section.error(f"groups={groups} divides not both the {channels[0]} channels that come in and "
                                 f"filters={filters}", "groups", todo="choose filters and groups that divide")
         normalise = section.int("batch_normalize", 0)
-        self.conv = nn.Conv2d(channels[0], filters, size, strides, padding * dilation, dilation, groups,
-                              bias=not normalise)
+        self.padding = padding * dilation
+        self.conv = nn.Conv2d(channels[0], filters, size, strides, self.padding, dilation, groups, bias=not normalise)
         self.bn = nn.BatchNorm2d(filters, eps=BN_EPS, momentum=BN_MOMENTUM) if normalise else None
         self.act = activation(section, "logistic")
         self.logits_only = False
@@ -101,9 +101,8 @@ class Conv(Layer):
         return x if self.logits_only else self.act(x)
 
     def out_size(self, *sizes: Size) -> Size:
-        conv = self.conv
-        reach = [d * (k - 1) + 1 for d, k in zip(conv.dilation, conv.kernel_size)]
-        height, width = ((n + 2 * int(p) - r) // s + 1 for n, p, r, s in zip(sizes[0], conv.padding, reach, conv.stride))
+        reach = self.conv.dilation[0] * (self.conv.kernel_size[0] - 1) + 1 - 2 * self.padding
+        height, width = ((length - reach) // stride + 1 for length, stride in zip(sizes[0], self.conv.stride))
         return height, width
 
 
@@ -179,7 +178,8 @@ class Reorg(Layer):
         self.reverse = bool(section.int("reverse", 0))
         squared = self.stride**2
         if channels[0] % squared:
-            raise section.error(f"stride={self.stride} needs a multiple of {squared} channels, not {channels[0]}", "stride")
+            raise section.error(f"stride={self.stride} needs a multiple of {squared} channels, not {channels[0]}",
+                                "stride")
         self.in_channels = channels[0]
         self.out_channels = channels[0] // squared if self.reverse else channels[0] * squared
         self.scale = Fraction(self.stride) if self.reverse else Fraction(1, self.stride)
@@ -287,7 +287,7 @@ class Dropout(Layer):
 
 
 class Head(Layer):
-    """`[yolo]` and `[region]`: only the reshape `(B, A * (5 + C), H, W)` -> `(B, A, H, W, 5 + C)`; values stay logits."""
+    """`[yolo]` and `[region]`: only the reshape `(B, A * (5 + C), H, W)` -> `(B, A, H, W, 5 + C)`; still logits."""
 
     def __init__(self, section: Section, channels: list[int], anchors: int, classes: int):
         super().__init__()

@@ -66,18 +66,21 @@ class Network(nn.Module):
         self.max_stride = math.lcm(*(stride.numerator for stride in self.strides if stride))
         self._mark_logit_heads()
         self._frees = self._last_uses()
-        self.layer_sizes(self.image_size)
+        height, width = (-(-max(length, 1) // self.max_stride) * self.max_stride for length in self.image_size)
+        self.layer_sizes((height, width))
 
     def _build(self, place: int, section: Section) -> tuple[Layer, Fraction | None, HeadSpec | None]:
         sources = self._inputs[place]
         channels = [self._channels(number) for number in sources]
         strides = [self.strides[number] if number >= 0 else Fraction(1) for number in sources]
-        if any(source.kind in HEAD_KINDS for source in section.inputs) and section.kind != "route":
-            raise section.error("reads a detection head, which is an end of the network")
+        if any(source.kind in HEAD_KINDS for source in section.inputs):
+            raise section.error("reads a detection head, which is an end of the network",
+                                todo="put a [route] to an earlier layer before this section")
         stride = strides[1] if section.kind in ("scale_channels", "sam") else strides[0]
         if section.kind in HEAD_KINDS:
             if stride is None or stride.denominator != 1:
-                raise section.error(f"a cell of this head covers {stride} pixels of the input; it has to be a whole number")
+                covers = "the whole input" if stride is None else f"{stride} pixels of the input"
+                raise section.error(f"a cell of this head covers {covers}; it has to be a whole number of pixels")
             spec = head_spec(section, int(stride))
             return Head(section, channels, len(spec.anchors), spec.classes), stride, spec
         layer = LAYERS[section.kind](section, channels)
@@ -95,16 +98,17 @@ class Network(nn.Module):
             act = feeder.str("activation", "logistic")
             wants = bool(head.int("new_coords", 0)) if head.kind == "yolo" else False
             if wants and act != "logistic":
-                raise feeder.error(f"activation={act} feeds a [yolo] with new_coords=1 (line {head.line}), which applies no "
+                raise feeder.error(f"activation={act} feeds a [yolo] with new_coords=1 (line {head.line}), which has no "
                                    "sigmoid of its own", "activation", todo="write activation=logistic")
             if not wants and act != "linear":
-                raise feeder.error(f"activation={act} feeds a [{head.kind}] (line {head.line}) that applies its own sigmoid",
-                                   "activation", todo="write activation=linear, or new_coords=1 in the [yolo]")
+                raise feeder.error(f"activation={act} feeds a [{head.kind}] (line {head.line}) that applies its own "
+                                   "sigmoid", "activation",
+                                   todo="write activation=linear, or new_coords=1 in the [yolo]")
             if wants:
                 others = [reader for reader in readers[feeder] if reader.kind not in HEAD_KINDS]
                 if others or feeder is not head.inputs[0]:
-                    raise feeder.error(f"is the head of new_coords but is also read by {others or [head.inputs[0]]}: its "
-                                       "logistic would be missing there")
+                    raise feeder.error(f"feeds a [yolo] with new_coords=1 and so gives logits, but is also read by "
+                                       f"{(others or [head.inputs[0]])[0]}", todo="give each its own convolution")
                 conv = self.layers[number[feeder]]
                 assert isinstance(conv, Conv)
                 conv.logits_only = True
@@ -189,6 +193,9 @@ class Network(nn.Module):
     def _check_size(self, images: Tensor) -> None:
         if isinstance(images, fx.Proxy) or torch.jit.is_tracing() or torch.compiler.is_compiling():
             return
+        if images.dim() != 4 or images.shape[1] != self.in_channels:
+            raise UserError(f"expects pictures (B, {self.in_channels}, H, W), not {tuple(images.shape)}",
+                            where=self.cfg.source)
         height, width = images.shape[-2:]
         step = self.max_stride
         if height % step or width % step or not height or not width:
@@ -205,14 +212,16 @@ class Network(nn.Module):
         if [len(head) for head in anchors] != [len(spec.anchors) for spec in self.specs]:
             raise UserError(f"{[len(head) for head in anchors]} anchors for heads with "
                             f"{[len(spec.anchors) for spec in self.specs]}", where=self.cfg.source)
-        specs = []
-        for section, spec, wanted in zip(self.cfg.heads, self.specs, anchors):
-            every, unit = head_anchors(section), spec.stride if section.kind == "region" else 1
+        every = [head_anchors(section) for section in self.cfg.heads]
+        if all(other == every[0] for other in every):
+            every = [every[0]] * len(every)  # Darknet's habit: one list in all heads, each with its own mask
+        for place, (section, spec, wanted) in enumerate(zip(self.cfg.heads, self.specs, anchors)):
+            unit = spec.stride if section.kind == "region" else 1
             for number, (width, height) in zip(head_mask(section), wanted):
-                every[number] = (float(width) / unit, float(height) / unit)
-            section.set("anchors", [value for pair in every for value in pair])
-            specs.append(head_spec(section, spec.stride))
-        self.specs = tuple(specs)
+                every[place][number] = (float(width) / unit, float(height) / unit)
+        for section, pairs in zip(self.cfg.heads, every):
+            section.set("anchors", [value for pair in pairs for value in pair])
+        self.specs = tuple(head_spec(section, spec.stride) for section, spec in zip(self.cfg.heads, self.specs))
         return self
 
 

@@ -16,9 +16,10 @@ from torch import Tensor
 from common.errors import UserError
 from common.files import whole_file
 from common.log import log
-from models.cfg import Cfg, Section
+from models.cfg import Cfg
 from models.layers import Conv
 from models.network import Network, adapt_classes
+from models.portable import opencv_problems, portable
 
 VERSION = (0, 2, 5)
 
@@ -54,9 +55,11 @@ def conv_tensors(number: int, conv: Conv) -> list[tuple[str, Tensor]]:
     """The tensors of layer `number` in the order of the file, by their state-dict names."""
     at = f"layers.{number}"
     if conv.bn is not None:
-        return [(f"{at}.bn.bias", conv.bn.bias), (f"{at}.bn.weight", conv.bn.weight),
-                (f"{at}.bn.running_mean", conv.bn.running_mean), (f"{at}.bn.running_var", conv.bn.running_var),
-                (f"{at}.conv.weight", conv.conv.weight)]  # fmt: skip
+        mean, variance = conv.bn.running_mean, conv.bn.running_var
+        assert mean is not None
+        assert variance is not None
+        return [(f"{at}.bn.bias", conv.bn.bias), (f"{at}.bn.weight", conv.bn.weight), (f"{at}.bn.running_mean", mean),
+                (f"{at}.bn.running_var", variance), (f"{at}.conv.weight", conv.conv.weight)]
     assert conv.conv.bias is not None
     return [(f"{at}.conv.bias", conv.conv.bias), (f"{at}.conv.weight", conv.conv.weight)]
 
@@ -83,9 +86,9 @@ def read_weights(path: str | Path) -> tuple[int, np.ndarray]:
 def load_darknet(net: Network, path: str | Path) -> LoadReport:
     """Fill `net` from a `.weights` file of its cfg, in place.
 
-    A file that ends at the end of a convolution (a cut-off backbone such as darknet53.conv.74) fills what is there. A file
-    of the same cfg with another number of classes fills everything but the head convolutions. What was not filled
-    is in the report and in the log.
+    A file that ends at the end of a convolution (a cut-off backbone such as darknet53.conv.74) fills what is there.
+    A file of the same cfg with another number of classes fills everything but the head convolutions. What was not
+    filled is in the report and in the log.
 
     Raises:
         UserError: where the size of the file belongs to no such network, naming the layer reached.
@@ -164,17 +167,12 @@ def _cut_off(net: Network, shapes: dict[str, tuple[int, ...]], amount: int, path
                     todo="give the cfg the file was trained with")
 
 
-# What OpenCV 4's Darknet importer reads.
-OPENCV_ACTIVATIONS = {"linear", "leaky", "relu", "logistic", "swish", "mish", "tanh"}
-
-
 def save_darknet(net: Network, cfg: str | Path, weights: str | Path) -> None:
     """Write `net` as a Darknet cfg and its `.weights`, both whole or not at all.
 
-    A `[shortcut]` with several sources is written as a chain, since OpenCV reads only the first source; what OpenCV
-    cannot read is warned about.
+    Written is the `portable` form of the cfg, which gives the same outputs; what OpenCV cannot read is warned about.
     """
-    plain = chained_shortcuts(net.cfg)
+    plain = portable(net.cfg)
     for problem in opencv_problems(plain):
         log.warning("%s: OpenCV's Darknet reader %s", cfg, problem)
     with whole_file(weights) as temporary, open(temporary, "wb") as handle:
@@ -184,38 +182,3 @@ def save_darknet(net: Network, cfg: str | Path, weights: str | Path) -> None:
                 handle.write(tensor.detach().cpu().float().contiguous().numpy().astype("<f4").tobytes())
     with whole_file(cfg) as temporary:
         temporary.write_text(plain.text(), encoding="utf-8")
-
-
-def chained_shortcuts(cfg: Cfg) -> Cfg:
-    """A copy in which every `[shortcut]` adds one layer; the last of a chain carries the activation."""
-    cfg = cfg.copy()
-    layers: list[Section] = []
-    for section in cfg.layers:
-        while section.kind == "shortcut" and len(section.inputs) > 2:
-            link = Section("shortcut", {"from": "", "activation": "linear"}, inputs=section.inputs[:2],
-                           source=section.source, relative=section.relative[:1])
-            section.inputs = [link, *section.inputs[2:]]
-            section.relative = section.relative[1:]
-            layers.append(link)
-        layers.append(section)
-    return Cfg(cfg.net, layers, cfg.source)
-
-
-def opencv_problems(cfg: Cfg) -> list[str]:
-    """What in a cfg OpenCV 4's Darknet importer refuses or reads wrongly, as ends of a sentence."""
-    problems = []
-    for number, section in enumerate(cfg.layers):
-        at = f"(layer {number}, [{section.kind}])"
-        act = section.str("activation", "linear")
-        if act not in OPENCV_ACTIVATIONS:
-            problems.append(f"knows no activation={act} {at}")
-        if section.kind == "convolutional" and section.int("dilation", 1) > 1 and section.int("size", 1) > 1:
-            problems.append(f"ignores dilation={section.str('dilation')} {at}")
-        for key in ("stride_x", "stride_y"):
-            if key in section.options:
-                problems.append(f"ignores {key}={section.str(key)} {at}")
-        if section.kind == "reorg" and section.int("reverse", 0):
-            problems.append(f"ignores reverse=1 {at}")
-        if section.kind == "scale_channels" and section.int("scale_wh", 0):
-            problems.append(f"knows no scale_wh=1 {at}")
-    return problems

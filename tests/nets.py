@@ -14,7 +14,8 @@ def conv(filters: int, size: int = 3, stride: int = 1, activation: str = "leaky"
     """The text of a `[convolutional]` section."""
     extra = "".join(f"{key}={value}\n" for key, value in more.items())
     norm = "batch_normalize=1\n" if bn else ""
-    return f"\n[convolutional]\n{norm}filters={filters}\nsize={size}\nstride={stride}\npad=1\n{extra}activation={activation}\n"
+    shape = f"filters={filters}\nsize={size}\nstride={stride}\npad=1\n"
+    return f"\n[convolutional]\n{norm}{shape}{extra}activation={activation}\n"
 
 
 def yolo(mask: str, classes: int = 3, anchors: str = "6,7, 12,10, 14,22, 30,26, 40,48, 60,56", **more: object) -> str:
@@ -75,9 +76,11 @@ YOLOV5 = (
     + "\n[route]\nlayers=-1,2\n" + conv(16, 1, activation="swish")  # 8, 9
     + conv(24, stride=2, activation="swish") + conv(24, stride=2, activation="swish")  # 10, 11
     + conv(12, 1, activation="swish")  # 12
-    + 3 * "\n[maxpool]\nsize=5\nstride=1\n" + "\n[route]\nlayers=-4,-3,-2,-1\n" + conv(24, 1, activation="swish")  # 13-17
+    + 3 * "\n[maxpool]\nsize=5\nstride=1\n" + "\n[route]\nlayers=-4,-3,-2,-1\n"  # 13-16
+    + conv(24, 1, activation="swish")  # 17
     + conv(24, 1, activation="logistic", bn=0) + yolo("3,4,5", scale_x_y=2, new_coords=1)  # 18, 19
-    + "\n[route]\nlayers=-3\n\n[upsample]\nstride=2\n\n[route]\nlayers=-1,10\n" + conv(16, 1, activation="swish")  # 20-23
+    + "\n[route]\nlayers=-3\n\n[upsample]\nstride=2\n\n[route]\nlayers=-1,10\n"  # 20-22
+    + conv(16, 1, activation="swish")  # 23
     + conv(24, 1, activation="logistic", bn=0) + yolo("0,1,2", scale_x_y=2, new_coords=1)  # 24, 25
 )
 
