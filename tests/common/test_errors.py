@@ -1,0 +1,59 @@
+"""A person's mistake ends in a sentence and status 2; a bug keeps its traceback."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from common.errors import UserError, run_cleanly
+
+
+def test_the_message_names_file_and_line_and_what_to_do():
+    error = UserError("class 7 of 3", where="labels/a.txt", line=4, todo="correct the number")
+    first, second = str(error).splitlines()
+    assert first == "labels/a.txt:4: class 7 of 3"
+    assert "correct the number" in second
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (UserError("nothing fits"), "nothing fits"),
+        (UserError("nothing fits", where=Path("a.cfg")), "a.cfg: nothing fits"),
+        (UserError("nothing fits", line=3), "nothing fits"),  # a line without its file says nothing
+    ],
+)
+def test_what_is_not_known_is_not_shown(error, text):
+    assert str(error) == text
+
+
+def test_a_user_error_is_printed_without_traceback_and_gives_status_2(capsys):
+    def main() -> int:
+        raise UserError("no such file", where="x.yaml")
+
+    assert run_cleanly(main) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err == "error: x.yaml: no such file\n"
+
+
+def test_an_interrupt_says_how_to_go_on_and_gives_the_shells_status(capsys):
+    def main() -> int:
+        raise KeyboardInterrupt
+
+    assert run_cleanly(main) == 130
+    assert "--resume" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("returned", "status"), [(None, 0), (0, 0), (3, 3)])
+def test_the_status_of_an_entry_point_is_passed_on(returned, status):
+    assert run_cleanly(lambda: returned) == status
+
+
+def test_any_other_exception_is_a_bug_and_escapes():
+    def main() -> int:
+        raise ValueError("bug")
+
+    with pytest.raises(ValueError, match="bug"):
+        run_cleanly(main)
