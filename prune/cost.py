@@ -1,0 +1,105 @@
+"""The analytic cost of a candidate: channels, parameters and MACs of a keep mask, without building the network."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from prune.identities import ChannelGraph, Ids, Mask
+
+
+class Cost:
+    """Exact costs of thin versions of a network.
+
+    Args:
+        net: the fat network.
+        graph: its identities.
+        size: (H, W) of the network input, for the MACs.
+    """
+
+    def __init__(self, net: nn.Module, graph: ChannelGraph, size: tuple[int, int] = (416, 416)):
+        self.graph = graph
+        modules = dict(net.named_modules())
+        self.convs = list(graph.convs.values())
+        found = [modules[conv.name] for conv in self.convs]
+        convs = [module for module in found if isinstance(module, nn.Conv2d)]
+        self.groups = np.array([1 if conv.depthwise else conv.groups for conv in self.convs])
+        self.depthwise = np.array([conv.depthwise for conv in self.convs])
+        self.kernel = np.array([module.kernel_size[0] * module.kernel_size[1] for module in convs])
+        self.bias = np.array([module.bias is not None for module in convs], np.int64)
+        pixels = _pixels(net, [conv.name for conv in self.convs], size)
+        self.pixels = np.array(pixels, np.float64)
+        self.makes, self.make_at = _segments([conv.makes for conv in self.convs])
+        self.reads, self.read_at = _segments([conv.reads for conv in self.convs])
+        self.norm_ids = np.concatenate([*graph.norms.values(), np.zeros(0, np.int64)])
+        everything = np.ones(len(graph.root), bool)
+        # What no identity governs (a Linear after the backbone) stays as it is.
+        self.rest = 0
+        self.rest = sum(p.numel() for p in net.parameters()) - self.parameters(everything)
+        self.whole = {"channels": self.channels(everything), "params": self.parameters(everything),
+                      "flops": self.macs(everything)}
+
+    def widths(self, keep: Mask) -> tuple[Ids, Ids]:
+        """Per convolution, the channels it makes and reads."""
+        return (np.add.reduceat(keep[self.makes].astype(np.int64), self.make_at),
+                np.add.reduceat(keep[self.reads].astype(np.int64), self.read_at))
+
+    def _weights(self, keep: Mask) -> tuple[Ids, Ids]:
+        out, into = self.widths(keep)
+        return out * np.where(self.depthwise, 1, into // self.groups) * self.kernel, out
+
+    def channels(self, keep: Mask) -> int:
+        """Output channels of all convolutions."""
+        return int(keep[self.makes].sum())
+
+    def parameters(self, keep: Mask) -> int:
+        """Trainable parameters (weights, biases, gammas, betas)."""
+        weights, out = self._weights(keep)
+        return int((weights + self.bias * out).sum()) + 2 * int(keep[self.norm_ids].sum()) + self.rest
+
+    def macs(self, keep: Mask) -> float:
+        """Multiply-adds of the convolutions for one picture."""
+        weights, _ = self._weights(keep)
+        return float((weights * self.pixels).sum())
+
+    def share(self, keep: Mask, what: str) -> float:
+        """The cost (`channels`, `params` or `flops`) as a share of the whole network's."""
+        value = {"channels": self.channels, "params": self.parameters, "flops": self.macs}[what](keep)
+        return float(value) / self.whole[what]
+
+
+def _segments(parts: list[Ids]) -> tuple[Ids, Ids]:
+    return np.concatenate(parts), np.cumsum([0] + [len(part) for part in parts[:-1]])
+
+
+def _pixels(net: nn.Module, names: list[str], size: tuple[int, int]) -> list[int]:
+    """Output pixels of each convolution: one pass with tensors that have a shape and no data."""
+    seen = dict.fromkeys(names, 0)
+    modules = dict(net.named_modules())
+
+    def note(name: str) -> Any:
+        def hook(_module: nn.Module, _inputs: Any, out: Tensor) -> None:
+            seen[name] += out.shape[2] * out.shape[3]
+        return hook
+
+    handles = [modules[name].register_forward_hook(note(name)) for name in names]
+    modes = [(module, module.training) for module in net.modules()]
+    first = modules[names[0]]
+    assert isinstance(first, nn.Conv2d)
+    tensors = {name: torch.empty_like(tensor, device="meta")
+               for name, tensor in [*net.named_parameters(), *net.named_buffers()]}
+    try:
+        net.eval()
+        with torch.no_grad():
+            picture = torch.empty(1, first.in_channels, *size, device="meta", dtype=first.weight.dtype)
+            functional_call(net, tensors, (picture,))
+    finally:
+        for handle in handles:
+            handle.remove()
+        for module, mode in modes:
+            module.training = mode
+    return [seen[name] for name in names]

@@ -1,0 +1,159 @@
+"""Sparsity training: gammas of prunable channels are driven towards 0 while the network trains.
+
+Source: Network Slimming (ICCV 2017), equation 1: an L1 penalty ``s * sum |gamma|`` whose sub-gradient
+``s * sign(gamma)`` is added to the gammas' gradients.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from common.errors import UserError
+from engine.seams import Hooks
+from models.network import Network
+from prune.identities import ChannelGraph
+from prune.tracing import trace
+
+SCHEDULES = ("constant", "global-decay", "local-decay")
+FORMS = ("subgradient", "proximal")
+
+# In the second half of the training global decay weakens s, and local decay weakens it for the largest gammas.
+DECAYED = 0.01
+SPARED_SHARE = 0.15
+QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+
+
+class Sparsity(Hooks):
+    """Shrinks the gammas of every BatchNorm channel that the identity graph calls prunable.
+
+    It acts once per optimiser step on unscaled, clipped gradients, so its strength does not depend on batch size,
+    accumulation, clipping or loss scale.
+
+    Args:
+        net: the network that will be trained (its structure counts, not its weights).
+        s: strength of the penalty. The hard choice: too large collapses mAP, too small never sparsifies.
+        schedule: "constant"; "global-decay": 0.01 s in the second half; "local-decay": in the second half the
+            largest 15 % of the gammas get 0.01 s.
+        form: "subgradient" adds s * sign(gamma) to the gradient (for SGD); "proximal" shrinks gamma by lr * s after
+            the step, stopping at exactly 0 (for any optimiser).
+        optimizer: name or object of the optimiser, to refuse a form that does not fit it.
+        graph: the identities of `net`, if already traced.
+
+    Raises:
+        UserError: unknown schedule or form, negative s, or the sub-gradient form under an adaptive optimiser.
+    """
+
+    def __init__(self, net: Network, s: float, schedule: str = "constant", form: str = "subgradient",
+                 optimizer: str | torch.optim.Optimizer = "sgd", graph: ChannelGraph | None = None):
+        if schedule not in SCHEDULES:
+            raise UserError(f"sparsity schedule {schedule!r} is not known", todo=f"choose from {', '.join(SCHEDULES)}")
+        if form not in FORMS:
+            raise UserError(f"sparsity form {form!r} is not known", todo=f"choose from {', '.join(FORMS)}")
+        if not s >= 0:
+            raise UserError(f"sparsity strength s={s} has to be 0 or more", todo="0.001 is a usual start")
+        name = optimizer if isinstance(optimizer, str) else type(optimizer).__name__
+        if form == "subgradient" and "adam" in name.lower():
+            raise UserError(f"the sub-gradient form of sparsity does not work under {name}: it divides every gradient "
+                            "by its own size, so s would mean nothing", todo="use form='proximal', or train with SGD")
+        self.s, self.schedule, self.form = float(s), schedule, form
+        masks = (graph or trace(net)).participating()
+        self.masks = {name: torch.from_numpy(mask) for name, mask in masks.items()}
+        self.history: list[dict[str, float]] = []
+        self._found: tuple[Network, list[tuple[nn.Parameter, Tensor]]] | None = None
+
+    def gammas(self, network: nn.Module) -> list[tuple[nn.Parameter, Tensor]]:
+        """(gamma, mask of its prunable channels) of each participating BatchNorm, on the gamma's device."""
+        modules = dict(network.named_modules())
+        return [(modules[name].weight, mask.to(modules[name].weight.device)) for name, mask in self.masks.items()]
+
+    def values(self, network: nn.Module) -> Tensor:
+        """|gamma| of all prunable channels, one after the other: ``(P,)`` float32 on the CPU."""
+        parts = [gamma.detach().abs()[mask].float().cpu() for gamma, mask in self.gammas(network)]
+        return torch.cat(parts) if parts else torch.zeros(0)
+
+    @torch.no_grad()
+    def before_step(self, network: Network, progress: float) -> None:
+        if self.form != "subgradient" or self.s == 0:
+            return
+        for gamma, push in self._pushes(network, progress):
+            push = push * gamma.sign()
+            if gamma.grad is None:
+                if gamma.requires_grad:
+                    gamma.grad = push.to(gamma.dtype)
+            else:
+                gamma.grad.add_(push.to(gamma.grad.dtype))
+
+    @torch.no_grad()
+    def after_step(self, network: Network, lr: float, progress: float) -> None:
+        if self.form != "proximal" or self.s == 0:
+            return
+        for gamma, push in self._pushes(network, progress):
+            if gamma.requires_grad:
+                gamma.copy_(gamma.sign() * (gamma.abs() - lr * push).clamp(min=0))
+
+    def _pushes(self, network: Network, progress: float) -> list[tuple[nn.Parameter, Tensor]]:
+        """(gamma, strength per channel) of each participating BatchNorm."""
+        gammas = self._cached(network)
+        second_half = progress >= 0.5
+        s = self.s * (DECAYED if second_half and self.schedule == "global-decay" else 1.0)
+        if not (second_half and self.schedule == "local-decay") or not gammas:
+            return [(gamma, s * mask.to(gamma.dtype)) for gamma, mask in gammas]
+        every = torch.cat([gamma.detach().abs()[mask] for gamma, mask in gammas])
+        spared = max(1, round(SPARED_SHARE * len(every)))
+        edge = every.topk(spared).values[-1]
+        return [(gamma, torch.where(gamma.abs() >= edge, DECAYED * s, s) * mask.to(gamma.dtype))
+                for gamma, mask in gammas]
+
+    def _cached(self, network: Network) -> list[tuple[nn.Parameter, Tensor]]:
+        if self._found is None or self._found[0] is not network:
+            self._found = (network, self.gammas(network))
+        return self._found[1]
+
+    def after_epoch(self, metrics: dict[str, float]) -> dict[str, float]:
+        """Quantiles of |gamma| and the shares below 1e-2 and 1e-3, of the network of the last step."""
+        if self._found is None:
+            return {}
+        found = gamma_metrics(self.values(self._found[0]))
+        self.history.append(found)
+        return found
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"s": self.s, "schedule": self.schedule, "form": self.form,
+                "history": [dict(row) for row in self.history]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.s, self.schedule, self.form = state["s"], state["schedule"], state["form"]
+        self.history = [dict(row) for row in state["history"]]
+
+
+def gamma_metrics(values: Tensor) -> dict[str, float]:
+    """Named statistics of ``(P,)`` absolute gammas, for the log."""
+    if not len(values):
+        return {}
+    ordered = values.sort().values
+    places = [min(int(q * len(ordered)), len(ordered) - 1) for q in QUANTILES]
+    found = {f"gamma/q{round(100 * q):02d}": float(ordered[place]) for q, place in zip(QUANTILES, places)}
+    found["gamma/below_1e-2"] = float((values < 1e-2).float().mean())
+    found["gamma/below_1e-3"] = float((values < 1e-3).float().mean())
+    return found
+
+
+@torch.no_grad()
+def settle_ema(live: nn.Module, ema: nn.Module) -> int:
+    """Set the EMA's gammas to 0 where the live ones are exactly 0; returns how many changed.
+
+    An average never quite reaches 0. Sparsity is measured and cut on the EMA weights, so this closes the stage.
+    """
+    changed = 0
+    twins = dict(ema.named_modules())
+    for name, module in live.named_modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.weight is not None:
+            gamma = twins[name].weight
+            assert isinstance(gamma, Tensor)
+            dead = (module.weight == 0).to(gamma.device) & (gamma != 0)
+            gamma.masked_fill_(dead, 0.0)
+            changed += int(dead.sum())
+    return changed

@@ -1,0 +1,147 @@
+"""From a fat network and a keep mask to the thin network: a new cfg, sliced tensors, the lineage."""
+
+from __future__ import annotations
+
+import copy
+import re
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from models.cfg import Cfg, Section
+from models.network import Network
+from prune.fold import Leftovers
+from prune.identities import ChannelGraph, Conv, Mask
+
+_NUMBER = re.compile(r"^layers\.(\d+)\.")
+
+
+def kept(graph: ChannelGraph, keep: Mask) -> dict[str, list[int]]:
+    """Convolution -> the numbers of the output channels that stay."""
+    return {name: np.flatnonzero(keep[conv.makes]).tolist() for name, conv in graph.convs.items()}
+
+
+def thin_network(net: Network, graph: ChannelGraph, keep: Mask, left: Leftovers | None = None) -> Network:
+    """A new network without the dropped channels; `net` is not touched.
+
+    Args:
+        keep: ``(N,)`` per identity.
+        left: what to fold into the readers; None folds nothing.
+
+    Its lineage is still empty: only the caller knows which network the user handed in.
+    """
+    cfg = net.cfg.copy()
+    channels = {layer_number(name): rows for name, rows in kept(graph, keep).items()}
+    for name, conv in graph.convs.items():
+        section = cfg.layers[layer_number(name)]
+        section.set("filters", len(channels[layer_number(name)]))
+        if conv.depthwise:
+            section.set("groups", int(keep[conv.reads].sum()))
+    return rebuilt(net, cfg, sliced_tensors(net, graph, keep, left))
+
+
+def rebuilt(net: Network, cfg: Cfg, tensors: dict[str, Tensor]) -> Network:
+    """The network of `cfg` with the given tensors; names, meta and mode as `net` has them, without a lineage."""
+    with torch.device("meta"):  # no time is spent on weights that are replaced at once
+        thin = Network(cfg, net.names)
+    thin.load_state_dict(tensors, assign=True)
+    thin.meta = copy.deepcopy(net.meta)
+    return thin.train(net.training)
+
+
+def layer_number(name: str) -> int:
+    """The Darknet layer a module belongs to."""
+    found = _NUMBER.match(name)
+    assert found, f"{name} is not part of a Darknet layer"
+    return int(found.group(1))
+
+
+@torch.no_grad()
+def sliced_tensors(net: nn.Module, graph: ChannelGraph, keep: Mask, left: Leftovers | None = None) -> dict[str, Tensor]:
+    """The state of the thin network, by the fat network's names. All tensors are copies."""
+    state = net.state_dict()
+    done: dict[str, Tensor] = {}
+    for name, conv in graph.convs.items():
+        done[f"{name}.weight"] = _sliced_weight(state[f"{name}.weight"], conv, keep)
+        if f"{name}.bias" in state:
+            done[f"{name}.bias"] = _rows(state[f"{name}.bias"], keep[conv.makes])
+    for name, ids in graph.norms.items():
+        for part in ("weight", "bias", "running_mean", "running_var"):
+            if f"{name}.{part}" in state:
+                done[f"{name}.{part}"] = _rows(state[f"{name}.{part}"], keep[ids])
+    if left is not None:
+        for name, added in left.added.items():
+            _fold(done, graph.convs[name], added[torch.from_numpy(keep[graph.convs[name].makes])])
+    return {**{name: tensor.clone() for name, tensor in state.items() if name not in done}, **done}
+
+
+def _rows(tensor: Tensor, mask: Mask) -> Tensor:
+    return tensor[torch.from_numpy(np.flatnonzero(mask)).to(tensor.device)]
+
+
+def _sliced_weight(weight: Tensor, conv: Conv, keep: Mask) -> Tensor:
+    """``(C_out, C_in / groups, k, k)`` cut to the survivors; each group reads its own slice of the input."""
+    out, into = keep[conv.makes], keep[conv.reads]
+    if conv.depthwise:
+        return _rows(weight, out)
+    groups = conv.groups
+    parts = [_block(part, rows, columns)
+             for part, rows, columns in zip(weight.chunk(groups), np.split(out, groups), np.split(into, groups))]
+    return torch.cat(parts) if len(parts) > 1 else parts[0]
+
+
+def _block(weight: Tensor, rows: Mask, columns: Mask) -> Tensor:
+    """The kept rows and columns in one go, so that a large weight is never copied whole."""
+    wanted = [torch.from_numpy(np.flatnonzero(mask)).to(weight.device) for mask in (rows, columns)]
+    return weight[wanted[0][:, None], wanted[1][None]]
+
+
+def _fold(done: dict[str, Tensor], conv: Conv, added: Tensor) -> None:
+    """Give a convolution's readers back what its output lost: through the running mean, or its own bias."""
+    if conv.norm is not None and f"{conv.name}.bias" not in done:
+        mean = done[f"{conv.norm}.running_mean"]
+        done[f"{conv.norm}.running_mean"] = (mean.double() - added.to(mean.device)).to(mean.dtype)
+        return
+    weight = done[f"{conv.name}.weight"]
+    bias = done.get(f"{conv.name}.bias", torch.zeros(len(weight), dtype=weight.dtype, device=weight.device))
+    done[f"{conv.name}.bias"] = (bias.double() + added.to(bias.device)).to(bias.dtype)
+
+
+def thin_module(net: nn.Module, graph: ChannelGraph, keep: Mask, left: Leftovers | None = None) -> nn.Module:
+    """As `thin_network`, for any traced module: a deep copy whose convolutions and BatchNorms are narrower.
+
+    The module's forward must not hold channel counts of its own.
+    """
+    thin = copy.deepcopy(net)
+    tensors = sliced_tensors(net, graph, keep, left)
+    modules = dict(thin.named_modules())
+    for name, conv in graph.convs.items():
+        module = modules[name]
+        assert isinstance(module, nn.Conv2d)
+        module.out_channels, module.in_channels = int(keep[conv.makes].sum()), int(keep[conv.reads].sum())
+        module.groups = module.in_channels if conv.depthwise else conv.groups
+    for name, ids in graph.norms.items():
+        modules[name].num_features = int(keep[ids].sum())
+    for name in {*graph.convs, *graph.norms}:
+        module = modules[name]
+        for part in ("weight", "bias"):
+            if (tensor := tensors.get(f"{name}.{part}")) is not None:
+                module.register_parameter(part, nn.Parameter(tensor))
+        for part in ("running_mean", "running_var"):
+            if (tensor := tensors.get(f"{name}.{part}")) is not None:
+                module.register_buffer(part, tensor)
+    return thin
+
+
+def without_sections(cfg: Cfg, gone: set[Section], instead: dict[Section, Section]) -> None:
+    """Remove sections from a cfg in place; whoever read one reads `instead` of it (followed until it stays)."""
+    for section in cfg.layers:
+        section.inputs = [_follow(source, instead) for source in section.inputs]
+    cfg.layers = [section for section in cfg.layers if section not in gone]
+
+
+def _follow(section: Section, instead: dict[Section, Section]) -> Section:
+    while section in instead:
+        section = instead[section]
+    return section
