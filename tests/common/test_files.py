@@ -25,9 +25,14 @@ def test_the_file_appears_whole_and_nothing_is_left_beside_it(tmp_path):
 
 def test_an_exception_leaves_the_old_file_and_is_passed_on(tmp_path):
     (tmp_path / "a.txt").write_text("old")
-    with pytest.raises(RuntimeError, match="disk"), whole_file(tmp_path / "a.txt") as path:
-        path.write_text("half of the n")
-        raise RuntimeError("disk")
+
+    def write() -> None:
+        with whole_file(tmp_path / "a.txt") as path:
+            path.write_text("half of the n")
+            raise RuntimeError("disk")
+
+    with pytest.raises(RuntimeError, match="disk"):
+        write()
     assert (tmp_path / "a.txt").read_text() == "old"
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.txt"]
 
