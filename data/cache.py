@@ -58,6 +58,7 @@ def with_cache(kind: str | None, fetch: Fetch, keys: Sequence[str], sizes: Seque
             len(sizes), needed / 1e9, free / 1e9,
         )
         return fetch
+    log.info("keeping %d pictures in RAM (%.2f GB)", len(sizes), needed / 1e9)
     return RamCache(fetch, len(keys))
 
 

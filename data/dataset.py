@@ -52,6 +52,9 @@ class Dataset(TorchDataset[Sample]):
         seed: with (epoch, index) it fixes every random choice of a sample.
         close_mosaic_from: from this epoch on, samples are made of one picture only (no mosaic, no mixup).
 
+    Attributes:
+        scan: what was read from the disk (counts, labels as shares of the picture), for `choose_anchors`.
+
     Raises:
         UserError: the split is empty or its labels have errors; wrong lines are named with file and line.
     """
@@ -73,6 +76,7 @@ class Dataset(TorchDataset[Sample]):
             raise UserError(f"the network size must be positive, not {size}", todo="give --imgsz e.g. 416 or 800 1280")
         found = scan(self.spec, split)
         announce(self.spec, found.problems)
+        self.scan = found
         self.pictures, self.shapes, self.labels = found.pictures, found.shapes, found.labels
         self._fitted = self._make_cache(cache)
 

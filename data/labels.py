@@ -309,6 +309,7 @@ def check(spec: DataSpec | str | Path, splits: Sequence[str] | None = None) -> C
         for other in report.scans:
             if other != "train":
                 report.problems += _leaks(report.scans["train"], report.scans[other])
+    report.problems = list(dict.fromkeys(report.problems))  # splits that share a folder name the same files
     return report
 
 

@@ -15,7 +15,7 @@ from common.errors import UserError
 from data.batch import Batch
 from data.dataset import Dataset, Sample
 
-_ORDER = 0x0BDE  # keeps the stream that orders the pictures apart from the streams inside samples
+_ORDER = (1,)  # a spawn key: keeps the stream that orders the pictures apart from the streams inside samples
 
 
 class Loader:
@@ -88,7 +88,7 @@ def batch_keys(
     """For each batch of this rank the (epoch, index) of its samples."""
     order = np.arange(count)
     if shuffle:
-        order = np.random.default_rng(np.random.SeedSequence((seed, epoch, _ORDER))).permutation(count)
+        order = np.random.default_rng(np.random.SeedSequence((seed, epoch), spawn_key=_ORDER)).permutation(count)
     step = batch_size * world
     batches = []
     for start in range(0, count, step):

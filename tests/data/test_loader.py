@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+
+from common.errors import UserError
+from data.augment import AugmentConfig
+from data.batch import Batch
+from data.dataset import Dataset
+from data.loader import batch_keys, make_loader
+from tests.data.made import many
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Dataset:
+    return Dataset(many(tmp_path, 11), "train", (48, 64), AugmentConfig(), cache="ram", seed=1)
+
+
+def equal(first: Batch, second: Batch) -> bool:
+    return (
+        torch.equal(first.images, second.images)
+        and torch.equal(first.targets, second.targets)
+        and torch.equal(first.indices, second.indices)
+        and first.letterboxes == second.letterboxes
+    )
+
+
+def test_a_batch_holds_pictures_targets_and_letterboxes(dataset: Dataset) -> None:
+    loader = make_loader(dataset, 4, shuffle=False)
+    batches = list(loader)
+    assert len(loader) == len(batches) == 3
+    assert [len(batch.images) for batch in batches] == [4, 4, 3]
+    assert torch.cat([batch.indices for batch in batches]).tolist() == list(range(11))
+    batch = batches[1]
+    assert batch.images.shape == (4, 3, 48, 64)
+    assert batch.images.dtype == torch.uint8
+    assert batch.targets.shape[1] == 6
+    assert len(batch.letterboxes) == 4
+    for place in range(4):
+        mine = batch.targets[batch.targets[:, 0] == place, 1:]
+        torch.testing.assert_close(mine, dataset[(0, 4 + place)].boxes)
+    assert batch.prepared("cpu").images.max() <= 1
+
+
+def test_workers_change_nothing(dataset: Dataset) -> None:
+    alone = list(make_loader(dataset, 3, epoch=2, seed=7))
+    helped = list(make_loader(dataset, 3, epoch=2, seed=7, workers=2))
+    assert len(alone) == len(helped)
+    assert all(map(equal, alone, helped))
+
+
+def test_resuming_in_an_epoch_gives_the_rest_of_it(dataset: Dataset) -> None:
+    whole = list(make_loader(dataset, 3, epoch=1, seed=7))
+    rest = make_loader(dataset, 3, epoch=1, seed=7, start_batch=2)
+    assert len(rest) == 2
+    assert all(map(equal, whole[2:], rest))
+    assert list(make_loader(dataset, 3, epoch=1, seed=7, start_batch=4)) == []
+
+
+def test_skipped_batches_are_not_loaded(tmp_path: Path) -> None:
+    dataset = Dataset(many(tmp_path, 4), "train", (48, 64))
+    dataset.pictures[0].unlink()
+    (batch,) = make_loader(dataset, 2, shuffle=False, start_batch=1)
+    assert batch.indices.tolist() == [2, 3]
+
+
+@pytest.mark.parametrize(("world", "each"), [(2, 2), (3, 1), (4, 2)])
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_ranks_together_see_the_batches_of_one_process(dataset: Dataset, world: int, each: int, shuffle: bool) -> None:
+    one = list(make_loader(dataset, each * world, epoch=3, seed=2, shuffle=shuffle))
+    shares = [
+        list(make_loader(dataset, each, epoch=3, seed=2, rank=rank, world=world, shuffle=shuffle))
+        for rank in range(world)
+    ]
+    if shuffle:
+        assert len({len(share) for share in shares}) == 1, "every rank takes the same number of steps"
+    steps = max(map(len, shares))
+    assert steps >= len(one) - 1
+    for step in range(steps):
+        mine = [share[step] for share in shares if step < len(share)]
+        together = {
+            int(index): image for batch in mine for index, image in zip(batch.indices, batch.images, strict=True)
+        }
+        wanted = {int(index): image for index, image in zip(one[step].indices, one[step].images, strict=True)}
+        assert together.keys() == wanted.keys()
+        assert all(torch.equal(together[index], wanted[index]) for index in wanted)
+        assert sum(len(batch.indices) for batch in mine) == len(wanted)
+
+
+def test_an_order_for_every_seed_and_epoch(dataset: Dataset) -> None:
+    def order(**options: int) -> list[int]:
+        keys = batch_keys(100, 10, options.get("epoch", 0), options.get("seed", 0), 0, 1, True, False)
+        return [index for batch in keys for _, index in batch]
+
+    assert sorted(order()) == list(range(100))
+    assert order() == order() != order(epoch=1)
+    assert order(seed=1) not in (order(), order(epoch=1))
+
+
+def test_dropping_the_last_batch(dataset: Dataset) -> None:
+    assert [len(batch.indices) for batch in make_loader(dataset, 4, drop_last=True)] == [4, 4]
+    with pytest.raises(UserError, match=r"11 pictures do not fill one batch of 16.*\n.*--batch-size 11"):
+        make_loader(dataset, 16, drop_last=True)
+    with pytest.raises(UserError, match="at least 1, not 0"):
+        make_loader(dataset, 0)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_user_error_in_a_worker_arrives_as_it_was(tmp_path: Path, workers: int) -> None:
+    dataset = Dataset(many(tmp_path, 3), "train", (48, 64))
+    dataset.pictures[2].unlink()
+    with pytest.raises(UserError) as caught:
+        list(make_loader(dataset, 1, shuffle=False, workers=workers))
+    assert caught.value.where == dataset.pictures[2]
+    assert "cannot be read" in caught.value.problem
+    assert "Traceback" not in str(caught.value)
+
+
+def test_a_dataset_can_be_sent_to_another_process(dataset: Dataset) -> None:
+    twin = pickle.loads(pickle.dumps(dataset))
+    assert torch.equal(twin[(1, 2)].image, dataset[(1, 2)].image)
