@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict
@@ -185,8 +185,9 @@ def write_report(run_dir: str | Path, summary: Summary) -> Path:
     run_dir.mkdir(parents=True, exist_ok=True)
     rows = list(summary.get("rows", ()))
     base = next((row for row in rows if row.name == summary.get("baseline", "baseline")), None)
+    loader = FileSystemLoader(TEMPLATES)
     environment = Environment(
-        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     page = environment.get_template("report.html.j2").render(
         title=summary.get("title", run_dir.name),
