@@ -12,6 +12,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,8 @@ TOLERANCE = 0.01
 """How far past 0..1 a number may lie and still count as rounding (one pixel in a hundred)."""
 ROUNDING = 1e-5
 """Edges this little outside come from six written digits; they are cut without a word."""
+SMALLEST = 1e-6
+"""A side below this share of the picture is no side."""
 SHOWN = 5
 """How many examples of a kind of problem a message names."""
 
@@ -74,7 +77,9 @@ def read_labels(picture: str | Path, classes: int) -> tuple[np.ndarray, list[Pro
         return np.zeros((0, 5), np.float32), [Problem(ERROR, "labels cannot be read", path, None, str(error))]
     rows: dict[tuple[float, ...], None] = {}
     problems: list[Problem] = []
-    for number, line in enumerate(raw.decode("utf-8-sig", errors="replace").splitlines(), 1):
+    # Not splitlines(): it also splits at form feeds and the like, and lines would be counted unlike in an editor.
+    text = raw.decode("utf-8-sig", errors="replace").replace("\r\n", "\n").replace("\r", "\n")
+    for number, line in enumerate(text.split("\n"), 1):
         fields = line.split()
         if not fields:
             continue
@@ -131,7 +136,7 @@ def _parse(fields: list[str], classes: int) -> tuple[tuple[float, ...] | None, _
         values[1:] = [(x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1]
     elif polygon:
         values[1:] = [(x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1]
-    if values[3] <= 0 or values[4] <= 0:
+    if min(values[3], values[4]) < SMALLEST:
         return None, [*found, (WARNING, "box of zero size; dropped", " ".join(fields[1:])[:60])]
     return tuple(values[:5]), found
 
@@ -178,7 +183,7 @@ class Scan:
 
 
 def scan(spec: DataSpec, split: str) -> Scan:
-    """Read all labels of a split, and the size of every picture.
+    """Read all labels of a split and the size of every picture, and look for what training would be misled by.
 
     Raises:
         UserError: the split has no pictures at all; everything else is in the result's `problems`.
@@ -199,7 +204,9 @@ def scan(spec: DataSpec, split: str) -> Scan:
         result.problems += problems
         kept.append(shape)
     result.shapes = np.array(kept, int).reshape(-1, 2)
-    result.problems += _emptiness(spec, result)
+    result.problems += _emptiness(spec, result) + _labels_without_picture(listed)
+    if split != "train":
+        result.problems += _leaks(spec.splits.get("train", ()), result)
     return result
 
 
@@ -266,7 +273,7 @@ class CheckReport:
     Attributes:
         spec: the data set.
         scans: split -> what was read.
-        problems: those of the splits and those between them.
+        problems: those of all splits.
     """
 
     spec: DataSpec
@@ -291,7 +298,7 @@ class CheckReport:
 
 
 def check(spec: DataSpec | str | Path, splits: Sequence[str] | None = None) -> CheckReport:
-    """Read and check whole splits and what lies between them; nothing is logged or raised until `announce`.
+    """Read and check splits; nothing is logged or raised until `announce`. (A `Dataset` does so for its own split.)
 
     Args:
         splits: those to check; by default all the data set has.
@@ -302,14 +309,9 @@ def check(spec: DataSpec | str | Path, splits: Sequence[str] | None = None) -> C
     spec = load_spec(spec)
     report = CheckReport(spec)
     for split in splits or list(spec.splits):
-        found = scan(spec, split)
-        report.scans[split] = found
-        report.problems += found.problems + _labels_without_picture(spec.splits[split])
-    if "train" in report.scans:
-        for other in report.scans:
-            if other != "train":
-                report.problems += _leaks(report.scans["train"], report.scans[other])
-    report.problems = list(dict.fromkeys(report.problems))  # splits that share a folder name the same files
+        report.scans[split] = scan(spec, split)
+    # Splits that share a folder name the same files.
+    report.problems = list(dict.fromkeys(problem for found in report.scans.values() for problem in found.problems))
     return report
 
 
@@ -332,19 +334,14 @@ def _labels_without_picture(pictures: Sequence[Path]) -> list[Problem]:
     return problems
 
 
-def _leaks(train: Scan, other: Scan) -> list[Problem]:
+def _leaks(trained: Sequence[Path], other: Scan) -> list[Problem]:
     """Pictures of `other` that are trained on: the same files, or files with the same bytes."""
     kind = f"picture of '{other.split}' is also trained on; its score will be too good"
     sizes: dict[int, list[Path]] = {}
-    for picture in train.pictures:
-        sizes.setdefault(picture.stat().st_size, []).append(picture)
-    digests: dict[Path, bytes] = {}
-
-    def digest(path: Path) -> bytes:
-        if path not in digests:
-            digests[path] = hashlib.sha1(path.read_bytes()).digest()
-        return digests[path]
-
+    for picture in trained:
+        if picture.is_file():
+            sizes.setdefault(picture.stat().st_size, []).append(picture)
+    digest = cache(lambda path: hashlib.sha1(path.read_bytes()).digest())
     problems = []
     for picture in other.pictures:
         alike = sizes.get(picture.stat().st_size, [])  # only files of equal size are worth reading

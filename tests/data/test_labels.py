@@ -5,6 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from common.errors import UserError
 from data.dataset import Dataset
@@ -88,6 +90,24 @@ def test_no_file_an_empty_file_and_a_byte_order_mark(tmp_path: Path) -> None:
     rows, problems = read_labels(tmp_path / "x.jpg", 2)
     assert rows[:, 0].tolist() == [1]
     assert not problems
+
+
+WORDS = st.sampled_from(["0", "1", ".5", "x", "1e999", "nan"])
+NUMBERS = st.one_of(st.floats(-0.1, 1.1).map(str), st.floats().map(str), WORDS)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.one_of(st.text(), st.lists(st.lists(NUMBERS, min_size=4, max_size=7).map(" ".join)).map("\n".join)))
+def test_whatever_a_file_holds_only_good_boxes_come_out(tmp_path: Path, text: str) -> None:
+    (tmp_path / "x.txt").write_bytes(text.encode("utf-8", errors="surrogatepass"))
+    rows, problems = read_labels(tmp_path / "x.jpg", 2)
+    assert rows.shape[1] == 5
+    assert np.isin(rows[:, 0], [0, 1]).all()
+    assert ((rows[:, 1:] >= 0) & (rows[:, 1:] <= 1)).all()
+    assert (rows[:, 3:] > 0).all()
+    dropped = {problem.line for problem in problems if problem.severity == ERROR or "dropped" in problem.kind}
+    lines = text.replace("\r\n", "\n").replace("\r", "\n").lstrip("\ufeff").split("\n")
+    assert len(rows) + len(dropped) == sum(bool(line.split()) for line in lines), "each line is a box or is named"
 
 
 def test_errors_stop_the_loading_with_counts_and_places(tmp_path: Path) -> None:
@@ -177,6 +197,13 @@ def test_background_pictures_are_counted_and_empty_sets_refused(tmp_path: Path) 
     assert len(Dataset(path, "train", (32, 32))) == 3
 
 
+def test_the_report_logs_counts(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = write_set(tmp_path, {"train": [(GREY, GOOD), (GREY, "")]})
+    with caplog.at_level(logging.INFO, "thinyolo"):
+        check(path).announce()
+    assert "train: 2 pictures (1 background), 1 boxes" in caplog.text
+
+
 def test_labels_without_a_picture_are_named(tmp_path: Path) -> None:
     path = write_set(tmp_path, {"train": [(GREY, GOOD)]})
     (tmp_path / "labels/train/ghost.txt").write_text(GOOD)
@@ -185,7 +212,7 @@ def test_labels_without_a_picture_are_named(tmp_path: Path) -> None:
     assert problem.kind == "labels without a picture"
 
 
-def test_validating_on_training_pictures_is_warned_of(tmp_path: Path) -> None:
+def test_validating_on_training_pictures_is_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = write_set(
         tmp_path, {"train": [(noisy(1), GOOD), (noisy(2), GOOD)], "val": [(noisy(2), GOOD), (noisy(3), GOOD)]}
     )
@@ -196,6 +223,8 @@ def test_validating_on_training_pictures_is_warned_of(tmp_path: Path) -> None:
     same_files = check(path).warnings
     assert [problem.detail for problem in same_files] == ["the same file"] * 2
     assert not check(path).errors
+    Dataset(path, "val", (32, 32))
+    assert "2 x picture of 'val' is also trained on" in caplog.text
 
 
 def test_single_class_accepts_every_class_of_the_files_and_no_other(tmp_path: Path) -> None:
