@@ -88,7 +88,7 @@ def _loader() -> Callable[[Path], dict[str, Any]]:
         from scipy.io import loadmat
     except ImportError as error:
         raise UserError("reading .mat files needs scipy, which is not installed",
-                        todo="pip install scipy (or: pip install 'thinyolo[convert]')") from error
+                        todo="pip install scipy (the checkout's extra: pip install -e '.[convert]')") from error
     return lambda file: loadmat(str(file))
 
 

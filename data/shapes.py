@@ -122,8 +122,7 @@ def compose(
     objects: list[Drawn] = []
     for kind in rng.permutation(np.array(kinds, dtype=int)):
         _place(rng, canvas, int(kind), objects, config)
-    if wanted and not objects:
-        raise AssertionError(f"no object fits into picture {index} of {split}, seed {seed}, size {size}")
+    assert objects or not wanted, f"no object fits into picture {index} of {split}, seed {seed}, size {size}"
 
     for _ in range(_count(rng, config.front_lines)):
         _line(rng, canvas)
@@ -339,10 +338,14 @@ def ensure(
         The path of ``data.yaml``.
 
     Raises:
-        UserError: `folder` holds something else.
+        UserError: `folder` holds something else, or `size` leaves no room for objects of different sizes.
     """
+    config = config or ShapesConfig()
+    if size * config.max_share < 2 * config.min_size:
+        raise UserError(f"pictures of {size} pixels are too small for objects of {config.min_size:g} pixels and more",
+                        todo=f"give a size of at least {math.ceil(2 * config.min_size / config.max_share)}")
     counts = dict(zip(SPLITS, (train, val, test)))
-    recipe = {"version": VERSION, **counts, "size": size, "seed": seed, **asdict(config or ShapesConfig())}
+    recipe = {"version": VERSION, **counts, "size": size, "seed": seed, **asdict(config)}
     recipe = json.loads(json.dumps(recipe))  # tuples become lists, as they will read back
     if folder is None:
         digest = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:10]
@@ -407,9 +410,7 @@ def _move(place: Path, folder: Path, recipe: dict, counts: dict[str, int]) -> No
             raise
 
 
-def _write(
-    place: Path, counts: dict[str, int], size: int, seed: int, config: ShapesConfig | None, progress: bool
-) -> None:
+def _write(place: Path, counts: dict[str, int], size: int, seed: int, config: ShapesConfig, progress: bool) -> None:
     """Draw every picture into ``images/<split>`` and ``labels/<split>``; a picture without boxes has an empty label."""
     log.info("drawing the built-in data set: %d pictures of %d x %d pixels", sum(counts.values()), size, size)
     with tqdm(total=sum(counts.values()), desc="drawing", unit="picture", disable=not progress, mininterval=0.5) as bar:

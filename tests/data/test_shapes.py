@@ -194,3 +194,9 @@ def test_another_variant_in_the_folder_is_not_overwritten(tmp_path):
     with pytest.raises(UserError, match="another variant"):
         shapes.ensure(tmp_path / "set", **FEW, seed=1)
     assert files(tmp_path / "set") == before
+
+
+def test_pictures_too_small_for_the_objects_are_refused(tmp_path):
+    with pytest.raises(UserError, match="at least 32"):
+        shapes.ensure(tmp_path / "set", **{**FEW, "size": 24})
+    assert len(files(shapes.ensure(tmp_path / "set", **{**FEW, "size": 32}).parent)) == 2 * 6 + 2
