@@ -45,7 +45,7 @@ TRAINING: dict[str, frozenset[str]] = {
                "badlabels_rejection_percentage equidistant_point loss_scale dynamic_minibatch optimized_memory "
                "workspace_size_limit_MB batches_per_cycle batches_cycle_mult contrastive contrastive_jit_flip "
                "contrastive_color unsupervised weights_reject_freq show_receptive_field use_cuda_graph notruth",
-        "convolutional": "reject_threshold ignore_thresh wait_stream stream",
+        "convolutional": "wait_stream stream",
         "maxpool": "", "avgpool": "", "upsample": "", "reorg": "", "route": "wait_stream stream", "shortcut": "",
         "scale_channels": "", "sam": "",
         "dropout": "dropblock dropblock_size_rel dropblock_size_abs",
@@ -62,8 +62,9 @@ OFF: dict[str, dict[str, str]] = {
     kind: {"dontload": "0", "dontloadscales": "0", "smooth": "0", **keys}
     for kind, keys in {
         "net": {},
-        "convolutional": dict.fromkeys(("binary", "xnor", "flipped", "dot", "bin_output", "antialiasing", "deform", "rotate",
-                                        "sway", "stretch", "stretch_sway", "assisted_excitation", "coordconv"), "0"),
+        "convolutional": dict.fromkeys(("binary", "xnor", "flipped", "dot", "bin_output", "antialiasing", "deform",
+                                        "rotate", "sway", "stretch", "stretch_sway", "assisted_excitation",
+                                        "coordconv"), "0"),
         "maxpool": {"maxpool_depth": "0", "antialiasing": "0"},
         "upsample": {"scale": "1"},
         "route": {},

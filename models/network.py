@@ -98,11 +98,11 @@ class Network(nn.Module):
             act = feeder.str("activation", "logistic")
             wants = bool(head.int("new_coords", 0)) if head.kind == "yolo" else False
             if wants and act != "logistic":
-                raise feeder.error(f"activation={act} feeds a [yolo] with new_coords=1 (line {head.line}), which has no "
+                raise feeder.error(f"activation={act} feeds a [yolo] with new_coords=1 (line {head.line}) without a "
                                    "sigmoid of its own", "activation", todo="write activation=logistic")
             if not wants and act != "linear":
-                raise feeder.error(f"activation={act} feeds a [{head.kind}] (line {head.line}) that applies its own "
-                                   "sigmoid", "activation",
+                raise feeder.error(f"activation={act} feeds a [{head.kind}] (line {head.line}) with a sigmoid of "
+                                   "its own", "activation",
                                    todo="write activation=linear, or new_coords=1 in the [yolo]")
             if wants:
                 others = [reader for reader in readers[feeder] if reader.kind not in HEAD_KINDS]

@@ -34,8 +34,8 @@ def alive(net: Network, size: tuple[int, int] = (64, 64), seed: int = 0, dtype: 
             if layer.conv.bias is not None:
                 layer.conv.bias.copy_(torch.randn(layer.conv.bias.shape, generator=random) * 0.3)
             if layer.bn is not None:
-                layer.bn.weight.copy_(0.6 + 0.8 * torch.rand(layer.bn.weight.shape, generator=random))
-                layer.bn.bias.copy_(torch.randn(layer.bn.bias.shape, generator=random) * 0.6)
+                layer.bn.weight.copy_(0.75 + 0.5 * torch.rand(layer.bn.weight.shape, generator=random))
+                layer.bn.bias.copy_(torch.randn(layer.bn.bias.shape, generator=random))
         _statistics_from_noise(net, size, random)
         first, second = (net(noise(net, size, random, batch=1)) for _ in range(2))
     for place, (one, two) in enumerate(zip(first, second)):

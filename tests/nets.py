@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-_NET = """
+NET = """
 [net]
 width=64
 height=64
@@ -26,7 +26,7 @@ def yolo(mask: str, classes: int = 3, anchors: str = "6,7, 12,10, 14,22, 30,26, 
 
 # YOLOv3's shape: residual blocks, two heads, upsampling; strides 16 and 8.
 RESIDUAL = (
-    _NET
+    NET
     + conv(8, stride=2) + conv(12, stride=2)  # 0, 1
     + conv(6, 1) + conv(12) + "\n[shortcut]\nfrom=-3\nactivation=linear\n"  # 2-4
     + conv(6, 1) + conv(12) + "\n[shortcut]\nfrom=-3\nactivation=linear\n"  # 5-7
@@ -40,7 +40,7 @@ RESIDUAL = (
 
 # YOLOv4-tiny's shape: grouped routes, concatenations, stride-2 pools, one head at stride 16; mish in between.
 CSP = (
-    _NET
+    NET
     + conv(8, stride=2) + conv(16, stride=2)  # 0, 1
     + conv(16) + "\n[route]\nlayers=-1\ngroups=2\ngroup_id=1\n" + conv(8) + conv(8, activation="mish")  # 2-5
     + "\n[route]\nlayers=-1,-2\n" + conv(16, 1) + "\n[route]\nlayers=-6,-1\n"  # 6-8
@@ -53,7 +53,7 @@ CSP = (
 
 # Depthwise convolutions, a squeeze-and-excitation gate, a spatial gate, a grouped convolution, dropout; stride 8.
 GATED = (
-    _NET
+    NET
     + conv(8, stride=2) + conv(16, 1) + conv(16, stride=2, groups=16)  # 0-2
     + "\n[avgpool]\n" + conv(4, 1, activation="relu", bn=0) + conv(16, 1, activation="logistic", bn=0)  # 3-5
     + "\n[scale_channels]\nfrom=-4\nscale_wh=0\nactivation=linear\n"  # 6
@@ -67,7 +67,7 @@ GATED = (
 
 # YOLOv5's shape: 6 x 6 stem, C3 blocks by routes, SPPF, logistic heads with new_coords; strides 16 and 8.
 YOLOV5 = (
-    _NET
+    NET
     + "\n[convolutional]\nbatch_normalize=1\nfilters=8\nsize=6\nstride=2\npadding=2\nactivation=swish\n"  # 0
     + conv(16, stride=2, activation="swish")  # 1
     + conv(8, 1, activation="swish")  # 2: the side branch
@@ -86,7 +86,7 @@ YOLOV5 = (
 
 # Rare joins: several shortcut sources, unequal channels, activations on adds, reorg, a region head; stride 8.
 RARE = (
-    _NET
+    NET
     + conv(8, stride=2) + conv(16, activation="relu") + conv(12, activation="leaky")  # 0-2
     + "\n[shortcut]\nfrom=-2,-3\nactivation=leaky\n"  # 3: 12 + 16 + 8 channels -> 12
     + conv(4, 1, stride=2) + "\n[reorg]\nstride=2\n"  # 4, 5
