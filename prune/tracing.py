@@ -21,7 +21,7 @@ from models.layers import Reorg, Shortcut
 from prune.identities import ChannelGraph, Conv, EqualSlices, Ids, Step, tied_groups
 
 _MIXING = (activation.Softmax, activation.Softmax2d, activation.LogSoftmax, activation.Softmin, activation.GLU,
-           activation.MultiheadAttention, activation.PReLU)
+           activation.MultiheadAttention)
 _ACTIVATIONS = tuple(
     {kind for kind in vars(activation).values()
      if isinstance(kind, type) and issubclass(kind, nn.Module) and kind is not nn.Module}
@@ -262,8 +262,8 @@ class _Walk:
             return self.conv(name, module, ref)
         if isinstance(module, _BatchNorm):
             return self.norm(name, module, ref)
-        if isinstance(module, nn.PReLU) and module.num_parameters == 1:
-            return self.pointwise(ref, module)
+        if isinstance(module, nn.PReLU):  # with a slope per channel it would need surgery of its own
+            return self.pointwise(ref, module) if module.num_parameters == 1 else self.opaque(refs)
         if getattr(module, "mixes_channels", False) or isinstance(module, _MIXING):
             return self.opaque(refs)
         if isinstance(module, (*_ACTIVATIONS, *_DROPOUTS)):
