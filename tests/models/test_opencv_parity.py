@@ -24,7 +24,8 @@ SECTIONS = {
     **{f"shortcut with {name}": conv(8) + f"\n[shortcut]\nfrom=-2\nactivation={name}\n"
        for name in sorted(OPENCV_ACTIVATIONS)},
     "convolution without padding": "\n[convolutional]\nfilters=8\nsize=3\nstride=1\nactivation=leaky\n",
-    "convolution with explicit padding": "\n[convolutional]\nfilters=8\nsize=6\nstride=2\npadding=2\nactivation=leaky\n",
+    "convolution with explicit padding":
+        "\n[convolutional]\nfilters=8\nsize=6\nstride=2\npadding=2\nactivation=leaky\n",
     "convolution of even size": "\n[convolutional]\nfilters=8\nsize=4\nstride=2\npad=1\nactivation=leaky\n",
     "convolution with neither stride nor activation": "\n[convolutional]\nfilters=8\nsize=3\npad=1\n",
     "convolution with stride_x and stride_y":
