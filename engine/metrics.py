@@ -76,8 +76,8 @@ class Curves:
 
     @property
     def best(self) -> int:
-        """The place in `CONFIDENCES` of the highest mean F1."""
-        return int(np.argmax(_mean_rows(self.f1)))
+        """The place in `CONFIDENCES` of the highest mean F1; of equals the most confident."""
+        return len(CONFIDENCES) - 1 - int(np.argmax(_mean_rows(self.f1)[::-1]))
 
 
 def _mean_rows(values: Array) -> Array:

@@ -123,6 +123,11 @@ def _register_predict(commands: Any) -> None:
     boxes = parser.add_argument_group("boxes")
     boxes.add_argument("--source", required=True, metavar="PATH", help="a picture, a video or a folder")
     boxes.add_argument(
+        "--data",
+        metavar="FILE",
+        help="class names where the weights hold none (.weights): a data set's yaml, or a .names file, a name a line",
+    )
+    boxes.add_argument(
         "--conf",
         type=_share,
         default=0.25,
@@ -158,8 +163,8 @@ def _share(text: str) -> float:
     return value
 
 
-def load_network(options: argparse.Namespace) -> Network:
-    """The network `--weights`, `--cfg` and `--device` name, in eval mode."""
+def load_network(options: argparse.Namespace, names: Sequence[str] | None = None) -> Network:
+    """The network `--weights`, `--cfg` and `--device` name, in eval mode; `names` replace its class names."""
     import torch
 
     import models
@@ -170,6 +175,11 @@ def load_network(options: argparse.Namespace) -> Network:
     if weights.suffix == ".weights" and not options.cfg:
         raise UserError(f"{weights} holds tensors but no structure", todo="add --cfg with its cfg file")
     net = models.load(options.cfg, weights=weights) if options.cfg else models.load(weights)
+    if names is not None:
+        if len(names) != net.classes:
+            problem = f"has {len(names)} class names, the network {net.classes} classes"
+            raise UserError(problem, where=options.data, todo="give the data set the network was trained on")
+        net.names = list(names)
     name = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(f"cuda:{name}" if name.isdigit() else name)
@@ -179,13 +189,26 @@ def load_network(options: argparse.Namespace) -> Network:
     return net.eval()
 
 
+def class_names(path: str) -> list[str]:
+    """The class names of a data set's yaml or Darknet `.data`, or of a `.names` file."""
+    from data import load_spec
+
+    if Path(path).suffix not in (".names", ".txt"):
+        return list(load_spec(path).names)
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise UserError(f"cannot read class names: {error}", where=path) from error
+    return [line.strip() for line in lines if line.strip()]
+
+
 def input_size(options: argparse.Namespace, net: Network) -> tuple[int, int]:
     """(H, W) from `--imgsz`, rounded up to the network's largest stride, or the cfg's."""
     if not options.imgsz:
         return net.image_size
     if len(options.imgsz) > 2 or min(options.imgsz) < 1:
         given = " ".join(map(str, options.imgsz))
-        raise UserError(f"--imgsz takes one or two positive numbers, not {given}", todo="--imgsz 416 or --imgsz 800 1280")
+        raise UserError(f"--imgsz takes one or two positive numbers, not {given}", todo="--imgsz 416 or 800 1280")
     height, width = options.imgsz * (3 - len(options.imgsz))
     stride = net.max_stride
     size = -(-height // stride) * stride, -(-width // stride) * stride
@@ -259,7 +282,7 @@ def run_predict(options: argparse.Namespace) -> int:
     from export.predict import PredictOptions, find_sources, predict
 
     find_sources(options.source)  # a wrong path is told before a network is loaded and a folder made
-    net = load_network(options)
+    net = load_network(options, class_names(options.data) if options.data else None)
     settings = PredictOptions(
         input_size(options, net), options.conf, options.iou, options.max_det, options.agnostic_nms
     )
@@ -278,7 +301,8 @@ def _found(boxes: Any, names: Sequence[str]) -> str:
     counts: dict[str, int] = {}
     for label in boxes[:, 5].astype(int):
         counts[names[label]] = counts.get(names[label], 0) + 1
-    return ", ".join(f"{count} {name}" for name, count in counts.items()) or "nothing"
+    shown = (f"{count} of class {name}" if name.isdigit() else f"{count} {name}" for name, count in counts.items())
+    return ", ".join(shown) or "nothing"
 
 
 def run_report(options: argparse.Namespace) -> int:

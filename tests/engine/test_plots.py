@@ -1,0 +1,95 @@
+"""Figures and pictures: they are written, they have the right size, and what they say can be found in them."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+
+from engine import plots
+from engine.evaluate import Sample, score_pictures
+from engine.pictures import class_colour, draw_detections, mosaic, save_picture, side_by_side
+from tests.engine.test_metrics import noisy_pictures
+
+
+def inked(path) -> float:
+    """The share of pixels of a figure that are not white."""
+    image = cv2.imread(str(path))
+    assert image is not None
+    return float((image < 250).any(axis=2).mean())
+
+
+@pytest.mark.parametrize("classes", [1, 3, 20])
+def test_an_evaluation_is_drawn_for_any_number_of_classes(tmp_path, classes):
+    found, true = np.array([[5, 5, 40, 40, 0.9, 0]]), np.array([[0, 6, 6, 40, 40]])
+    sample = Sample(np.full((64, 96, 3), 90, np.uint8), found, true)
+    names = [f"class {number}" for number in range(classes)]
+    score = score_pictures(noisy_pictures(3, classes, 8), names, samples=[sample])
+    paths = plots.plot_score(score, tmp_path)
+    assert {path.name for path in paths} == {"PR_curve.png", "F1_curve.png", "confusion_matrix.png", "predictions.jpg"}
+    for path in paths:
+        assert inked(path) > 0.02, path
+
+
+def test_training_curves_share_a_panel_where_they_measure_the_same(tmp_path, monkeypatch):
+    results = tmp_path / "results.csv"
+    results.write_text("epoch,train/box,val/box,student/mAP50,time\n0,2.0,2.5,,1\n1,1.0,1.5,0.5,2\n")
+    columns = plots.read_results(results)
+    assert columns["train/box"].tolist() == [2, 1]
+    assert np.isnan(columns["student/mAP50"][0])
+    shapes = []
+    original = plots._figure
+    monkeypatch.setattr(plots, "_figure", lambda *a, **k: shapes.append(a) or original(*a, **k))
+    assert plots.plot_results(results, tmp_path / "results.png", {"teacher/mAP50": 0.7}) is not None
+    assert shapes == [(1, 2)], "two panels: box (train and val) and mAP50; time is none"
+    assert inked(tmp_path / "results.png") > 0.02
+
+
+def test_results_without_a_row_give_no_figure(tmp_path):
+    (tmp_path / "results.csv").write_text("epoch,train/box\n")
+    assert plots.plot_results(tmp_path / "results.csv", tmp_path / "results.png") is None
+    assert not (tmp_path / "results.png").exists()
+
+
+def test_channels_and_gammas_are_drawn(tmp_path):
+    plots.plot_channels([(number, 64, 64 - number) for number in range(70)], tmp_path / "channels.png")
+    history = [{"epoch": epoch, "quantiles": {"0.1": 0.1, "0.5": 0.5, "0.9": 0.9}} for epoch in range(3)]
+    assert plots.plot_gammas(history, tmp_path / "gammas.png") is not None
+    assert plots.plot_gammas([], tmp_path / "none.png") is None
+    assert inked(tmp_path / "channels.png") > 0.05
+    assert inked(tmp_path / "gammas.png") > 0.02
+
+
+def test_boxes_are_drawn_where_they_are_in_their_class_colour():
+    image = np.zeros((500, 600, 3), np.uint8)
+    drawn = draw_detections(image, np.array([[100, 200, 300, 400, 0.9, 1], [10, 10, 50, 50, 0.1, 0]]), ["a", "b"])
+    assert drawn.shape == image.shape
+    assert tuple(drawn[300, 100].tolist()) == class_colour(1)
+    assert tuple(drawn[400, 200].tolist()) == class_colour(1)
+    assert not drawn[300, 200].any(), "inside a box the picture stays"
+    assert not drawn[50, 30].any(), "too unsure to be drawn"
+    assert not image.any(), "the given picture is left alone"
+
+
+def test_small_pictures_are_enlarged_with_their_boxes():
+    drawn = draw_detections(np.zeros((160, 160, 3), np.uint8), np.array([[0, 40, 80, 120, 120]]), ["a"])
+    assert drawn.shape == (480, 480, 3)
+    assert tuple(drawn[300, 360].tolist()) == class_colour(0)
+
+
+def test_a_mosaic_holds_every_picture_and_its_caption(tmp_path):
+    pictures = [np.full((40 + 10 * number, 60, 3), 30 + 20 * number, np.uint8) for number in range(5)]
+    grid = mosaic(pictures, captions=[f"picture {number}" for number in range(5)])
+    for number in range(5):
+        assert ((grid == 30 + 20 * number).all(axis=2)).sum() >= (40 + 10 * number) * 60
+    assert max(mosaic([np.zeros((3000, 2000, 3), np.uint8)] * 4).shape) <= 2400
+    assert cv2.imread(str(save_picture(tmp_path / "grid.jpg", grid))).shape == grid.shape
+
+
+def test_pictures_side_by_side_are_as_many_as_named():
+    image = np.full((100, 100, 3), 128, np.uint8)
+    none = np.zeros((0, 6))
+    two = side_by_side(image, [("teacher", none), ("student", none)], ["a"])
+    three = side_by_side(image, [("truth", np.zeros((0, 5))), ("teacher", none), ("student", none)], ["a"])
+    assert two.shape[0] == three.shape[0]
+    assert three.shape[1] > 1.4 * two.shape[1]
