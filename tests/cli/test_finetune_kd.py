@@ -1,0 +1,167 @@
+"""The real command on a tiny network and a tiny data set."""
+
+from __future__ import annotations
+
+import csv
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import models
+from tests.data.made import line, write_set
+from tests.distill.material import tiny_network
+
+ROOT = Path(__file__).parents[2]
+QUICK = [
+    "--epochs",
+    "2",
+    "--batch-size",
+    "4",
+    "--nominal-batch",
+    "4",
+    "--imgsz",
+    "64",
+    "--workers",
+    "0",
+    "--threads",
+    "1",
+]
+QUICK += ["--mosaic", "0", "--lr0", "0.002", "--wandb", "off", "--device", "cpu", "--warmup-epochs", "0"]
+
+
+def finetune(folder: Path, *arguments: str | Path, quick: bool = True) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ROOT / "finetune_kd.py"), *map(str, arguments), *(QUICK if quick else [])]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "WANDB_MODE": "disabled"}
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, env=environment)
+
+
+@pytest.fixture(scope="module")
+def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `data.yaml` (train, val, test), `thin.pt`, `fat.pt`, and the fat one as `fat.cfg`, `fat.weights`."""
+    folder = tmp_path_factory.mktemp("kd")
+    rng = np.random.default_rng(0)
+
+    def pictures(count: int) -> list[tuple[np.ndarray, str | None]]:
+        made: list[tuple[np.ndarray, str | None]] = []
+        for number in range(count):
+            x, y = rng.integers(0, 40, 2).tolist()
+            box = (x, y, x + 20, y + 16)
+            image = rng.integers(0, 60, (64, 64, 3)).astype(np.uint8)
+            image[box[1] : box[3], box[0] : box[2]] = (230, 40, 40) if number % 2 else (40, 40, 230)
+            made.append((image, line((64, 64), box, number % 2)))
+        return made
+
+    write_set(folder, {"train": pictures(8), "val": pictures(3), "test": pictures(2)}, names="[red, blue]")
+    thin, fat = tiny_network(8), tiny_network(16, seed=1)
+    for network in (thin, fat):
+        network.names = ["red", "blue"]
+    models.save(thin, folder / "thin.pt")
+    models.save(fat, folder / "fat.pt")
+    models.save_darknet(fat, folder / "fat.cfg", folder / "fat.weights")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def done(material: Path) -> subprocess.CompletedProcess[str]:
+    return finetune(material, "--weights", "thin.pt", "--t_weights", "fat.pt", "--data", "data.yaml", "--name", "kd")
+
+
+def rows(run: Path) -> list[dict[str, str]]:
+    with open(run / "results.csv", newline="") as handle:
+        return list(csv.DictReader(handle))
+
+
+def test_command_succeeds_and_measures_the_teacher_first(done: subprocess.CompletedProcess[str]) -> None:
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("teacher on val: mAP50-95 ")
+    assert "student against teacher: " in done.stdout
+
+
+def test_run_holds_what_a_user_looks_for(material: Path, done: subprocess.CompletedProcess[str]) -> None:
+    run = material / "runs" / "finetune_kd" / "kd"
+    wanted = ["args.yaml", "results.csv", "results.png", "report.html", "weights/best.pt", "weights/last.pt"]
+    wanted += [f"{who}/{split}/predictions.jpg" for who in ("student", "teacher") for split in ("val", "test")]
+    assert [name for name in wanted if not (run / name).is_file()] == []
+
+
+def test_results_have_student_teacher_gap_and_every_term(
+    material: Path, done: subprocess.CompletedProcess[str]
+) -> None:
+    table = rows(material / "runs" / "finetune_kd" / "kd")
+    assert len(table) == 2
+    for row in table:
+        for name in ("box", "obj", "cls", "hinton_obj", "hinton_cls", "bounded", "gate_rate", "total"):
+            assert np.isfinite(float(row[f"train/{name}"])), name
+        gap = float(row["teacher/mAP50-95"]) - float(row["student/mAP50-95"])
+        assert float(row["gap"]) == pytest.approx(gap, abs=1e-5)
+        assert row["student/mAP50-95"] == row["val/mAP50-95"]
+    assert table[0]["teacher/mAP50-95"] == table[1]["teacher/mAP50-95"]
+
+
+def test_total_is_the_weighted_sum_of_all_terms(material: Path, done: subprocess.CompletedProcess[str]) -> None:
+    weights = {"box": 10, "obj": 100, "cls": 1, "hinton_obj": 1, "hinton_cls": 1, "bounded": 0.5 * 10}
+    for row in rows(material / "runs" / "finetune_kd" / "kd"):
+        total = sum(weight * float(row[f"train/{name}"]) for name, weight in weights.items())
+        assert float(row["train/total"]) == pytest.approx(total, rel=1e-3)
+
+
+def test_checkpoint_is_the_student_alone_and_names_its_teacher(
+    material: Path, done: subprocess.CompletedProcess[str]
+) -> None:
+    run = material / "runs" / "finetune_kd" / "kd"
+    thin, fat = models.load(material / "thin.pt"), models.load(material / "fat.pt")
+    for name in ("best.pt", "last.pt"):
+        content = models.read_checkpoint(run / "weights" / name)
+        assert set(content["state"]) == set(thin.state_dict())
+        assert content["meta"]["teacher"] == {"source": "fat.pt", "sha256": models.fingerprint(fat)}
+    trained = models.load(run / "weights" / "last.pt")
+    assert models.parameters(trained) == models.parameters(thin)
+    assert any(not torch.equal(a, b) for a, b in zip(trained.parameters(), thin.parameters()))
+
+
+def test_finished_run_resumes_to_the_same_weights(material: Path, done: subprocess.CompletedProcess[str]) -> None:
+    run = material / "runs" / "finetune_kd" / "kd"
+    before = (run / "weights" / "best.pt").read_bytes()
+    again = finetune(material, "--resume", "runs/finetune_kd/kd", "--wandb", "off", quick=False)
+    assert again.returncode == 0, again.stderr
+    assert (run / "weights" / "best.pt").read_bytes() == before
+
+
+def test_darknet_teacher_and_no_terms_is_plain_fine_tuning(material: Path) -> None:
+    teacher = ["--t_cfg", "fat.cfg", "--t_weights", "fat.weights", "--kd", "none"]
+    plain = finetune(
+        material, "--weights", "thin.pt", "--data", "data.yaml", "--name", "plain", *teacher, "--epochs", "1"
+    )
+    assert plain.returncode == 0, plain.stderr
+    row = rows(material / "runs" / "finetune_kd" / "plain")[0]
+    assert "train/bounded" not in row
+    assert "teacher/mAP50-95" in row
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--weights", "thin.pt"], "needs a teacher"),
+        (["--weights", "thin.pt", "--t_weights", "fat.pt", "--kd", "hintn"], "'hintn'"),
+        (["--t_weights", "fat.pt"], "no network"),
+        (["--weights", "thin.pt", "--t_cfg", "fat.cfg"], "needs trained weights"),
+    ],
+    ids=["no teacher", "unknown term", "no student", "cfg without weights"],
+)
+def test_mistakes_end_with_a_sentence_and_status_2(material: Path, arguments: list[str], said: str) -> None:
+    failed = finetune(material, *arguments, "--data", "data.yaml", "--name", "wrong")
+    assert failed.returncode == 2
+    assert said in failed.stderr
+    assert "Traceback" not in failed.stderr
+
+
+def test_list_modes_names_every_term(material: Path) -> None:
+    shown = finetune(material, "--list-modes", quick=False)
+    assert shown.returncode == 0
+    assert "hinton" in shown.stdout
+    assert "NeurIPS 2017" in shown.stdout
