@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -200,3 +201,11 @@ def test_pictures_too_small_for_the_objects_are_refused(tmp_path):
     with pytest.raises(UserError, match="at least 32"):
         shapes.ensure(tmp_path / "set", **{**FEW, "size": 24})
     assert len(files(shapes.ensure(tmp_path / "set", **{**FEW, "size": 32}).parent)) == 2 * 6 + 2
+
+
+def test_two_that_draw_at_once_both_get_the_whole_set(tmp_path):
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(lambda _: shapes.ensure(tmp_path / "set", **FEW), range(2)))
+    assert found == [tmp_path / "set" / "data.yaml"] * 2
+    assert [path.name for path in tmp_path.iterdir()] == ["set"]
+    assert len(files(tmp_path / "set")) == 2 * 6 + 2
