@@ -55,6 +55,8 @@ class KDObjective(DetectionObjective):
         self.teacher = teacher
         self.adapters = nn.ModuleDict()
         if teacher is not None:
+            # In a tuple, a network is not registered as a part of this module.
+            self.teachers = (teacher.network,)
             _check_needs(network, teacher, self.modes)
 
     def forward(self, batch: Batch, progress: float) -> tuple[Losses, Metrics]:

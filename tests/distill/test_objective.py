@@ -1,0 +1,136 @@
+"""The objective: what the student learns from, and what stays as it is."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from common.errors import UserError
+from data.batch import Batch
+from distill import KDConfig, KDObjective, Teacher, bounded, hinton
+from engine.objective import DetectionObjective
+from models.spec import Outputs
+from tests.distill.material import tiny_network
+
+
+def batch_of(pictures: int = 2, seed: int = 0) -> Batch:
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.rand(pictures, 3, 64, 64, generator=generator)
+    rows = [[p, p % 2, 20.0 + 9 * p, 30.0, 18.0, 14.0] for p in range(pictures)]
+    rows += [[p, 1, 44.0, 40.0 - 5 * p, 40.0, 36.0] for p in range(pictures)]
+    return Batch(images, torch.tensor(rows), torch.arange(pictures))
+
+
+def objective_of(kd: str = "hinton,bounded", **options: object) -> KDObjective:
+    student = tiny_network(8)
+    return KDObjective(student, Teacher(tiny_network(16, seed=1), student), kd=KDConfig(kd=kd, **options))  # type: ignore[arg-type]
+
+
+def test_terms_are_those_of_the_functions_on_the_shared_assignment() -> None:
+    objective, batch = objective_of(), batch_of()
+    objective.eval()
+    losses, metrics = objective(batch, 0.0)
+    heads = objective.network(batch.images)
+    assert objective.teacher is not None
+    pair = Outputs(heads, objective.network.specs), objective.teacher(batch.images)
+    matches = objective.matched(batch, heads)
+    boxes = bounded(*pair, matches)
+    expected = {**objective.detection(heads, matches), **hinton(*pair, matches), "bounded": boxes["bounded"]}
+    assert {k: v.item() for k, v in losses.items()} == pytest.approx({k: v.item() for k, v in expected.items()})
+    assert {k: v.item() for k, v in metrics.items()} == {"gate_rate": boxes["metric/gate_rate"].item()}
+
+
+def test_weights_are_the_modes_times_the_gain_of_the_term_they_join() -> None:
+    objective = objective_of("hinton:0.3,bounded")
+    objective(batch_of(), 0.0)
+    gains = objective.detection.weights
+    assert objective.weights == pytest.approx(
+        {**gains, "hinton_obj": 0.3 * gains["cls"], "hinton_cls": 0.3 * gains["cls"], "bounded": 0.5 * gains["box"]}
+    )
+
+
+def test_ramp_raises_the_weights_from_zero() -> None:
+    objective = objective_of("bounded", kd_ramp=0.5)
+    seen = []
+    for progress in (0.0, 0.25, 0.5, 1.0):
+        objective(batch_of(), progress)
+        seen.append(objective.weights["bounded"])
+    assert seen == pytest.approx([0, 2.5, 5, 5])
+
+
+def test_teacher_is_bit_identical_after_steps_and_the_student_is_not() -> None:
+    objective = objective_of()
+    teacher = objective.teacher
+    assert teacher is not None
+    before, student_before = teacher.fingerprint, [p.detach().clone() for p in objective.parameters()]
+    optimiser = torch.optim.SGD(objective.parameters(), lr=0.01, momentum=0.9)
+    for step in range(4):
+        objective.train()
+        losses, _ = objective(batch_of(seed=step), step / 4)
+        optimiser.zero_grad()
+        torch.stack([objective.weights[name] * loss for name, loss in losses.items()]).sum().backward()
+        optimiser.step()
+    assert teacher.fingerprint == before
+    assert all(parameter.grad is None for parameter in teacher.network.parameters())
+    assert any(not torch.equal(old, new) for old, new in zip(student_before, objective.parameters()))
+
+
+def test_only_the_student_is_registered() -> None:
+    objective = objective_of()
+    names = {name.split(".")[0] for name in objective.state_dict()}
+    assert names == {"network"}
+    assert len(list(objective.parameters())) == len(list(objective.network.parameters()))
+    assert objective.teacher is not None
+    assert objective.teachers == (objective.teacher.network,)
+
+
+def test_without_terms_it_is_plain_training() -> None:
+    plain, batch = DetectionObjective(tiny_network(8)), batch_of()
+    wanted = {name: value.item() for name, value in plain(batch, 0.0)[0].items()}
+    for objective in (objective_of("none"), KDObjective(tiny_network(8))):
+        losses, metrics = objective(batch, 0.0)
+        assert {name: value.item() for name, value in losses.items()} == wanted
+        assert metrics == {}
+
+
+def test_teacher_of_other_structure_and_decode_works() -> None:
+    student = tiny_network(8, new_coords=True)
+    objective = KDObjective(student, Teacher(tiny_network(16, seed=1), student))
+    losses, _ = objective(batch_of(), 0.0)
+    assert losses["bounded"].item() > 0
+    assert all(torch.isfinite(loss) for loss in losses.values())
+
+
+def test_terms_that_need_equal_anchors_are_refused_naming_both_sides() -> None:
+    student, teacher = tiny_network(8), tiny_network(16)
+    teacher.with_anchors([[(9.0, 14.0), (20.0, 12.0)], [(50.0, 33.0), (60.0, 60.0)]])
+    KDObjective(student, Teacher(teacher, student), kd=KDConfig(kd="bounded"))
+    with pytest.raises(UserError, match=r"(?s)student has .*40.0, 30.0.*teacher .*50.0, 33.0.*--kd bounded"):
+        KDObjective(student, Teacher(teacher, student))
+
+
+def test_kd_arithmetic_is_fp32_under_autocast() -> None:
+    objective = objective_of()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        losses, metrics = objective(batch_of(), 0.0)
+    assert {value.dtype for value in (*losses.values(), *metrics.values())} == {torch.float32}
+
+
+def test_same_batch_in_four_pictures_or_twice_gives_the_same_terms() -> None:
+    objective, batch = objective_of(), batch_of()
+    objective.eval()
+    more = Batch(
+        torch.cat([batch.images, batch.images]),
+        torch.cat([batch.targets, batch.targets + torch.tensor([2, 0, 0, 0, 0, 0])]),
+        torch.arange(4),
+    )
+    once, twice = objective(batch, 0.0)[0], objective(more, 0.0)[0]
+    assert {k: v.item() for k, v in twice.items()} == pytest.approx({k: v.item() for k, v in once.items()}, rel=1e-5)
+
+
+def test_backward_under_autocast_gives_finite_gradients() -> None:
+    objective = objective_of()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        losses, _ = objective(batch_of(), 0.0)
+    torch.stack([objective.weights[name] * loss for name, loss in losses.items()]).sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in objective.parameters())
