@@ -22,14 +22,14 @@ from prune.identities import ChannelGraph, Conv, EqualSlices, Ids, Step, tied_gr
 
 _MIXING = (activation.Softmax, activation.Softmax2d, activation.LogSoftmax, activation.Softmin, activation.GLU,
            activation.MultiheadAttention)
-_ACTIVATIONS = tuple(
+_ACTIVATIONS: tuple[type[nn.Module], ...] = tuple(
     {kind for kind in vars(activation).values()
      if isinstance(kind, type) and issubclass(kind, nn.Module) and kind is not nn.Module}
     | {type(make()) for make in ACTIVATIONS.values()}
 )
-_POOLS = tuple(kind for kind in vars(pooling).values() if isinstance(kind, type) and issubclass(kind, nn.Module)
+_POOLS: tuple[type[nn.Module], ...] = tuple(kind for kind in vars(pooling).values() if isinstance(kind, type) and issubclass(kind, nn.Module)
                and kind is not nn.Module)
-_DROPOUTS = (dropout._DropoutNd, nn.Identity)
+_DROPOUTS: tuple[type[nn.Module], ...] = (dropout._DropoutNd, nn.Identity)
 _UNSUPPORTED = (nn.LayerNorm, nn.GroupNorm, nn.LocalResponseNorm)
 
 

@@ -47,7 +47,7 @@ def wither(net: nn.Module, graph: ChannelGraph, share: float, seed: int = 0) -> 
 def multiplied_by_zero(net: Network, thin: Network) -> Network:
     """Reference (a)."""
     fat = copy.deepcopy(net)
-    for number, row in thin.lineage[-1]["layers"].items():
+    for row in thin.lineage[-1]["layers"].values():
         mask = torch.zeros(net.output_channels(row["layer"]), dtype=torch.float64)
         mask[row["kept"]] = 1
         fat.layers[row["layer"]].register_forward_hook(_times(mask))
