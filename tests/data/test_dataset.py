@@ -49,6 +49,14 @@ def test_a_sample_depends_on_seed_epoch_and_index_only(tmp_path: Path) -> None:
         assert not torch.equal(other.image, wanted.image)
 
 
+def test_equal_pictures_are_varied_each_in_its_own_way(tmp_path: Path) -> None:
+    same = rectangle((60, 80), (20, 20, 60, 50))
+    path = write_set(tmp_path, {"train": [(same, GOOD)] * 2})
+    dataset = Dataset(path, "train", (64, 64), AugmentConfig(mosaic=0.0))
+    assert torch.equal(dataset[0].image, dataset[1].image)
+    assert not torch.equal(dataset[(0, 0)].image, dataset[(0, 1)].image)
+
+
 def test_a_number_alone_gives_the_picture_as_it_is(tmp_path: Path) -> None:
     path = many(tmp_path, 3)
     plain, varied = Dataset(path, "train", (64, 64)), Dataset(path, "train", (64, 64), AugmentConfig())

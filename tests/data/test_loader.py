@@ -67,7 +67,7 @@ def test_skipped_batches_are_not_loaded(tmp_path: Path) -> None:
     assert batch.indices.tolist() == [2, 3]
 
 
-@pytest.mark.parametrize(("world", "each"), [(2, 2), (3, 1), (4, 2)])
+@pytest.mark.parametrize(("world", "each"), [(2, 2), (3, 1), (4, 2), (2, 4)])
 @pytest.mark.parametrize("shuffle", [True, False])
 def test_ranks_together_see_the_batches_of_one_process(dataset: Dataset, world: int, each: int, shuffle: bool) -> None:
     one = list(make_loader(dataset, each * world, epoch=3, seed=2, shuffle=shuffle))
