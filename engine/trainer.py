@@ -29,13 +29,15 @@ from engine.checkpoints import Progress, TrainResult
 from engine.config import TrainConfig
 from engine.evaluate import evaluate
 from engine.optim import freeze, gradient_norm, make_ema, make_optimizer, make_schedule, set_train_mode
+from engine.plots import plot_results
 from engine.precision import Precision
 from engine.progress import EpochBar, memory_used, summary, write_results
 from engine.seams import Hooks, Objective
 
 FITNESS = "val/mAP50-95"
 _STEP, _SIZE = 1, 2  # keep the random streams of a step apart
-SKIPS_ALLOWED = 20
+SKIPS_ALLOWED = 20  # steps in a row with overflowing losses, while fp16's scale is found
+SECONDS_BETWEEN_PLOTS = 120.0
 
 
 class Trainer:
@@ -92,6 +94,7 @@ class Trainer:
         self.wrapped = distributed.wrap(objective, self.device)
         self.progress = Progress(seen=int(self.network.meta.get("seen", 0)))
         self._skipped = 0
+        self._plotted = time.monotonic()
 
     def _check(self) -> None:
         if len(self.spec.names) != self.network.classes:
@@ -308,9 +311,10 @@ class Trainer:
     def _publish(self, row: dict[str, float]) -> None:
         log.info("%s", summary(row))
         write_results(self.run_dir / "results.csv", self.progress.history)
-        from engine.plots import plot_results
-
-        plot_results(self.run_dir / "results.csv", self.run_dir / "results.png")
+        # Drawing takes seconds, which short epochs do not have.
+        if self.progress.finished or time.monotonic() - self._plotted > SECONDS_BETWEEN_PLOTS:
+            plot_results(self.run_dir / "results.csv", self.run_dir / "results.png")
+            self._plotted = time.monotonic()
         if self.tracker is not None:
             self.tracker.log_epoch(int(row["epoch"]), row)
 

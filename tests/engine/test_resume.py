@@ -1,0 +1,133 @@
+"""A training that was killed and resumed equals one that was not, bit for bit."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import models
+from common.errors import UserError
+from engine.checkpoints import finished
+from engine.rundir import BEST, LAST
+from tests.engine.job import PullingHook, make_network, make_trainer, state
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+pytestmark = pytest.mark.usefixtures("no_plots")
+
+
+def run_and_kill(run: Path, flags: list[str], step: int) -> None:
+    environment = {**os.environ, "THINYOLO_KILL_AT": str(step), "OMP_NUM_THREADS": "1"}
+    environment["PYTHONPATH"] = str(ROOT)
+    command = [sys.executable, "-m", "tests.engine.job", str(run), *flags]
+    job = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert job.returncode == -signal.SIGKILL, job.stderr
+
+
+def assert_equal_states(one: dict[str, object], other: dict[str, object]) -> None:
+    assert one.keys() == other.keys()
+    for name, value in one.items():
+        same = torch.equal(value, other[name]) if isinstance(value, torch.Tensor) else value == other[name]  # type: ignore[arg-type]
+        assert same, name
+
+
+@pytest.mark.parametrize(
+    "flags, workers",
+    [
+        ([], (0, 0)),
+        # 22 pictures in batches of 3, two a step: the last batch and the last step of an epoch are short
+        (["--batch-size=3", "--nominal-batch=6", "--save-every=1", "--multi-scale=0.5", "--mixup=0.5"], (2, 0)),
+    ],
+    ids=["from the epoch's end", "from within an epoch, accumulating, other workers"],
+)
+def test_killed_and_resumed_run_equals_an_uninterrupted_one(
+    pictures: Path, tmp_path: Path, flags: list[str], workers: tuple[int, int]
+) -> None:
+    flags = [f"--data={pictures}", *flags]
+    whole = make_trainer(tmp_path / "whole", flags)
+    whole.fit()
+    kill_at = random.SystemRandom().randrange(2, whole.total_steps + 1)
+
+    run = tmp_path / f"killed in step {kill_at}"
+    run_and_kill(run, [*flags, f"--workers={workers[0]}"], kill_at)
+    assert finished(run) is None
+    resumed = make_trainer(run, [*flags, f"--workers={workers[1]}"])
+    went_on = resumed.resume()
+    assert went_on == (run / LAST).exists()
+    if "--save-every=1" in flags:
+        assert resumed.progress.step == kill_at - 1
+    resumed.fit()
+
+    assert_equal_states(state(tmp_path / "whole"), state(run))
+    best = [models.read_checkpoint(each / BEST)["state"] for each in (tmp_path / "whole", run)]
+    assert_equal_states(*best)
+    rows = [(each / "results.csv").read_text().splitlines() for each in (tmp_path / "whole", run)]
+    assert [row.rsplit(",", 2)[0] for row in rows[0]] == [row.rsplit(",", 2)[0] for row in rows[1]]
+
+
+def test_states_of_different_runs_differ(pictures: Path, tmp_path: Path) -> None:
+    """The comparison above can fail: another seed gives other bits."""
+    flags = [f"--data={pictures}", "--epochs=1"]
+    for name, seed in (("a", 3), ("b", 4)):
+        make_trainer(tmp_path / name, [*flags, f"--seed={seed}"]).fit()
+    with pytest.raises(AssertionError):
+        assert_equal_states(state(tmp_path / "a"), state(tmp_path / "b"))
+
+
+def test_finished_run_is_recognised_and_not_trained_again(pictures: Path, tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path, [f"--data={pictures}", "--epochs=1"])
+    result = trainer.fit()
+    assert finished(tmp_path) == result
+    before = (tmp_path / LAST).read_bytes()
+    again = make_trainer(tmp_path, [f"--data={pictures}", "--epochs=1"])
+    assert again.resume()
+    again.fit()
+    assert (tmp_path / LAST).read_bytes() == before
+
+
+def test_checkpoints_hold_the_averaged_network_and_no_adapter(pictures: Path, tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path, [f"--data={pictures}", "--epochs=1"])
+    result = trainer.fit()
+    for path in (result.best, result.last):
+        loaded = models.load(path).state_dict()
+        assert loaded.keys() == trainer.network.state_dict().keys()
+    last = models.load(result.last).state_dict()
+    assert all(torch.equal(last[name], tensor) for name, tensor in trainer.ema.module.state_dict().items())
+    assert any(not torch.equal(last[name], tensor) for name, tensor in trainer.network.state_dict().items())
+
+
+def test_nothing_to_resume_starts_from_the_beginning(pictures: Path, tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path, [f"--data={pictures}"])
+    assert not trainer.resume()
+    assert trainer.progress.step == 0
+
+
+def test_resuming_with_other_hooks_or_another_network_is_refused(pictures: Path, tmp_path: Path) -> None:
+    flags = [f"--data={pictures}", "--epochs=1"]
+    make_trainer(tmp_path, flags).fit()
+    with pytest.raises(UserError, match="1 hooks, this training has 0"):
+        make_trainer(tmp_path, flags, plain=True).resume()
+
+    trainer = make_trainer(tmp_path, flags, plain=True)
+    trainer.hooks = (PullingHook(),)
+    with pytest.raises(UserError, match="does not fit this training"):
+        trainer.resume()
+
+
+def test_a_plain_checkpoint_cannot_be_resumed(pictures: Path, tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path, [f"--data={pictures}"])
+    models.save(make_network(), tmp_path / LAST)
+    with pytest.raises(UserError, match="no state of a training"):
+        trainer.resume()
+    shutil.rmtree(tmp_path / "weights")
+
+
