@@ -80,7 +80,7 @@ def test_multiply_adds_equal_what_torch_counts(name):
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_heads_have_the_shape_of_their_stride_and_follow_the_classes(name):
-    assert skeleton(name).classes == (4 if name == "demo" else 80)
+    assert skeleton(name).classes == (5 if name == "demo" else 80)
     net = skeleton(name, classes=3)
     assert net.classes == 3
     assert [spec.stride for spec in net.specs] == STRIDES[name]
