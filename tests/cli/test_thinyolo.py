@@ -1,0 +1,111 @@
+"""The installed command, run as a person would."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+import models
+from export.cli import main
+from models.network import Network
+from tests.engine.test_evaluate import TINY, write_set
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    models.save(Network(models.parse_cfg(TINY), ["square", "disc"]), tmp_path / "tiny.pt")
+    return tmp_path / "tiny.pt"
+
+
+@pytest.fixture
+def small_set(tmp_path: Path) -> Path:
+    return write_set(tmp_path / "set", [["0 .5 .5 .4 .6"], [], ["1 .6 .6 .3 .3"]])
+
+
+def run(*arguments: object, cwd: Path) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "export.cli", *map(str, arguments)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "COLUMNS": "100"}
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=120)
+
+
+def test_val_prints_a_table_and_writes_figures_and_json(tmp_path, weights, small_set):
+    done = run("val", "--weights", weights, "--data", small_set, "--name", "first", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "mAP50-95" in done.stdout
+    assert "disc" in done.stdout
+    folder = tmp_path / "runs/val/first"
+    record = json.loads((folder / "score.json").read_text())
+    assert (record["images"], record["boxes"], record["size"]) == (3, 2, [64, 64])
+    assert {"PR_curve.png", "confusion_matrix.png", "predictions.jpg"} <= {path.name for path in folder.iterdir()}
+
+
+def test_predict_writes_pictures_and_a_second_run_gets_its_own_folder(tmp_path, weights, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    cv2.imwrite("one.png", np.full((50, 70, 3), 99, np.uint8))
+    for _ in range(2):
+        assert main(["predict", "--weights", str(weights), "--source", "one.png", "--imgsz", "40", "72"]) == 0
+    assert "one.png" in capsys.readouterr().out
+    assert sorted(path.name for path in Path("runs/predict").iterdir()) == ["exp", "exp2"]
+    assert Path("runs/predict/exp/one.png").is_file()
+
+
+def test_class_names_can_come_from_a_names_file(tmp_path, weights, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("my.names").write_text("cat\ndog\n")
+    cv2.imwrite("one.png", np.full((64, 64, 3), 99, np.uint8))
+    arguments = ["predict", "--weights", str(weights), "--source", "one.png", "--data", "my.names", "--conf", "0"]
+    assert main(arguments) == 0
+    assert "cat" in capsys.readouterr().out
+    Path("my.names").write_text("cat\ndog\ncow\n")
+    assert main(arguments) == 2
+    assert "3 class names, the network 2 classes" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments, said",
+    [
+        (["val", "--weights", "absent.pt", "--data", "x.yaml"], "absent.pt does not exist"),
+        (["val", "--weights", "tiny.pt", "--data", "absent.yaml"], "absent.yaml"),
+        (["val", "--weights", "tiny.pt", "--data", "set/set.yaml", "--imgsz", "0"], "--imgsz takes"),
+        (["predict", "--weights", "tiny.pt", "--source", "nowhere"], "nowhere does not exist"),
+        (["predict", "--weights", "tiny.weights", "--source", "set"], "add --cfg"),
+        (["report", "nowhere"], "not a run's folder"),
+    ],
+)
+def test_mistakes_end_with_status_2_and_one_sentence(
+    tmp_path, weights, small_set, monkeypatch, capsys, arguments, said
+):
+    monkeypatch.chdir(tmp_path)
+    Path("tiny.weights").write_bytes(b"")
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert "->" in error, "what to do is said too"
+    assert not Path("runs").exists(), "nothing was begun"
+
+
+def test_help_names_every_command_with_examples(capsys):
+    assert main([]) == 0
+    text = capsys.readouterr().out
+    for command in ("val", "predict", "convert", "report"):
+        assert f"    {command} " in text
+    assert "examples:" in text
+
+
+def test_report_tells_where_it_is_and_the_last_scores(tmp_path, capsys):
+    (tmp_path / "run/baseline").mkdir(parents=True)
+    (tmp_path / "run/baseline/results.csv").write_text("epoch,train/box,val/mAP50\n0,2,0.1\n1,1,0.25\n")
+    (tmp_path / "run/report.html").write_text("<html></html>")
+    assert main(["report", str(tmp_path / "run")]) == 0
+    text = capsys.readouterr().out
+    assert "val/mAP50 0.25" in text
+    assert "report.html" in text

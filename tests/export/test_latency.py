@@ -1,0 +1,52 @@
+"""Latency: order of calls, ratios, and nothing left behind."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+import torch
+
+from export.latency import measure
+
+
+class Sleeper(torch.nn.Module):
+    """A stand-in network whose forward takes a known time."""
+
+    def __init__(self, seconds: float, calls: list, name: str):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+        self.seconds, self.calls, self.name = seconds, calls, name
+
+    def forward(self, images):
+        self.calls.append((self.name, self.training, tuple(images.shape)))
+        time.sleep(self.seconds)
+
+
+def test_medians_and_ratios_are_those_of_the_networks():
+    calls: list = []
+    found = measure({"fat": Sleeper(0.02, calls, "fat"), "thin": Sleeper(0.005, calls, "thin")}, (32, 64), rounds=7)
+    assert found["fat"].ratio_to_first == 1
+    assert found["thin"].ratio_to_first == pytest.approx(0.25, abs=0.15)
+    assert 20 <= found["fat"].median_ms < 60
+    assert found["thin"].low <= found["thin"].median_ms <= found["thin"].high
+
+
+def test_rounds_are_interleaved_and_everybody_goes_first_in_turn():
+    calls: list = []
+    measure({"a": Sleeper(0, calls, "a"), "b": Sleeper(0, calls, "b")}, (8, 16), rounds=4, warm_up=1)
+    assert [name for name, _, _ in calls] == ["a", "b", "a", "b", "b", "a", "a", "b", "b", "a"]
+    assert {shape for _, _, shape in calls} == {(1, 3, 8, 16)}
+
+
+def test_mode_and_threads_are_as_before():
+    calls: list = []
+    net, before = Sleeper(0, calls, "a").train(), torch.get_num_threads()
+    measure({"a": net}, (8, 8), rounds=1, threads=before + 1)
+    assert net.training
+    assert not any(training for _, training, _ in calls)
+    assert torch.get_num_threads() == before
+
+
+def test_no_network_takes_no_time():
+    assert measure({}, (8, 8)) == {}

@@ -1,0 +1,125 @@
+"""Predictions on pictures, folders and videos: the files written, and boxes in original pixels."""
+
+from __future__ import annotations
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from torchvision.ops import box_convert, box_iou
+
+import models
+from common.errors import UserError
+from export.predict import PredictOptions, detect_picture, find_sources, predict
+from models.network import Network
+from tests.shared import shared
+
+ONE_CELL = """
+[net]
+width=32
+height=32
+channels=3
+[convolutional]
+filters=7
+size=1
+stride=32
+pad=0
+activation=linear
+[yolo]
+mask=0
+anchors=16,8
+classes=2
+num=1
+"""
+
+
+@pytest.fixture
+def net() -> Network:
+    """One cell, one anchor: always a box of 16 x 8 pixels in the middle of the input, class 1, confidence 0.5 or so."""
+    net = Network(models.parse_cfg(ONE_CELL), ["square", "disc"])
+    with torch.no_grad():
+        head = next(module for module in net.modules() if isinstance(module, torch.nn.Conv2d))
+        head.weight.zero_()
+        head.bias.copy_(torch.tensor([0.0, 0, 0, 0, 10, -10, 0]))
+    return net.eval()
+
+
+def picture(path, size=(64, 128)) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(path), np.full((*size, 3), 120, np.uint8))
+
+
+def test_boxes_are_in_pixels_of_the_picture(net):
+    boxes = detect_picture(net, np.zeros((64, 128, 3), np.uint8))
+    # 128 x 64 shrinks 4 times to fit 32 x 32: 16 x 8 input pixels are 64 x 32 of the picture
+    assert boxes.tolist() == [pytest.approx([32, 16, 96, 48, 0.5, 1], abs=0.1)]
+
+
+def test_a_folder_gives_drawn_pictures_yolo_labels_and_json(net, tmp_path):
+    picture(tmp_path / "in/a.png")
+    picture(tmp_path / "in/deep/b.jpg", (100, 50))
+    net.train()
+    found = predict(net, tmp_path / "in", tmp_path / "out")
+    assert net.training
+    assert len(found) == 2
+    out = tmp_path / "out"
+    written = sorted(str(path.relative_to(out)) for path in out.rglob("*") if path.is_file())
+    assert written == ["a.png", "deep/b.jpg", "labels/a.txt", "labels/deep/b.txt", "predictions.json"]
+    assert cv2.imread(str(tmp_path / "out/a.png")).any(axis=2).all(), "the picture is still there"
+    label = [float(value) for value in (tmp_path / "out/labels/a.txt").read_text().split()]
+    assert label == pytest.approx([1, 0.5, 0.5, 0.5, 0.5, 0.5], abs=0.01)
+    record = json.loads((tmp_path / "out/predictions.json").read_text())[0]
+    assert (record["width"], record["height"]) == (128, 64)
+    assert record["detections"][0]["name"] == "disc"
+    assert record["detections"][0]["box_xyxy"] == pytest.approx([32, 16, 96, 48], abs=0.1)
+
+
+def test_confidence_is_a_threshold(net, tmp_path):
+    picture(tmp_path / "a.png")
+    (prediction,) = predict(net, tmp_path / "a.png", tmp_path / "out", PredictOptions(conf=0.6))
+    assert len(prediction.boxes) == 0
+    assert (tmp_path / "out/labels/a.txt").read_text() == ""
+
+
+def test_a_video_is_drawn_frame_by_frame(net, tmp_path):
+    writer = cv2.VideoWriter(str(tmp_path / "in.mp4"), cv2.VideoWriter.fourcc(*"mp4v"), 10, (128, 64))
+    if not writer.isOpened():
+        pytest.skip("this OpenCV writes no mp4")
+    for shade in (40, 90, 140):
+        writer.write(np.full((64, 128, 3), shade, np.uint8))
+    writer.release()
+    found = predict(net, tmp_path / "in.mp4", tmp_path / "out")
+    assert [each.frame for each in found] == [0, 1, 2]
+    reader = cv2.VideoCapture(str(tmp_path / "out/in.mp4"))
+    assert (reader.get(cv2.CAP_PROP_FRAME_WIDTH), reader.get(cv2.CAP_PROP_FRAME_COUNT)) == (128, 3)
+    assert [record["frame"] for record in json.loads((tmp_path / "out/predictions.json").read_text())] == [0, 1, 2]
+
+
+@pytest.mark.parametrize("name, content", [("absent.jpg", None), ("notes.txt", b"x"), ("film.mp4", b"no film")])
+def test_what_cannot_be_read_is_named(net, tmp_path, name, content):
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=name):
+        predict(net, tmp_path / name, tmp_path / "out")
+
+
+def test_an_empty_folder_is_an_error(tmp_path):
+    with pytest.raises(UserError, match="no picture or video"):
+        find_sources(tmp_path)
+
+
+def test_a_trained_network_finds_what_opencv_finds():
+    folder = shared("pretrained/darknet")
+    expected = json.loads((folder / "expected_opencv_dnn_4.12.json").read_text())["yolo-fastest-1.1"]
+    names = (folder / "coco.names").read_text().split("\n")
+    net = models.load(folder / "yolo-fastest-1.1.cfg", weights=folder / "yolo-fastest-1.1.weights").eval()
+    image = cv2.cvtColor(cv2.imread(str(folder / "dog.jpg")), cv2.COLOR_BGR2RGB)
+    size = tuple(expected["size"])
+    found = torch.from_numpy(detect_picture(net, image, PredictOptions(size, iou=0.4)))
+    best = expected["dog"][0]
+    mine = found[found[:, 5] == names.index(best["class"]), :4]
+    theirs = box_convert(torch.tensor([best["xywh"]]), "xywh", "xyxy")
+    # letterboxed here, stretched there: the same object, not the same pixels
+    assert box_iou(mine, theirs).max() > 0.7

@@ -1,0 +1,122 @@
+"""The table, the verdict and the page: what they say is what was measured."""
+
+from __future__ import annotations
+
+import base64
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from export.report import Row, text_table, verdict, write_report
+
+BASE = Row("baseline", 1_000_000, 4.0, 2e9, 10.0, 0.90, 0.600)
+STUDENT = Row("student", 200_000, 0.8, 5e8, 4.0, 0.89, 0.590)
+
+
+def test_the_verdict_states_shares_and_differences():
+    said = verdict(BASE, STUDENT, "test")
+    assert "80.0 % fewer parameters (1,000,000 -> 200,000)" in said
+    assert "2.50 x faster (10.0 -> 4.0 ms" in said
+    assert "mAP50-95 on test 0.600 -> 0.590 (-0.010)" in said
+    assert "It detects worse" in said
+
+
+@pytest.mark.parametrize("score, word", [(0.61, "better"), (0.6, "as well"), (0.6004, "as well"), (0.5, "worse")])
+def test_the_verdict_calls_the_student_what_the_numbers_say(score, word):
+    assert f"It detects {word}:" in verdict(BASE, Row("student", 1, map50_95=score))
+
+
+def test_the_verdict_admits_a_student_that_is_larger_and_slower():
+    said = verdict(BASE, Row("student", 1_500_000, latency_ms=20.0, map50=0.9))
+    assert "50.0 % more parameters" in said
+    assert "2.00 x slower" in said
+    assert "fewer" not in said
+    assert "faster" not in said
+
+
+def test_the_verdict_is_silent_about_what_was_not_measured():
+    said = verdict(Row("baseline", 100), Row("student", 50))
+    assert "mAP" not in said
+    assert "ms" not in said
+    assert "detects" not in said
+
+
+def test_the_terminal_table_lines_up_and_marks_what_is_missing():
+    table = text_table([BASE, Row("random init", 1_000_000, note="untrained")]).splitlines()
+    assert len(table) == 4
+    assert table[0].split() == ["network", "parameters", "MB", "MACs", "(G)", "latency", "(ms)", "mAP50", "mAP50-95"]
+    assert table[2].split() == ["baseline", "1,000,000", "4.00", "2.000", "10.0", "0.900", "0.600"]
+    assert table[3].split() == ["random", "init", "1,000,000", "-", "-", "-", "-", "-", "untrained"]
+    assert table[2].index("1,000,000") == table[3].index("1,000,000")
+
+
+class Page(HTMLParser):
+    """Counts what matters and checks that every element is closed."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.open: list[str] = []
+        self.headings: list[str] = []
+        self.sources: list[str] = []
+        self.feed(text)
+        assert not self.open, f"never closed: {self.open}"
+
+    def handle_starttag(self, tag, attrs):
+        if tag == "img":
+            self.sources.append(dict(attrs)["src"])
+        if tag not in ("img", "meta", "br"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] == "h2":
+            self.headings.append(data)
+
+
+def test_a_full_report_is_one_page_that_holds_its_pictures(tmp_path):
+    results = tmp_path / "results.csv"
+    results.write_text("epoch,train/box,val/mAP50\n0,2,0.1\n1,1,0.2\n")
+    summary = {
+        "title": "Cells <thin>",
+        "intro": "an introduction",
+        "verdict": verdict(BASE, STUDENT, "test"),
+        "rows": [BASE, STUDENT],
+        "split": "test",
+        "size": (320, 416),
+        "channels": [(0, 16, 8), (2, 32, 4)],
+        "layers": [{"layer": 0, "before": 16, "after": 8}, {"layer": 2, "before": 32, "after": 4}],
+        "gammas": [{"epoch": epoch, "quantiles": {"0.5": 0.5 / (epoch + 1)}} for epoch in range(3)],
+        "results": {"baseline": results, "never ran": tmp_path / "absent.csv"},
+        "reference": {"teacher/mAP50": 0.3},
+        "pictures": [("teacher and student", np.zeros((20, 30, 3), np.uint8))],
+        "settings": {"baseline": {"epochs": 3, "augment": {"mosaic": 0.5}}},
+        "lineage": [{"kind": "baseline", "sha256": "a1b2", "layers": {"0": {"layer": 0, "kept": [1, 2]}}}],
+        "commands": ["python train_prune.py --s 0.001 && echo done"],
+    }
+    path = write_report(tmp_path / "run", summary)
+    text = path.read_text(encoding="utf-8")
+    page = Page(text)
+    assert page.headings == [
+        "Networks", "Predictions", "Channels", "Gammas", "Training", "Lineage", "Commands", "Settings"
+    ]  # fmt: skip
+    assert len(page.sources) == 4
+    for source in page.sources:
+        kind, encoded = re.fullmatch(r"data:image/(png|jpeg);base64,(.+)", source).groups()
+        assert base64.b64decode(encoded)[:2] == (b"\x89P" if kind == "png" else b"\xff\xd8")
+    assert "Cells &lt;thin&gt;" in text, "text is escaped"
+    assert "<small>20%</small>" in text, "parameters relative to the baseline"
+    assert "<small>-0.010</small>" in text, "mAP as a difference"
+    assert "augment.mosaic" in text
+    assert "a1b2" in text
+    assert "320 x 416 pixels (H x W)" in text
+    assert "http" not in text, "nothing is loaded from elsewhere"
+
+
+def test_sections_without_content_are_left_out(tmp_path):
+    page = Page(write_report(tmp_path, {"rows": [BASE]}).read_text())
+    assert page.headings == ["Networks"]
+    assert not page.sources
