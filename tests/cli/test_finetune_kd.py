@@ -17,6 +17,7 @@ import models
 from common.errors import run_cleanly
 from tests.data.made import line, write_set
 from tests.distill.material import tiny_network
+from tests.engine.test_tracking import history, records
 
 ROOT = Path(__file__).parents[2]
 QUICK = [
@@ -39,7 +40,8 @@ QUICK += ["--mosaic", "0", "--lr0", "0.002", "--wandb", "off", "--device", "cpu"
 def command(folder: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
     """The command in a process of its own."""
     line = [sys.executable, str(ROOT / "finetune_kd.py"), *map(str, arguments)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "WANDB_MODE": "disabled"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "HOME": str(folder)}
+    environment.pop("WANDB_MODE", None)
     return subprocess.run(line, cwd=folder, capture_output=True, text=True, timeout=300, env=environment)
 
 
@@ -79,7 +81,7 @@ def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def done(material: Path) -> subprocess.CompletedProcess[str]:
     chosen = ["--weights", "thin.pt", "--t_weights", "fat.pt", "--data", "data.yaml", "--name", "kd"]
-    return command(material, *chosen, *QUICK)
+    return command(material, *chosen, *QUICK, "--wandb", "offline")
 
 
 def rows(run: Path) -> list[dict[str, str]]:
@@ -89,7 +91,7 @@ def rows(run: Path) -> list[dict[str, str]]:
 
 def test_command_succeeds_and_measures_the_teacher_first(done: subprocess.CompletedProcess[str]) -> None:
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("teacher on val: mAP50-95 ")
+    assert done.stderr.index("teacher on val: mAP50-95 ") < done.stderr.index("epoch ")
     assert "student against teacher: " in done.stdout
 
 
@@ -119,6 +121,20 @@ def test_total_is_the_weighted_sum_of_all_terms(material: Path, done: subprocess
     for row in rows(material / "runs" / "finetune_kd" / "kd"):
         total = sum(weight * float(row[f"train/{name}"]) for name, weight in weights.items())
         assert float(row["train/total"]) == pytest.approx(total, rel=1e-3)
+
+
+def test_tracked_run_has_terms_gap_and_an_artifact_that_names_the_teacher(
+    material: Path, done: subprocess.CompletedProcess[str]
+) -> None:
+    folder = next((material / "runs" / "finetune_kd" / "kd" / "wandb").glob("offline-run-*"))
+    epochs = [row for row in history(folder) if "epoch" in row]
+    assert len(epochs) == 2
+    for row in epochs:
+        for name in ("student/mAP50-95", "teacher/mAP50-95", "gap", "train/bounded", "train/gate_rate"):
+            assert name in row or row.get(name.split("/")[0], {}).get(name.split("/")[-1]) is not None, name
+    artifacts = [record.artifact for record in records(folder) if record.WhichOneof("record_type") == "artifact"]
+    student = next(each for each in artifacts if each.name == "kd-student")
+    assert models.fingerprint(models.load(material / "fat.pt")) in student.metadata
 
 
 def test_checkpoint_is_the_student_alone_and_names_its_teacher(
