@@ -178,8 +178,9 @@ def _fill(net: Network, path: Path) -> None:
 def transfer(net: Network, state: dict[str, torch.Tensor], source: str) -> LoadReport:
     """Copy the tensors of `state` that fit by name and shape into `net`; the rest is reported, never silent."""
     report = LoadReport(source)
+    own = net.state_dict()
     with torch.no_grad():
-        for name, tensor in net.state_dict().items():
+        for name, tensor in own.items():
             if name not in state:
                 report.missing.append(name)
             elif state[name].shape != tensor.shape:
@@ -187,10 +188,11 @@ def transfer(net: Network, state: dict[str, torch.Tensor], source: str) -> LoadR
             else:
                 tensor.copy_(state[name])
                 report.loaded.append(name)
-    for name in state.keys() - net.state_dict().keys():
-        report.unfit[name] = "no such tensor in this network"
-    if not report.loaded:
-        raise UserError(f"none of its tensors fits {net.cfg.source}", where=source,
+    for name in state:
+        if name not in own:
+            report.unfit[name] = "no such tensor in this network"
+    if not any(name.endswith("conv.weight") for name in report.loaded):
+        raise UserError(f"no convolution of it fits {net.cfg.source}", where=source,
                         todo="give weights of this network, or a .pt, which brings its own structure, as the network")
     report.log()
     net.load_report = report

@@ -12,7 +12,9 @@ from models.cfg import number_text
 from tests.nets import NET, TINY, conv, yolo
 
 SHIPPED = sorted(Path(__file__).parents[2].joinpath("cfg").glob("*.cfg"))
-HEAD = conv(24, 1, activation="linear", bn=0) + yolo("0,1,2")
+LAYER = NET + "[convolutional]\n"
+FEEDER = conv(24, 1, activation="linear", bn=0)
+HEAD = FEEDER + yolo("0,1,2")
 
 
 def error_of(text: str) -> UserError:
@@ -123,27 +125,29 @@ def test_training_keys_are_kept_and_written_back_but_do_not_count_as_structure()
     ("broken", "says", "culprit"),
     [
         (NET + "[convolutionnal]\nfilters=3\n" + HEAD, "did you mean [convolutional]", "[convolutionnal]"),
-        (NET + "[convolutional]\nfliters=3\n" + HEAD, "did you mean filters=", "fliters=3"),
-        (NET + "[convolutional]\nfilters=3\nantialiasing=1\n" + HEAD, "antialiasing=1 changes the output", "antialiasing=1"),
-        (NET + conv(8) + "[shortcut]\nfrom=-1\nweights_type=per_feature\n" + HEAD, "changes the output", "weights_type=per_feature"),
-        (NET + "[convolutional]\nfilters=three\n" + HEAD, "filters=three is not a whole number", "filters=three"),
-        (NET + "[convolutional]\nfilters=2.5\n" + HEAD, "filters=2.5 is not a whole number", "filters=2.5"),
-        (NET + "[convolutional]\nfilters=0\n" + HEAD, "filters=0 has to be at least 1", "filters=0"),
-        (NET + "[convolutional]\nfilters=8\nactivation=lekay\n" + HEAD, "activation=lekay is not one", "activation=lekay"),
-        (NET + "[convolutional]\nfilters=8\ngroups=2\nactivation=relu\n" + HEAD, "groups=2 divides not both", "groups=2"),
-        (NET + "[convolutional]\nfilters=8\nfilters=9\n" + HEAD, "filters=8 in line", "filters=9"),
+        (LAYER + "fliters=3\n" + HEAD, "did you mean filters=", "fliters=3"),
+        (LAYER + "filters=3\nantialiasing=1\n" + HEAD, "antialiasing=1 changes the output", "antialiasing=1"),
+        (NET + conv(8) + "[shortcut]\nfrom=-1\nweights_type=per_feature\n" + HEAD, "changes the output",
+         "weights_type=per_feature"),
+        (LAYER + "filters=three\n" + HEAD, "filters=three is not a whole number", "filters=three"),
+        (LAYER + "filters=2.5\n" + HEAD, "filters=2.5 is not a whole number", "filters=2.5"),
+        (LAYER + "filters=0\n" + HEAD, "filters=0 has to be at least 1", "filters=0"),
+        (LAYER + "filters=8\nactivation=lekay\n" + HEAD, "activation=lekay is not one", "activation=lekay"),
+        (LAYER + "filters=8\ngroups=2\nactivation=relu\n" + HEAD, "groups=2 divides not both", "groups=2"),
+        (LAYER + "filters=8\nfilters=9\n" + HEAD, "filters=8 in line", "filters=9"),
         (NET + "[route]\nlayers=-1\n" + HEAD, "points at layer -1", "layers=-1"),
         (NET + conv(8) + "[route]\nlayers=5\n" + HEAD, "points at layer 5", "layers=5"),
         (NET + conv(8) + "[route]\n" + HEAD, "has no layers=", "[route]"),
-        (NET + conv(8) + "[route]\nlayers=-1\ngroups=2\ngroup_id=2\n" + HEAD, "group_id=2 has to be in 0..1", "group_id=2"),
+        (NET + conv(8) + "[route]\nlayers=-1\ngroups=2\ngroup_id=2\n" + HEAD,
+         "group_id=2 has to be in 0..1", "group_id=2"),
         (NET + conv(8) + "[route\nlayers=-1\n" + HEAD, "closing bracket", "[route"),
         (NET + "what is this\n" + HEAD, "neither a [section] nor key=value", "what is this"),
         (NET + conv(8) + conv(8, stride=2) + "[shortcut]\nfrom=-2\n" + HEAD, "maps of different size", "[shortcut]"),
         (NET + conv(25, 1, activation="linear", bn=0) + yolo("0,1,2"), "set filters=24", None),
-        (NET + conv(24, 1, activation="linear", bn=0) + yolo("0,1,6"), "names anchor 6", None),
-        (NET + conv(24, 1, activation="linear", bn=0) + yolo("0,1,2", anchors="3,4"), "anchors= has 2 numbers", None),
+        (NET + FEEDER + yolo("0,1,6"), "names anchor 6", None),
+        (NET + FEEDER + yolo("0,1,2", anchors="3,4"), "anchors= has 2 numbers", None),
         (NET + conv(24, 1, activation="logistic", bn=0) + yolo("0,1,2"), "sigmoid of its own", None),
-        (NET + conv(24, 1, activation="linear", bn=0) + yolo("0,1,2", new_coords=1), "write activation=logistic", None),
+        (NET + FEEDER + yolo("0,1,2", new_coords=1), "write activation=logistic", None),
         (NET + conv(24, 1, activation="logistic", bn=0) + yolo("0,1,2", new_coords=1)
          + "[route]\nlayers=0\n" + HEAD, "is also read by", None),
         (NET + conv(8), "detects nothing", None),

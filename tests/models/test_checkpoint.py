@@ -1,0 +1,167 @@
+import pickle
+
+import pytest
+import torch
+
+import models
+from common.errors import UserError
+from tests.alive import alive
+from tests.nets import TINY
+
+
+def tiny(name: str = "residual", names=("red", "green", "blue")) -> models.Network:
+    return models.Network(models.parse_cfg(TINY[name]), names)
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_a_saved_network_comes_back_bit_for_bit(name, tmp_path):
+    net = alive(tiny(name))
+    net.lineage = models.descend(net, "baseline", models.identity_step(net))
+    net.meta["seen"] = 12
+    models.save(net, tmp_path / "net.pt", extra={"epoch": 3, "buffer": torch.ones(2)})
+    again = models.load(tmp_path / "net.pt").eval()
+    images = torch.rand(1, 3, 64, 64)
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(net(images), again(images)))
+    assert (again.names, again.lineage, again.meta) == (net.names, net.lineage, net.meta)
+    assert again.cfg.text() == net.cfg.text()
+    assert models.fingerprint(again) == models.fingerprint(net)
+    assert models.read_checkpoint(tmp_path / "net.pt")["extra"]["epoch"] == 3
+
+
+def test_a_double_network_stays_double(tmp_path):
+    net = alive(tiny(), dtype=torch.float64)
+    models.save(net, tmp_path / "net.pt")
+    again = models.load(tmp_path / "net.pt").eval()
+    images = torch.rand(1, 3, 64, 64, dtype=torch.float64)
+    assert torch.equal(net(images)[0], again(images)[0])
+
+
+def test_a_checkpoint_holds_plain_data_and_tensors_only(tmp_path):
+    models.save(tiny(), tmp_path / "net.pt")
+    content = torch.load(tmp_path / "net.pt", weights_only=True)
+    assert set(content) == {"format", "cfg", "source", "names", "state", "lineage", "meta", "extra"}
+
+
+def test_a_hostile_pickle_is_refused_and_runs_nothing(tmp_path):
+    class Hostile:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "ran"), "w"))
+
+    for write in (lambda path: torch.save({"format": Hostile()}, path),
+                  lambda path: path.write_bytes(pickle.dumps(Hostile(), protocol=2))):  # fmt: skip
+        write(tmp_path / "hostile.pt")
+        for read in (models.read_checkpoint, models.load):
+            with pytest.raises(UserError):
+                read(tmp_path / "hostile.pt")
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("content", [{"model": 1}, [1, 2], {"format": "other/1"}])
+def test_a_pt_of_another_kind_is_a_user_error(content, tmp_path):
+    torch.save(content, tmp_path / "other.pt")
+    with pytest.raises(UserError, match="no ThinYOLO checkpoint"):
+        models.read_checkpoint(tmp_path / "other.pt")
+
+
+def test_a_damaged_checkpoint_is_a_user_error(tmp_path):
+    models.save(tiny(), tmp_path / "net.pt")
+    raw = (tmp_path / "net.pt").read_bytes()
+    (tmp_path / "net.pt").write_bytes(raw[: len(raw) // 2])
+    with pytest.raises(UserError):
+        models.load(tmp_path / "net.pt")
+
+
+def test_a_checkpoint_whose_tensors_do_not_belong_to_its_cfg_is_a_user_error():
+    content = {"format": "thinyolo/1", "cfg": TINY["csp"], "names": ["a", "b", "c"], "state": tiny().state_dict(),
+               "lineage": [], "meta": {}}
+    with pytest.raises(UserError, match="do not belong to its cfg"):
+        models.from_checkpoint(content, "mixed.pt")
+
+
+def test_other_classes_give_a_checkpoint_new_heads_and_keep_the_rest(tmp_path, caplog):
+    net = alive(tiny())
+    models.save(net, tmp_path / "net.pt")
+    again = models.load(tmp_path / "net.pt", classes=5)
+    assert again.classes == 5
+    assert torch.equal(again.layers[14].conv.weight, net.layers[14].conv.weight)
+    assert {name.split(".")[1] for name in again.load_report.unfit} == {"15", "22"}
+    assert "layers.15.conv.weight" in caplog.text
+
+
+def test_names_alone_decide_the_classes(tmp_path):
+    models.save(tiny(), tmp_path / "net.pt")
+    assert models.load(tmp_path / "net.pt", names=["a", "b", "c"]).names == ["a", "b", "c"]
+    assert models.load(tmp_path / "net.pt", names=["a", "b"]).classes == 2
+
+
+def test_weights_from_a_checkpoint_fill_a_cfg(tmp_path):
+    net = alive(tiny())
+    net.lineage = models.descend(net, "baseline", models.identity_step(net))
+    models.save(net, tmp_path / "net.pt")
+    (tmp_path / "net.cfg").write_text(TINY["residual"])
+    again = models.load(tmp_path / "net.cfg", weights=tmp_path / "net.pt")
+    assert models.fingerprint(again) == models.fingerprint(net)
+    assert (again.lineage, again.names) == (net.lineage, net.names)
+
+
+def test_tensors_that_do_not_fit_are_listed(tmp_path, caplog):
+    models.save(alive(tiny()), tmp_path / "net.pt")
+    (tmp_path / "thin.cfg").write_text(TINY["residual"].replace("filters=6", "filters=5"))
+    net = models.load(tmp_path / "thin.cfg", weights=tmp_path / "net.pt")
+    assert {name.split(".")[1] for name in net.load_report.unfit} == {"2", "3", "5", "6"}
+    assert "layers.3.conv.weight ([12, 6, 3, 3] in the file, [12, 5, 3, 3] here)" in caplog.text
+
+
+def test_weights_none_of_which_fits_are_refused(tmp_path):
+    models.save(alive(tiny("gated")), tmp_path / "net.pt")
+    cfg = TINY["residual"]
+    for old in ("filters=8\n", "filters=16\n", "filters=24\nsize=3", "filters=12\n", "filters=6\n"):
+        cfg = cfg.replace(old, old.replace("filters=", "filters=7"))
+    (tmp_path / "other.cfg").write_text(cfg)
+    with pytest.raises(UserError, match="no convolution of it fits"):
+        models.load(tmp_path / "other.cfg", weights=tmp_path / "net.pt")
+
+
+def test_weights_alone_are_a_user_error_that_says_what_to_add():
+    with pytest.raises(UserError, match="no structure") as caught:
+        models.load("yolov3.weights")
+    assert "weights='yolov3.weights'" in str(caught.value)
+
+
+@pytest.mark.parametrize("weights", ["none.weights", "none.pt"])
+def test_missing_weights_are_a_user_error(weights, tmp_path):
+    (tmp_path / "net.cfg").write_text(TINY["csp"])
+    with pytest.raises(UserError, match="does not exist"):
+        models.load(tmp_path / "net.cfg", weights=tmp_path / weights)
+
+
+@pytest.mark.parametrize("name", ["yolov3-tiny", "yolov3-tiny.cfg", "cfg/yolov3-tiny.cfg"])
+def test_cfgs_of_the_package_are_found_from_anywhere(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert models.cfg_path(name).name == "yolov3-tiny.cfg"
+
+
+def test_an_own_file_goes_before_the_packages(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "yolov3-tiny.cfg").write_text(TINY["csp"])
+    assert models.cfg_path("yolov3-tiny.cfg").resolve() == tmp_path / "yolov3-tiny.cfg"
+
+
+@pytest.mark.parametrize("name", ["yolov9", "else/yolov3.cfg", "gone.pt"])
+def test_an_unknown_network_lists_the_known_ones(name):
+    with pytest.raises(UserError, match="does not exist") as caught:
+        models.load(name)
+    assert "yolov3.cfg" in str(caught.value)
+
+
+def test_loading_a_cfg_with_training_keys_says_who_decides(tmp_path, caplog):
+    (tmp_path / "net.cfg").write_text(TINY["csp"].replace("channels=3\n", "channels=3\nlearning_rate=0.1\n"))
+    with caplog.at_level("INFO", logger="thinyolo"):
+        models.load(tmp_path / "net.cfg")
+    assert sum("--hyp decides" in message for message in caplog.messages) == 1
+
+
+def test_anchors_can_be_given_on_loading(tmp_path):
+    (tmp_path / "net.cfg").write_text(TINY["csp"])
+    wanted = [[(i + 1.0, i + 2.5) for i in range(6)]]
+    assert models.load(tmp_path / "net.cfg", anchors=wanted).specs[0].anchors == tuple(wanted[0])
