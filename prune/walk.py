@@ -32,8 +32,8 @@ def _modules_of(namespace: ModuleType) -> set[type[nn.Module]]:
 
 ACTIVATION_TYPES: tuple[type[nn.Module], ...] = tuple(
     _modules_of(activation) | {type(make()) for make in ACTIVATIONS.values()})
-_POOLS = tuple(_modules_of(pooling))
-_DROPOUTS: tuple[type[nn.Module], ...] = (dropout._DropoutNd, nn.Identity)
+_PASSING: tuple[type[nn.Module], ...] = (*_modules_of(pooling), nn.Upsample, nn.ZeroPad2d)
+_ELEMENTWISE = (*ACTIVATION_TYPES, dropout._DropoutNd, nn.Identity)
 _UNSUPPORTED = (nn.LayerNorm, nn.GroupNorm, nn.LocalResponseNorm)
 
 
@@ -222,9 +222,9 @@ class Walk:
             return self.pointwise(ref, module) if module.num_parameters == 1 else self.opaque(refs)
         if getattr(module, "mixes_channels", False) or isinstance(module, _MIXING):
             return self.opaque(refs)
-        if isinstance(module, (*ACTIVATION_TYPES, *_DROPOUTS)):
+        if isinstance(module, _ELEMENTWISE):
             return self.pointwise(ref, module)
-        if isinstance(module, (*_POOLS, nn.Upsample, nn.ZeroPad2d)) and not getattr(module, "return_indices", False):
+        if isinstance(module, _PASSING) and not getattr(module, "return_indices", False):
             return self.passed(ref)
         if isinstance(module, nn.PixelUnshuffle) and self.step(ref).ids is not None:
             width = len(self.step(ref).ids)  # type: ignore[arg-type]
