@@ -241,8 +241,9 @@ class TrainConfig:
             raise UserError(
                 f"--freeze {self.freeze!r} is neither a number nor a list of layer numbers", todo="10, or 0,1,5"
             ) from None
-        frozen = frozenset(range(numbers[0]) if len(numbers) == 1 and "," not in text else numbers)
-        if not all(0 <= number < layers for number in frozen):
+        first_n = len(numbers) == 1 and "," not in text
+        frozen = frozenset(range(numbers[0]) if first_n else numbers)
+        if not all(0 <= number < layers for number in frozen) or (first_n and numbers[0] < 0):
             raise UserError(
                 f"--freeze {self.freeze}: the network has layers 0 to {layers - 1}", todo="freeze fewer, or these"
             )

@@ -36,7 +36,7 @@ def run_and_kill(run: Path, flags: list[str], step: int) -> None:
 def assert_equal_states(one: dict[str, object], other: dict[str, object]) -> None:
     assert one.keys() == other.keys()
     for name, value in one.items():
-        same = torch.equal(value, other[name]) if isinstance(value, torch.Tensor) else value == other[name]  # type: ignore[arg-type]
+        same = torch.equal(value, other[name]) if isinstance(value, torch.Tensor) else value == other[name]
         assert same, name
 
 

@@ -1,0 +1,277 @@
+"""The training loop: what a step computes, what an epoch leaves behind, and how it refuses."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import data
+import models
+from common.errors import UserError
+from data.batch import Batch
+from engine.batchsize import fitting_batch
+from engine.config import TrainConfig, parse_config
+from engine.objective import DetectionObjective
+from engine.rundir import LAST
+from engine.seams import Hooks, Losses, Metrics
+from engine.trainer import Trainer, _resized, _seed
+from models.loss import LossConfig
+from tests.engine.job import COMMON, AdaptedObjective, make_network, make_trainer
+
+pytestmark = pytest.mark.usefixtures("no_plots")
+
+
+def train(run: Path, pictures: Path, *flags: str, objective: Any = None, **more: Any) -> Trainer:
+    """A finished plain training."""
+    config = parse_config(TrainConfig, [*COMMON, f"--data={pictures}", *flags])
+    trainer = Trainer(
+        objective or DetectionObjective(make_network(), config.loss), data.load_spec(config.data), config, run, **more
+    )
+    trainer.fit()
+    return trainer
+
+
+def weights(trainer: Trainer) -> Tensor:
+    return torch.cat([parameter.detach().flatten() for parameter in trainer.network.parameters()])
+
+
+def test_result_does_not_depend_on_how_the_nominal_batch_is_split(pictures: Path, tmp_path: Path) -> None:
+    """22 pictures in steps of 8, 8, 6: as one batch, as batches of 4 and of 2. BatchNorm statistics are held."""
+    flags = ["--epochs=2", "--nominal-batch=8", "--freeze-bn", "--clip=0.5"]
+    whole, halves, quarters = (
+        train(tmp_path / str(size), pictures, *flags, f"--batch-size={size}") for size in (8, 4, 2)
+    )
+    start = torch.cat([parameter.detach().flatten() for parameter in make_network().parameters()])
+    moved = (weights(whole) - start).abs().max()
+    assert moved > 1e-3
+    for split in (halves, quarters):
+        assert split.progress.step == whole.progress.step == 6
+        assert (weights(split) - weights(whole)).abs().max() < 1e-3 * moved
+        for ours, theirs in zip(split.progress.history, whole.progress.history):
+            assert ours["train/total"] == pytest.approx(theirs["train/total"], rel=1e-3)
+
+
+def test_batch_larger_than_nominal_steps_on_every_batch(pictures: Path, tmp_path: Path) -> None:
+    trainer = train(tmp_path, pictures, "--epochs=1", "--batch-size=8", "--nominal-batch=4")
+    assert trainer.progress.step == 3
+
+
+def test_logged_total_is_the_weighted_sum_of_every_logged_term(pictures: Path, tmp_path: Path) -> None:
+    objective = AdaptedObjective(make_network(), LossConfig(box=2, obj=30, cls=0.5))
+    trainer = train(tmp_path, pictures, "--epochs=1", objective=objective)
+    row = trainer.progress.history[0]
+    expected = 2 * row["train/box"] + 30 * row["train/obj"] + 0.5 * row["train/cls"] + 0.1 * row["train/colour"]
+    assert row["train/total"] == pytest.approx(expected, rel=1e-5)
+    assert row["train/colour"] > 0
+    assert "train/redness" in row
+
+
+def test_term_without_a_weight_counts_once(pictures: Path, tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path, [f"--data={pictures}"])
+    trainer.objective.weights = {"a": 3.0}
+    assert float(trainer.total_loss({"a": torch.tensor(2.0), "b": torch.tensor(5.0)})) == 11.0
+
+
+class Recorder(Hooks):
+    """Writes down what happens around a step."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, float]] = []
+        self.rows: list[dict[str, float]] = []
+
+    def before_step(self, network: models.Network, progress: float) -> None:
+        squares = [each.grad.square().sum() for each in network.parameters() if each.grad is not None]
+        self.calls.append(("before", float(torch.stack(squares).sum().sqrt())))
+        self.weight = network.layers[0].conv.weight.detach().clone()
+
+    def after_step(self, network: models.Network, lr: float, progress: float) -> None:
+        assert not torch.equal(network.layers[0].conv.weight, self.weight)
+        self.calls.append(("after", lr))
+
+    def after_epoch(self, metrics: dict[str, float]) -> dict[str, float]:
+        self.rows.append(metrics)
+        return {"hook/answer": 42.0}
+
+
+def test_hooks_see_clipped_gradients_before_a_step_and_its_rate_after_it(pictures: Path, tmp_path: Path) -> None:
+    hook = Recorder()
+    trainer = train(tmp_path, pictures, "--epochs=1", "--clip=0.01", hooks=[hook])
+    assert [name for name, _ in hook.calls] == ["before", "after"] * trainer.progress.step
+    assert all(norm <= 0.0101 for name, norm in hook.calls if name == "before")
+    rates = [lr for name, lr in hook.calls if name == "after"]
+    assert rates[-1] == trainer.progress.history[0]["lr"]
+    assert "val/mAP50-95" in hook.rows[0]
+    assert trainer.progress.history[0]["hook/answer"] == 42.0
+
+
+class Tracking:
+    def __init__(self) -> None:
+        self.epochs: list[tuple[int, dict[str, float]]] = []
+
+    def log_epoch(self, epoch: int, values: dict[str, float]) -> None:
+        self.epochs.append((epoch, dict(values)))
+
+
+def test_csv_history_and_tracker_use_the_same_names(pictures: Path, tmp_path: Path) -> None:
+    tracker = Tracking()
+    trainer = train(
+        tmp_path, pictures, "--val-every=2", tracker=tracker,
+        eval_extra=lambda row: {"gap": 1 - row["val/mAP50-95"]} if "val/mAP50-95" in row else {},
+    )  # fmt: skip
+    with open(tmp_path / "results.csv", newline="") as handle:
+        rows = list(csv.DictReader(handle))
+    assert [epoch for epoch, _ in tracker.epochs] == [0, 1, 2]
+    for row, (_, values), kept in zip(rows, tracker.epochs, trainer.progress.history, strict=True):
+        assert {name for name, text in row.items() if text} == values.keys() == kept.keys()
+        assert float(row["train/box"]) == pytest.approx(values["train/box"], rel=1e-5)
+    # --val-every 2 of 3 epochs: the second, and the last in any case
+    assert [bool(row["val/mAP50"]) for row in rows] == [False, True, True]
+    assert [bool(row["gap"]) for row in rows] == [False, True, True]
+
+
+def test_training_learns(pictures: Path, tmp_path: Path) -> None:
+    unvaried = ["--mosaic=0", "--scale=0", "--translate=0", "--fliplr=0", "--hsv-h=0", "--hsv-s=0", "--hsv-v=0"]
+    flags = ["--epochs=15", "--optimizer=adamw", "--lr0=0.01", "--val-every=15"]
+    trainer = train(tmp_path, pictures, *flags, *unvaried)
+    first, last = trainer.progress.history[0], trainer.progress.history[-1]
+    assert last["train/total"] < 0.7 * first["train/total"]
+
+
+class Exploding(DetectionObjective):
+    """Its class term stops being a number at some step."""
+
+    steps = 0
+
+    def forward(self, batch: Batch, progress: float) -> tuple[Losses, Metrics]:
+        losses, metrics = super().forward(batch, progress)
+        self.steps += 1
+        if self.steps == 8:
+            losses["cls"] = losses["cls"] * float("inf")
+        return losses, metrics
+
+
+def test_loss_that_is_not_finite_stops_before_the_weights_are_touched(pictures: Path, tmp_path: Path) -> None:
+    config = parse_config(TrainConfig, [*COMMON, f"--data={pictures}"])
+    trainer = Trainer(Exploding(make_network()), data.load_spec(config.data), config, tmp_path)
+    with pytest.raises(UserError) as caught:
+        trainer.fit()
+    text = str(caught.value)
+    assert "'cls' became inf" in text
+    assert "epoch 1, step 7" in text
+    assert "--lr0" in text
+    assert all(parameter.isfinite().all() for parameter in trainer.network.parameters())
+    assert models.read_checkpoint(tmp_path / LAST)["extra"]["training"]["progress"]["epoch"] == 1
+
+
+class Blowing(DetectionObjective):
+    """A finite loss of which the gradient is not."""
+
+    def forward(self, batch: Batch, progress: float) -> tuple[Losses, Metrics]:
+        losses, metrics = super().forward(batch, progress)
+        return {**losses, "root": (losses["box"] * 0).sqrt()}, metrics
+
+
+def test_gradient_that_is_not_finite_stops_before_the_weights_are_touched(pictures: Path, tmp_path: Path) -> None:
+    config = parse_config(TrainConfig, [*COMMON, f"--data={pictures}"])
+    trainer = Trainer(Blowing(make_network()), data.load_spec(config.data), config, tmp_path)
+    before = weights(trainer).clone()
+    with pytest.raises(UserError, match="the gradient became nan"):
+        trainer.fit()
+    assert torch.equal(weights(trainer), before)
+
+
+def test_patience_ends_a_training_that_gets_no_better(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores = iter([0.1, 0.3, 0.2, 0.25, 0.9])
+    monkeypatch.setattr(Trainer, "_validate", lambda _: {"val/mAP50-95": next(scores)})
+    trainer = train(tmp_path, pictures, "--epochs=5", "--patience=2")
+    assert len(trainer.progress.history) == 4
+    assert (trainer.progress.best_epoch, trainer.progress.best_score) == (1, 0.3)
+    best = models.read_checkpoint(tmp_path / "weights" / "best.pt")["extra"]
+    assert (best["epoch"], best["metrics"]["val/mAP50-95"]) == (1, 0.3)
+
+
+def test_frozen_layers_keep_every_bit(pictures: Path, tmp_path: Path) -> None:
+    trainer = train(tmp_path, pictures, "--epochs=1", "--freeze=3")
+    fresh = make_network().state_dict()
+    for name, tensor in trainer.network.state_dict().items():
+        if name.startswith(("layers.0.", "layers.1.", "layers.2.")):
+            assert torch.equal(tensor, fresh[name]), name
+    assert not torch.equal(trainer.network.state_dict()["layers.3.conv.weight"], fresh["layers.3.conv.weight"])
+
+
+def test_multi_scale_sizes_fit_the_network_keep_the_aspect_and_follow_from_seed_and_step(
+    pictures: Path, tmp_path: Path
+) -> None:
+    flags = [f"--data={pictures}", "--imgsz=512x256", "--multi-scale=0.5"]
+    one, other = make_trainer(tmp_path, flags), make_trainer(tmp_path, [*flags, "--seed=4"])
+    sizes = []
+    for trainer in (one, one, other):
+        drawn = []
+        for step in range(30):
+            trainer.progress.step = step
+            drawn.append(trainer._input_size())
+        sizes.append(drawn)
+    assert sizes[0] == sizes[1] != sizes[2]
+    assert len(set(sizes[0])) > 5
+    stride = one.network.max_stride
+    for height, width in sizes[0]:
+        assert height % stride == width % stride == 0
+        assert 128 <= height <= 384
+        assert abs(width - 2 * height) <= stride
+
+
+def test_resizing_moves_boxes_with_their_pictures() -> None:
+    images = torch.zeros(1, 3, 32, 64)
+    images[:, :, 8:16, 32:48] = 1
+    batch = Batch(images, torch.tensor([[0, 1, 40.0, 12.0, 16.0, 8.0]]), torch.tensor([0]))
+    resized = _resized(batch, (64, 192))
+    assert resized.images.shape == (1, 3, 64, 192)
+    assert resized.targets.tolist() == [[0, 1, 120, 24, 48, 16]]
+    rows, cols = resized.images[0, 0].gt(0.5).nonzero(as_tuple=True)
+    assert (int(rows.min()), int(rows.max()) + 1, int(cols.min()), int(cols.max()) + 1) == (16, 32, 96, 144)
+
+
+def test_rectangular_input_trains(pictures: Path, tmp_path: Path) -> None:
+    trainer = train(tmp_path, pictures, "--epochs=1", "--imgsz=96x64")
+    assert trainer.progress.finished
+
+
+def test_last_epochs_are_without_mosaic(pictures: Path, tmp_path: Path) -> None:
+    for flags, first in ((["--epochs=30"], 29), (["--epochs=3", "--close-mosaic=10"], 2)):
+        assert make_trainer(tmp_path, [f"--data={pictures}", *flags]).train_set.close_mosaic_from == first
+
+
+def test_size_that_does_not_fit_the_network_is_refused_with_one_that_does(pictures: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError) as caught:
+        make_trainer(tmp_path, [f"--data={pictures}", "--imgsz=100x64"])
+    assert "--imgsz 112x64" in caught.value.todo
+
+
+def test_data_set_with_other_classes_is_refused(pictures: Path, tmp_path: Path) -> None:
+    config = parse_config(TrainConfig, [*COMMON, f"--data={pictures}"])
+    spec = data.load_spec(config.data, single_cls=True)
+    with pytest.raises(UserError, match="3 classes, the data set 1"):
+        Trainer(DetectionObjective(make_network()), spec, config, tmp_path)
+
+
+def test_automatic_batch_on_a_cpu_falls_with_the_input_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engine.batchsize._free_ram", lambda: 8e9)
+    objective = DetectionObjective(make_network())
+    sizes = [
+        fitting_batch(objective, TrainConfig(imgsz=size, batch_size=-1), torch.device("cpu"))
+        for size in ("64", "416", "640", "1280", "4096")
+    ]
+    assert sizes == sorted(sizes, reverse=True)
+    assert (sizes[0], sizes[-1]) == (16, 1)
+
+
+def test_seeds_of_steps_ranks_and_runs_all_differ() -> None:
+    seeds = {_seed(seed, step, rank) for seed in range(4) for step in range(50) for rank in range(4)}
+    assert len(seeds) == 800
