@@ -94,8 +94,9 @@ def coco_scores(pictures: list[PictureBoxes], classes: int) -> CocoScores:
     from faster_coco_eval import COCO, COCOeval_faster
 
     truth, found = coco_records(pictures, classes)
-    reference = COCO(truth)
-    evaluation = COCOeval_faster(reference, reference.loadRes(found), "bbox", print_function=_quiet)
+    # loadRes would make a polygon of every box; as annotations of their own the results are ready as they are.
+    results = COCO({**truth, "annotations": found})
+    evaluation = COCOeval_faster(COCO(truth), results, "bbox", print_function=_quiet)
     evaluation.params.maxDets = [SCORED]
     evaluation.evaluate()
     evaluation.accumulate()
@@ -114,23 +115,24 @@ def coco_records(pictures: list[PictureBoxes], classes: int) -> tuple[dict, list
     images: list[dict] = []
     annotations: list[dict] = []
     results: list[dict] = []
+
+    def record(known: list[dict], picture: int, label: float, x1: float, y1: float, x2: float, y2: float) -> dict:
+        width, height = x2 - x1, y2 - y1
+        return {
+            "id": len(known) + 1,
+            "image_id": picture,
+            "category_id": int(label) + 1,
+            "bbox": [x1, y1, width, height],
+            "area": width * height,
+            "iscrowd": 0,
+        }
+
     for number, picture in enumerate(pictures, 1):
         images.append({"id": number, "height": int(picture.size[0]), "width": int(picture.size[1])})
-        for label, x1, y1, x2, y2 in picture.truth.tolist():
-            box = [x1, y1, x2 - x1, y2 - y1]
-            annotations.append(
-                {
-                    "id": len(annotations) + 1,
-                    "image_id": number,
-                    "category_id": int(label) + 1,
-                    "bbox": box,
-                    "area": box[2] * box[3],
-                    "iscrowd": 0,
-                }
-            )
-        for x1, y1, x2, y2, score, label in picture.detections.tolist():
-            box = [x1, y1, x2 - x1, y2 - y1]
-            results.append({"image_id": number, "category_id": int(label) + 1, "bbox": box, "score": score})
+        for row in picture.truth.tolist():
+            annotations.append(record(annotations, number, *row))
+        for *corners, score, label in picture.detections.tolist():
+            results.append({**record(results, number, label, *corners), "score": score})
     categories = [{"id": number + 1, "name": str(number)} for number in range(classes)]
     return {"info": {}, "images": images, "annotations": annotations, "categories": categories}, results
 

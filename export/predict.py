@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,11 @@ from common.errors import UserError
 from common.files import whole_file
 from common.log import log
 from data.augment import letterbox
+from data.dataset import Dataset
+from data.loader import collate
 from data.pictures import read_picture
-from engine.pictures import draw_detections, save_picture
+from engine.evaluate import detect
+from engine.pictures import draw_detections, save_picture, side_by_side
 from engine.postprocess import postprocess, to_original
 from models.network import Network
 
@@ -108,6 +111,29 @@ def detect_picture(net: Network, image: np.ndarray, options: PredictOptions | No
         decoded, options.conf, options.iou, options.max_boxes, multi_label=False, class_agnostic=options.class_agnostic
     )[0]
     return to_original(boxes, record).cpu().numpy()
+
+
+def compare(
+    networks: Mapping[str, Network], dataset: Dataset, count: int = 6, conf: float = 0.25
+) -> list[tuple[str, np.ndarray]]:
+    """Pictures with the ground truth and what each network finds, side by side: ``[(file name, image), ...]``.
+
+    Args:
+        networks: by the caption their column gets, e.g. teacher and student.
+        dataset: without augmentation.
+        count: pictures shown, evenly spaced over those that have boxes.
+        conf: least confidence shown.
+    """
+    filled = [number for number, labels in enumerate(dataset.labels) if len(labels)] or list(range(len(dataset)))
+    chosen = [filled[place] for place in np.linspace(0, len(filled) - 1, min(count, len(filled))).round().astype(int)]
+    batch = collate([dataset[number] for number in chosen])
+    found = {name: detect(net, [batch], keep=len(chosen))[1] for name, net in networks.items()}
+    pictures = []
+    for place, sample in enumerate(next(iter(found.values()))):
+        columns = [("ground truth", sample.truth), *((name, kept[place].detections) for name, kept in found.items())]
+        image = side_by_side(sample.image, columns, next(iter(networks.values())).names, conf)
+        pictures.append((Path(sample.path).name, image))
+    return pictures
 
 
 def find_sources(source: str | Path) -> list[Path]:

@@ -10,10 +10,12 @@ import pytest
 import torch
 from torchvision.ops import box_convert, box_iou
 
+import data
 import models
 from common.errors import UserError
-from export.predict import PredictOptions, detect_picture, find_sources, predict
+from export.predict import PredictOptions, compare, detect_picture, find_sources, predict
 from models.network import Network
+from tests.engine.test_evaluate import write_set
 from tests.shared import shared
 
 ONE_CELL = """
@@ -108,6 +110,15 @@ def test_what_cannot_be_read_is_named(net, tmp_path, name, content):
 def test_an_empty_folder_is_an_error(tmp_path):
     with pytest.raises(UserError, match="no picture or video"):
         find_sources(tmp_path)
+
+
+def test_networks_are_compared_on_pictures_that_have_boxes(net, tmp_path):
+    yaml = write_set(tmp_path / "set", [[], ["0 .5 .5 .4 .6"], [], ["1 .6 .6 .3 .3"]])
+    dataset = data.Dataset(data.load_spec(yaml), "val", size=(32, 32))
+    shown = compare({"teacher": net, "student": net}, dataset, count=5)
+    assert [name for name, _ in shown] == ["1.png", "3.png"]
+    height, width = shown[0][1].shape[:2]
+    assert 2.5 * height < width, "three columns: ground truth, teacher, student"
 
 
 def test_a_trained_network_finds_what_opencv_finds():
