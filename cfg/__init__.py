@@ -1,1 +1,1 @@
-"""Network descriptions, data-set files and hyper-parameter files, found by `models.cfg_path` and installed as package data."""
+"""Networks, data-set files and hyper-parameter files: installed as package data, found by `models.cfg_path`."""

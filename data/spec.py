@@ -21,6 +21,7 @@ from common.log import log
 PICTURE_SUFFIXES = frozenset(
     [".bmp", ".dib", ".jpeg", ".jpg", ".jpe", ".jp2", ".png", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pbm", ".pnm"]
 )
+BUILT_IN = "shapes"
 SPLITS = ("train", "val", "test")
 _OTHER_KEYS = {"path", "names", "nc", *SPLITS}
 
@@ -89,7 +90,7 @@ def load_spec(path: str | Path | DataSpec, single_cls: bool = False) -> DataSpec
     """Read a data set's yaml or Darknet `.data` file.
 
     Args:
-        path: the file; a `DataSpec` that is already loaded is also accepted.
+        path: the file; "shapes" is the built-in set, drawn at its first use; a `DataSpec` is passed on.
         single_cls: treat all classes as one.
 
     Raises:
@@ -98,10 +99,14 @@ def load_spec(path: str | Path | DataSpec, single_cls: bool = False) -> DataSpec
     if isinstance(path, DataSpec):
         return _as_single_class(path) if single_cls else path
     source = Path(path).expanduser()
+    if str(path) == BUILT_IN and not source.exists():
+        from data.shapes import ensure  # it writes a data set, and so knows this module
+
+        source = ensure()
     if not source.is_file():
         raise UserError(
             f"there is no data set file {str(path)!r}",
-            todo="give --data the path of a yaml like cfg/datasets/example.yaml",
+            todo="give --data the path of a yaml like cfg/datasets/example.yaml, or 'shapes', the built-in set",
         )
     source = Path(os.path.abspath(source))
     spec = _from_darknet(source) if source.suffix == ".data" else _from_yaml(source)

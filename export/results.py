@@ -1,0 +1,68 @@
+"""The numbers of a run: every network scored the same way, timed in the same rounds, in one table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import models
+from data import DataSpec
+from engine import distributed, evaluate
+from engine.config import TrainConfig
+from engine.evaluate import Score
+from export.latency import measure
+from export.report import Row
+from models.network import Network
+
+Scores = dict[str, Score]
+
+
+def scores(
+    network: Network,
+    spec: DataSpec,
+    config: TrainConfig,
+    folder: Path | None = None,
+    splits: Sequence[str] = ("val", "test"),
+) -> Scores:
+    """Split -> score, for those of `splits` the data set has; with figures in `folder`. Rank 0 scores for all."""
+    if not distributed.is_main():
+        return distributed.broadcast(None)
+    batch = config.batch_size if config.batch_size > 0 else 16
+    found = {
+        split: evaluate(
+            network, spec, split, config.input_size, batch, workers=config.workers, plots_dir=folder and folder / split
+        )
+        for split in splits
+        if spec.splits.get(split)
+    }
+    return distributed.broadcast(found)
+
+
+def shown_split(spec: DataSpec) -> str:
+    """The split a table is about: "test" where the data set has one, for "val" has chosen the best epoch."""
+    return "test" if spec.splits.get("test") else "val"
+
+
+def table(networks: Mapping[str, Network], found: Mapping[str, Score], size: tuple[int, int]) -> list[Row]:
+    """A row per network: size and cost, latency of all in interleaved rounds, and `found`'s mAP of the same name."""
+    latency = measure(networks, size)
+    return [
+        Row(
+            name,
+            models.parameters(network),
+            models.megabytes(network),
+            models.macs(network, size),
+            latency[name].median_ms,
+            found[name].map50 if name in found else None,
+            found[name].map50_95 if name in found else None,
+        )
+        for name, network in networks.items()
+    ]
+
+
+def pictures(folder: Path) -> tuple[list[tuple[str, Path]], list[tuple[str, Path]]]:
+    """(caption, file) of the figures and of the prediction pictures an evaluation left in `folder`."""
+    found = [
+        [(path.stem.replace("_", " "), path) for path in sorted(folder.glob(pattern))] for pattern in ("*.png", "*.jpg")
+    ]
+    return found[0], found[1]

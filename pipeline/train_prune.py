@@ -1,0 +1,304 @@
+"""Baseline, sparsity training, pruning and, if wanted, the student: one run of several stages."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import models
+import prune
+from common.errors import UserError
+from common.files import whole_file
+from common.log import log
+from data import DataSpec, choose_anchors, load_spec
+from engine import Tracker, checkpoints, distributed
+from engine.config import option, to_dict
+from export.report import text_table, verdict, write_report
+from export.results import pictures, scores, shown_split, table
+from models.lineage import identity_lineage
+from models.network import Network
+from pipeline.finetune import DistilConfig, finetune, load_network, train_network
+from prune.pruning import STRATEGIES, parse_budget
+from prune.sparsity import SCHEDULES
+
+STAGES = ("baseline", "sparse", "prune", "student")
+# Folders of a run in which something is trained; "plain" is the fine-tune without a teacher.
+FOLDERS = ("baseline", "sparse", "plain", "student")
+SPARSE, PRUNING, STUDENT = "sparsity training", "pruning", "student"
+
+
+@dataclass
+class PruneConfig(DistilConfig):
+    """Every option of the whole line; those of the fine-tune (`--kd`, ...) count with --then-kd."""
+
+    stages: str = option(
+        "auto",
+        "some of baseline,sparse,prune,student; auto is all (student with --then-kd), without the baseline where "
+        "--weights is a whole network with the data set's classes",
+        group=PRUNING, metavar="LIST",
+    )
+    sparsity: str = option(
+        "constant",
+        "the pull over the stage: constant; global-decay (a hundredth in the second half); local-decay (that for the "
+        "largest 15 % of the gammas only)",
+        group=SPARSE, choices=SCHEDULES, flags=("-sr", "--sr"), const="constant",
+    )
+    s: float = option(
+        1e-3, "pull on every prunable gamma per optimiser step: too little never sparsifies, too much costs mAP",
+        group=SPARSE, low=0,
+    )
+    sparse_epochs: int = option(0, "epochs of this stage; 0: those of --epochs", group=SPARSE, low=0)
+    sparse_lr0: float = option(0.0, "peak learning rate of this stage; 0: that of --lr0", group=SPARSE, low=0)
+    prune: str = option(
+        "params=0.25", "what to keep of the whole network: channels=SHARE, params=SHARE or flops=SHARE", group=PRUNING
+    )
+    shortcuts: int = option(0, "remove so many shortcut blocks, the least used first", group=PRUNING, low=0)
+    strategy: str = option(
+        "union", "union: channels tied by an add go only if every layer of the tie lets them go",
+        group=PRUNING, choices=STRATEGIES,
+    )
+    layer_keep: float = option(
+        0.05, "share of its channels every layer keeps, whatever the threshold says", group=PRUNING, low=0, high=1
+    )
+    round_to: int = option(1, "keep multiples of so many channels; 8 suits most runtimes", group=PRUNING, low=1)
+    then_kd: bool = option(False, "go on to the student, with the baseline as its teacher", group=STUDENT)
+    compare_plain: bool = option(
+        False, "also fine-tune without the teacher for as long, to show what the teacher adds", group=STUDENT
+    )
+    finetune_epochs: int = option(0, "epochs of the fine-tune; 0: those of --epochs", group=STUDENT, low=0)
+    finetune_lr0: float = option(0.0, "peak learning rate of the fine-tune; 0: that of --lr0", group=STUDENT, low=0)
+
+
+    def __post_init__(self) -> None:
+        parse_budget(self.prune)
+
+    def for_stage(self, epochs: int, lr0: float) -> PruneConfig:
+        """The options of a stage with its own length and learning rate, where given."""
+        epochs, lr0 = epochs or self.epochs, lr0 or self.lr0
+        return replace(self, epochs=epochs, lr0=lr0, warmup_epochs=min(self.warmup_epochs, epochs / 10))
+
+    @property
+    def pruning(self) -> dict[str, Any]:
+        """The options of `prune.prune`."""
+        return {
+            "budget": self.prune,
+            "strategy": self.strategy,
+            "layer_keep": self.layer_keep,
+            "round_to": self.round_to,
+            "size": self.input_size,
+            "shortcuts": self.shortcuts,
+        }
+
+
+def chosen_stages(config: PruneConfig, start: Network, spec: DataSpec) -> list[str]:
+    """The stages of a run that begins with `start`, in order.
+
+    Raises:
+        UserError: a stage nobody knows, or stages that leave nothing to do.
+    """
+    if config.stages == "auto":
+        named = {name for name in STAGES if name != "student" or config.then_kd}
+        if start.meta.get("trained_for") == list(spec.names):
+            log.info("%s is trained for these classes: no baseline stage (--stages trains it further)", config.weights)
+            named.discard("baseline")
+    else:
+        named = {name.strip() for name in config.stages.split(",") if name.strip()}
+        if unknown := named - set(STAGES):
+            raise UserError(f"--stages {config.stages}: no stage is called {', '.join(sorted(unknown))}",
+                            todo=f"choose from {', '.join(STAGES)}")  # fmt: skip
+        if config.then_kd:
+            named.add("student")
+    if not named:
+        raise UserError(f"--stages {config.stages!r} names no stage", todo=f"choose from {', '.join(STAGES)}")
+    return [name for name in STAGES if name in named]
+
+
+def first_network(config: PruneConfig, spec: DataSpec) -> Network:
+    """The network of ``--cfg`` and ``--weights`` with heads for the data set's classes.
+
+    `meta["trained_for"]` says which classes it already detects: those of the data set if every tensor, the heads
+    included, came from ``--weights`` and the file's class names are the data set's (or it names none).
+    """
+    network = load_network(config, None)
+    report = network.load_report
+    whole = bool(config.weights) and (report is None or not (report.missing or report.unfit))
+    named = network.names != [str(number) for number in range(network.classes)]
+    same = network.classes == len(spec.names) and (not named or network.names == list(spec.names))
+    if whole and same:
+        network.names = list(spec.names)
+        network.meta["trained_for"] = list(spec.names)
+        return network
+    if whole and network.classes == len(spec.names):
+        log.info("the weights' classes are %s, the data set's %s", network.names, list(spec.names))
+    return load_network(config, spec.names)
+
+
+def quantiles(history: Sequence[dict[str, float]]) -> list[dict[str, Any]]:
+    """The history of `prune.Sparsity` in the form the report draws."""
+    prefix = "gamma/q"
+    return [
+        {"epoch": epoch, "quantiles": {int(name.removeprefix(prefix)) / 100: value for name, value in row.items()
+                                       if name.startswith(prefix)}}
+        for epoch, row in enumerate(history)
+    ]  # fmt: skip
+
+
+class Line:
+    """The stages of one run. Each leaves its network in a file, and finds it there when the run is resumed.
+
+    Args:
+        config: the options.
+        run: the run's folder.
+
+    Attributes:
+        networks: name -> network, in the order of the table.
+        cut_report: what pruning did.
+        gammas: the gammas' quantiles, a row an epoch of sparsity training.
+    """
+
+    def __init__(self, config: PruneConfig, run: Path):
+        self.config, self.run = config, run
+        self.spec: DataSpec = load_spec(config.data, single_cls=config.single_cls)
+        self.networks: dict[str, Network] = {}
+        self.cut_report: prune.PruneReport | None = None
+        self.gammas: list[dict[str, Any]] = []
+
+    def go(self) -> None:
+        """Every chosen stage, then the table, the verdict and the report."""
+        start = self._start()
+        stages = chosen_stages(self.config, start, self.spec)
+        log.info("%s: %s", self.run, ", ".join(stages))
+        baseline = self.baseline(start) if "baseline" in stages else start
+        last = self.networks["baseline"] = baseline
+        if "sparse" in stages:
+            last = self.networks["sparse"] = self.sparse(last)
+        if "prune" in stages:
+            last = self.networks["pruned"] = self.cut(last)
+        if "student" in stages:
+            self.students(last, baseline)
+        if distributed.is_main():
+            print(self.summarise())
+
+    def _start(self) -> Network:
+        """What the run begins with, kept in its folder: a resumed run begins with the same bits."""
+        kept = self.run / "start.pt"
+        if not kept.exists():
+            network = first_network(self.config, self.spec)
+            self._keep(network, kept)
+        return models.load(kept)
+
+    def baseline(self, start: Network) -> Network:
+        """Ordinary training."""
+        config = self.config
+        self.networks["pretrained" if config.weights else "random init"] = start
+        anchors, reason = choose_anchors(config.anchors, self.spec, start.specs, config.input_size, config.seed)
+        log.info("%s", reason)
+        network = copy.deepcopy(start)
+        return self._train(network if anchors is None else network.with_anchors(anchors), config, "baseline")
+
+    def sparse(self, baseline: Network) -> Network:
+        """Sparsity training.
+
+        Its *last* weights go on: the best by mAP alone would be among the first epochs, before anything is sparse.
+        """
+        config = self.config.for_stage(self.config.sparse_epochs, self.config.sparse_lr0)
+        folder = self.run / "sparse"
+        network = copy.deepcopy(baseline)
+        network.lineage = [*baseline.lineage, identity_lineage(baseline, "baseline")]
+        form = "proximal" if config.optimizer == "adamw" else "subgradient"
+        hook = prune.Sparsity(network, config.s, config.sparsity, form, config.optimizer)
+        settled = folder / "weights" / "sparse.pt"
+        if not settled.exists():
+            self._train(network, config, "sparse", hook)
+            self._settle(folder, settled)
+        state = checkpoints.read_last(folder)
+        self.gammas = quantiles(state["hooks"][0]["history"]) if state else []
+        return models.load(settled)
+
+    def _settle(self, folder: Path, settled: Path) -> None:
+        """An average never quite reaches 0: where the live gamma is exactly 0, so is the averaged one from now on."""
+        state = checkpoints.read_last(folder)
+        assert state is not None
+        averaged = models.load(folder / checkpoints.LAST)
+        live = copy.deepcopy(averaged)
+        live.load_state_dict(state["network"])
+        before = scores(averaged, self.spec, self.config, splits=("val",))["val"]
+        changed = prune.settle_ema(live, averaged)
+        after = scores(averaged, self.spec, self.config, splits=("val",))["val"] if changed else before
+        log.info("sparse: %d averaged gammas whose live gamma is exactly 0 are set to 0; val mAP50-95 %.4f -> %.4f",
+                 changed, before.map50_95, after.map50_95)  # fmt: skip
+        self._keep(averaged, settled)
+
+    def cut(self, network: Network) -> Network:
+        """Remove channels and shortcut blocks; leaves `pruned.pt`, a Darknet cfg with weights, and the report."""
+        folder = self.run / "pruned"
+        result = prune.prune(network, kind="sparse" if "sparse" in self.networks else "baseline", **self.config.pruning)
+        self.cut_report = result.report
+        log.info("%s", result.report.text())
+        if distributed.is_main():
+            models.save_darknet(result.network, folder / "pruned.cfg", folder / "pruned.weights")
+            with whole_file(folder / "report.txt") as temporary:
+                temporary.write_text(result.report.text() + "\n", encoding="utf-8")
+        self._keep(result.network, folder / "pruned.pt")
+        return result.network
+
+    def students(self, pruned: Network, baseline: Network) -> None:
+        """Fine-tune under the baseline, and with --compare-plain once more without it."""
+        config = self.config.for_stage(self.config.finetune_epochs, self.config.finetune_lr0)
+        if config.compare_plain:
+            plain = replace(config, distil=replace(config.distil, kd="none"), t_cfg="", t_weights="")
+            done = finetune(plain, self.run / "plain", student=copy.deepcopy(pruned))
+            self.networks["plain fine-tune"] = done.student
+        teacher = None if config.t_cfg or config.t_weights else baseline
+        done = finetune(config, self.run / "student", student=copy.deepcopy(pruned), teacher=teacher)
+        self.networks["student"] = done.student
+
+    def _train(self, network: Network, config: PruneConfig, stage: str, *hooks: prune.Sparsity) -> Network:
+        folder = self.run / stage
+        if checkpoints.finished(folder):
+            return models.load(folder / checkpoints.BEST)
+        tracker = Tracker(folder, to_dict(config), config.wandb if distributed.is_main() else "off",
+                          group=self.run.name, name=f"{self.run.name}-{stage}", kind=stage)  # fmt: skip
+        trained = train_network(network, self.spec, config, folder, kind=stage, hooks=hooks, tracker=tracker)
+        tracker.finish()
+        return trained
+
+    @staticmethod
+    def _keep(network: Network, path: Path) -> None:
+        if distributed.is_main():
+            models.save(network, path)
+        distributed.barrier()
+
+    def summarise(self) -> str:
+        """Score every network on the same pictures and write ``report.html``; the table and verdict for the terminal."""
+        split, size = shown_split(self.spec), self.config.input_size
+        found = {
+            name: scores(network, self.spec, self.config, self.run / "scores" / name.replace(" ", "-"), (split,))[split]
+            for name, network in self.networks.items()
+        }
+        rows = table(self.networks, found, size)
+        named = {row.name: row for row in rows}
+        line = verdict(named["baseline"], rows[-1], split) if rows[-1].name != "baseline" else ""
+        figures, shown = pictures(self.run / "scores" / rows[-1].name.replace(" ", "-") / split)
+        layers = self.cut_report.layers if self.cut_report else {}
+        page = write_report(
+            self.run,
+            {
+                "title": f"ThinYOLO: {self.run.name}",
+                "verdict": line,
+                "rows": rows,
+                "split": split,
+                "size": size,
+                "channels": [(number, before, after) for number, (before, after) in layers.items()],
+                "gammas": self.gammas,
+                "results": {stage: self.run / stage / "results.csv" for stage in FOLDERS},
+                "figures": figures,
+                "pictures": shown,
+                "settings": {"run": to_dict(self.config)},
+                "lineage": self.networks[rows[-1].name].lineage,
+            },
+        )
+        return "\n".join(filter(None, ["", text_table(rows), "", line, f"report: {page}"]))

@@ -1,0 +1,37 @@
+"""Train a detector, pull its idle channels to zero, and cut it thin.
+
+Three stages in one resumable run: *baseline* (ordinary training), *sparse* (training with a pull on every prunable
+BatchNorm gamma) and *prune* (channels and shortcut blocks removed). With --then-kd a fourth, *student*, fine-tunes the
+thin network with the baseline as its teacher and ends with a verdict.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from common.errors import run_cleanly
+from common.log import show_log
+from engine import distributed
+from engine.config import parse_config
+from pipeline.finetune import start_run
+from pipeline.train_prune import Line, PruneConfig
+
+EPILOG = """examples:
+  python train_prune.py --cfg yolov5n --weights yolov5n.pt --data bccd.yaml --imgsz 320 --prune params=0.25 --then-kd
+  python train_prune.py --weights mine.pt --data mine.yaml --shortcuts 8    start from your own trained network
+  python train_prune.py --resume runs/train_prune/exp                        go on in whichever stage it stopped
+"""
+
+
+def main() -> int:
+    show_log()
+    config = parse_config(PruneConfig, prog="train_prune.py", description=__doc__ or "", epilog=EPILOG)
+    try:
+        Line(config, start_run(config, "train_prune")).go()
+    finally:
+        distributed.finish()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_cleanly(main))
