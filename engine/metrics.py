@@ -112,29 +112,36 @@ def _quiet(*_: object) -> None:
 
 def coco_records(pictures: list[PictureBoxes], classes: int) -> tuple[dict, list[dict]]:
     """The same boxes as COCO's JSON structures: (annotations, results). Ids count from 1."""
-    images: list[dict] = []
-    annotations: list[dict] = []
-    results: list[dict] = []
-
-    def record(known: list[dict], picture: int, label: float, x1: float, y1: float, x2: float, y2: float) -> dict:
-        width, height = x2 - x1, y2 - y1
-        return {
-            "id": len(known) + 1,
-            "image_id": picture,
-            "category_id": int(label) + 1,
-            "bbox": [x1, y1, width, height],
-            "area": width * height,
-            "iscrowd": 0,
-        }
-
-    for number, picture in enumerate(pictures, 1):
-        images.append({"id": number, "height": int(picture.size[0]), "width": int(picture.size[1])})
-        for row in picture.truth.tolist():
-            annotations.append(record(annotations, number, *row))
-        for *corners, score, label in picture.detections.tolist():
-            results.append({**record(results, number, label, *corners), "score": score})
+    images = [
+        {"id": number, "height": int(picture.size[0]), "width": int(picture.size[1])}
+        for number, picture in enumerate(pictures, 1)
+    ]
+    annotations = _records([p.truth[:, 1:5] for p in pictures], [p.truth[:, 0] for p in pictures])
+    results = _records([p.detections[:, :4] for p in pictures], [p.detections[:, 5] for p in pictures])
+    scores = (score for picture in pictures for score in picture.detections[:, 4].tolist())
+    for result, score in zip(results, scores):
+        result["score"] = score
     categories = [{"id": number + 1, "name": str(number)} for number in range(classes)]
     return {"info": {}, "images": images, "annotations": annotations, "categories": categories}, results
+
+
+def _records(corners: list[Array], labels: list[Array]) -> list[dict]:
+    """COCO's form of a picture's boxes (x1, y1, x2, y2) and classes, for all pictures."""
+    if not corners:
+        return []
+    counts = [len(label) for label in labels]
+    boxes, label = np.concatenate(corners), np.concatenate(labels)
+    sides = boxes[:, 2:] - boxes[:, :2]
+    columns = (
+        np.repeat(np.arange(1, len(counts) + 1), counts).tolist(),
+        (label.astype(int) + 1).tolist(),
+        np.concatenate((boxes[:, :2], sides), 1).tolist(),
+        sides.prod(1).tolist(),
+    )
+    return [
+        {"id": number, "image_id": image, "category_id": category, "bbox": box, "area": area, "iscrowd": 0}
+        for number, (image, category, box, area) in enumerate(zip(*columns), 1)
+    ]
 
 
 def true_positives(picture: PictureBoxes, iou: float = 0.5) -> NDArray[np.bool_]:
