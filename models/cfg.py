@@ -7,9 +7,12 @@ when the text is written. So a section can be removed or rewired without patchin
 from __future__ import annotations
 
 import builtins
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+
+import numpy as np
 
 from common.errors import UserError
 from models import cfg_keys
@@ -107,8 +110,8 @@ class Section(_TypedOptions):
         return UserError(f"[{self.kind}] {problem}", where=self.source, line=line or None, todo=todo)
 
     def set(self, key: str, value: object) -> None:
-        """Write an option; a list or tuple is written with commas."""
-        if isinstance(value, (list, tuple)):
+        """Write an option; a list, tuple or array is written with commas."""
+        if isinstance(value, (list, tuple, np.ndarray)):
             self.options[key] = ",".join(number_text(item) for item in value)
         else:
             self.options[key] = number_text(value)
@@ -116,6 +119,8 @@ class Section(_TypedOptions):
 
 def _as_number(text: str, kind: type):
     value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(text)
     if kind is int:
         if value != int(value):
             raise ValueError(text)
@@ -128,7 +133,7 @@ def number_text(value: object) -> str:
     if isinstance(value, bool):
         return str(int(value))
     if isinstance(value, float):
-        return str(int(value)) if value == int(value) and abs(value) < 1e15 else repr(value)
+        return str(int(value)) if value == int(value) and abs(value) < 1e15 else repr(float(value))
     return str(value)
 
 
@@ -257,7 +262,9 @@ def parse_cfg(text: str, source: str = "cfg") -> Cfg:
                         todo="give a file such as cfg/yolov3.cfg")
     if len(sections) == 1:
         raise UserError("has a [net] section but no layers", where=source, line=sections[0].line)
-    for section in sections:
+    for place, section in enumerate(sections):
+        if place and section.kind == "net":
+            raise section.error("stands here a second time", todo="a cfg has one [net], at its beginning")
         cfg_keys.check(section)
     net, layers = sections[0], sections[1:]
     for number, section in enumerate(layers):

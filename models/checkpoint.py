@@ -105,7 +105,8 @@ def load(source: str | Path, weights: str | Path | None = None, classes: int | N
             ``net.load_report``, and keep their initial values.
         classes: number of classes; the heads are adapted where it differs. None: as many as `names`, else the source's.
         names: class names.
-        anchors: per head, the anchors in pixels.
+        anchors: per head, the anchors in pixels. None: those the weights were trained with, where a `.pt` says so
+            and fits whole, else the source's.
 
     Raises:
         UserError: naming the file, and what would do instead.
@@ -119,10 +120,10 @@ def load(source: str | Path, weights: str | Path | None = None, classes: int | N
         net = _adapted(_read_pt(path), classes, names)
     else:
         net = _fresh(read_cfg(path), classes, names)
-    if anchors is not None:
-        net.with_anchors(anchors)
     if weights is not None:
         _fill(net, Path(weights))
+    if anchors is not None:
+        net.with_anchors(anchors)
     return net
 
 
@@ -151,9 +152,12 @@ def _adapted(net: Network, classes: int | None, names: Sequence[str] | None) -> 
             net.names = [str(name) for name in names]
         return net
     cfg = net.cfg.copy()
-    adapt_classes(cfg, classes)
+    changed = {str(number) for number in adapt_classes(cfg, classes)}
     new = init_weights(Network(cfg, names))
-    new.lineage, new.meta = net.lineage, net.meta
+    new.meta = net.meta
+    # A new head's channels come from nowhere.
+    new.lineage = [{**entry, "layers": {layer: row for layer, row in entry["layers"].items() if layer not in changed}}
+                   for entry in net.lineage]
     transfer(new, net.state_dict(), net.cfg.source)
     return new
 
@@ -166,13 +170,21 @@ def _fill(net: Network, path: Path) -> None:
     if path.suffix in (".pt", ".pth"):
         other = _read_pt(path)
         transfer(net, other.state_dict(), str(path))
-        same = [section.kind for section in net.cfg.layers] == [section.kind for section in other.cfg.layers]
-        if same and not net.load_report.unfit and not net.load_report.missing:
-            net.lineage, net.meta = other.lineage, other.meta
-            if net.names == [str(number) for number in range(net.classes)]:
-                net.names = other.names
+        if not net.load_report.unfit and not net.load_report.missing:
+            _take_over(net, other)
     else:
         load_darknet(net, path)
+
+
+def _take_over(net: Network, other: Network) -> None:
+    """What else a network brings whose every tensor is now `net`'s: its ancestors, its names, the anchors it learnt."""
+    net.lineage, net.meta = other.lineage, other.meta
+    if net.names == [str(number) for number in range(net.classes)]:
+        net.names = other.names
+    learnt = [spec.anchors for spec in other.specs]
+    if [spec.anchors for spec in net.specs] != learnt:
+        log.info("%s: anchors taken from the weights, which were trained with them: %s", net.cfg.source, learnt)
+        net.with_anchors(learnt)
 
 
 def transfer(net: Network, state: dict[str, torch.Tensor], source: str) -> LoadReport:

@@ -2,6 +2,7 @@ import copy
 import pickle
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -151,6 +152,9 @@ def test_training_keys_are_kept_and_written_back_but_do_not_count_as_structure()
         (NET + conv(24, 1, activation="logistic", bn=0) + yolo("0,1,2", new_coords=1)
          + "[route]\nlayers=0\n" + HEAD, "is also read by", None),
         (NET + conv(8), "detects nothing", None),
+        (NET + HEAD + "[net]\nchannels=1\n", "a second time", None),
+        (LAYER + "filters=inf\n" + HEAD, "filters=inf is not a whole number", "filters=inf"),
+        (NET + FEEDER + yolo("0,1,2", scale_x_y="nan"), "scale_x_y=nan is not a number", "scale_x_y=nan"),
         (NET + HEAD + HEAD, "reads a detection head", None),
     ],
 )
@@ -182,6 +186,13 @@ def test_a_missing_file_is_a_user_error(tmp_path):
 @given(st.floats(allow_nan=False, allow_infinity=False, width=32))
 def test_written_numbers_read_back_equal(value):
     assert float(number_text(value)) == value
+
+
+def test_numpy_numbers_are_written_as_numbers():
+    section = models.Section("yolo")
+    section.set("anchors", np.array([3.5, 4.0]))
+    section.set("scale_x_y", np.float64(1.05))
+    assert section.options == {"anchors": "3.5,4", "scale_x_y": "1.05"}
 
 
 @given(st.text(max_size=200))

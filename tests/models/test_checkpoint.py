@@ -104,6 +104,27 @@ def test_weights_from_a_checkpoint_fill_a_cfg(tmp_path):
     assert (again.lineage, again.names) == (net.lineage, net.names)
 
 
+def test_anchors_come_with_the_weights_that_were_trained_with_them(tmp_path):
+    net = alive(tiny())
+    fitted = [((31.0, 32.0), (33.0, 34.0), (35.0, 36.0)), ((4.5, 5.0), (6.0, 7.0), (8.0, 9.0))]
+    net.with_anchors(fitted)
+    models.save(net, tmp_path / "net.pt")
+    (tmp_path / "net.cfg").write_text(TINY["residual"])
+    again = models.load(tmp_path / "net.cfg", weights=tmp_path / "net.pt")
+    assert [spec.anchors for spec in again.specs] == fitted
+    own = [[(1.0, 2.0)] * 3] * 2
+    chosen = models.load(tmp_path / "net.cfg", weights=tmp_path / "net.pt", anchors=own)
+    assert [list(spec.anchors) for spec in chosen.specs] == own
+
+
+def test_new_heads_have_no_ancestors(tmp_path):
+    net = tiny()
+    net.lineage = models.descend(net, "baseline", models.identity_step(net))
+    models.save(net, tmp_path / "net.pt")
+    rows = models.load(tmp_path / "net.pt", classes=5).lineage[0]["layers"]
+    assert set(rows) == {str(number) for number in net.convolutions} - {"15", "22"}
+
+
 def test_tensors_that_do_not_fit_are_listed(tmp_path, caplog):
     models.save(alive(tiny()), tmp_path / "net.pt")
     (tmp_path / "thin.cfg").write_text(TINY["residual"].replace("filters=6", "filters=5"))
