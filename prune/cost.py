@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from models.network import Network
 from prune.identities import ChannelGraph, Ids, Mask
 
 
@@ -77,7 +79,10 @@ def _segments(parts: list[Ids]) -> tuple[Ids, Ids]:
 
 
 def _pixels(net: nn.Module, names: list[str], size: tuple[int, int]) -> list[int]:
-    """Output pixels of each convolution: one pass with tensors that have a shape and no data."""
+    """Output pixels of each convolution: computed by a `Network`; else one pass with tensors that have no data."""
+    if isinstance(net, Network):
+        sizes = net.layer_sizes(size)
+        return [math.prod(sizes[int(name.split(".")[1])]) for name in names]
     seen = dict.fromkeys(names, 0)
     modules = dict(net.named_modules())
 

@@ -14,7 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from common.errors import UserError
 from models.layers import Reorg, Shortcut
 from prune.identities import ChannelGraph
-from prune.walk import ACTIVATION_TYPES, Walk
+from prune.walk import ACTIVATION_TYPES, UNSUPPORTED, Walk
 
 
 class Tracer(fx.Tracer):
@@ -25,7 +25,7 @@ class Tracer(fx.Tracer):
         self.place = ""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        if isinstance(m, (_BatchNorm, *ACTIVATION_TYPES, Shortcut, Reorg)):
+        if isinstance(m, (_BatchNorm, *ACTIVATION_TYPES, *UNSUPPORTED, Shortcut, Reorg)):
             return True
         if isinstance(m, nn.Conv2d):
             # A subclass with a forward of its own (weight standardisation, padding computed from the input) is not

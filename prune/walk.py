@@ -19,6 +19,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from common.errors import UserError
 from models.activations import ACTIVATIONS
 from models.layers import Reorg, Shortcut
+from models.network import Network
 from prune.identities import ChannelGraph, Conv, EqualSlices, Ids, Step, tied_groups
 
 _MIXING = (activation.Softmax, activation.Softmax2d, activation.LogSoftmax, activation.Softmin, activation.GLU,
@@ -33,8 +34,8 @@ def _modules_of(namespace: ModuleType) -> set[type[nn.Module]]:
 ACTIVATION_TYPES: tuple[type[nn.Module], ...] = tuple(
     _modules_of(activation) | {type(make()) for make in ACTIVATIONS.values()})
 _PASSING: tuple[type[nn.Module], ...] = (*_modules_of(pooling), nn.Upsample, nn.ZeroPad2d)
-_ELEMENTWISE = (*ACTIVATION_TYPES, dropout._DropoutNd, nn.Identity)
-_UNSUPPORTED = (nn.LayerNorm, nn.GroupNorm, nn.LocalResponseNorm)
+_ELEMENTWISE: tuple[type[nn.Module], ...] = (*ACTIVATION_TYPES, dropout._DropoutNd, nn.Identity)
+UNSUPPORTED = (nn.LayerNorm, nn.GroupNorm, nn.LocalResponseNorm)
 
 
 def _names(text: str) -> frozenset[str]:
@@ -85,7 +86,8 @@ class Walk:
     def __init__(self, net: nn.Module, graph: fx.Graph):
         self.fx_graph = graph
         self.modules = dict(net.named_modules())
-        self.net = net
+        # A cfg's routes are built anew for the thin widths; a plain module's forward keeps the sizes written in it.
+        self.rebuilds = isinstance(net, Network)
         self.steps: list[Step] = []
         self.convs: dict[str, Conv] = {}
         self.norms: dict[str, Ids] = {}
@@ -204,7 +206,7 @@ class Walk:
     def call_module(self, name: str, args: tuple, kwargs: dict) -> Any:
         module = self.modules[name]
         refs = _refs([args, kwargs])
-        if isinstance(module, _UNSUPPORTED):
+        if isinstance(module, UNSUPPORTED):
             raise UserError(f"'{name}' is a {type(module).__name__}: it mixes channels, so none of them can be dropped",
                             todo="only networks normalised by BatchNorm can be pruned")
         if isinstance(module, Shortcut):
@@ -368,7 +370,11 @@ class Walk:
         else:
             size = named["size"]
         edges = np.cumsum(size)[:-1] if isinstance(size, (list, tuple)) else np.arange(size, len(ids), size)
-        return tuple(self.sliced(ref, part) for part in np.split(numbers, edges))
+        parts = np.split(numbers, edges)
+        if name == "chunk" and len(ids) % len(parts) == 0:  # says no size, so it fits any width
+            self.constraints.append(EqualSlices(self.node.name, tuple(ids[part] for part in parts)))
+            return tuple(self.take(ref, part) for part in parts)
+        return tuple(self.sliced(ref, part) for part in parts)
 
     def sliced(self, ref: _Ref, index: Ids) -> _Ref:
         """A slice of the channels: one of equal slices needs equally many survivors in each, any other stays whole."""
@@ -376,7 +382,9 @@ class Walk:
         assert ids is not None
         size = len(index)
         even = size > 0 and len(ids) % size == 0 and index[0] % size == 0 and index[-1] - index[0] == size - 1
-        if even and size < len(ids):
+        if not self.rebuilds:
+            self.fix(ids)
+        elif even and size < len(ids):
             self.constraints.append(EqualSlices(self.node.name, tuple(np.split(ids, len(ids) // size))))
         elif not even:
             self.fix(ids)
