@@ -134,6 +134,9 @@ class Teacher:
     def __call__(self, images: Tensor) -> Outputs:
         """Pictures ``(B, 3, H, W)`` to raw heads in the student's order of heads and anchors."""
         self.network.eval()
+        # Whoever moves the student to a device does not see the teacher.
+        if next(self.network.parameters()).device != images.device:
+            self.network.to(images.device)
         heads = self.network(images)
         ordered = [heads[h][:, list(a)] for h, a in zip(self.alignment.heads, self.alignment.anchors)]
         return Outputs(ordered, self.specs)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +37,8 @@ QUICK = [
     "1",
 ]
 QUICK += ["--mosaic", "0", "--lr0", "0.002", "--wandb", "off", "--device", "cpu", "--warmup-epochs", "0"]
+
+PAIR = ["--weights", "thin.pt", "--t_weights", "fat.pt", "--data", "data.yaml"]
 
 
 def command(folder: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
@@ -80,8 +84,7 @@ def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def done(material: Path) -> subprocess.CompletedProcess[str]:
-    chosen = ["--weights", "thin.pt", "--t_weights", "fat.pt", "--data", "data.yaml", "--name", "kd"]
-    return command(material, *chosen, *QUICK, "--wandb", "offline")
+    return command(material, *PAIR, "--name", "kd", *QUICK, "--wandb", "offline")
 
 
 def rows(run: Path) -> list[dict[str, str]]:
@@ -151,13 +154,27 @@ def test_checkpoint_is_the_student_alone_and_names_its_teacher(
     assert any(not torch.equal(a, b) for a, b in zip(trained.parameters(), thin.parameters()))
 
 
-def test_finished_run_resumes_to_the_same_weights(
+def test_killed_run_resumes_to_the_bits_of_the_uninterrupted_one(
     material: Path, done: subprocess.CompletedProcess[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = material / "runs" / "finetune_kd" / "kd"
-    before = (run / "weights" / "best.pt").read_bytes()
-    assert in_process(monkeypatch, material, "--resume", "runs/finetune_kd/kd", "--wandb", "off") == 0
-    assert (run / "weights" / "best.pt").read_bytes() == before
+    runs = material / "runs" / "finetune_kd"
+    line = [sys.executable, str(ROOT / "finetune_kd.py"), *PAIR, "--name", "killed", *QUICK, "--save-every", "1"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(
+        line, cwd=material, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment
+    )
+    deadline = time.monotonic() + 200
+    while not (runs / "killed" / "weights" / "last.pt").is_file():
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    stopped_at = models.read_checkpoint(runs / "killed" / "weights" / "last.pt")["extra"]["training"]["progress"]
+    assert not stopped_at["finished"]
+    assert in_process(monkeypatch, material, "--resume", "runs/finetune_kd/killed", "--wandb", "off") == 0
+    whole, resumed = (models.read_checkpoint(runs / name / "weights" / "last.pt") for name in ("kd", "killed"))
+    assert all(torch.equal(tensor, resumed["state"][name]) for name, tensor in whole["state"].items())
 
 
 def test_darknet_teacher_and_no_terms_is_plain_fine_tuning(material: Path, monkeypatch: pytest.MonkeyPatch) -> None:

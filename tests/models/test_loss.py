@@ -168,7 +168,7 @@ def test_mean_of_the_ranks_losses_and_gradients_is_that_of_the_global_batch() ->
             matches = assign(SQUARE, SHAPES, rows, mean_over_ranks=lambda _: mean)
             terms = loss([leaf[pictures] for leaf in leaves], matches)
             (sum(loss.weights[name] * term for name, term in terms.items()) / len(parts)).backward()
-            total = {name: total.get(name, 0.0) + float(term) / len(parts) for name, term in terms.items()}
+            total = {name: total.get(name, 0.0) + term.item() / len(parts) for name, term in terms.items()}
         return total, [leaf.grad for leaf in leaves if leaf.grad is not None]
 
     late = targets[targets[:, 0] >= 2] - torch.tensor([2, 0, 0, 0, 0, 0])
