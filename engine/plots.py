@@ -31,6 +31,7 @@ STYLE: Any = {
     "axes.axisbelow": True,
     "figure.dpi": 110,
 }
+NOT_DRAWN = ("step", "time", "seconds", "memory_gb", "gap")  # columns of results.csv that are no result
 NAMED_CLASSES = 12  # more lines than this are drawn thin and without a legend entry
 
 
@@ -159,8 +160,11 @@ def plot_results(results: str | Path, path: str | Path, reference: Mapping[str, 
     epochs = columns.pop("epoch", None)
     panels: dict[str, list[str]] = {}
     for name, values in columns.items():
-        if name != "time" and np.isfinite(values).any():
-            panels.setdefault(name.split("/", 1)[-1], []).append(name)
+        source, _, quantity = name.rpartition("/")
+        # with a teacher the student's score is val's under another name, and the gap is what the eye sees between lines
+        repeated = source == "val" and f"student/{quantity}" in columns
+        if quantity not in NOT_DRAWN and source != "gap" and not repeated and np.isfinite(values).any():
+            panels.setdefault(quantity, []).append(name)
     across = min(4, max(1, len(panels)))
     down = max(1, math.ceil(len(panels) / across))
     figure, axes = _figure(down, across, width=3.1 * across, height=2.3 * down)
@@ -171,9 +175,14 @@ def plot_results(results: str | Path, path: str | Path, reference: Mapping[str, 
             shown = np.isfinite(values)
             colour = (BLUE, ORANGE, RED, "#4b8b3b", "#7a5195")[number % 5]
             marker = "o" if shown.sum() < 3 else None
-            panel.plot(x[shown], values[shown], color=colour, linewidth=1.6, marker=marker, label=name)
+            style = "--" if name.startswith("teacher/") else "-"
+            panel.plot(x[shown], values[shown], style, color=colour, linewidth=1.6, marker=marker, label=name)
+            if len(x) == 1:
+                panel.set_xlim(x[0] - 1, x[0] + 1)
         _reference_lines(panel, title, {key: value for key, value in (reference or {}).items() if key not in names})
         panel.set(title=title, xlabel="epoch")
+        if min(np.nanmin(columns[name]) for name in names) >= 0:  # after all lines: it ends the automatic scale
+            panel.set_ylim(bottom=0)
         _whole_numbers(panel)
         if len(panel.get_legend_handles_labels()[0]) > 1 or names[0] != title:
             panel.legend(fontsize=7, framealpha=0.6, edgecolor="none")
@@ -184,7 +193,7 @@ def plot_results(results: str | Path, path: str | Path, reference: Mapping[str, 
 
 def _reference_lines(panel: Axes, title: str, reference: Mapping[str, float]) -> None:
     for name, value in reference.items():
-        if name.split("/", 1)[-1] == title and math.isfinite(value):
+        if name.rpartition("/")[2] == title and math.isfinite(value):
             panel.axhline(value, color=RED, linewidth=1.2, linestyle="--", label=f"{name} {value:.3f}")
 
 
