@@ -24,6 +24,7 @@ from engine.objective import DetectionObjective
 from engine.rundir import LAST
 from engine.seams import Hooks, Losses, Metrics
 from engine.trainer import Trainer
+from tests.alive import alive
 from tests.nets import RESIDUAL
 
 COMMON = ["--imgsz=64", "--epochs=3", "--batch-size=4", "--nominal-batch=4", "--workers=0", "--threads=1"]
@@ -52,9 +53,11 @@ def make_pictures(folder: Path, train: int = 22, val: int = 6) -> Path:
     return path
 
 
-def make_network(seed: int = 0) -> models.Network:
-    torch.manual_seed(seed)
-    return models.init_weights(models.Network(models.parse_cfg(RESIDUAL, source="tiny.cfg"), ["blue", "green", "red"]))
+def make_network(living: bool = False) -> models.Network:
+    """With initial weights, or (`living`) ones of which every layer gets gradients from the first step on."""
+    torch.manual_seed(0)
+    network = models.Network(models.parse_cfg(RESIDUAL, source="tiny.cfg"), ["blue", "green", "red"])
+    return alive(network) if living else models.init_weights(network)
 
 
 class AdaptedObjective(DetectionObjective):
@@ -98,9 +101,10 @@ class PullingHook(Hooks):
 
 
 def make_trainer(run: Path, flags: list[str], kill_at: int = -1, plain: bool = False) -> Trainer:
+    """With an adapter and a hook, or (`plain`) a living network and nothing else."""
     config = parse_config(TrainConfig, [*COMMON, *flags])
     torch.manual_seed(0)
-    objective = (DetectionObjective if plain else AdaptedObjective)(make_network(), config.loss)
+    objective = (DetectionObjective if plain else AdaptedObjective)(make_network(living=plain), config.loss)
     hooks = [] if plain else [PullingHook(kill_at)]
     return Trainer(objective, data.load_spec(config.data), config, run, hooks=hooks, kind="tiny")
 
