@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,6 +30,8 @@ def records(folder: Path) -> Iterator[pb.Record]:
             place += BLOCK - place % BLOCK
             continue
         _, length, kind = struct.unpack("<IHB", data[place : place + 7])
+        if place + 7 + length > len(data):
+            return
         parts += data[place + 7 : place + 7 + length]
         place += 7 + length
         if kind in (1, 4):
@@ -38,7 +41,15 @@ def records(folder: Path) -> Iterator[pb.Record]:
             yield record
 
 
-def history(folder: Path) -> list[dict]:
+def history(folder: Path, count: int) -> list[dict]:
+    """The committed rows; the client's own process may still be writing them when `finish` returns."""
+    deadline = time.monotonic() + 20
+    while len(rows := read_history(folder)) < count and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return rows
+
+
+def read_history(folder: Path) -> list[dict]:
     rows = []
     for record in records(folder):
         if record.WhichOneof("record_type") == "history":
@@ -78,7 +89,7 @@ def test_without_a_login_the_run_is_recorded_offline_and_reads_back(tmp_path, ca
     tracker.finish()
     tracker.finish()
 
-    rows = history(folder)
+    rows = history(folder, 2)
     assert [row["_step"] for row in rows] == [0, 1], "one commit per epoch"
     assert [row["student/mAP50-95"] for row in rows] == [0.25, 0.5]
     assert rows[0]["gammas"]["_type"] == "histogram"
@@ -112,7 +123,7 @@ def test_a_resumed_run_keeps_its_id_and_its_steps(tmp_path):
     second.log_epoch(1, {"a": 2})
     assert second.id == known
     second.finish()
-    assert [(row["_step"], row["a"]) for row in history(folder)] == [(1, 2)]
+    assert [(row["_step"], row["a"]) for row in history(folder, 1)] == [(1, 2)]
 
 
 def test_a_stage_that_counts_from_zero_again_does_not_lose_epochs(tmp_path):
@@ -121,7 +132,7 @@ def test_a_stage_that_counts_from_zero_again_does_not_lose_epochs(tmp_path):
     for epoch in (0, 1, 0):
         tracker.log_epoch(epoch, {"a": epoch})
     tracker.finish()
-    assert [(row["_step"], row["epoch"]) for row in history(folder)] == [(0, 0), (1, 1), (2, 0)]
+    assert [(row["_step"], row["epoch"]) for row in history(folder, 3)] == [(0, 0), (1, 1), (2, 0)]
 
 
 def test_what_waits_at_the_end_is_not_lost(tmp_path):
@@ -129,7 +140,7 @@ def test_what_waits_at_the_end_is_not_lost(tmp_path):
     folder = tracker.folder
     tracker.log_table("summary", ["a"], [[1]])
     tracker.finish()
-    assert history(folder)[0]["summary"]["nrows"] == 1
+    assert history(folder, 1)[0]["summary"]["nrows"] == 1
 
 
 @pytest.mark.parametrize("asked, active", [("disabled", False), ("offline", True)])
@@ -160,7 +171,7 @@ def test_without_a_network_an_online_run_is_recorded_offline(tmp_path, monkeypat
     tracker.log_epoch(0, {"a": 1})
     tracker.finish()
     assert any("recording offline" in message for message in caplog.messages)
-    assert history(folder)[0]["a"] == 1
+    assert history(folder, 1)[0]["a"] == 1
 
 
 def test_off_records_nothing(tmp_path):
