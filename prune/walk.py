@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 from torch import Tensor, fx, nn
+from torch.nn import functional as F
 from torch.nn.modules import activation, dropout, pooling
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -221,7 +222,8 @@ class Walk:
         if isinstance(module, _BatchNorm):
             return self.norm(name, module, ref)
         if isinstance(module, nn.PReLU):  # with a slope per channel it would need surgery of its own
-            return self.pointwise(ref, module) if module.num_parameters == 1 else self.opaque(refs)
+            alone = module.num_parameters == 1
+            return self.pointwise(ref, lambda x: F.prelu(x, module.weight.to(x))) if alone else self.opaque(refs)
         if getattr(module, "mixes_channels", False) or isinstance(module, _MIXING):
             return self.opaque(refs)
         if isinstance(module, _ELEMENTWISE):
