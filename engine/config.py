@@ -1,4 +1,5 @@
-"""Every option of a training, with what each one trades. The machinery behind it is in `engine.options`.
+"""Every option of a training, with what each one trades. The machinery is in `engine.options`
+and `engine.command_line`.
 
 A script adds its own options by subclassing::
 
@@ -17,7 +18,8 @@ from pathlib import Path
 
 from common.errors import UserError
 from data.augment import AugmentConfig
-from engine.options import from_dict, load_config, make_parser, option, options, parse_config, save_config, to_dict
+from engine.command_line import make_parser, parse_config
+from engine.options import from_dict, load_config, option, options, save_config, to_dict
 from models.loss import LossConfig
 
 __all__ = [

@@ -119,12 +119,6 @@ class Trainer:
             self.spec, "train", size, config.augment, cache, config.seed, close_mosaic_from=last_epochs
         )
         self.val_set = data_room.Dataset(self.spec, "val", size, cache=cache) if distributed.is_main() else None
-        if self.val_set is not None and not any(len(labels) for labels in self.val_set.labels):
-            raise UserError(
-                "'val' has not one labelled box, so no epoch could be called the best",
-                where=self.spec.source,
-                todo="label some of its pictures, or name other ones",
-            )
         world = distributed.world()
         wanted = config.batch_size if config.batch_size > 0 else fitting_batch(self.objective, config, self.device)
         # More than the data set holds would only be a smaller batch by another name.

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from common.errors import UserError
+from engine.command_line import find_hyp
 from engine.config import TrainConfig, load_config, option, options, parse_config, to_dict
-from engine.options import find_hyp, read_yaml
+from engine.options import read_yaml
 from engine.rundir import find_run, make_run_dir
 
 HYP = Path(__file__).resolve().parents[2] / "cfg" / "hyp"

@@ -271,7 +271,7 @@ def test_validation_without_a_box_is_refused_before_training(tmp_path: Path) -> 
     yaml = make_pictures(tmp_path / "set", train=6, val=2)
     for path in (tmp_path / "set" / "labels" / "val").iterdir():
         path.write_text("")
-    with pytest.raises(UserError, match="not one labelled box"):
+    with pytest.raises(UserError, match="has a box"):
         make_trainer(tmp_path / "run", [f"--data={yaml}"])
 
 
