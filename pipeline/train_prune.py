@@ -273,7 +273,7 @@ class Line:
         distributed.barrier()
 
     def summarise(self) -> str:
-        """Score every network on the same pictures and write ``report.html``; the table and verdict for the terminal."""
+        """Score every network on the same pictures, write ``report.html``; the terminal's table and verdict."""
         split, size = shown_split(self.spec), self.config.input_size
         found = {
             name: scores(network, self.spec, self.config, self.run / "scores" / name.replace(" ", "-"), (split,))[split]
