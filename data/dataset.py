@@ -73,7 +73,7 @@ class Dataset(TorchDataset[Sample]):
         self.split, self.augment, self.seed, self.close_mosaic_from = split, augment, seed, close_mosaic_from
         self.size = (int(size[0]), int(size[1]))
         if min(self.size) < 1:
-            raise UserError(f"the network size must be positive, not {size}", todo="give --imgsz e.g. 416 or 800 1280")
+            raise UserError(f"the network size must be positive, not {size}", todo="give --imgsz 416 or WIDTHxHEIGHT")
         found = scan(self.spec, split)
         announce(self.spec, found.problems)
         self.scan = found

@@ -30,12 +30,24 @@ __all__ = [
     "option",
     "options",
     "parse_config",
+    "parse_size",
     "save_config",
     "to_dict",
 ]
 
 DATA, TRAINING, OPTIMISER = "network and data", "training", "optimiser"
 AUGMENTATION, LOSS, PRECISION, RUN = "augmentation", "loss", "precision", "run"
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """(height, width) of the network input that ``--imgsz`` means: "416", or "1280x800" (WIDTHxHEIGHT)."""
+    found = re.fullmatch(r"\s*(\d+)(?:\s*[xX,]\s*(\d+))?\s*", text)
+    if not found or not all(0 < int(side) <= 8192 for side in found.groups() if side):
+        raise UserError(
+            f"--imgsz {text!r} is no picture size", todo="give one number (416) or WIDTHxHEIGHT (1280x800)"
+        )
+    width = int(found[1])
+    return int(found[2] or width), width
 
 
 @dataclass
@@ -224,13 +236,7 @@ class TrainConfig:
     @property
     def input_size(self) -> tuple[int, int]:
         """(height, width) of the network input."""
-        found = re.fullmatch(r"\s*(\d+)(?:\s*[xX,]\s*(\d+))?\s*", self.imgsz)
-        if not found or not all(0 < int(side) <= 8192 for side in found.groups() if side):
-            raise UserError(
-                f"--imgsz {self.imgsz!r} is no picture size", todo="give one number (416) or WIDTHxHEIGHT (1280x800)"
-            )
-        width = int(found[1])
-        return int(found[2] or width), width
+        return parse_size(self.imgsz)
 
     def frozen_layers(self, layers: int) -> frozenset[int]:
         """The layer numbers `--freeze` names in a network of so many layers."""

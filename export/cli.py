@@ -1,4 +1,4 @@
-"""The `thinyolo` command: score a network, detect with it, convert annotations, read a run's report."""
+"""The `thinyolo` command: check a data set, score a network, detect with it, convert annotations, read a report."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ under its teacher). This one is for what comes before and after."""
 
 EPILOG = """\
 examples:
+  thinyolo check --data mine.yaml
   thinyolo val --weights runs/kd/exp/weights/best.pt --data bccd.yaml --split test
   thinyolo predict --weights student.pt --source holiday/ --conf 0.4
   thinyolo predict --cfg yolov3-tiny --weights yolov3-tiny.weights --source street.mp4
@@ -60,6 +61,7 @@ def make_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+    _register_check(commands)
     _register_val(commands)
     _register_predict(commands)
     register_convert(commands)
@@ -80,16 +82,28 @@ def _network_options(parser: argparse.ArgumentParser) -> None:
     )
     network.add_argument(
         "--imgsz",
-        nargs="+",
-        type=int,
-        metavar="N",
-        help="network input: one side, or height and width (default: the cfg's)",
+        default="",
+        metavar="SIZE",
+        help="network input, 416 or WIDTHxHEIGHT such as 1280x800 (default: the size it was trained for)",
     )
     network.add_argument("--device", default="", metavar="D", help="cpu, cuda, cuda:1 (default: a GPU if there is one)")
     run = parser.add_argument_group("run")
     run.add_argument("--project", default="runs", metavar="DIR", help="where runs are kept (default: runs)")
     run.add_argument("--name", default="exp", help="the run's folder; a number is added if it exists (default: exp)")
     run.add_argument("--exist-ok", action="store_true", help="write into the folder even if it exists")
+
+
+def _register_check(commands: Any) -> None:
+    parser = commands.add_parser(
+        "check",
+        help="look for wrong labels, damaged pictures and leaks in a data set",
+        description="Read all labels and open every picture, as a training does before it starts. Problems are\n"
+        "counted and named with file and line; errors, on which no training would start, end with status 2.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--data", required=True, metavar="FILE", help="the data set's yaml (or Darknet .data)")
+    parser.add_argument("--split", choices=("train", "val", "test"), help="only this split (default: all there are)")
+    parser.set_defaults(run=run_check)
 
 
 def _register_val(commands: Any) -> None:
@@ -204,17 +218,26 @@ def class_names(path: str) -> list[str]:
 
 def input_size(options: argparse.Namespace, net: Network) -> tuple[int, int]:
     """(H, W) from `--imgsz`, rounded up to the network's largest stride, or the cfg's."""
+    from engine.config import parse_size
+
     if not options.imgsz:
         return net.image_size
-    if len(options.imgsz) > 2 or min(options.imgsz) < 1:
-        given = " ".join(map(str, options.imgsz))
-        raise UserError(f"--imgsz takes one or two positive numbers, not {given}", todo="--imgsz 416 or 800 1280")
-    height, width = options.imgsz * (3 - len(options.imgsz))
+    height, width = parse_size(options.imgsz)
     stride = net.max_stride
     size = -(-height // stride) * stride, -(-width // stride) * stride
     if size != (height, width):
-        log.info("--imgsz %s x %s is rounded up to %s x %s, multiples of the stride %s", height, width, *size, stride)
+        log.info("--imgsz %sx%s is rounded up to %sx%s, multiples of %s", width, height, size[1], size[0], stride)
     return size
+
+
+def run_check(options: argparse.Namespace) -> int:
+    """`thinyolo check`."""
+    from data import check
+
+    report = check(options.data, [options.split] if options.split else None)
+    report.announce()
+    print(f"{report.spec.source}: no errors, {len(report.warnings)} warnings")
+    return 0
 
 
 def run_val(options: argparse.Namespace) -> int:

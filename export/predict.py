@@ -20,12 +20,12 @@ from data.augment import letterbox
 from data.dataset import Dataset
 from data.loader import collate
 from data.pictures import read_picture
+from data.spec import PICTURE_SUFFIXES
 from engine.evaluate import detect
 from engine.pictures import draw_detections, save_picture, side_by_side
 from engine.postprocess import postprocess, to_original
 from models.network import Network
 
-PICTURES = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 VIDEOS = {".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv"}
 
 
@@ -146,11 +146,12 @@ def find_sources(source: str | Path) -> list[Path]:
     if not path.exists():
         raise UserError(f"--source {source} does not exist", todo="name a picture, a video or a folder of them")
     if path.is_file():
-        if path.suffix.lower() not in PICTURES | VIDEOS:
-            known = ", ".join(sorted(PICTURES | VIDEOS))
+        if path.suffix.lower() not in PICTURE_SUFFIXES | VIDEOS:
+            known = ", ".join(sorted(PICTURE_SUFFIXES | VIDEOS))
             raise UserError(f"--source {source} is neither a picture nor a video", todo=f"known endings: {known}")
         return [path]
-    found = sorted(item for item in path.rglob("*") if item.suffix.lower() in PICTURES | VIDEOS and item.is_file())
+    endings = PICTURE_SUFFIXES | VIDEOS
+    found = sorted(item for item in path.rglob("*") if item.suffix.lower() in endings and item.is_file())
     if not found:
         raise UserError(f"no picture or video in the folder {source}", todo="give another --source")
     return found
