@@ -14,7 +14,8 @@ from distill.teacher import Teacher
 from engine.distributed import mean_over_ranks
 from engine.objective import DetectionObjective
 from engine.seams import Losses, Metrics
-from models.loss import LossConfig, at_least_fp32
+from models.heads import at_least_fp32
+from models.loss import LossConfig
 from models.network import Network
 from models.spec import Outputs
 

@@ -6,6 +6,7 @@ import torch
 
 from common.log import log
 from data.batch import Batch
+from data.cache import free_memory
 from engine.config import TrainConfig
 from engine.seams import Objective
 
@@ -14,6 +15,7 @@ SHARE_OF_GPU = 0.75
 CPU_CAP, CPU_SHARE = 16, 0.25
 # Activations, their gradients and work space: bytes per input pixel of a YOLO, generously.
 CPU_BYTES_PER_PIXEL = 2000
+UNKNOWN_RAM = 4e9  # bytes, where the system does not say
 
 
 def fitting_batch(objective: Objective, config: TrainConfig, device: torch.device) -> int:
@@ -24,22 +26,10 @@ def fitting_batch(objective: Objective, config: TrainConfig, device: torch.devic
     if device.type == "cuda":
         each = _probe_gpu(objective, (height, width), device, config.nominal_batch)
     else:
-        free = _free_ram()
+        free = free_memory() or UNKNOWN_RAM
         each = int(min(CPU_CAP, max(1, CPU_SHARE * free / (CPU_BYTES_PER_PIXEL * height * width))))
         log.info("--batch-size -1: %d, for %.1f GB of free RAM at %dx%d", each, free / 1e9, width, height)
     return min(each * world(), max(config.nominal_batch, world()))
-
-
-def _free_ram() -> float:
-    """Bytes of RAM that are free to use; 4 GB where the system does not say."""
-    try:
-        with open("/proc/meminfo", encoding="ascii") as handle:
-            for line in handle:
-                if line.startswith("MemAvailable:"):
-                    return float(line.split()[1]) * 1024
-    except OSError:
-        pass
-    return 4e9
 
 
 def _probe_gpu(objective: Objective, size: tuple[int, int], device: torch.device, most: int) -> int:

@@ -106,7 +106,8 @@ def _match_head(spec: HeadSpec, shape: tuple[int, int], targets: Tensor, fits: T
 def _first_claims(place: Tensor, is_neighbour: Tensor, area: Tensor, target: Tensor) -> Tensor:
     """Of the ``(R,)`` claims, the indices of the winner of each `place`, in order of place."""
     order = torch.argsort(target, stable=True)
-    for key in (area, is_neighbour, place):  # least significant first: each stable sort keeps the order within ties
+    # Least significant first: each stable sort keeps the order within ties. Not every torch sorts booleans on a GPU.
+    for key in (area, is_neighbour.byte(), place):
         order = order[torch.argsort(key[order], stable=True)]
     place = place[order]
     first = torch.ones_like(place, dtype=torch.bool)

@@ -50,9 +50,9 @@ def head_spec(section: Section, stride: int) -> HeadSpec:
     return HeadSpec(chosen, stride, classes, section.float("scale_x_y", 1.0), bool(section.int("new_coords", 0)))
 
 
-def _wide(x: Tensor) -> Tensor:
-    """At least FP32: half formats cannot tell neighbouring pixels apart."""
-    return x if x.dtype in (torch.float32, torch.float64) else x.float()
+def at_least_fp32(tensor: Tensor) -> Tensor:
+    """Half formats, which cannot tell neighbouring pixels apart, become FP32; FP32 and FP64 stay."""
+    return tensor if tensor.dtype in (torch.float32, torch.float64) else tensor.float()
 
 
 def _decode(t: Tensor, col: Tensor, row: Tensor, anchors: Tensor, spec: HeadSpec) -> Tensor:
@@ -68,7 +68,7 @@ def decode_head(logits: Tensor, spec: HeadSpec) -> Tensor:
     Darknet's decode: centre ``(sigma(t) s - (s - 1) / 2 + cell) * stride``; size ``exp(t) * anchor``, or
     ``(2 sigma(t))^2 * anchor`` with `new_coords`.
     """
-    z = _wide(logits)
+    z = at_least_fp32(logits)
     rows = torch.arange(z.shape[2], device=z.device, dtype=z.dtype).view(1, 1, -1, 1)
     cols = torch.arange(z.shape[3], device=z.device, dtype=z.dtype).view(1, 1, 1, -1)
     anchors = z.new_tensor(spec.anchors).view(1, -1, 1, 1, 2)
@@ -80,7 +80,7 @@ def decode_head(logits: Tensor, spec: HeadSpec) -> Tensor:
 
 def decode_matched(pick: Tensor, matches: HeadMatches, spec: HeadSpec) -> Tensor:
     """Boxes `(M, 4)` in pixels of the matched cells' logits `pick` `(M, 5+C)`, with gradient."""
-    z = _wide(pick)
+    z = at_least_fp32(pick)
     anchors = z.new_tensor(spec.anchors)[matches.anchor]
     return _decode(z[:, :4], matches.col.to(z.dtype), matches.row.to(z.dtype), anchors, spec)
 
@@ -91,7 +91,7 @@ def encode_boxes(boxes: Tensor, matches: HeadMatches, spec: HeadSpec) -> Tensor:
     ``(cx / stride - col, cy / stride - row, ln(w / anchor_w), ln(h / anchor_h))``: the regression vector of
     Chen et al., NeurIPS 2017, in which boxes of networks with different anchors can be compared.
     """
-    boxes = _wide(boxes)
+    boxes = at_least_fp32(boxes)
     anchors = boxes.new_tensor(spec.anchors)[matches.anchor]
     cell = torch.stack((matches.col, matches.row), -1).to(boxes.dtype)
     size = boxes[:, 2:].clamp(min=torch.finfo(torch.float32).tiny)

@@ -15,7 +15,7 @@ from torch.nn import functional
 from torchvision.ops import complete_box_iou_loss, generalized_box_iou_loss
 
 from common.errors import UserError
-from models.heads import decode_matched
+from models.heads import at_least_fp32, decode_matched
 from models.spec import HeadMatches, HeadSpec, Matches
 
 BOX_LOSSES = {"ciou": complete_box_iou_loss, "giou": generalized_box_iou_loss}
@@ -139,11 +139,6 @@ class DetectionLoss:
                 target = functional.one_hot(match.label, spec.classes).to(logits) * (1 - smoothing) + smoothing / 2
                 sums.append(functional.binary_cross_entropy_with_logits(logits, target, reduction="sum"))
         return torch.stack(sums).sum() / matches.count
-
-
-def at_least_fp32(tensor: Tensor) -> Tensor:
-    """Half precision becomes FP32; FP32 and FP64 stay."""
-    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
 
 
 def matched_boxes(rows: Tensor, spec: HeadSpec, match: HeadMatches) -> Tensor:
