@@ -82,6 +82,9 @@ class Trainer:
         self.objective = objective.to(self.device).to(memory_format=torch.channels_last)
         self.network = objective.network
         self._check()
+        self.network.with_image_size(config.input_size)  # the checkpoints are used at the size they were trained for
+        for teacher in objective.teachers:
+            teacher.to(self.device)
         self.frozen = config.frozen_layers(len(self.network.layers))
         freeze(self.network, self.frozen)
         self._make_data()
@@ -205,7 +208,7 @@ class Trainer:
         for hook in self.hooks:
             hook.before_step(self.network, done)
         stepped = precision.step(self.optimizer)
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad()  # without arguments: Apex puts in one of its own that takes none
         progress.step += 1
         progress.batch += len(batches)
         if stepped:

@@ -207,6 +207,13 @@ class Network(nn.Module):
         """Logits -> `(B, N, 5+C)`: cx, cy, w, h in pixels of the network input, objectness, class probabilities."""
         return torch.cat([decode_head(head, spec).flatten(1, 3) for head, spec in zip(heads, self.specs)], 1)
 
+    def with_image_size(self, size: Size) -> Network:
+        """Set the (H, W) of `[net]`: the input for which nobody says otherwise. In place; returns self."""
+        self.cfg.net.set("height", size[0])
+        self.cfg.net.set("width", size[1])
+        self.image_size = (int(size[0]), int(size[1]))
+        return self
+
     def with_anchors(self, anchors: Sequence[Sequence[tuple[float, float]]]) -> Network:
         """Set each head's anchors (pixels of the network input), in the cfg and the specs. In place; returns self."""
         if [len(head) for head in anchors] != [len(spec.anchors) for spec in self.specs]:

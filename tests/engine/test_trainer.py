@@ -17,7 +17,7 @@ from data.batch import Batch
 from engine.batchsize import fitting_batch
 from engine.config import TrainConfig, parse_config
 from engine.objective import DetectionObjective
-from engine.rundir import LAST
+from engine.rundir import BEST, LAST
 from engine.seams import Hooks, Losses, Metrics
 from engine.trainer import Trainer, _resized, _seed
 from models.loss import LossConfig
@@ -249,6 +249,23 @@ def test_rectangular_input_trains(pictures: Path, tmp_path: Path) -> None:
     assert trainer.progress.finished
 
 
+def test_checkpoints_say_the_size_they_were_trained_for(pictures: Path, tmp_path: Path) -> None:
+    assert make_network().image_size != (64, 96)
+    train(tmp_path, pictures, "--epochs=1", "--imgsz=96x64")
+    for file in (BEST, LAST):
+        net = models.load(tmp_path / file)
+        assert net.image_size == (64, 96)
+        assert (net.cfg.net.int("width"), net.cfg.net.int("height")) == (96, 64)
+
+
+def test_gradients_are_cleared_as_under_apex_whose_function_takes_no_arguments(pictures: Path, tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path, [f"--data={pictures}", "--epochs=1"])
+    plain = trainer.optimizer.zero_grad
+    trainer.optimizer.zero_grad = lambda: plain()  # type: ignore[method-assign,misc]
+    trainer.fit()
+    assert all(parameter.grad is None for parameter in trainer.network.parameters())
+
+
 def test_last_epochs_are_without_mosaic(pictures: Path, tmp_path: Path) -> None:
     for flags, first in ((["--epochs=30"], 29), (["--epochs=3", "--close-mosaic=10"], 2)):
         assert make_trainer(tmp_path, [f"--data={pictures}", *flags]).train_set.close_mosaic_from == first
@@ -276,7 +293,7 @@ def test_validation_without_a_box_is_refused_before_training(tmp_path: Path) -> 
 
 
 def test_automatic_batch_on_a_cpu_falls_with_the_input_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("engine.batchsize._free_ram", lambda: 8e9)
+    monkeypatch.setattr("engine.batchsize.free_memory", lambda: 8_000_000_000)
     objective = DetectionObjective(make_network())
     sizes = [
         fitting_batch(objective, TrainConfig(imgsz=size, batch_size=-1), torch.device("cpu"))
