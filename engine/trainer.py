@@ -78,7 +78,7 @@ class Trainer:
         if config.threads:
             torch.set_num_threads(config.threads)
         self.device = distributed.start(config.device)
-        # Channels last is the faster layout of convolutions on CPUs (10 to 20 % of a step) and for half precision on GPUs.
+        # Channels last: the faster layout of convolutions on CPUs (10 to 20 % of a step) and in half precision on GPUs.
         self.objective = objective.to(self.device).to(memory_format=torch.channels_last)
         self.network = objective.network
         self._check()
