@@ -46,9 +46,9 @@ def start(device: str = "") -> torch.device:
         UserError: there is no such device, or several were named for one process.
     """
     chosen = _pick_device(device)
+    if chosen.type == "cuda":
+        torch.cuda.set_device(chosen)  # NCCL and Apex put what they need on the current device
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
-        if chosen.type == "cuda":
-            torch.cuda.set_device(chosen)
         dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo", timeout=PATIENCE)
         if not is_main():
             log.setLevel("ERROR")

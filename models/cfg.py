@@ -220,14 +220,18 @@ class Cfg:
         return "\n\n".join(blocks) + "\n"
 
     def structure(self) -> list[tuple]:
-        """What decides the output, and nothing else: (kind, sorted options with an effect, numbers of the inputs)."""
+        """What decides the output, and nothing else: (kind, sorted options with an effect, numbers of the inputs).
+
+        The size in `[net]` is only what is used where nobody says otherwise.
+        """
         legal = self.legalised()
         number = legal.index()
         return [
             (
                 section.kind,
                 tuple(sorted((key, value) for key, value in section.options.items()
-                             if key in cfg_keys.EFFECT[section.kind] and key != REFERENCE_KEY.get(section.kind))),
+                             if key in cfg_keys.EFFECT[section.kind] and key != REFERENCE_KEY.get(section.kind)
+                             and not (section is legal.net and key in ("width", "height")))),
                 tuple(number[source] for source in section.inputs),
             )
             for section in legal

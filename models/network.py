@@ -144,10 +144,6 @@ class Network(nn.Module):
         """Channels of each of a layer's inputs."""
         return [self._channels(number) for number in self._inputs[layer]]
 
-    def input_layers(self, layer: int) -> list[int]:
-        """The numbers of the layers a layer reads; -1 is the picture."""
-        return list(self._inputs[layer])
-
     def layer_sizes(self, size: Size) -> list[Size]:
         """(H, W) of every layer's output for pictures of `size` (H, W); raises `UserError` where inputs do not fit."""
         sizes: list[Size] = []

@@ -101,11 +101,6 @@ class ChannelGraph:
         return ~self.fixed[ids]
 
     @property
-    def producers(self) -> dict[str, Conv]:
-        """The convolutions that give new identities: all but the depthwise ones."""
-        return {name: conv for name, conv in self.convs.items() if not conv.depthwise}
-
-    @property
     def tied(self) -> Mask:
         """``(N,)``: does the identity share its group with another one?"""
         return np.bincount(self.root, minlength=len(self.root))[self.root] > 1

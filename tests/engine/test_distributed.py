@@ -75,7 +75,10 @@ def test_device_is_the_named_one_or_the_first_gpu(
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    current: list[torch.device] = []
+    monkeypatch.setattr(torch.cuda, "set_device", current.append)
     assert distributed.start(device) == torch.device(expected)
+    assert current == [torch.device(expected)] * (gpus > 0), "it is the current device as well"
 
 
 def test_step_of_one_batch_in_one_process_counts_its_own_matches() -> None:
