@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import models
 from data import DataSpec
@@ -24,13 +25,24 @@ def scores(
     folder: Path | None = None,
     splits: Sequence[str] = ("val", "test"),
 ) -> Scores:
-    """Split -> score, for those of `splits` the data set has; with figures in `folder`. Rank 0 scores for all."""
+    """Split -> score, for those of `splits` the data set has; with figures in `folder`.
+
+    It runs on the training's device, where the network stays. Rank 0 scores for all ranks: every one has to call.
+    """
+    device = distributed.start(config.device)
     if not distributed.is_main():
         return distributed.broadcast(None)
     batch = config.batch_size if config.batch_size > 0 else 16
     found = {
         split: evaluate(
-            network, spec, split, config.input_size, batch, workers=config.workers, plots_dir=folder and folder / split
+            network,
+            spec,
+            split,
+            config.input_size,
+            batch,
+            device,
+            workers=config.workers,
+            plots_dir=folder and folder / split,
         )
         for split in splits
         if spec.splits.get(split)
@@ -44,8 +56,11 @@ def shown_split(spec: DataSpec) -> str:
 
 
 def table(networks: Mapping[str, Network], found: Mapping[str, Score], size: tuple[int, int]) -> list[Row]:
-    """A row per network: size and cost, latency of all in interleaved rounds, and `found`'s mAP of the same name."""
-    latency = measure(networks, size)
+    """A row per network: size and cost, latency of all in interleaved rounds, and `found`'s mAP of the same name.
+
+    Latency is always the CPU's, wherever the networks were trained; on the CPU they stay.
+    """
+    latency = measure({name: network.cpu() for name, network in networks.items()}, size)
     return [
         Row(
             name,
@@ -60,9 +75,9 @@ def table(networks: Mapping[str, Network], found: Mapping[str, Score], size: tup
     ]
 
 
-def pictures(folder: Path) -> tuple[list[tuple[str, Path]], list[tuple[str, Path]]]:
+def pictures(folder: Path) -> tuple[list[tuple[str, Path]], list[tuple[str, Any]]]:
     """(caption, file) of the figures and of the prediction pictures an evaluation left in `folder`."""
-    found = [
+    figures, shown = (
         [(path.stem.replace("_", " "), path) for path in sorted(folder.glob(pattern))] for pattern in ("*.png", "*.jpg")
-    ]
-    return found[0], found[1]
+    )
+    return figures, list(shown)

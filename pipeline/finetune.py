@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import torch
+
 import models
 from common.errors import UserError
 from common.log import log
@@ -20,6 +22,7 @@ from engine.trainer import Trainer
 from export.report import text_table, verdict, write_report
 from export.results import Scores, pictures, scores, table
 from models.network import Network
+from pipeline.show import side_by_side
 
 DISTILLATION = "distillation"
 
@@ -36,6 +39,9 @@ class DistilConfig(TrainConfig):
     )
     list_modes: bool = option(False, "show the KD terms, their papers and weights, and exit", group=DISTILLATION)
     distil: KDConfig = field(default_factory=KDConfig, metadata={"group": DISTILLATION})
+
+    def __post_init__(self) -> None:
+        self.distil.modes()  # refuses a term that nobody knows
 
 
 @dataclass(frozen=True)
@@ -74,6 +80,7 @@ def load_network(config: TrainConfig, names: Sequence[str] | None) -> Network:
     Args:
         names: class names its heads are made for; None leaves them as they are.
     """
+    torch.manual_seed(config.seed)  # whatever no file fills is drawn
     if not config.cfg and not config.weights:
         raise UserError("there is no network", todo="--weights thin.pt, or --cfg thin.cfg --weights thin.weights")
     if config.cfg:
@@ -106,12 +113,20 @@ def train_network(
 
 
 def finetune(
-    config: DistilConfig, run: Path, *, student: Network | None = None, teacher: Network | None = None
+    config: DistilConfig,
+    run: Path,
+    *,
+    student: Network | None = None,
+    teacher: Network | None = None,
+    kind: str = "student",
+    group: str = "",
 ) -> FinetuneResult:
     """Fine-tune under the teacher in the folder `run`, or go on there with ``--resume``; then score and draw.
 
     Args:
         student, teacher: where they are already in memory; without, from the files `config` names.
+        kind: what the stage is called in its checkpoints and in W&B.
+        group: the name of the run this is a stage of, under which W&B groups the stages.
     """
     spec = load_spec(config.data, single_cls=config.single_cls)
     student = student or load_network(config, spec.names)
@@ -121,13 +136,11 @@ def finetune(
         log.info("%s", reason)
     guide = _teacher(config, student, teacher)
     objective = KDObjective(student, guide, config.loss, config.distil)
-    tracker = Tracker(
-        run, to_dict(config), config.wandb if distributed.is_main() else "off", name=run.name, kind="student"
-    )
-    device = distributed.start(config.device)
-    found: dict[str, Scores] = {"start": scores(student.to(device), spec, config, splits=("val",))}
+    tracker = stage_tracker(config, run, kind, group)
+    found: dict[str, Scores] = {"start": scores(student, spec, config, splits=("val",))}
     if guide is not None:
-        found["teacher"] = scores(guide.to(device).network, spec, config, run / "teacher")
+        guide.to(distributed.start(config.device))  # on every rank; mixed precision is set up on the device
+        found["teacher"] = scores(guide.network, spec, config, run / "teacher")
         student.meta["teacher"] = {"source": guide.source, "sha256": guide.fingerprint}
     _announce(found)
     reference = found.get("teacher", {}).get("val")
@@ -142,14 +155,21 @@ def finetune(
         return values
 
     student = train_network(
-        student, spec, config, run, kind="student", objective=objective, tracker=tracker, eval_extra=beside_teacher
-    ).to(device)
+        student, spec, config, run, kind=kind, objective=objective, tracker=tracker, eval_extra=beside_teacher
+    )
     found["student"] = scores(student, spec, config, run / "student")
     result = FinetuneResult(run, student, guide, found)
     if distributed.is_main():
-        _track(result, tracker)
+        _track(result, tracker, f"{group or run.name}-{kind}")
     tracker.finish()
     return result
+
+
+def stage_tracker(config: TrainConfig, folder: Path, kind: str, group: str = "") -> Tracker:
+    """The W&B run of a stage; the stages of a run share its name as their group. Rank 0 records for all."""
+    name = f"{group}-{kind}" if group else folder.name
+    mode = config.wandb if distributed.is_main() else "off"
+    return Tracker(folder, to_dict(config), mode, group=group or None, name=name, kind=kind)
 
 
 def _teacher(config: DistilConfig, student: Network, network: Network | None) -> Teacher | None:
@@ -160,7 +180,7 @@ def _teacher(config: DistilConfig, student: Network, network: Network | None) ->
             todo="add --t_weights FAT.pt, or --kd none for plain fine-tuning",
         )
     if network is not None:
-        return Teacher(network, student)
+        return Teacher(network, student, network.cfg.source)
     return Teacher.load(config.t_cfg, config.t_weights, student) if wanted else None
 
 
@@ -188,6 +208,9 @@ def report(result: FinetuneResult, config: TrainConfig) -> str:
     rows = table(networks, {name: result.scores[name][split] for name in networks}, config.input_size)
     line = verdict(rows[0], rows[-1], split) if len(rows) > 1 else ""
     figures, shown = pictures(result.run / "student" / split)
+    if len(networks) > 1:
+        spec = load_spec(config.data, single_cls=config.single_cls)
+        shown = side_by_side(networks, spec, split, config.input_size)
     write_report(
         result.run,
         {
@@ -207,13 +230,13 @@ def report(result: FinetuneResult, config: TrainConfig) -> str:
     return "\n".join(filter(None, [text_table(rows), line, f"best student: {result.run / BEST}"]))
 
 
-def _track(result: FinetuneResult, tracker: Tracker) -> None:
+def _track(result: FinetuneResult, tracker: Tracker, artifact: str) -> None:
     """The run's last words: scores, prediction pictures, and the best student with the teacher in its lineage."""
     for name, splits in result.scores.items():
         for split, score in splits.items():
             tracker.log_summary({f"{name}/{split}/{key}": value for key, value in score.as_dict().items()})
-    shown = sorted((result.run / "student").glob("*/*.jpg"))
-    tracker.log_pictures("predictions", [(f"{path.parent.name}: {path.stem}", path) for path in shown])
+    for path in sorted((result.run / "student").glob("*/*.jpg")):
+        tracker.log_pictures(f"{path.stem}/{path.parent.name}", [(path.parent.name, path)])
     ancestors = [{"kind": step.get("kind"), "sha256": step["sha256"]} for step in result.student.lineage]
     metadata = {"teacher": result.student.meta.get("teacher"), "lineage": ancestors}
-    tracker.log_artifact(result.run / BEST, f"{result.run.name}-student", metadata=metadata)
+    tracker.log_artifact(result.run / BEST, artifact, metadata=metadata)

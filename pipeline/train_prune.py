@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,15 @@ from common.errors import UserError
 from common.files import whole_file
 from common.log import log
 from data import DataSpec, choose_anchors, load_spec
-from engine import Tracker, checkpoints, distributed
+from distill import Teacher
+from engine import Hooks, checkpoints, distributed
 from engine.config import option, to_dict
-from export.report import text_table, verdict, write_report
+from export.report import Row, text_table, verdict, write_report
 from export.results import pictures, scores, shown_split, table
 from models.lineage import identity_lineage
 from models.network import Network
-from pipeline.finetune import DistilConfig, finetune, load_network, train_network
+from pipeline.finetune import DistilConfig, finetune, load_network, stage_tracker, train_network
+from pipeline.show import GammaHistograms, LayerRow, layer_rows, side_by_side, write_rows
 from prune.pruning import STRATEGIES, parse_budget
 from prune.sparsity import SCHEDULES
 
@@ -71,8 +73,8 @@ class PruneConfig(DistilConfig):
     finetune_epochs: int = option(0, "epochs of the fine-tune; 0: those of --epochs", group=STUDENT, low=0)
     finetune_lr0: float = option(0.0, "peak learning rate of the fine-tune; 0: that of --lr0", group=STUDENT, low=0)
 
-
     def __post_init__(self) -> None:
+        super().__post_init__()
         parse_budget(self.prune)
 
     def for_stage(self, epochs: int, lr0: float) -> PruneConfig:
@@ -133,7 +135,9 @@ def first_network(config: PruneConfig, spec: DataSpec) -> Network:
         return network
     if whole and network.classes == len(spec.names):
         log.info("the weights' classes are %s, the data set's %s", network.names, list(spec.names))
-    return load_network(config, spec.names)
+    network = load_network(config, spec.names)
+    network.meta.pop("trained_for", None)  # what an earlier run of these weights said
+    return network
 
 
 def quantiles(history: Sequence[dict[str, float]]) -> list[dict[str, Any]]:
@@ -155,7 +159,7 @@ class Line:
 
     Attributes:
         networks: name -> network, in the order of the table.
-        cut_report: what pruning did.
+        layers: what pruning did, a row a convolution.
         gammas: the gammas' quantiles, a row an epoch of sparsity training.
     """
 
@@ -163,7 +167,7 @@ class Line:
         self.config, self.run = config, run
         self.spec: DataSpec = load_spec(config.data, single_cls=config.single_cls)
         self.networks: dict[str, Network] = {}
-        self.cut_report: prune.PruneReport | None = None
+        self.layers: list[LayerRow] = []
         self.gammas: list[dict[str, Any]] = []
 
     def go(self) -> None:
@@ -171,6 +175,7 @@ class Line:
         start = self._start()
         stages = chosen_stages(self.config, start, self.spec)
         log.info("%s: %s", self.run, ", ".join(stages))
+        self._rehearse(start, stages)
         baseline = self.baseline(start) if "baseline" in stages else start
         last = self.networks["baseline"] = baseline
         if "sparse" in stages:
@@ -179,15 +184,27 @@ class Line:
             last = self.networks["pruned"] = self.cut(last)
         if "student" in stages:
             self.students(last, baseline)
+        text = self.summarise()
         if distributed.is_main():
-            print(self.summarise())
+            print(text)
+
+    def _rehearse(self, start: Network, stages: Sequence[str]) -> None:
+        """Try the cut and the teacher on the first network: what cannot work is said before hours of training."""
+        if "prune" in stages:
+            prune.prune(start, **self.config.pruning)
+        if "student" in stages and (self.config.t_cfg or self.config.t_weights):
+            Teacher.load(self.config.t_cfg, self.config.t_weights, start)
+
+    def _left(self, path: Path) -> bool:
+        """Whether the run that is resumed has left this file; one of an older run in a reused folder does not count."""
+        return bool(self.config.resume) and path.exists()
 
     def _start(self) -> Network:
         """What the run begins with, kept in its folder: a resumed run begins with the same bits."""
         kept = self.run / "start.pt"
-        if not kept.exists():
-            network = first_network(self.config, self.spec)
-            self._keep(network, kept)
+        if distributed.is_main() and not self._left(kept):
+            models.save(first_network(self.config, self.spec), kept)
+        distributed.barrier()
         return models.load(kept)
 
     def baseline(self, start: Network) -> Network:
@@ -211,7 +228,7 @@ class Line:
         form = "proximal" if config.optimizer == "adamw" else "subgradient"
         hook = prune.Sparsity(network, config.s, config.sparsity, form, config.optimizer)
         settled = folder / "weights" / "sparse.pt"
-        if not settled.exists():
+        if not self._left(settled):
             self._train(network, config, "sparse", hook)
             self._settle(folder, settled)
         state = checkpoints.read_last(folder)
@@ -233,35 +250,56 @@ class Line:
         self._keep(averaged, settled)
 
     def cut(self, network: Network) -> Network:
-        """Remove channels and shortcut blocks; leaves `pruned.pt`, a Darknet cfg with weights, and the report."""
+        """Remove channels and shortcut blocks: every rank does, and finds the same.
+
+        Leaves `pruned.pt`, a Darknet cfg with weights, what was done (`report.txt`) and the layers (`channels.csv`).
+        """
         folder = self.run / "pruned"
         result = prune.prune(network, kind="sparse" if "sparse" in self.networks else "baseline", **self.config.pruning)
-        self.cut_report = result.report
-        log.info("%s", result.report.text())
-        if distributed.is_main():
+        report = result.report
+        self.layers = layer_rows(network, report)
+        log.info("%s", report.text())
+        if distributed.is_main() and not self._left(folder / "pruned.pt"):
             models.save_darknet(result.network, folder / "pruned.cfg", folder / "pruned.weights")
             with whole_file(folder / "report.txt") as temporary:
-                temporary.write_text(result.report.text() + "\n", encoding="utf-8")
-        self._keep(result.network, folder / "pruned.pt")
+                temporary.write_text(report.text() + "\n", encoding="utf-8")
+            write_rows(folder / "channels.csv", self.layers)
+            self._track_cut(folder, report)
+            models.save(result.network, folder / "pruned.pt", extra={"pruning": report.as_dict()})
+        distributed.barrier()
         return result.network
+
+    def _track_cut(self, folder: Path, report: prune.PruneReport) -> None:
+        tracker = stage_tracker(self.config, folder, "prune", self.run.name)
+        tracker.log_table("channels", list(self.layers[0]), [list(row.values()) for row in self.layers])
+        for what in ("channels", "params", "macs"):
+            before, after = getattr(report, what)
+            tracker.log_summary({f"{what}/before": before, f"{what}/after": after})
+        tracker.finish()
 
     def students(self, pruned: Network, baseline: Network) -> None:
         """Fine-tune under the baseline, and with --compare-plain once more without it."""
         config = self.config.for_stage(self.config.finetune_epochs, self.config.finetune_lr0)
         if config.compare_plain:
             plain = replace(config, distil=replace(config.distil, kd="none"), t_cfg="", t_weights="")
-            done = finetune(plain, self.run / "plain", student=copy.deepcopy(pruned))
+            done = finetune(
+                plain, self.run / "plain", student=copy.deepcopy(pruned), kind="plain", group=self.run.name
+            )
             self.networks["plain fine-tune"] = done.student
         teacher = None if config.t_cfg or config.t_weights else baseline
-        done = finetune(config, self.run / "student", student=copy.deepcopy(pruned), teacher=teacher)
+        done = finetune(
+            config, self.run / "student", student=copy.deepcopy(pruned), teacher=teacher, group=self.run.name
+        )
         self.networks["student"] = done.student
 
-    def _train(self, network: Network, config: PruneConfig, stage: str, *hooks: prune.Sparsity) -> Network:
+    def _train(
+        self, network: Network, config: PruneConfig, stage: str, sparsity: prune.Sparsity | None = None
+    ) -> Network:
         folder = self.run / stage
-        if checkpoints.finished(folder):
+        if self._left(folder) and checkpoints.finished(folder):
             return models.load(folder / checkpoints.BEST)
-        tracker = Tracker(folder, to_dict(config), config.wandb if distributed.is_main() else "off",
-                          group=self.run.name, name=f"{self.run.name}-{stage}", kind=stage)  # fmt: skip
+        tracker = stage_tracker(config, folder, stage, self.run.name)
+        hooks: list[Hooks] = [sparsity, GammaHistograms(sparsity, network, tracker)] if sparsity else []
         trained = train_network(network, self.spec, config, folder, kind=stage, hooks=hooks, tracker=tracker)
         tracker.finish()
         return trained
@@ -279,11 +317,15 @@ class Line:
             name: scores(network, self.spec, self.config, self.run / "scores" / name.replace(" ", "-"), (split,))[split]
             for name, network in self.networks.items()
         }
+        if not distributed.is_main():
+            return ""
         rows = table(self.networks, found, size)
-        named = {row.name: row for row in rows}
-        line = verdict(named["baseline"], rows[-1], split) if rows[-1].name != "baseline" else ""
-        figures, shown = pictures(self.run / "scores" / rows[-1].name.replace(" ", "-") / split)
-        layers = self.cut_report.layers if self.cut_report else {}
+        named, last = {row.name: row for row in rows}, rows[-1].name
+        line = verdict(named["baseline"], rows[-1], split) if last != "baseline" else ""
+        figures, shown = pictures(self.run / "scores" / last.replace(" ", "-") / split)
+        if last != "baseline":
+            pair = {name: self.networks[name] for name in ("baseline", last)}
+            shown = side_by_side(pair, self.spec, split, size)
         page = write_report(
             self.run,
             {
@@ -292,13 +334,23 @@ class Line:
                 "rows": rows,
                 "split": split,
                 "size": size,
-                "channels": [(number, before, after) for number, (before, after) in layers.items()],
+                "channels": [(row["layer"], row["channels before"], row["channels after"]) for row in self.layers],
+                "layers": self.layers,
                 "gammas": self.gammas,
                 "results": {stage: self.run / stage / "results.csv" for stage in FOLDERS},
                 "figures": figures,
                 "pictures": shown,
                 "settings": {"run": to_dict(self.config)},
-                "lineage": self.networks[rows[-1].name].lineage,
+                "lineage": self.networks[last].lineage,
             },
         )
+        self._track_end(rows, line, shown)
         return "\n".join(filter(None, ["", text_table(rows), "", line, f"report: {page}"]))
+
+    def _track_end(self, rows: Sequence[Row], line: str, shown: Sequence[tuple[str, Any]]) -> None:
+        """The table of all networks, the verdict and the predictions, in a W&B run beside those of the stages."""
+        tracker = stage_tracker(self.config, self.run, "report", self.run.name)
+        tracker.log_table("networks", list(asdict(rows[0])), [list(asdict(row).values()) for row in rows])
+        tracker.log_pictures("predictions", shown)
+        tracker.log_summary({"verdict": line})
+        tracker.finish()

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import csv
-import os
-import signal
 import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -16,66 +12,20 @@ import torch
 
 import finetune_kd
 import models
-from common.errors import run_cleanly
-from tests.data.made import line, write_set
+from tests.cli.material import NAMES, QUICK, command, in_process, killed, make_set
 from tests.distill.material import tiny_network
-from tests.engine.test_tracking import history, records
-
-ROOT = Path(__file__).parents[2]
-QUICK = [
-    "--epochs",
-    "2",
-    "--batch-size",
-    "4",
-    "--nominal-batch",
-    "4",
-    "--imgsz",
-    "64",
-    "--workers",
-    "0",
-    "--threads",
-    "1",
-]
-QUICK += ["--mosaic", "0", "--lr0", "0.002", "--wandb", "off", "--device", "cpu", "--warmup-epochs", "0"]
+from tests.tracked import artifacts, history
 
 PAIR = ["--weights", "thin.pt", "--t_weights", "fat.pt", "--data", "data.yaml"]
-
-
-def command(folder: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    """The command in a process of its own."""
-    line = [sys.executable, str(ROOT / "finetune_kd.py"), *map(str, arguments)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "HOME": str(folder)}
-    environment.pop("WANDB_MODE", None)
-    return subprocess.run(line, cwd=folder, capture_output=True, text=True, timeout=300, env=environment)
-
-
-def in_process(monkeypatch: pytest.MonkeyPatch, folder: Path, *arguments: str) -> int:
-    """The command's entry point in this process, which saves importing torch anew; its exit status."""
-    monkeypatch.chdir(folder)
-    monkeypatch.setattr(sys, "argv", ["finetune_kd.py", *arguments])
-    return run_cleanly(finetune_kd.main)
 
 
 @pytest.fixture(scope="module")
 def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with `data.yaml`, `thin.pt`, `fat.pt`, and the fat one as `fat.cfg` and `fat.weights`."""
-    folder = tmp_path_factory.mktemp("kd")
-    rng = np.random.default_rng(0)
-
-    def pictures(count: int) -> list[tuple[np.ndarray, str | None]]:
-        made: list[tuple[np.ndarray, str | None]] = []
-        for number in range(count):
-            x, y = rng.integers(0, 40, 2).tolist()
-            box = (x, y, x + 20, y + 16)
-            image = rng.integers(0, 60, (64, 64, 3)).astype(np.uint8)
-            image[box[1] : box[3], box[0] : box[2]] = (230, 40, 40) if number % 2 else (40, 40, 230)
-            made.append((image, line((64, 64), box, number % 2)))
-        return made
-
-    write_set(folder, {"train": pictures(8), "val": pictures(3), "test": pictures(2)}, names="[red, blue]")
+    folder = make_set(tmp_path_factory.mktemp("kd"))
     thin, fat = tiny_network(8), tiny_network(16, seed=1)
     for network in (thin, fat):
-        network.names = ["red", "blue"]
+        network.names = list(NAMES)
     models.save(thin, folder / "thin.pt")
     models.save(fat, folder / "fat.pt")
     models.save_darknet(fat, folder / "fat.cfg", folder / "fat.weights")
@@ -84,7 +34,7 @@ def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def done(material: Path) -> subprocess.CompletedProcess[str]:
-    return command(material, *PAIR, "--name", "kd", *QUICK, "--wandb", "offline")
+    return command("finetune_kd.py", material, *PAIR, "--name", "kd", *QUICK, "--wandb", "offline")
 
 
 def rows(run: Path) -> list[dict[str, str]]:
@@ -130,13 +80,12 @@ def test_tracked_run_has_terms_gap_and_an_artifact_that_names_the_teacher(
     material: Path, done: subprocess.CompletedProcess[str]
 ) -> None:
     folder = next((material / "runs" / "finetune_kd" / "kd" / "wandb").glob("offline-run-*"))
-    epochs = [row for row in history(folder) if "epoch" in row]
+    epochs = [row for row in history(folder, 2) if "epoch" in row]
     assert len(epochs) == 2
     for row in epochs:
         for name in ("student/mAP50-95", "teacher/mAP50-95", "gap", "train/bounded", "train/gate_rate"):
             assert name in row or row.get(name.split("/")[0], {}).get(name.split("/")[-1]) is not None, name
-    artifacts = [record.artifact for record in records(folder) if record.WhichOneof("record_type") == "artifact"]
-    student = next(each for each in artifacts if each.name == "kd-student")
+    student = artifacts(folder)["kd-student"]
     assert models.fingerprint(models.load(material / "fat.pt")) in student.metadata
 
 
@@ -154,33 +103,25 @@ def test_checkpoint_is_the_student_alone_and_names_its_teacher(
     assert any(not torch.equal(a, b) for a, b in zip(trained.parameters(), thin.parameters()))
 
 
+@pytest.mark.usefixtures("no_plots")
 def test_killed_run_resumes_to_the_bits_of_the_uninterrupted_one(
     material: Path, done: subprocess.CompletedProcess[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runs = material / "runs" / "finetune_kd"
-    line = [sys.executable, str(ROOT / "finetune_kd.py"), *PAIR, "--name", "killed", *QUICK, "--save-every", "1"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    process = subprocess.Popen(
-        line, cwd=material, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment
-    )
-    deadline = time.monotonic() + 200
-    while not (runs / "killed" / "weights" / "last.pt").is_file():
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    killed("finetune_kd.py", material, "killed", 3, *PAIR, "--name", "killed", *QUICK, "--save-every", "1")
     stopped_at = models.read_checkpoint(runs / "killed" / "weights" / "last.pt")["extra"]["training"]["progress"]
-    assert not stopped_at["finished"]
-    assert in_process(monkeypatch, material, "--resume", "runs/finetune_kd/killed", "--wandb", "off") == 0
+    assert (stopped_at["step"], stopped_at["finished"]) == (2, False)
+    again = ["--resume", "runs/finetune_kd/killed", "--wandb", "off"]
+    assert in_process(finetune_kd.main, monkeypatch, material, *again) == 0
     whole, resumed = (models.read_checkpoint(runs / name / "weights" / "last.pt") for name in ("kd", "killed"))
     assert all(torch.equal(tensor, resumed["state"][name]) for name, tensor in whole["state"].items())
 
 
+@pytest.mark.usefixtures("no_plots")
 def test_darknet_teacher_and_no_terms_is_plain_fine_tuning(material: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     chosen = ["--weights", "thin.pt", "--t_cfg", "fat.cfg", "--t_weights", "fat.weights", "--kd", "none"]
     chosen += ["--data", "data.yaml", "--name", "plain"]
-    assert in_process(monkeypatch, material, *chosen, *QUICK, "--epochs", "1") == 0
+    assert in_process(finetune_kd.main, monkeypatch, material, *chosen, *QUICK, "--epochs", "1") == 0
     row = rows(material / "runs" / "finetune_kd" / "plain")[0]
     assert "train/bounded" not in row
     assert "teacher/mAP50-95" in row
@@ -199,14 +140,15 @@ def test_darknet_teacher_and_no_terms_is_plain_fine_tuning(material: Path, monke
 def test_mistakes_end_with_a_sentence_and_status_2(
     material: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, arguments: list[str], said: str
 ) -> None:
-    assert in_process(monkeypatch, material, *arguments, "--data", "data.yaml", "--name", "wrong", *QUICK) == 2
+    arguments = [*arguments, "--data", "data.yaml", "--name", "wrong", *QUICK]
+    assert in_process(finetune_kd.main, monkeypatch, material, *arguments) == 2
     assert said in capsys.readouterr().err
 
 
 def test_list_modes_names_every_term(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    assert in_process(monkeypatch, tmp_path, "--list-modes") == 0
+    assert in_process(finetune_kd.main, monkeypatch, tmp_path, "--list-modes") == 0
     shown = capsys.readouterr().out
     assert "hinton" in shown
     assert "NeurIPS 2017" in shown

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import struct
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,53 +12,7 @@ from wandb.proto import wandb_internal_pb2 as pb
 from common.errors import UserError
 from engine import tracking
 from engine.tracking import Tracker
-
-BLOCK = 32768
-
-
-def records(folder: Path) -> Iterator[pb.Record]:
-    """The records of an offline run. Its file is a LevelDB log: 32 KiB blocks of (crc, length, kind, data) chunks; a
-    record is one chunk of kind 1 (whole) or kinds 2, 3.., 4 (first, middle, last)."""
-    data = next(folder.glob("*.wandb")).read_bytes()
-    assert data[:4] == b":W&B"
-    place, parts = 7, b""
-    while place + 7 <= len(data):
-        if BLOCK - place % BLOCK < 7:  # too little left in the block for a chunk's header
-            place += BLOCK - place % BLOCK
-            continue
-        _, length, kind = struct.unpack("<IHB", data[place : place + 7])
-        if place + 7 + length > len(data):
-            return
-        parts += data[place + 7 : place + 7 + length]
-        place += 7 + length
-        if kind in (1, 4):
-            record = pb.Record()
-            record.ParseFromString(parts)
-            parts = b""
-            yield record
-
-
-def history(folder: Path, count: int) -> list[dict]:
-    """The committed rows; the client's own process may still be writing them when `finish` returns."""
-    deadline = time.monotonic() + 20
-    while len(rows := read_history(folder)) < count and time.monotonic() < deadline:
-        time.sleep(0.1)
-    return rows
-
-
-def read_history(folder: Path) -> list[dict]:
-    rows = []
-    for record in records(folder):
-        if record.WhichOneof("record_type") == "history":
-            row: dict = {}
-            for item in record.history.item:
-                *parents, last = item.nested_key or [item.key]
-                inner = row
-                for parent in parents:
-                    inner = inner.setdefault(parent, {})
-                inner[last] = json.loads(item.value_json)
-            rows.append(row)
-    return rows
+from tests.tracked import history, records
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,95 @@
+"""A tiny data set, and the ways to run an entry script on it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from common.errors import run_cleanly
+from common.log import log
+from tests.data.made import line, write_set
+
+ROOT = Path(__file__).parents[2]
+NAMES = ("red", "blue")
+# Two epochs of two steps on the CPU, without augmentation that small pictures do not survive.
+QUICK = (
+    *("--epochs", "2", "--batch-size", "4", "--nominal-batch", "4", "--imgsz", "64", "--lr0", "0.002", "--mosaic", "0"),
+    *("--warmup-epochs", "0", "--device", "cpu", "--threads", "1", "--workers", "0", "--wandb", "off"),
+)
+
+
+def make_set(folder: Path) -> Path:
+    """`data.yaml` and its pictures of 64 x 64 pixels: 8 to train on, 3 to validate, 2 to test, a rectangle each."""
+    rng = np.random.default_rng(0)
+
+    def pictures(count: int) -> list[tuple[np.ndarray, str | None]]:
+        made: list[tuple[np.ndarray, str | None]] = []
+        for number in range(count):
+            x, y = rng.integers(0, 40, 2).tolist()
+            box = (x, y, x + 20, y + 16)
+            image = rng.integers(0, 60, (64, 64, 3)).astype(np.uint8)
+            image[box[1] : box[3], box[0] : box[2]] = (230, 40, 40) if number % 2 else (40, 40, 230)
+            made.append((image, line((64, 64), box, number % 2)))
+        return made
+
+    write_set(folder, {"train": pictures(8), "val": pictures(3), "test": pictures(2)}, names=f"[{', '.join(NAMES)}]")
+    return folder
+
+
+def surroundings(folder: Path) -> dict[str, str]:
+    """The environment of a command: one thread, the checkout's modules, nobody logged in to W&B."""
+    unset = ("WANDB_MODE", "WANDB_API_KEY", "WANDB_DISABLED", "NETRC", "WANDB_PROJECT")
+    inherited = {name: value for name, value in os.environ.items() if name not in unset}
+    return {**inherited, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "HOME": str(folder)}
+
+
+def command(script: str, folder: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """An entry script in a process of its own, in `folder`."""
+    line = [sys.executable, str(ROOT / script), *map(str, arguments)]
+    return subprocess.run(line, cwd=folder, capture_output=True, text=True, timeout=300, env=surroundings(folder))
+
+
+def in_process(main: Callable[[], int], monkeypatch: pytest.MonkeyPatch, folder: Path, *arguments: str) -> int:
+    """An entry script's `main` in this process, which saves importing torch anew; its exit status."""
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "argv", [f"{main.__module__}.py", *arguments])
+    try:
+        return run_cleanly(main)
+    finally:  # its handler writes to this test's stderr, which the next test does not have
+        log.handlers.clear()
+        log.propagate = True
+
+
+# A script whose process is ended by `kill -9` in a given stage, when so many optimiser steps of it are done.
+LETHAL = """
+import os, runpy, signal, sys
+import engine.plots, engine.trainer
+from engine.trainer import Trainer
+
+script, stage, last = sys.argv[1], sys.argv[2], int(sys.argv[3])
+step = Trainer._step
+
+def lethal_step(self, batches):
+    step(self, batches)
+    if self.run_dir.name == stage and self.progress.step == last:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+Trainer._step = lethal_step
+engine.plots.plot_score = engine.trainer.plot_results = lambda *_: None  # they take longer than these trainings
+sys.argv = [script, *sys.argv[4:]]
+runpy.run_path(script, run_name="__main__")
+"""
+
+
+def killed(script: str, folder: Path, stage: str, step: int, *arguments: str) -> None:
+    """An entry script that dies by `kill -9` after optimiser step `step` (from 1) in the folder called `stage`."""
+    line = [sys.executable, "-c", LETHAL, str(ROOT / script), stage, str(step), *arguments]
+    done = subprocess.run(line, cwd=folder, capture_output=True, text=True, timeout=300, env=surroundings(folder))
+    assert done.returncode == -signal.SIGKILL, done.stderr

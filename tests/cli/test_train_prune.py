@@ -1,0 +1,289 @@
+"""The whole line by its real command: a tiny network and a tiny data set."""
+
+from __future__ import annotations
+
+import csv
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import models
+import train_prune
+from engine.config import load_config
+from pipeline.train_prune import PruneConfig
+from tests import nets
+from tests.cli.material import NAMES, QUICK, command, in_process, killed, make_set
+from tests.tracked import artifacts, history, start_of
+
+LINE = ("--cfg", "net.cfg", "--data", "data.yaml", *QUICK, "--prune", "params=0.5", "--shortcuts", "1", "-sr", "--s")
+LINE += ("0.05", "--then-kd", "--compare-plain")
+STAGES = ("baseline", "sparse", "plain", "student")
+
+FIGURES = ["F1_curve.png", "PR_curve.png", "confusion_matrix.png", "predictions.jpg"]
+TRAINED = ["results.csv", "results.png", "weights/best.pt", "weights/last.pt"]
+FILES = {
+    "args.yaml", "start.pt", "report.html", "channels.png", "gammas.png", "sparse/weights/sparse.pt",
+    *(f"pruned/{name}" for name in ("channels.csv", "pruned.cfg", "pruned.pt", "pruned.weights", "report.txt")),
+    *(f"{stage}/{name}" for stage in STAGES for name in TRAINED),
+    *(f"{who}/{split}/{name}" for who in ("plain/student", "student/student", "student/teacher")
+      for split in ("val", "test") for name in FIGURES),
+    *(f"scores/{who}/test/{name}" for name in FIGURES
+      for who in ("random-init", "baseline", "sparse", "pruned", "plain-fine-tune", "student")),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `data.yaml` and `net.cfg`, a network of two heads with shortcut blocks."""
+    folder = make_set(tmp_path_factory.mktemp("line"))
+    (folder / "net.cfg").write_text(nets.RESIDUAL)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def done(material: Path) -> subprocess.CompletedProcess[str]:
+    return command("train_prune.py", material, *LINE, "--name", "whole", "--wandb", "offline")
+
+
+@pytest.fixture(scope="module")
+def run(material: Path, done: subprocess.CompletedProcess[str]) -> Path:
+    assert done.returncode == 0, done.stderr
+    return material / "runs" / "train_prune" / "whole"
+
+
+@pytest.fixture(scope="module")
+def trained(material: Path) -> Path:
+    """`mine.pt`: a network with the data set's classes, as somebody may have trained it; `three.pt` has three."""
+    torch.manual_seed(0)
+    models.save(models.load(material / "net.cfg", names=NAMES), material / "mine.pt")
+    models.save(models.load(material / "net.cfg"), material / "three.pt")
+    return material / "mine.pt"
+
+
+def files(run: Path) -> set[str]:
+    """All files of a run but W&B's own."""
+    found = (path.relative_to(run) for path in run.rglob("*") if path.is_file())
+    return {str(path) for path in found if "wandb" not in path.parts and path.name != "wandb-id.txt"}
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with open(path, newline="") as handle:
+        return list(csv.DictReader(handle))
+
+
+def test_whole_line_writes_these_files_and_no_others(run: Path) -> None:
+    assert files(run) == FILES
+
+
+def test_table_names_every_network_in_order_and_ends_with_the_verdict(
+    run: Path, done: subprocess.CompletedProcess[str]
+) -> None:
+    shown = [line for line in done.stdout.splitlines() if line.strip()]
+    ruler = next(number for number, line in enumerate(shown) if set(line) == {"-"})
+    names = [line.split("  ")[0] for line in shown[ruler + 1 : -2]]
+    assert names == ["random init", "baseline", "sparse", "pruned", "plain fine-tune", "student"]
+    assert shown[-2].startswith("student against baseline: ")
+    assert shown[-1].startswith("report: ")
+
+
+def test_stages_come_in_order_and_the_teacher_is_measured_before_the_student_learns(
+    run: Path, done: subprocess.CompletedProcess[str]
+) -> None:
+    said = [f"{stage}: 2 epochs" for stage in STAGES]
+    said.insert(2, "asked: ")
+    said.insert(4, "teacher on val: mAP50-95 ")
+    assert sorted(said, key=done.stderr.index) == said
+
+
+def test_report_holds_the_table_the_verdict_the_layers_and_the_pictures(
+    run: Path, done: subprocess.CompletedProcess[str]
+) -> None:
+    page = (run / "report.html").read_text()
+    for name in ("random init", "baseline", "sparse", "pruned", "plain fine-tune", "student"):
+        assert f"<td>{name}</td>" in page
+    for part in ("student against baseline: ", "Layer by layer", "3x3 stride 2", "1x1 head", "Quantiles of |gamma|"):
+        assert part in page, part
+    assert page.count("ground truth, baseline, student</figcaption>") == 2, "one a test picture"
+    ancestors = [page.index(f"<li>{kind}: sha256") for kind in ("baseline", "sparse")]
+    assert ancestors == sorted(ancestors)
+
+
+def test_channel_table_tells_what_the_cut_left(run: Path) -> None:
+    before, after = models.load(run / "sparse/weights/sparse.pt"), models.load(run / "pruned/pruned.pt")
+    table = rows(run / "pruned/channels.csv")
+    assert list(table[0]) == ["layer", "kind", "channels before", "channels after", "share"]
+    assert [int(row["layer"]) for row in table] == list(before.convolutions)
+    assert [int(row["channels before"]) for row in table] == [c.out_channels for c in before.convolutions.values()]
+    left = [int(row["channels after"]) for row in table if row["channels after"] != "0"]
+    assert left == [conv.out_channels for conv in after.convolutions.values()]
+    assert len(left) == len(table) - 2, "one block of two convolutions went"
+    pruning = models.read_checkpoint(run / "pruned/pruned.pt")["extra"]["pruning"]
+    assert pruning["channels"] == (sum(c.out_channels for c in before.convolutions.values()), sum(left))
+
+
+def test_thin_network_is_within_the_budget_and_equal_in_every_form(run: Path) -> None:
+    thin, fat = models.load(run / "pruned/pruned.pt"), models.load(run / "baseline/weights/best.pt")
+    assert models.parameters(thin) <= 0.5 * models.parameters(fat)
+    again = models.load(run / "pruned/pruned.cfg", weights=run / "pruned/pruned.weights")
+    assert models.fingerprint(again) == models.fingerprint(thin)
+    student = models.load(run / "student/weights/best.pt")
+    assert models.parameters(student) == models.parameters(thin)
+    assert [entry["kind"] for entry in student.lineage] == ["baseline", "sparse"]
+    assert student.lineage[0]["sha256"] == student.meta["teacher"]["sha256"] == models.fingerprint(fat)
+    assert "teacher" not in models.load(run / "plain/weights/best.pt").meta
+
+
+def test_old_spelling_of_sparsity_is_understood(run: Path) -> None:
+    config = load_config(PruneConfig, run)
+    assert (config.sparsity, config.s) == ("constant", 0.05)
+
+
+def tracked(run: Path, stage: str) -> Path:
+    return next((run / stage / "wandb").glob("offline-run-*"))
+
+
+def value(row: dict[str, Any], name: str) -> Any:
+    """An entry of a committed row; the client nests names with a slash or leaves them as they are."""
+    parent, _, last = name.partition("/")
+    return row[name] if name in row else row[parent][last]
+
+
+def test_every_stage_is_a_tracked_run_of_one_group(run: Path) -> None:
+    stages = {"baseline": "baseline", "sparse": "sparse", "pruned": "prune", "plain": "plain", "student": "student"}
+    for folder, kind in {**stages, ".": "report"}.items():
+        start = start_of(tracked(run, folder))
+        assert (start.run_group, start.display_name, start.job_type) == ("whole", f"whole-{kind}", kind)
+        assert {"epochs", "prune", "kd", "seed"} <= {item.key for item in start.config.update}
+
+
+def test_each_epoch_is_one_commit_with_what_the_stage_is_about(run: Path) -> None:
+    both = ("train/box", "train/total", "val/mAP50-95", "lr")
+    told = {
+        "baseline": both,
+        "sparse": (*both, "gammas", "gamma/q50", "gamma/below_1e-2"),
+        "student": (*both, "student/mAP50-95", "teacher/mAP50-95", "gap", "train/bounded", "train/gate_rate"),
+    }
+    for stage, names in told.items():
+        epochs = [row for row in history(tracked(run, stage), 2) if "epoch" in row]
+        assert [(row["epoch"], row["_step"]) for row in epochs] == [(0, 0), (1, 1)], stage
+        for name in names:
+            assert all(value(row, name) is not None for row in epochs), name
+    graph_masks = sum(sum(row["gammas"]["values"]) for row in history(tracked(run, "sparse"), 2)) / 2
+    sparse = models.load(run / "sparse/weights/sparse.pt")
+    assert 0 < graph_masks <= sum(conv.out_channels for conv in sparse.convolutions.values() if conv.bn is not None)
+
+
+def test_tracked_cut_student_and_end_hold_tables_pictures_and_the_artifact(run: Path) -> None:
+    channels = history(tracked(run, "pruned"), 1)[0]["channels"]
+    assert (channels["_type"], channels["nrows"]) == ("table-file", len(rows(run / "pruned/channels.csv")))
+    assert value(history(tracked(run, "student"), 3)[-1], "predictions/test")["_type"] == "images/separated"
+    end = history(tracked(run, "."), 1)[0]
+    assert end["networks"]["nrows"] == 6
+    assert end["predictions"]["count"] == 2
+    best = artifacts(tracked(run, "student"))["whole-student"]
+    assert models.fingerprint(models.load(run / "baseline/weights/best.pt")) in best.metadata
+    assert "whole-plain" in artifacts(tracked(run, "plain"))
+
+
+@pytest.mark.usefixtures("no_plots")
+def test_line_killed_in_every_stage_resumes_to_the_bits_of_the_uninterrupted_one(
+    material: Path, run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    broken = material / "runs" / "train_prune" / "broken"
+    arguments: tuple[str, ...] = (*LINE, "--name", "broken", "--save-every", "1")
+    for stage in STAGES:
+        killed("train_prune.py", material, stage, 3, *arguments)
+        progress = models.read_checkpoint(broken / stage / "weights/last.pt")["extra"]["training"]["progress"]
+        assert (progress["step"], progress["finished"]) == (2, False), "step 3 is lost, and nothing else"
+        arguments = ("--resume", str(broken))
+    assert in_process(train_prune.main, monkeypatch, material, *arguments) == 0
+
+    for name in sorted(name for name in FILES if name.endswith(".pt")):
+        whole, resumed = (models.read_checkpoint(each / name) for each in (run, broken))
+        assert whole["cfg"] == resumed["cfg"], name
+        assert whole["lineage"] == resumed["lineage"], name
+        assert whole["state"].keys() == resumed["state"].keys()
+        assert all(torch.equal(tensor, resumed["state"][key]) for key, tensor in whole["state"].items()), name
+    for stage in STAGES:
+        tables = [rows(each / stage / "results.csv") for each in (run, broken)]
+        for row in (row for table in tables for row in table):
+            del row["seconds"], row["memory_gb"]
+        assert tables[0] == tables[1]
+    again = models.read_checkpoint(run / "sparse/weights/last.pt")
+    start = models.read_checkpoint(run / "start.pt")
+    assert any(not torch.equal(tensor, start["state"][key]) for key, tensor in again["state"].items())
+
+    capsys.readouterr()
+    assert in_process(train_prune.main, monkeypatch, material, *arguments) == 0
+    assert "student against baseline: " in capsys.readouterr().out, "a finished run only shows its table again"
+
+
+@pytest.mark.usefixtures("no_plots")
+def test_own_weights_with_the_classes_skip_the_baseline(
+    material: Path, trained: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    chosen = ["--weights", "mine.pt", "--data", "data.yaml", "--name", "mine", *QUICK, "--epochs", "1"]
+    assert in_process(train_prune.main, monkeypatch, material, *chosen, "--prune", "channels=0.6") == 0
+    run = material / "runs" / "train_prune" / "mine"
+    assert {path.name for path in run.iterdir() if path.is_dir()} == {"sparse", "pruned"}
+    assert "\npruned " in capsys.readouterr().out
+    thin = models.load(run / "pruned/pruned.pt")
+    assert thin.lineage[0]["sha256"] == models.fingerprint(models.load(trained))
+
+
+@pytest.mark.usefixtures("no_plots")
+def test_stages_overrides(material: Path, trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen = ["--weights", "mine.pt", "--data", "data.yaml", "--name", "cut", *QUICK, "--stages", "prune"]
+    assert in_process(train_prune.main, monkeypatch, material, *chosen) == 0
+    run = material / "runs" / "train_prune" / "cut"
+    assert {path.name for path in run.iterdir() if path.is_dir()} == {"pruned"}
+    assert [entry["kind"] for entry in models.load(run / "pruned/pruned.pt").lineage] == ["baseline"]
+
+
+@pytest.mark.usefixtures("no_plots")
+def test_reused_folder_takes_nothing_from_the_run_before(
+    material: Path, trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = ["--data", "data.yaml", "--name", "reused", "--exist-ok", *QUICK, "--stages", "prune"]
+    for first in (["--cfg", "net.cfg", "--seed", "1"], ["--weights", "mine.pt"]):
+        assert in_process(train_prune.main, monkeypatch, material, *first, *chosen) == 0
+    start = models.load(material / "runs/train_prune/reused/start.pt")
+    assert models.fingerprint(start) == models.fingerprint(models.load(trained))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--data", "data.yaml"], "no network"),
+        (["--cfg", "net.cfg", "--data", "absent.yaml"], "absent.yaml"),
+        (["--cfg", "nett.cfg", "--data", "data.yaml"], "nett.cfg"),
+        (["--weights", "mine.pt", "--data", "data.yaml", "--stages", "prune,polish"], "polish"),
+        (["--weights", "mine.pt", "--data", "data.yaml", "--prune", "params=2"], "'params=2'"),
+        (["--weights", "mine.pt", "--data", "data.yaml", "--prune", "weight=.5"], "'weight=.5'"),
+        (["--cfg", "net.cfg", "--data", "data.yaml", "--shortcuts", "9"], "9"),
+        (["--cfg", "net.cfg", "--data", "data.yaml", "--prune", "params=0.0001"], "0.0001"),
+        (["--weights", "mine.pt", "--data", "data.yaml", "--sparsity", "linear"], "linear"),
+        (["--weights", "mine.pt", "--data", "data.yaml", "-sr", "--s", "much"], "much"),
+        (["--weights", "mine.pt", "--data", "data.yaml", "--then-kd", "--kd", "hintn"], "hintn"),
+        (["--cfg", "net.cfg", "--data", "data.yaml", "--then-kd", "--t_weights", "three.pt"], "3 classes"),
+        (["--resume", "runs/train_prune/nobody"], "nobody"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_mistakes_end_with_a_sentence_and_status_2(
+    material: Path,
+    trained: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+    arguments: list[str],
+    said: str,
+) -> None:
+    chosen = arguments if "--resume" in arguments else [*arguments, "--name", "wrong", *QUICK]
+    assert in_process(train_prune.main, monkeypatch, material, *chosen) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert "Traceback" not in error
+    assert "epoch 0" not in error, "nothing is trained before it is said"
