@@ -178,7 +178,11 @@ def _share(text: str) -> float:
 
 
 def load_network(options: argparse.Namespace, names: Sequence[str] | None = None) -> Network:
-    """The network `--weights`, `--cfg` and `--device` name, in eval mode; `names` replace its class names."""
+    """The network `--weights`, `--cfg` and `--device` name, in eval mode; `names` replace its class names.
+
+    Raises:
+        UserError: a file is absent, or does not fill the whole network: its untrained part would say anything.
+    """
     import torch
 
     import models
@@ -188,7 +192,11 @@ def load_network(options: argparse.Namespace, names: Sequence[str] | None = None
         raise UserError(f"--weights {weights} does not exist", todo="give a trained network's .pt or .weights file")
     if weights.suffix == ".weights" and not options.cfg:
         raise UserError(f"{weights} holds tensors but no structure", todo="add --cfg with its cfg file")
-    net = models.load(options.cfg, weights=weights) if options.cfg else models.load(weights)
+    net = models.load(options.cfg, weights=weights, names=names) if options.cfg else models.load(weights)
+    if (report := net.load_report) is not None and (report.missing or report.unfit):
+        gaps = [*report.missing, *report.unfit]
+        problem = f"does not fill {options.cfg}: {len(gaps)} tensors lack or do not fit, the first is {gaps[0]}"
+        raise UserError(problem, where=weights, todo="give the cfg it was trained with, and by --data its classes")
     if names is not None:
         if len(names) != net.classes:
             problem = f"has {len(names)} class names, the network {net.classes} classes"
@@ -246,8 +254,8 @@ def run_val(options: argparse.Namespace) -> int:
     from engine.evaluate import evaluate
     from engine.rundir import make_run_dir
 
-    net = load_network(options)
     spec = load_spec(options.data, single_cls=options.single_cls)
+    net = load_network(options, spec.names if options.cfg else None)  # a cfg's heads follow the classes
     size = input_size(options, net)
     folder = make_run_dir(options.project, "val", options.name, exist_ok=options.exist_ok)
     score = evaluate(

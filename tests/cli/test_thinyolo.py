@@ -82,10 +82,25 @@ def test_class_names_can_come_from_a_names_file(tmp_path, weights, monkeypatch, 
     assert "3 class names, the network 2 classes" in capsys.readouterr().err
 
 
+def test_heads_of_a_cfg_follow_the_classes_of_the_data_and_untrained_heads_are_refused(
+    tmp_path, weights, small_set, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    models.save_darknet(models.load(weights), "tiny.cfg", "tiny.weights")
+    Path("stock.cfg").write_text(models.load("tiny.cfg", classes=5).cfg.text())
+    arguments = ["--cfg", "stock.cfg", "--weights", "tiny.weights"]
+    assert main(["val", *arguments, "--data", str(small_set), "--no-plots"]) == 0
+    assert "mAP50-95" in capsys.readouterr().out
+    cv2.imwrite("one.png", np.full((64, 64, 3), 99, np.uint8))
+    assert main(["predict", *arguments, "--source", "one.png", "--data", str(small_set)]) == 0
+    assert main(["predict", *arguments, "--source", "one.png"]) == 2
+    assert "does not fill stock.cfg" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "arguments, said",
     [
-        (["val", "--weights", "absent.pt", "--data", "x.yaml"], "absent.pt does not exist"),
+        (["val", "--weights", "absent.pt", "--data", "set/set.yaml"], "absent.pt does not exist"),
         (["val", "--weights", "tiny.pt", "--data", "absent.yaml"], "absent.yaml"),
         (["val", "--weights", "tiny.pt", "--data", "set/set.yaml", "--imgsz", "0"], "is no picture size"),
         (["predict", "--weights", "tiny.pt", "--source", "nowhere"], "nowhere does not exist"),
