@@ -40,10 +40,10 @@ MARKER = ".complete.json"
 def ensure(
     folder: Path | None = None,
     *,
-    train: int = 600,
+    train: int = 1000,
     val: int = 150,
     test: int = 200,
-    size: int = 160,
+    size: int = 128,
     seed: int = 0,
     config: ShapesConfig | None = None,
     progress: bool = True,

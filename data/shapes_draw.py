@@ -5,6 +5,7 @@ Boxes are measured from masks: what of an object later shapes and the picture's 
 
 from __future__ import annotations
 
+import colorsys
 import math
 from dataclasses import dataclass
 
@@ -14,7 +15,7 @@ import numpy as np
 from data.spec import SPLITS
 from data.yolo_text import Box
 
-VERSION = 1
+VERSION = 2
 """Raised whenever a picture changes, so that no run mixes the pictures of two generators."""
 
 NAMES = ("disc", "ring", "square", "triangle", "star")
@@ -27,30 +28,32 @@ class ShapesConfig:
 
     # What is to be found.
     empty_share: float = 0.08  # pictures without any object: background the detector must stay silent on
-    objects: tuple[int, int] = (1, 6)  # objects in the other pictures, both ends included
+    objects: tuple[int, int] = (1, 5)  # objects in the other pictures, both ends included
     min_size: float = 8.0  # longer side of the smallest object in pixels; below it classes cannot be told apart
     max_share: float = 0.5  # longer side of the largest object as a share of the picture's side
-    size_skew: float = 0.6  # size = min * (max / min)^(u^skew): 1 is log-uniform, less gives fewer tiny objects
+    size_skew: float = 0.3  # size = min * (max / min)^(u^skew): 1 is log-uniform, less gives fewer tiny objects
     stretch: float = 0.12  # uneven scaling before the rotation: 0.12 makes a square up to 1.14 : 1
-    min_visible: float = 0.5  # least share of an object that others and the picture's edge may leave visible
+    min_visible: float = 0.65  # least share of an object that others and the picture's edge may leave visible
 
     # What is not.
-    distractors: tuple[int, int] = (0, 3)  # shapes of no class, in front of and behind the objects
-    lines: tuple[int, int] = (0, 4)  # thin lines behind the objects
+    distractors: tuple[int, int] = (0, 2)  # shapes of no class, in front of and behind the objects
+    lines: tuple[int, int] = (0, 3)  # thin lines behind the objects
     front_lines: tuple[int, int] = (0, 1)  # thin lines across everything
-    blobs: tuple[int, int] = (0, 4)  # soft spots behind the objects
+    blobs: tuple[int, int] = (0, 3)  # soft spots behind the objects
 
     # How well it is seen.
-    contrast: float = 70.0  # least distance of an object's colour from what it covers (Euclidean, 0..441)
-    low_contrast_share: float = 0.15  # objects that keep only `low_contrast`; never those under twice `min_size`
+    contrast: float = 100.0  # least distance of an object's colour from what it covers (Euclidean, 0..441)
+    low_contrast_share: float = 0.05  # objects that keep only `low_contrast`; never those under twice `min_size`
     low_contrast: tuple[float, float] = (28.0, 50.0)
-    texture: float = 22.0  # amplitude of the background's gradient, waves, checks or clouds (grey levels)
+    hue_share: float = 0.85  # objects whose colour hints at their class, as a tomato's does; the others have any colour
+    hue_spread: float = 0.04  # standard deviation of that hue, of a full circle; classes are 0.2 apart
+    texture: float = 14.0  # amplitude of the background's gradient, waves, checks or clouds (grey levels)
     shading: float = 0.25  # how much an object's colour may change across it
     blur_share: float = 0.3
     blur: tuple[float, float] = (0.4, 1.0)  # sigma in pixels
     gain: tuple[float, float] = (0.7, 1.2)  # contrast of the whole picture about mid-grey
     brightness: tuple[float, float] = (-25.0, 25.0)
-    noise: tuple[float, float] = (0.0, 14.0)  # sigma in grey levels
+    noise: tuple[float, float] = (0.0, 10.0)  # sigma in grey levels
 
 
 @dataclass
@@ -74,7 +77,7 @@ class Drawn:
 
 
 def draw(
-    seed: int, index: int, size: int = 160, *, split: str = "train", config: ShapesConfig | None = None
+    seed: int, index: int, size: int = 128, *, split: str = "train", config: ShapesConfig | None = None
 ) -> tuple[np.ndarray, list[Box]]:
     """Picture number `index` of `split`.
 
@@ -87,7 +90,7 @@ def draw(
 
 
 def compose(
-    seed: int, index: int, size: int = 160, *, split: str = "train", config: ShapesConfig | None = None
+    seed: int, index: int, size: int = 128, *, split: str = "train", config: ShapesConfig | None = None
 ) -> tuple[np.ndarray, list[Drawn]]:
     """As `draw`, with the masks the boxes are measured from."""
     config = config or ShapesConfig()
@@ -201,7 +204,7 @@ def _place(rng: np.random.Generator, canvas: np.ndarray, kind: int, objects: lis
             continue
         left_over = [Drawn(item.label, item.visible & ~visible, item.area) for item in objects]
         if all(_seen(item.visible, item.area, config) for item in left_over):
-            _paint(rng, canvas, alpha, length, config)
+            _paint(rng, canvas, alpha, length, kind, config)
             objects[:] = left_over if kind < 0 else [*left_over, Drawn(kind, visible, area)]
             return
 
@@ -215,9 +218,9 @@ def _seen(visible: np.ndarray, area: int, config: ShapesConfig) -> bool:
 
 
 def _paint(
-    rng: np.random.Generator, canvas: np.ndarray, alpha: np.ndarray, length: float, config: ShapesConfig
+    rng: np.random.Generator, canvas: np.ndarray, alpha: np.ndarray, length: float, kind: int, config: ShapesConfig
 ) -> None:
-    """Blend a shaded shape of a colour that stands out from what it covers into `canvas`."""
+    """Blend a shaded shape of a colour that stands out from what it covers into `canvas`; kind -1 is a distractor."""
     under = canvas[alpha >= 0.5].mean(axis=0)
     if length >= 2 * config.min_size and rng.random() < config.low_contrast_share:
         way = rng.normal(size=3)
@@ -225,13 +228,22 @@ def _paint(
         # Away from black and white, so that clipping cannot eat the little contrast there is.
         colour = under + np.where((under + step < 0) | (under + step > 255), -step, step)
     else:
-        colour = rng.uniform(0, 255, 3)
+        colour = _object_colour(rng, kind, config)
         while np.linalg.norm(colour - under) < config.contrast:
-            colour = rng.uniform(0, 255, 3)
+            colour = _object_colour(rng, kind, config)
     left, top, right, bottom = _extent(alpha > 0)
     slope = rng.uniform(0, config.shading) * _ramp(rng, bottom - top, right - left)
     patch = canvas[top:bottom, left:right]
     patch += alpha[top:bottom, left:right, None] * (colour.astype(np.float32) * (1 + slope[..., None]) - patch)
+
+
+def _object_colour(rng: np.random.Generator, kind: int, config: ShapesConfig) -> np.ndarray:
+    """BGR: near the hue of the class for `hue_share` of the objects, else (and for distractors) any colour."""
+    if kind < 0 or rng.random() >= config.hue_share:
+        return rng.uniform(0, 255, 3)
+    hue = (kind / len(NAMES) + rng.normal(0, config.hue_spread)) % 1.0
+    saturation, value = rng.uniform(0.3, 1.0), rng.uniform(0.25, 1.0)
+    return np.array(colorsys.hsv_to_rgb(hue, saturation, value)[::-1]) * 255
 
 
 # Surroundings ------------------------------------------------------------------------------------------------------
