@@ -67,29 +67,9 @@ def in_process(main: Callable[[], int], monkeypatch: pytest.MonkeyPatch, folder:
         log.propagate = True
 
 
-# A script whose process is ended by `kill -9` in a given stage, when so many optimiser steps of it are done.
-LETHAL = """
-import os, runpy, signal, sys
-import engine.plots, engine.trainer
-from engine.trainer import Trainer
-
-script, stage, last = sys.argv[1], sys.argv[2], int(sys.argv[3])
-step = Trainer._step
-
-def lethal_step(self, batches):
-    step(self, batches)
-    if self.run_dir.name == stage and self.progress.step == last:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-Trainer._step = lethal_step
-engine.plots.plot_score = engine.trainer.plot_results = lambda *_: None  # they take longer than these trainings
-sys.argv = [script, *sys.argv[4:]]
-runpy.run_path(script, run_name="__main__")
-"""
-
-
 def killed(script: str, folder: Path, stage: str, step: int, *arguments: str) -> None:
     """An entry script that dies by `kill -9` after optimiser step `step` (from 1) in the folder called `stage`."""
-    line = [sys.executable, "-c", LETHAL, str(ROOT / script), stage, str(step), *arguments]
-    done = subprocess.run(line, cwd=folder, capture_output=True, text=True, timeout=300, env=surroundings(folder))
+    line = [sys.executable, "-m", "tests.cli.entry", str(ROOT / script), *arguments]
+    environment = {**surroundings(folder), "THINYOLO_KILL_AT": f"{stage}:{step}"}
+    done = subprocess.run(line, cwd=folder, capture_output=True, text=True, timeout=300, env=environment)
     assert done.returncode == -signal.SIGKILL, done.stderr

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import train_prune
 from engine.config import load_config
 from pipeline.train_prune import PruneConfig
 from tests import nets
-from tests.cli.material import NAMES, QUICK, command, in_process, killed, make_set
+from tests.cli.material import NAMES, QUICK, ROOT, command, in_process, killed, make_set, surroundings
 from tests.tracked import artifacts, history, start_of
 
 LINE = ("--cfg", "net.cfg", "--data", "data.yaml", *QUICK, "--prune", "params=0.5", "--shortcuts", "1", "-sr", "--s")
@@ -252,6 +253,19 @@ def test_reused_folder_takes_nothing_from_the_run_before(
         assert in_process(train_prune.main, monkeypatch, material, *first, *chosen) == 0
     start = models.load(material / "runs/train_prune/reused/start.pt")
     assert models.fingerprint(start) == models.fingerprint(models.load(trained))
+
+
+def test_two_processes_go_through_the_line_as_one(material: Path, trained: Path) -> None:
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    chosen = ["--weights", "mine.pt", "--data", "data.yaml", "--name", "two", *QUICK, "--epochs", "1"]
+    done = subprocess.run(
+        [*launcher, "-m", "tests.cli.entry", str(ROOT / "train_prune.py"), *chosen], cwd=material,
+        env=surroundings(material), capture_output=True, text=True, timeout=200,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("pruned against baseline: ") == 1, "one of them speaks"
+    assert (material / "runs/train_prune/two/report.html").is_file()
+    assert not (material / "runs/train_prune/two2").exists()
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,104 @@
+"""What a run begins with, and which stages it goes through."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+import models
+from common.errors import UserError
+from data import load_spec
+from data.spec import DataSpec
+from pipeline.train_prune import PruneConfig, chosen_stages, first_network
+from tests import nets
+from tests.cli.material import NAMES, make_set
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`net.cfg`; `mine.pt` and `mine.weights` with the data set's classes, `others.pt`, `swapped.pt` and `three.pt`."""
+    folder = make_set(tmp_path_factory.mktemp("stages"))
+    (folder / "net.cfg").write_text(nets.RESIDUAL)
+    named = {"mine": NAMES, "others": ("cat", "dog"), "swapped": NAMES[::-1], "three": ("red", "blue", "green")}
+    for name, names in named.items():
+        models.save(models.load(folder / "net.cfg", names=names), folder / f"{name}.pt")
+    models.save_darknet(models.load(folder / "mine.pt"), folder / "mine.cfg", folder / "mine.weights")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def spec(folder: Path) -> DataSpec:
+    return load_spec(folder / "data.yaml")
+
+
+def begin(folder: Path, spec: DataSpec, cfg: str = "", weights: str = "", **options: object) -> list[str]:
+    config = PruneConfig(
+        cfg=str(folder / cfg) if cfg else "", weights=str(folder / weights) if weights else "", **options
+    )
+    start = first_network(config, spec)
+    assert (start.classes, start.names) == (len(spec.names), list(spec.names)), "whatever it was, it fits the data set"
+    return chosen_stages(config, start, spec)
+
+
+@pytest.mark.parametrize(
+    ("cfg", "weights"), [("", "mine.pt"), ("mine.cfg", "mine.weights"), ("mine.cfg", "mine.pt")]
+)
+def test_weights_of_these_classes_need_no_baseline(folder: Path, spec: DataSpec, cfg: str, weights: str) -> None:
+    assert begin(folder, spec, cfg, weights) == ["sparse", "prune"]
+
+
+@pytest.mark.parametrize(
+    ("cfg", "weights"),
+    [("net.cfg", ""), ("", "others.pt"), ("", "swapped.pt"), ("", "three.pt"), ("net.cfg", "three.pt")],
+    ids=["random", "other names", "other order", "another number", "heads left out"],
+)
+def test_anything_else_is_trained_first(folder: Path, spec: DataSpec, cfg: str, weights: str) -> None:
+    assert begin(folder, spec, cfg, weights) == ["baseline", "sparse", "prune"]
+
+
+def test_what_an_earlier_run_noted_in_the_weights_is_not_trusted(folder: Path, spec: DataSpec) -> None:
+    retrained = models.load(folder / "others.pt")
+    retrained.meta["trained_for"] = list(NAMES)
+    models.save(retrained, folder / "retrained.pt")
+    assert "baseline" in begin(folder, spec, weights="retrained.pt")
+
+
+def test_student_comes_with_then_kd(folder: Path, spec: DataSpec) -> None:
+    assert begin(folder, spec, weights="mine.pt", then_kd=True) == ["sparse", "prune", "student"]
+    assert begin(folder, spec, weights="mine.pt", then_kd=True, stages="prune") == ["prune", "student"]
+
+
+def test_named_stages_override_and_run_in_the_order_of_the_line(folder: Path, spec: DataSpec) -> None:
+    assert begin(folder, spec, weights="mine.pt", stages="prune, baseline") == ["baseline", "prune"]
+
+
+@pytest.mark.parametrize(("stages", "said"), [("prune,polish", "polish"), (" , ", "' , '")])
+def test_stages_that_are_none_are_named(folder: Path, spec: DataSpec, stages: str, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        begin(folder, spec, weights="mine.pt", stages=stages)
+
+
+def test_random_weights_follow_from_the_seed_alone(folder: Path, spec: DataSpec) -> None:
+    prints = []
+    for seed in (0, 0, 1):
+        torch.rand(7)  # whatever has been drawn before
+        prints.append(models.fingerprint(first_network(PruneConfig(cfg=str(folder / "net.cfg"), seed=seed), spec)))
+    assert prints[0] == prints[1] != prints[2]
+
+
+def test_stage_has_its_own_length_and_rate_where_given() -> None:
+    config = PruneConfig(epochs=30, lr0=0.01, warmup_epochs=3)
+    assert config.for_stage(0, 0.0) == config
+    short = config.for_stage(10, 0.001)
+    assert (short.epochs, short.lr0, short.warmup_epochs) == (10, 0.001, 1)
+
+
+def test_unknown_terms_and_budgets_are_refused_before_anything_runs() -> None:
+    with pytest.raises(UserError, match="weight=3"):
+        PruneConfig(prune="weight=3")
+    config = PruneConfig()
+    config.distil.kd = "hintn"
+    with pytest.raises(UserError, match="hintn"):
+        config.for_stage(1, 0.1)
