@@ -35,7 +35,7 @@ def make_set(folder: Path) -> Path:
             x, y = rng.integers(0, 40, 2).tolist()
             box = (x, y, x + 20, y + 16)
             image = rng.integers(0, 60, (64, 64, 3)).astype(np.uint8)
-            image[box[1] : box[3], box[0] : box[2]] = (230, 40, 40) if number % 2 else (40, 40, 230)
+            image[box[1] : box[3], box[0] : box[2]] = (40, 40, 230) if number % 2 else (230, 40, 40)
             made.append((image, line((64, 64), box, number % 2)))
         return made
 
