@@ -10,10 +10,11 @@ import sys
 
 from common.errors import run_cleanly
 from common.log import show_log
+from data import load_spec
 from distill.modes import describe_modes
 from engine import distributed
 from engine.config import parse_config
-from pipeline.finetune import DistilConfig, finetune, report, start_run
+from pipeline.finetune import DistilConfig, check_test, finetune, report, start_run
 
 EPILOG = """examples:
   python finetune_kd.py --cfg thin.cfg --weights thin.weights --t_cfg fat.cfg --t_weights fat.weights --data hand.yaml
@@ -30,6 +31,7 @@ def main() -> int:
         print(describe_modes())
         return 0
     try:
+        check_test(load_spec(config.data, single_cls=config.single_cls))
         result = finetune(config, start_run(config, "finetune_kd"))
         if distributed.is_main():
             print(report(result, config))

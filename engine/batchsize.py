@@ -20,16 +20,17 @@ UNKNOWN_RAM = 4e9  # bytes, where the system does not say
 
 def fitting_batch(objective: Objective, config: TrainConfig, device: torch.device) -> int:
     """Pictures per forward pass over all processes that memory holds, at most `--nominal-batch`."""
-    from engine.distributed import world
+    from engine.distributed import alone, smallest, world
 
     height, width = (int(side * (1 + config.multi_scale)) for side in config.input_size)
     if device.type == "cuda":
-        each = _probe_gpu(objective, (height, width), device, config.nominal_batch)
+        with alone():  # a rank with less free memory stops earlier than the others
+            each = _probe_gpu(objective, (height, width), device, config.nominal_batch)
     else:
         free = free_memory() or UNKNOWN_RAM
         each = int(min(CPU_CAP, max(1, CPU_SHARE * free / (CPU_BYTES_PER_PIXEL * height * width))))
         log.info("--batch-size -1: %d, for %.1f GB of free RAM at %dx%d", each, free / 1e9, width, height)
-    return min(each * world(), max(config.nominal_batch, world()))
+    return min(smallest(each) * world(), max(config.nominal_batch, world()))
 
 
 def _probe_gpu(objective: Objective, size: tuple[int, int], device: torch.device, most: int) -> int:

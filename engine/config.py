@@ -91,7 +91,8 @@ class TrainConfig:
     )
     anchors: str = option(
         "auto",
-        "auto re-fits the anchors when they suit the data badly, keep never does, fit always does",
+        "auto re-fits the anchors where they suit the data badly and the network is not trained for it yet, keep never "
+        "does, fit always does",
         group=DATA, choices=("auto", "keep", "fit"),
     )
 

@@ -86,13 +86,36 @@ def _pick_device(device: str) -> torch.device:
     return torch.device("cuda", index)
 
 
+_alone = False
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """What runs inside averages over nobody: for a rank that tries something the others may not get to."""
+    global _alone
+    before, _alone = _alone, True
+    try:
+        yield
+    finally:
+        _alone = before
+
+
 def mean_over_ranks(value: Tensor) -> Tensor:
     """The mean of a tensor over the processes; no gradient flows through it."""
-    if world() == 1:
+    if world() == 1 or _alone:
         return value
     total = value.detach().clone()
     dist.all_reduce(total)
     return total / world()
+
+
+def smallest(number: int) -> int:
+    """The smallest of the processes' numbers, in every process."""
+    if world() == 1:
+        return number
+    every: list[Any] = [None] * world()
+    dist.all_gather_object(every, number)
+    return min(every)
 
 
 def broadcast(value: Any) -> Any:

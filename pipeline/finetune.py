@@ -11,7 +11,7 @@ import torch
 import models
 from common.errors import UserError
 from common.log import log
-from data import DataSpec, choose_anchors, load_spec
+from data import DataSpec, check, choose_anchors, load_spec
 from distill import KDConfig, KDObjective, Teacher
 from engine import Tracker, checkpoints, distributed
 from engine.config import TrainConfig, option, to_dict
@@ -86,6 +86,16 @@ def load_network(config: TrainConfig, names: Sequence[str] | None) -> Network:
     if config.cfg:
         return models.load(config.cfg, weights=config.weights or None, names=names)
     return models.load(config.weights, names=names)
+
+
+def check_test(spec: DataSpec) -> None:
+    """Read the test split's labels now: nobody else does before the last scores, hours later.
+
+    Raises:
+        UserError: they have errors.
+    """
+    if spec.splits.get("test"):
+        check(spec, ["test"]).announce()
 
 
 def train_network(

@@ -21,7 +21,7 @@ from export.report import Row, text_table, verdict, write_report
 from export.results import pictures, scores, shown_split, table
 from models.lineage import identity_lineage
 from models.network import Network
-from pipeline.finetune import DistilConfig, finetune, load_network, stage_tracker, train_network
+from pipeline.finetune import DistilConfig, check_test, finetune, load_network, stage_tracker, train_network
 from pipeline.show import GammaHistograms, LayerRow, layer_rows, side_by_side, write_rows
 from prune.pruning import STRATEGIES, parse_budget
 from prune.sparsity import SCHEDULES
@@ -49,13 +49,18 @@ class PruneConfig(DistilConfig):
         group=SPARSE, choices=SCHEDULES, flags=("-sr", "--sr"), const="constant",
     )
     s: float = option(
-        1e-3, "pull on every prunable gamma per optimiser step: too little never sparsifies, too much costs mAP",
-        group=SPARSE, low=0,
+        1e-3,
+        "pull on every prunable gamma per optimiser step: too little never sparsifies, too much costs mAP (under "
+        "torchrun, whose own --s... options get in the way, spell it --strength)",
+        group=SPARSE, low=0, flags=("--strength",),
     )
     sparse_epochs: int = option(0, "epochs of this stage; 0: those of --epochs", group=SPARSE, low=0)
     sparse_lr0: float = option(0.0, "peak learning rate of this stage; 0: that of --lr0", group=SPARSE, low=0)
     prune: str = option(
-        "params=0.25", "what to keep of the whole network: channels=SHARE, params=SHARE or flops=SHARE", group=PRUNING
+        "params=0.25",
+        "what to keep of the whole network: channels=SHARE, params=SHARE or flops=SHARE; none cuts no channels, only "
+        "--shortcuts",
+        group=PRUNING,
     )
     shortcuts: int = option(0, "remove so many shortcut blocks, the least used first", group=PRUNING, low=0)
     strategy: str = option(
@@ -75,7 +80,10 @@ class PruneConfig(DistilConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        parse_budget(self.prune)
+        if self.cuts_channels:
+            parse_budget(self.prune)
+        elif not self.shortcuts and "prune" in self.stages.replace("auto", "prune"):
+            raise UserError("--prune none and --shortcuts 0 leave nothing to prune", todo="give one of the two")
 
     def for_stage(self, epochs: int, lr0: float) -> PruneConfig:
         """The options of a stage with its own length and learning rate, where given."""
@@ -83,8 +91,14 @@ class PruneConfig(DistilConfig):
         return replace(self, epochs=epochs, lr0=lr0, warmup_epochs=min(self.warmup_epochs, epochs / 10))
 
     @property
+    def cuts_channels(self) -> bool:
+        return self.prune.strip().lower() not in ("none", "off", "")
+
+    @property
     def pruning(self) -> dict[str, Any]:
         """The options of `prune.prune`."""
+        if not self.cuts_channels:
+            return {"shortcuts": self.shortcuts}
         return {
             "budget": self.prune,
             "strategy": self.strategy,
@@ -124,20 +138,24 @@ def first_network(config: PruneConfig, spec: DataSpec) -> Network:
     `meta["trained_for"]` says which classes it already detects: those of the data set if every tensor, the heads
     included, came from ``--weights`` and the file's class names are the data set's (or it names none).
     """
-    network = load_network(config, None)
-    report = network.load_report
-    whole = bool(config.weights) and (report is None or not (report.missing or report.unfit))
-    named = network.names != [str(number) for number in range(network.classes)]
-    same = network.classes == len(spec.names) and (not named or network.names == list(spec.names))
-    if whole and same:
-        network.names = list(spec.names)
-        network.meta["trained_for"] = list(spec.names)
-        return network
-    if whole and network.classes == len(spec.names):
-        log.info("the weights' classes are %s, the data set's %s", network.names, list(spec.names))
     network = load_network(config, spec.names)
     network.meta.pop("trained_for", None)  # what an earlier run of these weights said
+    report = network.load_report
+    if config.weights and (report is None or not (report.missing or report.unfit)):
+        theirs = _class_names(config.weights)
+        if theirs in (None, list(spec.names)):
+            network.meta["trained_for"] = list(spec.names)
+        else:
+            log.info("the weights' classes are %s, the data set's %s", theirs, list(spec.names))
     return network
+
+
+def _class_names(weights: str) -> list[str] | None:
+    """The class names in a `.pt`; None where the file has none (`.weights`, or numbers in their place)."""
+    if Path(weights).suffix not in (".pt", ".pth"):
+        return None
+    names = models.load(weights).names
+    return None if names == [str(number) for number in range(len(names))] else names
 
 
 def quantiles(history: Sequence[dict[str, float]]) -> list[dict[str, Any]]:
@@ -175,6 +193,10 @@ class Line:
         start = self._start()
         stages = chosen_stages(self.config, start, self.spec)
         log.info("%s: %s", self.run, ", ".join(stages))
+        if self.config.anchors == "fit" and "baseline" not in stages:
+            raise UserError("--anchors fit: new anchors have to be learnt, and there is no baseline stage",
+                            todo="add --stages baseline,sparse,prune, or leave --anchors out")  # fmt: skip
+        check_test(self.spec)
         self._rehearse(start, stages)
         baseline = self.baseline(start) if "baseline" in stages else start
         last = self.networks["baseline"] = baseline
@@ -280,6 +302,7 @@ class Line:
     def students(self, pruned: Network, baseline: Network) -> None:
         """Fine-tune under the baseline, and with --compare-plain once more without it."""
         config = self.config.for_stage(self.config.finetune_epochs, self.config.finetune_lr0)
+        config = replace(config, freeze=self._frozen_in(pruned, baseline))
         if config.compare_plain:
             plain = replace(config, distil=replace(config.distil, kd="none"), t_cfg="", t_weights="")
             done = finetune(
@@ -291,6 +314,14 @@ class Line:
             config, self.run / "student", student=copy.deepcopy(pruned), teacher=teacher, group=self.run.name
         )
         self.networks["student"] = done.student
+
+    def _frozen_in(self, pruned: Network, baseline: Network) -> str:
+        """`--freeze` names the baseline's layers: the numbers of what is left of them in the pruned network."""
+        frozen = self.config.frozen_layers(len(baseline.layers))
+        if not frozen or not pruned.lineage:
+            return self.config.freeze
+        rows = pruned.lineage[-1]["layers"]  # of the network that was cut, whose layers are the baseline's
+        return "".join(f"{layer}," for layer, row in rows.items() if row["layer"] in frozen)
 
     def _train(
         self, network: Network, config: PruneConfig, stage: str, sparsity: prune.Sparsity | None = None
