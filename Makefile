@@ -32,9 +32,9 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-# One torch thread a worker: the tests' networks are tiny, and two workers fill two cores.
+# One torch thread a worker: the networks are tiny, and two workers fill two cores. A file is one worker's, with its fixtures.
 test: lint
-	OMP_NUM_THREADS=1 WANDB_MODE=offline $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
+	OMP_NUM_THREADS=1 WANDB_MODE=offline $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
 clean:
 	rm -rf runs wandb build .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
