@@ -40,7 +40,7 @@ MARKER = ".complete.json"
 def ensure(
     folder: Path | None = None,
     *,
-    train: int = 800,
+    train: int = 1000,
     val: int = 150,
     test: int = 200,
     size: int = 128,

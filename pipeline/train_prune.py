@@ -18,7 +18,7 @@ from distill import Teacher
 from engine import Hooks, checkpoints, distributed
 from engine.config import option, to_dict
 from export.report import Row, text_table, verdict, write_report
-from export.results import pictures, scores, shown_split, table
+from export.results import Scores, pictures, scores, shown_split, table
 from models.lineage import identity_lineage
 from models.network import Network
 from pipeline.finetune import DistilConfig, check_test, finetune, load_network, stage_tracker, train_network
@@ -177,6 +177,7 @@ class Line:
 
     Attributes:
         networks: name -> network, in the order of the table.
+        scored: name -> scores, of those a stage has scored.
         layers: what pruning did, a row a convolution.
         gammas: the gammas' quantiles, a row an epoch of sparsity training.
     """
@@ -185,6 +186,7 @@ class Line:
         self.config, self.run = config, run
         self.spec: DataSpec = load_spec(config.data, single_cls=config.single_cls)
         self.networks: dict[str, Network] = {}
+        self.scored: dict[str, Scores] = {}
         self.layers: list[LayerRow] = []
         self.gammas: list[dict[str, Any]] = []
 
@@ -308,12 +310,14 @@ class Line:
             done = finetune(
                 plain, self.run / "plain", student=copy.deepcopy(pruned), kind="plain", group=self.run.name
             )
-            self.networks["plain fine-tune"] = done.student
+            self.networks["plain fine-tune"], self.scored["plain fine-tune"] = done.student, done.scores["student"]
         teacher = None if config.t_cfg or config.t_weights else baseline
         done = finetune(
             config, self.run / "student", student=copy.deepcopy(pruned), teacher=teacher, group=self.run.name
         )
-        self.networks["student"] = done.student
+        self.networks["student"], self.scored["student"] = done.student, done.scores["student"]
+        if teacher is baseline:
+            self.scored["baseline"] = done.scores["teacher"]
 
     def _frozen_in(self, pruned: Network, baseline: Network) -> str:
         """`--freeze` names the baseline's layers: the numbers of what is left of them in the pruned network."""
@@ -344,16 +348,17 @@ class Line:
     def summarise(self) -> str:
         """Score every network on the same pictures, write ``report.html``; the terminal's table and verdict."""
         split, size = shown_split(self.spec), self.config.input_size
-        found = {
-            name: scores(network, self.spec, self.config, self.run / "scores" / name.replace(" ", "-"), (split,))[split]
-            for name, network in self.networks.items()
-        }
+        last = list(self.networks)[-1]
+        drawn = self.run / "student" / "student" if last in self.scored else self.run / "scores"
+        for name in self.networks.keys() - self.scored.keys():
+            folder = drawn if name == last else None  # figures are of the last network: they take longer than the score
+            self.scored[name] = scores(self.networks[name], self.spec, self.config, folder, (split,))
         if not distributed.is_main():
             return ""
-        rows = table(self.networks, found, size)
-        named, last = {row.name: row for row in rows}, rows[-1].name
+        rows = table(self.networks, {name: self.scored[name][split] for name in self.networks}, size)
+        named = {row.name: row for row in rows}
         line = verdict(named["baseline"], rows[-1], split) if last != "baseline" else ""
-        figures, shown = pictures(self.run / "scores" / last.replace(" ", "-") / split)
+        figures, shown = pictures(drawn / split)
         if last != "baseline":
             pair = {name: self.networks[name] for name in ("baseline", last)}
             shown = side_by_side(pair, self.spec, split, size)

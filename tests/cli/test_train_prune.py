@@ -31,8 +31,6 @@ FILES = {
     *(f"{stage}/{name}" for stage in STAGES for name in TRAINED),
     *(f"{who}/{split}/{name}" for who in ("plain/student", "student/student", "student/teacher")
       for split in ("val", "test") for name in FIGURES),
-    *(f"scores/{who}/test/{name}" for name in FIGURES
-      for who in ("random-init", "baseline", "sparse", "pruned", "plain-fine-tune", "student")),
 }  # fmt: skip
 
 
