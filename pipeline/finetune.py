@@ -20,7 +20,7 @@ from engine.rundir import ARGS, BEST, find_run, make_run_dir
 from engine.seams import Hooks
 from engine.trainer import Trainer
 from export.report import text_table, verdict, write_report
-from export.results import Scores, pictures, scores, table
+from export.results import Scores, pictures, scores, shown_split, table
 from models.network import Network
 from pipeline.show import side_by_side
 
@@ -211,7 +211,8 @@ def _announce(found: dict[str, Scores]) -> None:
 
 def report(result: FinetuneResult, config: TrainConfig) -> str:
     """Write the run's ``report.html``; the table and the verdict line for the terminal."""
-    split = "test" if "test" in result.scores["student"] else "val"
+    spec = load_spec(config.data, single_cls=config.single_cls)
+    split = shown_split(spec)
     networks = {"student": result.student}
     if result.teacher is not None:
         networks = {"teacher": result.teacher.network, **networks}
@@ -219,7 +220,6 @@ def report(result: FinetuneResult, config: TrainConfig) -> str:
     line = verdict(rows[0], rows[-1], split) if len(rows) > 1 else ""
     figures, shown = pictures(result.run / "student" / split)
     if len(networks) > 1:
-        spec = load_spec(config.data, single_cls=config.single_cls)
         shown = side_by_side(networks, spec, split, config.input_size)
     write_report(
         result.run,
