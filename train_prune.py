@@ -14,7 +14,8 @@ from common.log import show_log
 from engine import distributed
 from engine.config import parse_config
 from pipeline.finetune import start_run
-from pipeline.train_prune import Line, PruneConfig
+from pipeline.prune_options import PruneConfig
+from pipeline.train_prune import Line
 
 EPILOG = """examples:
   python train_prune.py --cfg yolov5n --weights yolov5n.pt --data bccd.yaml --imgsz 320 --prune params=0.25 --then-kd

@@ -79,3 +79,13 @@ def side_by_side(
     columns = ", ".join(["ground truth", *networks])
     found = compare(networks, Dataset(spec, split, size))
     return [(f"{name}: {columns}", picture) for name, picture in found]
+
+
+def quantiles(history: Sequence[dict[str, float]]) -> list[dict[str, Any]]:
+    """The history of `prune.Sparsity` in the form the report draws."""
+    prefix = "gamma/q"
+    return [
+        {"epoch": epoch, "quantiles": {int(name.removeprefix(prefix)) / 100: value for name, value in row.items()
+                                       if name.startswith(prefix)}}
+        for epoch, row in enumerate(history)
+    ]  # fmt: skip

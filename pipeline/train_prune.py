@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,156 +16,18 @@ from common.log import log
 from data import DataSpec, choose_anchors, load_spec
 from distill import Teacher
 from engine import Hooks, checkpoints, distributed
-from engine.config import option, to_dict
+from engine.config import to_dict
 from export.report import Row, text_table, verdict, write_report
 from export.results import Scores, pictures, scores, shown_split, table
 from models.lineage import identity_lineage
 from models.network import Network
-from pipeline.finetune import DistilConfig, check_test, finetune, load_network, stage_tracker, train_network
-from pipeline.show import GammaHistograms, LayerRow, layer_rows, side_by_side, write_rows
-from prune.pruning import STRATEGIES, parse_budget
-from prune.sparsity import SCHEDULES
+from pipeline.finetune import check_test, finetune, stage_tracker, train_network
+from pipeline.prune_options import PruneConfig
+from pipeline.show import GammaHistograms, LayerRow, layer_rows, quantiles, side_by_side, write_rows
+from pipeline.stages import chosen_stages, first_network
 
-STAGES = ("baseline", "sparse", "prune", "student")
 # Folders of a run in which something is trained; "plain" is the fine-tune without a teacher.
 FOLDERS = ("baseline", "sparse", "plain", "student")
-SPARSE, PRUNING, STUDENT = "sparsity training", "pruning", "student"
-
-
-@dataclass
-class PruneConfig(DistilConfig):
-    """Every option of the whole line; those of the fine-tune (`--kd`, ...) count with --then-kd."""
-
-    stages: str = option(
-        "auto",
-        "some of baseline,sparse,prune,student; auto is all (student with --then-kd), without the baseline where "
-        "--weights is a whole network with the data set's classes",
-        group=PRUNING, metavar="LIST",
-    )
-    sparsity: str = option(
-        "constant",
-        "the pull over the stage: constant; global-decay (a hundredth in the second half); local-decay (that for the "
-        "largest 15 % of the gammas only)",
-        group=SPARSE, choices=SCHEDULES, flags=("-sr", "--sr"), const="constant",
-    )
-    s: float = option(
-        1e-3,
-        "pull on every prunable gamma per optimiser step: too little never sparsifies, too much costs mAP (under "
-        "torchrun, whose own --s... options get in the way, spell it --strength)",
-        group=SPARSE, low=0, flags=("--strength",),
-    )
-    sparse_epochs: int = option(0, "epochs of this stage; 0: those of --epochs", group=SPARSE, low=0)
-    sparse_lr0: float = option(0.0, "peak learning rate of this stage; 0: that of --lr0", group=SPARSE, low=0)
-    prune: str = option(
-        "params=0.25",
-        "what to keep of the whole network: channels=SHARE, params=SHARE or flops=SHARE; none cuts no channels, only "
-        "--shortcuts",
-        group=PRUNING,
-    )
-    shortcuts: int = option(0, "remove so many shortcut blocks, the least used first", group=PRUNING, low=0)
-    strategy: str = option(
-        "union", "union: channels tied by an add go only if every layer of the tie lets them go",
-        group=PRUNING, choices=STRATEGIES,
-    )
-    layer_keep: float = option(
-        0.05, "share of its channels every layer keeps, whatever the threshold says", group=PRUNING, low=0, high=1
-    )
-    round_to: int = option(1, "keep multiples of so many channels; 8 suits most runtimes", group=PRUNING, low=1)
-    then_kd: bool = option(False, "go on to the student, with the baseline as its teacher", group=STUDENT)
-    compare_plain: bool = option(
-        False, "also fine-tune without the teacher for as long, to show what the teacher adds", group=STUDENT
-    )
-    finetune_epochs: int = option(0, "epochs of the fine-tune; 0: those of --epochs", group=STUDENT, low=0)
-    finetune_lr0: float = option(0.0, "peak learning rate of the fine-tune; 0: that of --lr0", group=STUDENT, low=0)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.cuts_channels:
-            parse_budget(self.prune)
-        elif not self.shortcuts and "prune" in self.stages.replace("auto", "prune"):
-            raise UserError("--prune none and --shortcuts 0 leave nothing to prune", todo="give one of the two")
-
-    def for_stage(self, epochs: int, lr0: float) -> PruneConfig:
-        """The options of a stage with its own length and learning rate, where given."""
-        epochs, lr0 = epochs or self.epochs, lr0 or self.lr0
-        return replace(self, epochs=epochs, lr0=lr0, warmup_epochs=min(self.warmup_epochs, epochs / 10))
-
-    @property
-    def cuts_channels(self) -> bool:
-        return self.prune.strip().lower() not in ("none", "off", "")
-
-    @property
-    def pruning(self) -> dict[str, Any]:
-        """The options of `prune.prune`."""
-        if not self.cuts_channels:
-            return {"shortcuts": self.shortcuts}
-        return {
-            "budget": self.prune,
-            "strategy": self.strategy,
-            "layer_keep": self.layer_keep,
-            "round_to": self.round_to,
-            "size": self.input_size,
-            "shortcuts": self.shortcuts,
-        }
-
-
-def chosen_stages(config: PruneConfig, start: Network, spec: DataSpec) -> list[str]:
-    """The stages of a run that begins with `start`, in order.
-
-    Raises:
-        UserError: a stage nobody knows, or stages that leave nothing to do.
-    """
-    if config.stages == "auto":
-        named = {name for name in STAGES if name != "student" or config.then_kd}
-        if start.meta.get("trained_for") == list(spec.names):
-            log.info("%s is trained for these classes: no baseline stage (--stages trains it further)", config.weights)
-            named.discard("baseline")
-    else:
-        named = {name.strip() for name in config.stages.split(",") if name.strip()}
-        if unknown := named - set(STAGES):
-            raise UserError(f"--stages {config.stages}: no stage is called {', '.join(sorted(unknown))}",
-                            todo=f"choose from {', '.join(STAGES)}")  # fmt: skip
-        if config.then_kd:
-            named.add("student")
-    if not named:
-        raise UserError(f"--stages {config.stages!r} names no stage", todo=f"choose from {', '.join(STAGES)}")
-    return [name for name in STAGES if name in named]
-
-
-def first_network(config: PruneConfig, spec: DataSpec) -> Network:
-    """The network of ``--cfg`` and ``--weights`` with heads for the data set's classes.
-
-    `meta["trained_for"]` says which classes it already detects: those of the data set if every tensor, the heads
-    included, came from ``--weights`` and the file's class names are the data set's (or it names none).
-    """
-    network = load_network(config, spec.names)
-    network.meta.pop("trained_for", None)  # what an earlier run of these weights said
-    report = network.load_report
-    if config.weights and (report is None or not (report.missing or report.unfit)):
-        theirs = _class_names(config.weights)
-        if theirs in (None, list(spec.names)):
-            network.meta["trained_for"] = list(spec.names)
-        else:
-            log.info("the weights' classes are %s, the data set's %s", theirs, list(spec.names))
-    return network
-
-
-def _class_names(weights: str) -> list[str] | None:
-    """The class names in a `.pt`; None where the file has none (`.weights`, or numbers in their place)."""
-    if Path(weights).suffix not in (".pt", ".pth"):
-        return None
-    names = models.load(weights).names
-    return None if names == [str(number) for number in range(len(names))] else names
-
-
-def quantiles(history: Sequence[dict[str, float]]) -> list[dict[str, Any]]:
-    """The history of `prune.Sparsity` in the form the report draws."""
-    prefix = "gamma/q"
-    return [
-        {"epoch": epoch, "quantiles": {int(name.removeprefix(prefix)) / 100: value for name, value in row.items()
-                                       if name.startswith(prefix)}}
-        for epoch, row in enumerate(history)
-    ]  # fmt: skip
 
 
 class Line:

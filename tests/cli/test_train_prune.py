@@ -14,7 +14,7 @@ import torch
 import models
 import train_prune
 from engine.config import load_config
-from pipeline.train_prune import PruneConfig
+from pipeline.prune_options import PruneConfig
 from tests import nets
 from tests.cli.material import NAMES, QUICK, ROOT, command, in_process, killed, make_set, surroundings
 from tests.tracked import artifacts, history, start_of

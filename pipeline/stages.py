@@ -1,0 +1,62 @@
+"""What a run begins with, and which stages it goes through."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import models
+from common.errors import UserError
+from common.log import log
+from data import DataSpec
+from models.network import Network
+from pipeline.finetune import load_network
+from pipeline.prune_options import STAGES, PruneConfig
+
+
+def chosen_stages(config: PruneConfig, start: Network, spec: DataSpec) -> list[str]:
+    """The stages of a run that begins with `start`, in order.
+
+    Raises:
+        UserError: a stage nobody knows, or stages that leave nothing to do.
+    """
+    if config.stages == "auto":
+        named = {name for name in STAGES if name != "student" or config.then_kd}
+        if start.meta.get("trained_for") == list(spec.names):
+            log.info("%s is trained for these classes: no baseline stage (--stages trains it further)", config.weights)
+            named.discard("baseline")
+    else:
+        named = {name.strip() for name in config.stages.split(",") if name.strip()}
+        if unknown := named - set(STAGES):
+            raise UserError(f"--stages {config.stages}: no stage is called {', '.join(sorted(unknown))}",
+                            todo=f"choose from {', '.join(STAGES)}")  # fmt: skip
+        if config.then_kd:
+            named.add("student")
+    if not named:
+        raise UserError(f"--stages {config.stages!r} names no stage", todo=f"choose from {', '.join(STAGES)}")
+    return [name for name in STAGES if name in named]
+
+
+def first_network(config: PruneConfig, spec: DataSpec) -> Network:
+    """The network of ``--cfg`` and ``--weights`` with heads for the data set's classes.
+
+    `meta["trained_for"]` says which classes it already detects: those of the data set if every tensor, the heads
+    included, came from ``--weights`` and the file's class names are the data set's (or it names none).
+    """
+    network = load_network(config, spec.names)
+    network.meta.pop("trained_for", None)  # what an earlier run of these weights said
+    report = network.load_report
+    if config.weights and (report is None or not (report.missing or report.unfit)):
+        theirs = _class_names(config.weights)
+        if theirs in (None, list(spec.names)):
+            network.meta["trained_for"] = list(spec.names)
+        else:
+            log.info("the weights' classes are %s, the data set's %s", theirs, list(spec.names))
+    return network
+
+
+def _class_names(weights: str) -> list[str] | None:
+    """The class names in a `.pt`; None where the file has none (`.weights`, or numbers in their place)."""
+    if Path(weights).suffix not in (".pt", ".pth"):
+        return None
+    names = models.load(weights).names
+    return None if names == [str(number) for number in range(len(names))] else names
