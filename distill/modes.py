@@ -1,20 +1,37 @@
 """The KD modes by name: what each comes from, what it needs, how much it weighs, and its function.
 
-A new mode is one entry here and one pure function ``term(student, teacher, matches, **options)`` that returns named
-scalars; those under ``metric/`` are only logged.
+A new mode is one entry here and one pure function that returns named scalars; those under ``metric/`` are only logged.
+
+*Response* modes look at the heads: ``function(student, teacher, matches, **options)``.
+
+*Feature* modes (`Mode.features`) look at maps inside the networks:
+``function(student, teacher, matches, pairs=pairs, adapter=adapter, **options)``, `adapter` only for modes that have
+one. Whoever calls them does this, once:
+
+1. ``pairs = config.pairs(name, student, teacher, alignment.heads)``: the `FeaturePair` of layers the mode compares.
+   Before the teacher changes its number format: *aligned* recognises an ancestor by its fingerprint.
+2. ``adapter = mode.adapter(pairs)`` where the mode has one: an `nn.Module` that maps the student's channels to the
+   teacher's. It is trained beside the student (on its device) and is no part of its checkpoint.
+3. Both networks are to put out the layers named by all pairs: ``network.forward_features(images, layers)``.
+
+and for every batch, with `Outputs.features` of both filled (keys: each network's own layer numbers; FP32 or wider):
+``mode(student, teacher, matches, pairs, adapter, **config.options(name))``, which passes on what the mode takes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from common.errors import UserError
 from distill.bounded import DISTANCES, TARGETS, bounded
 from distill.hinton import CLASS_FORMS, hinton
+from distill.pairs import FeaturePair
+from models.network import Network
+from models.spec import Matches, Outputs
 
 METRIC = "metric/"
 """Prefix of the entries of a term that are only logged."""
@@ -33,6 +50,10 @@ class Mode:
             makes the KD term count like that term.
         same_anchors: compares the two networks cell by cell, anchor by anchor.
         options: keyword of `function` -> field of `KDConfig`.
+        joins: name of a returned scalar -> the detection term it joins, where that is not `relative_to`.
+        pairs: ``(student, teacher, heads, **pair_options) -> list[FeaturePair]``; None for response modes.
+        pair_options: keyword of `pairs` -> field of `KDConfig`.
+        adapter: makes the trained module between the two networks' channels; None where the mode needs none.
     """
 
     function: Callable[..., dict[str, Tensor]]
@@ -42,6 +63,35 @@ class Mode:
     relative_to: str
     same_anchors: bool
     options: dict[str, str]
+    joins: Mapping[str, str] = field(default_factory=dict)
+    pairs: Callable[..., list[FeaturePair]] | None = None
+    pair_options: Mapping[str, str] = field(default_factory=dict)
+    adapter: Callable[[Sequence[FeaturePair]], nn.Module] | None = None
+
+    @property
+    def features(self) -> bool:
+        """Whether it compares maps inside the networks."""
+        return self.pairs is not None
+
+    def gain(self, term: str) -> str:
+        """The detection term ("box", "obj", "cls") whose gain multiplies the weight of the scalar `term`."""
+        return self.joins.get(term, self.relative_to)
+
+    def __call__(
+        self,
+        student: Outputs,
+        teacher: Outputs,
+        matches: Matches,
+        pairs: Sequence[FeaturePair] = (),
+        adapter: nn.Module | None = None,
+        **options: Any,
+    ) -> dict[str, Tensor]:
+        """Call `function` with what it takes: `pairs` for feature modes, `adapter` where it has one."""
+        if self.features:
+            options["pairs"] = pairs
+        if self.adapter is not None:
+            options["adapter"] = adapter
+        return self.function(student, teacher, matches, **options)
 
 
 MODES: dict[str, Mode] = {
@@ -132,6 +182,21 @@ class KDConfig:
     def options(self, name: str) -> dict[str, Any]:
         """The keywords of a mode's function."""
         return {keyword: getattr(self, setting) for keyword, setting in MODES[name].options.items()}
+
+    def pairs(self, name: str, student: Network, teacher: Network, heads: Sequence[int]) -> list[FeaturePair]:
+        """The layers a mode compares; empty for response modes.
+
+        Args:
+            heads: per head of the student, the number of the teacher's (`Alignment.heads`).
+
+        Raises:
+            UserError: the mode needs what this pair of networks lacks (a lineage, for *aligned*).
+        """
+        mode = MODES[name]
+        if mode.pairs is None:
+            return []
+        options = {keyword: getattr(self, setting) for keyword, setting in mode.pair_options.items()}
+        return mode.pairs(student, teacher, heads, **options)
 
 
 def _weight(text: str, shown: str) -> float:

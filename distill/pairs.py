@@ -1,0 +1,127 @@
+"""Which layer of the student is compared with which of the teacher, where a KD term looks at feature maps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from common.errors import UserError
+from models.lineage import kept_channels
+from models.network import Network, head_feeder
+from models.summary import fingerprint
+
+ALIGNED_LAYERS = ("stages", "all")
+
+
+@dataclass(frozen=True)
+class FeaturePair:
+    """One layer of the student and the layer of the teacher it learns from; both maps have the same height and width.
+
+    Attributes:
+        student_layer, teacher_layer: keys of `Outputs.features`: each network's own layer numbers.
+        student_channels, teacher_channels: channels of the two maps.
+        stride: pixels of the network input a cell of the map covers.
+        head: the student's head the map feeds; None for a layer inside the network.
+        kept: student channel k is the teacher's channel ``kept[k]``; None where no lineage says so, or where the
+            student has all of the teacher's channels in their order.
+    """
+
+    student_layer: int
+    teacher_layer: int
+    student_channels: int
+    teacher_channels: int
+    stride: float
+    head: int | None = None
+    kept: tuple[int, ...] | None = None
+
+
+def pairs_at_heads(student: Network, teacher: Network, heads: Sequence[int]) -> list[FeaturePair]:
+    """What the two necks put out: a pair per head, in the student's order.
+
+    Args:
+        heads: per head of the student, the number of the teacher's (`Alignment.heads`).
+    """
+    pairs = []
+    for ours, theirs in enumerate(heads):
+        mine, other = neck_output(student, ours), neck_output(teacher, theirs)
+        pairs.append(
+            FeaturePair(
+                mine,
+                other,
+                student.output_channels(mine),
+                teacher.output_channels(other),
+                student.specs[ours].stride,
+                head=ours,
+            )
+        )
+    return pairs
+
+
+def neck_output(net: Network, head: int) -> int:
+    """The layer whose map the neck hands to a head: what the head's last 3x3 convolution reads, or, in networks whose
+    head is a single 1x1 convolution (YOLOv5), what that reads."""
+    number = net.cfg.index()
+    feeder = head_feeder(net.cfg.heads[head])
+    source = feeder.inputs[0]
+    tower = source.kind == "convolutional" and source.int("size", 1) > 1 and net.cfg.readers()[source] == [feeder]
+    if tower:
+        before = number[source.inputs[0]]
+        if before >= 0 and net.strides[before] == net.specs[head].stride:
+            return before
+    return number[source]
+
+
+def pairs_on_lineage(
+    student: Network, teacher: Network, heads: Sequence[int], *, layers: str = "stages"
+) -> list[FeaturePair]:
+    """Convolutions of a student and the ancestor's they were cut from: the same channels, so nothing adapts them.
+
+    Args:
+        teacher: an ancestor, in the number format its fingerprint was taken in (FP32).
+        heads: unused; head convolutions are left to the terms on responses.
+        layers: "all" convolutions; or "stages": the last one before the map's size changes, from the finest head's
+            stride on. Finer maps are the dearest to compare and say the least about objects.
+
+    Raises:
+        UserError: the teacher is no ancestor of the student (its ancestors are named), or no layer is left.
+    """
+    ancestor, fed = fingerprint(teacher), set(student.head_convolutions)
+    rows: dict[int, tuple[int, list[int]]] = {}
+    for number in student.convolutions:
+        if number in fed:
+            continue
+        try:
+            rows[number] = kept_channels(student.lineage, ancestor, number)
+        except KeyError:  # a layer that this ancestor did not have
+            continue
+    chosen = _stage_ends(student, list(rows)) if layers == "stages" else list(rows)
+    if not chosen:
+        raise UserError(
+            f"no convolution of the student comes from the teacher {ancestor[:12]}",
+            todo="take a nearer ancestor as the teacher, or a term with adapters: --kd pkd",
+        )
+    return [_descended(student, teacher, number, *rows[number]) for number in chosen]
+
+
+def _stage_ends(net: Network, layers: list[int]) -> list[int]:
+    """Of `layers` in order, the last of each run of equal stride."""
+    finest = min(spec.stride for spec in net.specs)
+    strides = [net.strides[layer] for layer in layers]
+    return [
+        layer
+        for layer, stride, following in zip(layers, strides, [*strides[1:], None])
+        if stride is not None and stride >= finest and stride != following
+    ]
+
+
+def _descended(student: Network, teacher: Network, layer: int, origin: int, kept: list[int]) -> FeaturePair:
+    theirs, stride = teacher.output_channels(origin), student.strides[layer]
+    whole = kept == list(range(theirs))
+    return FeaturePair(
+        layer,
+        origin,
+        student.output_channels(layer),
+        theirs,
+        float(stride) if stride is not None else 0.0,
+        kept=None if whole else tuple(kept),
+    )
