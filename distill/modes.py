@@ -27,9 +27,20 @@ from typing import Any
 from torch import Tensor, nn
 
 from common.errors import UserError
+from distill.adapters import projections, projections_where_needed
+from distill.aligned import ALIGNED_DISTANCES, aligned
+from distill.attention import attention
 from distill.bounded import DISTANCES, TARGETS, bounded
+from distill.cwd import cwd
+from distill.fgd import fgd, focal_global
+from distill.fitnets import fitnets
+from distill.gap import gap
 from distill.hinton import CLASS_FORMS, hinton
-from distill.pairs import FeaturePair
+from distill.imitation import imitation, wide_projections
+from distill.mgd import generators, mgd
+from distill.pairs import ALIGNED_LAYERS, FeaturePair, pairs_at_heads, pairs_on_lineage
+from distill.pkd import pkd
+from distill.scaled import scaled
 from models.network import Network
 from models.spec import Matches, Outputs
 
@@ -94,11 +105,14 @@ class Mode:
         return self.function(student, teacher, matches, **options)
 
 
+_HEADS = "heads of equal strides and classes"
+_NECKS = f"{_HEADS}; trains a 1x1 convolution per head"
+
 MODES: dict[str, Mode] = {
     "hinton": Mode(
         hinton,
         "Hinton et al. 2015: softened class and objectness scores",
-        "heads of equal strides, classes and anchors",
+        f"{_HEADS}, equal anchors",
         weight=1.0,
         relative_to="cls",
         same_anchors=True,
@@ -107,11 +121,117 @@ MODES: dict[str, Mode] = {
     "bounded": Mode(
         bounded,
         "Chen et al. NeurIPS 2017: box regression where the teacher is nearer to the truth",
-        "heads of equal strides and numbers of anchors",
+        f"{_HEADS}, equally many anchors",
         weight=0.5,
         relative_to="box",
         same_anchors=False,
         options={"margin": "kd_margin", "distance": "kd_distance", "target": "kd_target"},
+    ),
+    "scaled": Mode(
+        scaled,
+        "Mehta & Ozturk 2018: all outputs, scaled by the teacher's objectness after FM-NMS",
+        f"{_HEADS}, equal anchors",
+        weight=0.5,
+        relative_to="cls",
+        same_anchors=True,
+        options={"window": "kd_scaled_window"},
+        joins={"scaled_box": "box"},
+    ),
+    "gap": Mode(
+        gap,
+        "Yang et al. ICCV 2023 (BCKD): overlap with the teacher's boxes, where the scores differ",
+        f"{_HEADS}, equal anchors",
+        weight=0.5,
+        relative_to="box",
+        same_anchors=True,
+        options={},
+    ),
+    "aligned": Mode(
+        aligned,
+        "He et al. ICCV 2017, Cao et al. NeurIPS 2022: channel k against the ancestor's channel it was cut from",
+        "a student (.pt) whose lineage names the teacher",
+        weight=0.1,
+        relative_to="box",
+        same_anchors=False,
+        options={"distance": "kd_aligned_distance"},
+        pairs=pairs_on_lineage,
+        pair_options={"layers": "kd_aligned_layers"},
+    ),
+    "fitnets": Mode(
+        fitnets,
+        "Romero et al. ICLR 2015: a linear map of the student's features predicts the teacher's",
+        _NECKS,
+        weight=0.1,
+        relative_to="box",
+        same_anchors=False,
+        options={},
+        pairs=pairs_at_heads,
+        adapter=projections,
+    ),
+    "attention": Mode(
+        attention,
+        "Zagoruyko & Komodakis ICLR 2017: active at the same places",
+        _HEADS,
+        weight=0.5,
+        relative_to="box",
+        same_anchors=False,
+        options={},
+        pairs=pairs_at_heads,
+    ),
+    "cwd": Mode(
+        cwd,
+        "Shu et al. ICCV 2021: each channel active at the same places",
+        _NECKS,
+        weight=0.1,
+        relative_to="box",
+        same_anchors=False,
+        options={"temperature": "kd_cwd_temperature"},
+        pairs=pairs_at_heads,
+        adapter=projections_where_needed,
+    ),
+    "pkd": Mode(
+        pkd,
+        "Cao et al. NeurIPS 2022: each channel correlated with the teacher's",
+        _NECKS,
+        weight=0.1,
+        relative_to="box",
+        same_anchors=False,
+        options={},
+        pairs=pairs_at_heads,
+        adapter=projections_where_needed,
+    ),
+    "mgd": Mode(
+        mgd,
+        "Yang et al. ECCV 2022: the teacher's map rebuilt from the student's, masked",
+        f"{_HEADS}; trains three convolutions per head",
+        weight=0.1,
+        relative_to="box",
+        same_anchors=False,
+        options={"masked": "kd_masked"},
+        pairs=pairs_at_heads,
+        adapter=generators,
+    ),
+    "fgd": Mode(
+        fgd,
+        "Yang et al. CVPR 2022: features by object and attention, attention, and global relations",
+        f"{_HEADS}; trains seven convolutions per head",
+        weight=0.05,
+        relative_to="box",
+        same_anchors=False,
+        options={"temperature": "kd_fgd_temperature", "background": "kd_fgd_background"},
+        pairs=pairs_at_heads,
+        adapter=focal_global,
+    ),
+    "imitation": Mode(
+        imitation,
+        "Wang et al. CVPR 2019: the teacher's features near objects",
+        f"{_HEADS}; trains a 3x3 convolution per head",
+        weight=0.1,
+        relative_to="box",
+        same_anchors=False,
+        options={"near": "kd_near"},
+        pairs=pairs_at_heads,
+        adapter=wide_projections,
     ),
 }
 
@@ -152,12 +272,69 @@ class KDConfig:
         default="truth",
         metadata={"help": "bounded: pull gated boxes to the truth or to the teacher's box", "choices": TARGETS},
     )
+    kd_scaled_window: int = field(
+        default=5,
+        metadata={"help": "scaled: the teacher's detections of a class compete within so many cells (odd)", "low": 1},
+    )
+    kd_aligned_layers: str = field(
+        default="stages",
+        metadata={
+            "help": "aligned: the last convolution of each stage, or all (slower, more memory)",
+            "choices": ALIGNED_LAYERS,
+        },
+    )
+    kd_aligned_distance: str = field(
+        default="pearson",
+        metadata={
+            "help": "aligned: pearson ignores how loud a channel is, l2 does not",
+            "choices": ALIGNED_DISTANCES,
+        },
+    )
+    kd_cwd_temperature: float = field(
+        default=4.0, metadata={"help": "cwd: higher looks at all places, lower at the most active ones", "low": 0.01}
+    )
+    kd_masked: float = field(
+        default=0.65, metadata={"help": "mgd: share of the student's cells that are hidden", "low": 0, "high": 0.99}
+    )
+    kd_fgd_temperature: float = field(
+        default=0.5, metadata={"help": "fgd: higher spreads the attention over more cells and channels", "low": 0.01}
+    )
+    kd_fgd_background: float = field(
+        default=0.5, metadata={"help": "fgd: what the background counts against the objects", "low": 0}
+    )
+    kd_near: float = field(
+        default=0.5,
+        metadata={
+            "help": "imitation: higher imitates nearer to the objects only (psi of the paper)",
+            "low": 0,
+            "high": 0.99,
+        },
+    )
     kd_ramp: float = field(
         default=0.0,
         metadata={
             "help": "share of the training over which KD weights rise from 0: the truth first",
             "low": 0,
             "high": 1,
+        },
+    )
+    kd_off: float = field(
+        default=0.0,
+        metadata={
+            "help": "share of the training at its end without KD terms, and without the teacher's time: the last steps "
+            "belong to the truth",
+            "low": 0,
+            "high": 1,
+        },
+    )
+    kd_balance: float = field(
+        default=0.0,
+        metadata={
+            "help": "keep each mode's gradient norm at this share of the detection loss's (bare flag: 0.3; a mode with "
+            "twice its default weight gets twice that); 0 leaves the weights as they are. Measuring costs some steps in "
+            "a hundred",
+            "low": 0,
+            "const": 0.3,
         },
     )
 
@@ -210,8 +387,14 @@ def _weight(text: str, shown: str) -> float:
 
 
 def describe_modes() -> str:
-    """A table of all modes, for ``--list-modes``."""
-    lines = [f"{'name':<10} {'weight':>6}  of    what, and what it needs"]
+    """A table of all modes, for ``--list-modes``: two lines each."""
+    lines = [
+        "A KD term weighs its weight times the gain of the detection term it joins.",
+        "",
+        f"{'name':<10} {'weight':>6}  {'joins':<8} what it is",
+    ]
     for name, mode in MODES.items():
-        lines.append(f"{name:<10} {mode.weight:>6g}  {mode.relative_to:<4}  {mode.paper}; needs {mode.needs}")
+        joined = ",".join(dict.fromkeys((mode.relative_to, *mode.joins.values())))
+        lines.append(f"{name:<10} {mode.weight:>6g}  {joined:<8} {mode.paper}")
+        lines.append(f"{'':<27}needs {mode.needs}")
     return "\n".join(lines)
