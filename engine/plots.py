@@ -237,18 +237,20 @@ def plot_channels(layers: Sequence[tuple[Any, int, int]], path: str | Path) -> P
 
 
 def plot_gammas(history: Sequence[Mapping[str, Any]], path: str | Path) -> Path | None:
-    """Quantiles of |gamma| over epochs.
+    """Quantiles of |gamma| over epochs, and beside them the whole histogram over epochs where there is one.
 
     Args:
         history: an entry an epoch: ``{"epoch": 3, "quantiles": {0.1: .002, 0.5: .3, 0.9: 1.1}}``; the keys of the
-            quantiles are shares in 0..1 (numbers or text).
+            quantiles are shares in 0..1 (numbers or text). With ``"histogram": {"log10_edges": [-4, -3.8, ...],
+            "counts": [...]}`` (one more count than edges: the first is of what lies below all) also the histogram.
 
     Returns:
         `path`, or None for an empty history.
     """
     if not history:
         return None
-    figure, (axes,) = _figure()
+    counted = [entry for entry in history if entry.get("histogram")]
+    figure, (axes, *beside) = _figure(1, 2 if counted else 1, width=12.4 if counted else 6.4)
     epochs = [entry["epoch"] for entry in history]
     shares = sorted(history[0]["quantiles"], key=float)
     for number, share in enumerate(shares):
@@ -258,8 +260,34 @@ def plot_gammas(history: Sequence[Mapping[str, Any]], path: str | Path) -> Path 
         label = "median" if float(share) == 0.5 else f"{float(share):.0%} lie below"
         axes.plot(epochs, values, color=BLUE, alpha=tint, linewidth=1.6, marker=marker, label=label)
     handles, labels = axes.get_legend_handles_labels()
-    axes.legend(handles[::-1], labels[::-1], loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=8, frameon=False)
+    inside: dict[str, Any] = {"loc": "upper right", "framealpha": 0.7, "edgecolor": "none"}
+    outside: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0), "frameon": False}
+    axes.legend(handles[::-1], labels[::-1], fontsize=8, **(inside if counted else outside))
     _whole_numbers(axes)
     axes.set(xlabel="epoch", ylabel="|gamma| (BatchNorm scale)", title="Gammas during sparsity training")
     axes.set_ylim(bottom=0)
+    if counted:
+        _gamma_map(beside[0], figure, counted)
     return _save(figure, path)
+
+
+def _gamma_map(axes: Axes, figure: Figure, counted: Sequence[Mapping[str, Any]]) -> None:
+    """A column an epoch: which share of the gammas has which size. The lowest row holds all that is smaller."""
+    edges = np.asarray(counted[0]["histogram"]["log10_edges"], dtype=float)
+    counts = np.array([entry["histogram"]["counts"] for entry in counted], dtype=float)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    step = edges[1] - edges[0]
+    rows = np.concatenate([[edges[0] - 2 * step], edges, [edges[-1] + step]])
+    epochs = np.array([entry["epoch"] for entry in counted], dtype=float)
+    columns = np.append(epochs - 0.5, epochs[-1] + 0.5)
+    # The root shows a few live gammas beside the many at zero.
+    image = axes.pcolormesh(columns, rows, np.sqrt(shares.T), cmap="Blues", vmin=0, vmax=1)
+    axes.grid(False)
+    whole = [tick for tick in range(math.ceil(edges[0]) + 1, math.floor(edges[-1]) + 1)]
+    axes.set_yticks([rows[0] + step, *whole], ["~ 0", *(f"$10^{{{tick}}}$" for tick in whole)])
+    axes.set_ylim(rows[0], max(edges[np.flatnonzero(counts.any(axis=0)[1:]).max(initial=0)] + 2 * step, edges[0] + 1))
+    _whole_numbers(axes)
+    axes.set(xlabel="epoch", ylabel="|gamma|", title="Histogram of the gammas over time")
+    ticks = (0.01, 0.1, 0.25, 0.5, 1.0)
+    bar = figure.colorbar(image, ax=axes, fraction=0.045, label="share of the prunable gammas")
+    bar.set_ticks([math.sqrt(tick) for tick in ticks], labels=[f"{tick:.0%}" for tick in ticks])

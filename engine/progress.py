@@ -13,8 +13,9 @@ from tqdm import tqdm
 
 from common.files import whole_file
 
-# Of the validation, what fits beside the losses.
+# Of the validation, what fits beside the losses; of the hooks' metrics, what people wait for.
 HEADLINE = ("mAP50-95", "mAP50")
+ASKED_FOR = {"pruned/mAP50-95": "pruned mAP50-95", "pruned/mAP50": "pruned mAP50", "sparsity/share": "near zero"}
 
 
 class EpochBar:
@@ -87,4 +88,5 @@ def summary(row: Mapping[str, float]) -> str:
     """The line that stays when an epoch is over."""
     losses = [f"{name.removeprefix('train/')} {value:.4g}" for name, value in row.items() if name.startswith("train/")]
     scores = [f"{name} {row['val/' + name]:.4f}" for name in HEADLINE if f"val/{name}" in row]
-    return f"epoch {int(row['epoch'])}: " + ", ".join([*losses, *scores])
+    further = [f"{words} {row[name]:.4f}" for name, words in ASKED_FOR.items() if name in row]
+    return f"epoch {int(row['epoch'])}: " + ", ".join([*losses, *scores, *further])

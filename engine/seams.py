@@ -6,7 +6,7 @@ these faces, so `engine` never imports `prune` or `distill`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -57,6 +57,20 @@ class Hooks:
 
     def after_step(self, network: Network, lr: float, progress: float) -> None:
         """The optimiser has stepped; `lr` is the learning rate the gammas were stepped with."""
+
+    def after_validation(
+        self, network: Network, averaged: Network, score: Callable[[Network], dict[str, float]]
+    ) -> dict[str, float]:
+        """Called on rank 0 alone, before `after_epoch`, in the epochs that are validated.
+
+        Args:
+            network, averaged: the live and the averaged weights; neither may be changed.
+            score: evaluates any network on the validation pictures, as the trainer does: "mAP50-95", "mAP50", ...
+
+        Returns:
+            Further metrics, by their full names; every rank's `after_epoch` is told them.
+        """
+        return {}
 
     def after_epoch(self, metrics: dict[str, float]) -> dict[str, float]:
         """`metrics` of the epoch so far, the validation of the EMA weights included; returns further ones to log."""

@@ -33,6 +33,7 @@ from engine.plots import plot_results
 from engine.precision import Precision
 from engine.progress import EpochBar, memory_used, summary, write_results
 from engine.seams import Hooks, Objective
+from models.network import Network
 
 FITNESS = "val/mAP50-95"
 _STEP, _SIZE = 1, 2  # keep the random streams of a step apart
@@ -298,11 +299,17 @@ class Trainer:
             self._publish(row)
 
     def _validate(self) -> dict[str, float]:
-        """Scores of the averaged weights, named ``val/...``; on rank 0 only, the others get them sent."""
-        if self.val_set is None:
+        """Scores of the averaged weights, ``val/...``, and what the hooks add; on rank 0, the others get them sent."""
+        if not distributed.is_main():
             return {}
+        found = {f"val/{name}": value for name, value in self._score(self.ema.module).items()}
+        for hook in self.hooks:
+            found |= hook.after_validation(self.network, self.ema.module, self._score)
+        return found
+
+    def _score(self, network: Network) -> dict[str, float]:
         score = evaluate(
-            self.ema.module,
+            network,
             self.spec,
             "val",
             batch_size=self.batch,
@@ -310,7 +317,7 @@ class Trainer:
             workers=self.config.workers,
             dataset=self.val_set,
         )
-        return {f"val/{name}": float(value) for name, value in score.as_dict().items()}
+        return {name: float(value) for name, value in score.as_dict().items()}
 
     def _publish(self, row: dict[str, float]) -> None:
         log.info("%s", summary(row))

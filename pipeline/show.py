@@ -16,6 +16,7 @@ from engine import Hooks, Tracker
 from export.predict import compare
 from models.layers import Conv
 from models.network import Network
+from prune.sparsity import LOG10_EDGES
 
 LayerRow = dict[str, Any]
 
@@ -81,11 +82,16 @@ def side_by_side(
     return [(f"{name}: {columns}", picture) for name, picture in found]
 
 
-def quantiles(history: Sequence[dict[str, float]]) -> list[dict[str, Any]]:
-    """The history of `prune.Sparsity` in the form the report draws."""
+def quantiles(
+    history: Sequence[dict[str, float]], histograms: Sequence[Sequence[int]] = ()
+) -> list[dict[str, Any]]:
+    """The history and the histograms of `prune.Sparsity` in the form the report draws."""
     prefix = "gamma/q"
-    return [
+    rows: list[dict[str, Any]] = [
         {"epoch": epoch, "quantiles": {int(name.removeprefix(prefix)) / 100: value for name, value in row.items()
                                        if name.startswith(prefix)}}
         for epoch, row in enumerate(history)
     ]  # fmt: skip
+    for row, counts in zip(rows, histograms):
+        row["histogram"] = {"log10_edges": LOG10_EDGES, "counts": counts}
+    return rows

@@ -24,6 +24,7 @@ from models.network import Network
 from pipeline.finetune import check_test, finetune, stage_tracker, train_network
 from pipeline.prune_options import PruneConfig
 from pipeline.show import GammaHistograms, LayerRow, layer_rows, quantiles, side_by_side, write_rows
+from pipeline.sparsifying import PrunedScore, foreseen, make_sparsity, watched
 from pipeline.stages import chosen_stages, first_network
 
 # Folders of a run in which something is trained; "plain" is the fine-tune without a teacher.
@@ -107,18 +108,18 @@ class Line:
 
         Its *last* weights go on: the best by mAP alone would be among the first epochs, before anything is sparse.
         """
-        config = self.config.for_stage(self.config.sparse_epochs, self.config.sparse_lr0)
+        config = watched(self.config.for_stage(self.config.sparse_epochs, self.config.sparse_lr0))
         folder = self.run / "sparse"
         network = copy.deepcopy(baseline)
         network.lineage = [*baseline.lineage, identity_lineage(baseline, "baseline")]
-        form = "proximal" if config.optimizer == "adamw" else "subgradient"
-        hook = prune.Sparsity(network, config.s, config.sparsity, form, config.optimizer)
+        hook = make_sparsity(network, config)
         settled = folder / "weights" / "sparse.pt"
         if not self._left(settled):
             self._train(network, config, "sparse", hook)
             self._settle(folder, settled)
         state = checkpoints.read_last(folder)
-        self.gammas = quantiles(state["hooks"][0]["history"]) if state else []
+        hooked = state["hooks"][0] if state else {"history": []}
+        self.gammas = quantiles(hooked["history"], hooked.get("histograms", ()))
         return models.load(settled)
 
     def _settle(self, folder: Path, settled: Path) -> None:
@@ -196,8 +197,14 @@ class Line:
         if self._left(folder) and checkpoints.finished(folder):
             return models.load(folder / checkpoints.BEST)
         tracker = stage_tracker(config, folder, stage, self.run.name)
-        hooks: list[Hooks] = [sparsity, GammaHistograms(sparsity, network, tracker)] if sparsity else []
+        hooks: list[Hooks] = []
+        if sparsity:
+            pruned_now = PrunedScore(lambda averaged: prune.prune(averaged, **foreseen(config)).network)
+            hooks = [sparsity, GammaHistograms(sparsity, network, tracker), pruned_now]
         trained = train_network(network, self.spec, config, folder, kind=stage, hooks=hooks, tracker=tracker)
+        if isinstance(sparsity, prune.AutoSparsity):
+            log.info("auto sparsity: %s", sparsity.conclusion())
+            tracker.log_summary({"sparsity": sparsity.conclusion()})
         tracker.finish()
         return trained
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -24,6 +25,14 @@ FORMS = ("subgradient", "proximal")
 DECAYED = 0.01
 SPARED_SHARE = 0.15
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+
+# Near zero: at most this share of what a large gamma is, the 95th percentile of |gamma|. It is the same for every way
+# of making gammas small, and the same whether a network's gammas are around 1 or around 0.05.
+NEAR_ZERO = 0.01
+LARGE = 0.95
+
+# Bins of the histogram over time: below 10^-4 (exact zeros among them), then a fifth of a decade each, up to 10.
+LOG10_EDGES = tuple(round(-4 + 0.2 * step, 1) for step in range(26))
 
 
 class Sparsity(Hooks):
@@ -59,9 +68,14 @@ class Sparsity(Hooks):
             raise UserError(f"the sub-gradient form of sparsity does not work under {name}: it divides every gradient "
                             "by its own size, so s would mean nothing", todo="use form='proximal', or train with SGD")
         self.s, self.schedule, self.form = float(s), schedule, form
-        masks = (graph or trace(net)).participating()
+        self.graph = graph or trace(net)
+        masks = self.graph.participating()
         self.masks = {name: torch.from_numpy(mask) for name, mask in masks.items()}
+        # (P,) for every prunable gamma, in the order of `values`, the number of its tied group.
+        roots = [self.graph.root[self.graph.norms[name][mask]] for name, mask in masks.items()]
+        self.groups = torch.from_numpy(np.concatenate(roots)) if roots else torch.zeros(0, dtype=torch.int64)
         self.history: list[dict[str, float]] = []
+        self.histograms: list[list[int]] = []
         self._found: tuple[Network, list[tuple[nn.Parameter, Tensor]]] | None = None
 
     def gammas(self, network: nn.Module) -> list[tuple[nn.Parameter, Tensor]]:
@@ -73,6 +87,14 @@ class Sparsity(Hooks):
         """|gamma| of all prunable channels, one after the other: ``(P,)`` float32 on the CPU."""
         parts = [gamma.detach().abs()[mask].float().cpu() for gamma, mask in self.gammas(network)]
         return torch.cat(parts) if parts else torch.zeros(0)
+
+    def share_near_zero(self, network: nn.Module) -> float:
+        """The share of prunable gammas that could go: near zero, and so is every gamma of their tied group."""
+        values = self.values(network)
+        if not len(values):
+            return 0.0
+        largest = torch.zeros(len(self.graph.root)).scatter_reduce(0, self.groups, values, "amax")
+        return float((largest[self.groups] <= near_zero(values)).float().mean())
 
     @torch.no_grad()
     def before_step(self, network: Network, progress: float) -> None:
@@ -113,20 +135,37 @@ class Sparsity(Hooks):
         return self._found[1]
 
     def after_epoch(self, metrics: dict[str, float]) -> dict[str, float]:
-        """Quantiles of |gamma| and the shares below 1e-2 and 1e-3, of the network of the last step."""
+        """Quantiles of |gamma| and how many are small, of the network of the last step."""
         if self._found is None:
             return {}
-        found = gamma_metrics(self.values(self._found[0]))
+        values = self.values(self._found[0])
+        found = gamma_metrics(values)
+        if found:
+            found["sparsity/share"] = self.share_near_zero(self._found[0])
+            self.histograms.append(histogram(values))
         self.history.append(found)
         return found
 
     def state_dict(self) -> dict[str, Any]:
         return {"s": self.s, "schedule": self.schedule, "form": self.form,
-                "history": [dict(row) for row in self.history]}
+                "history": [dict(row) for row in self.history],
+                "histograms": [list(row) for row in self.histograms]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.s, self.schedule, self.form = state["s"], state["schedule"], state["form"]
         self.history = [dict(row) for row in state["history"]]
+        self.histograms = [list(row) for row in state.get("histograms", ())]
+
+
+def near_zero(values: Tensor) -> float:
+    """The |gamma| up to which one counts as near zero: 1 % of the 95th percentile of the ``(P,)`` `values`."""
+    return NEAR_ZERO * float(values.sort().values[min(int(LARGE * len(values)), len(values) - 1)])
+
+
+def histogram(values: Tensor) -> list[int]:
+    """How many of the ``(P,)`` absolute gammas fall in each bin: below 10^-4, then between `LOG10_EDGES`, then above."""
+    places = torch.bucketize(values.clamp(min=1e-30).log10(), torch.tensor(LOG10_EDGES), right=True)
+    return torch.bincount(places, minlength=len(LOG10_EDGES) + 1).tolist()
 
 
 def gamma_metrics(values: Tensor) -> dict[str, float]:

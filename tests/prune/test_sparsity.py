@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 
@@ -11,6 +12,7 @@ import models
 import prune
 from common.errors import UserError
 from models.cfg import parse_cfg
+from prune.sparsity import LOG10_EDGES, histogram
 from tests.nets import TINY
 
 S = 0.01
@@ -151,3 +153,29 @@ def test_the_average_follows_live_gammas_that_are_exactly_zero_and_no_others(net
     assert prune.settle_ema(net, ema) == 3
     assert not ema.convolutions[0].bn.weight[:3].any()
     assert torch.equal(ema.convolutions[0].bn.weight[3:], before[3:])
+
+
+def test_near_zero_is_relative_to_large_gammas_and_asks_for_the_whole_group(net: models.Network) -> None:
+    sparsity = prune.Sparsity(net, S)
+    for scale in (1.0, 1e-3):
+        for layer in net.convolutions.values():
+            if layer.bn is not None:
+                torch.nn.init.constant_(layer.bn.weight, scale)
+        assert sparsity.share_near_zero(net) == 0
+        with torch.no_grad():
+            net.convolutions[2].bn.weight[:3] = 0.009 * scale  # tied with nothing
+            net.convolutions[3].bn.weight[:5] = 0.0  # tied with layers 1 and 6 by adds, which are alive
+        assert sparsity.share_near_zero(net) == pytest.approx(3 / len(sparsity.values(net)))
+        with torch.no_grad():
+            net.convolutions[1].bn.weight[0] = net.convolutions[6].bn.weight[0] = 0.0
+        assert sparsity.share_near_zero(net) == pytest.approx((3 + 3) / len(sparsity.values(net)))
+
+
+def test_histogram_counts_every_gamma_once_in_bins_of_a_fifth_of_a_decade() -> None:
+    values = torch.tensor([0.0, 5e-5, 1.1e-4, 0.5, 0.6, 1.0, 20.0])
+    counts = histogram(values)
+    assert len(counts) == len(LOG10_EDGES) + 1
+    assert sum(counts) == len(values)
+    assert (counts[0], counts[1], counts[-1]) == (2, 1, 1)
+    half = 1 + int((np.log10(0.5) + 4) / 0.2)
+    assert counts[half] == 2, "0.5 and 0.6 lie in 10^-0.4 .. 10^-0.2"

@@ -1,0 +1,109 @@
+"""Sparsity by a target against hand-chosen strengths, at equal epochs from one baseline.
+
+    python benchmarks/sparsity.py --weights baseline.pt --hyp demo --out runs/sparsity -- --threads 1 --sparse-epochs 8
+
+What follows ``--`` goes to every `train_prune.py`. A run that is there already is not done again, one that was stopped
+goes on; ``--only auto,0.003`` does some of them. The table is about the val split and, for every way:
+
+- the mAP at the end of the stage (averaged weights, the gammas that are exactly 0 settled);
+- the share of prunable gammas that could go: near zero (1 % of the 95th percentile), with their whole tied group;
+- the mAP once the network is cut to the same number of channels, with folding and before any fine-tuning.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import models
+import prune
+from common.errors import run_cleanly
+from data import load_spec
+from engine import evaluate
+from engine.config import load_config
+from pipeline.prune_options import PruneConfig
+
+ROOT = Path(__file__).resolve().parents[1]
+STRENGTHS = ("1e-4", "3e-4", "1e-3", "3e-3", "1e-2")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One way of training; mAPs are 50-95 and 50."""
+
+    name: str
+    sparse: tuple[float, float]
+    share: float
+    pruned: tuple[float, float]
+
+
+def trained(name: str, flags: list[str], arguments: argparse.Namespace) -> Path:
+    """The run's folder, trained now unless it is there."""
+    run = arguments.out / "train_prune" / name
+    if (run / "sparse" / "weights" / "sparse.pt").exists():
+        return run
+    if (run / "args.yaml").exists():
+        line = ["--resume", str(run)]
+    else:
+        line = ["--weights", arguments.weights, "--hyp", arguments.hyp, "--stages", "sparse", "--project",
+                str(arguments.out), "--name", name, "--wandb", "off", *flags, *arguments.further]  # fmt: skip
+    subprocess.run([sys.executable, str(ROOT / "train_prune.py"), *line], check=True, cwd=ROOT)
+    return run
+
+
+def measured(name: str, run: Path, target: float) -> Row:
+    """Score the network of a run, and what is left of it when the target share is cut."""
+    config = load_config(PruneConfig, run)
+    net = models.load(run / "sparse" / "weights" / "sparse.pt")
+    hook = prune.Sparsity(net, 0.0)
+    total = sum(conv.out_channels for conv in net.convolutions.values())
+    budget = f"channels={1 - target * len(hook.values(net)) / total:.4f}"
+    thin = prune.channels(net, budget=budget, layer_keep=config.layer_keep).network
+    spec = load_spec(config.data, single_cls=config.single_cls)
+    found = [evaluate(each, spec, "val", config.input_size) for each in (net, thin)]
+    whole, cut = ((score.map50_95, score.map50) for score in found)
+    return Row(name, whole, hook.share_near_zero(net), cut)
+
+
+def table(rows: list[Row], target: float) -> str:
+    """The rows, and how far the target's run lies from the best strength."""
+    lines = [f"{'':>10}  {'sparse mAP50-95':>15}  {'mAP50':>6}  {'near zero':>9}  "
+             f"{f'cut by {target:.0%}: mAP50-95':>22}  {'mAP50':>6}"]  # fmt: skip
+    lines += [f"{row.name:>10}  {row.sparse[0]:15.4f}  {row.sparse[1]:6.4f}  {row.share:9.1%}  "
+              f"{row.pruned[0]:22.4f}  {row.pruned[1]:6.4f}" for row in rows]  # fmt: skip
+    by_hand = [row for row in rows if row.name.startswith("s=")]
+    for auto in (row for row in rows if not row.name.startswith("s=")):
+        if by_hand:
+            best = max(row.sparse[0] for row in by_hand)
+            best_cut = max(row.pruned[0] for row in by_hand)
+            lines.append(f"{auto.name} - best strength: {auto.sparse[0] - best:+.4f} sparse, "
+                         f"{auto.pruned[0] - best_cut:+.4f} cut")  # fmt: skip
+    return "\n".join(lines)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--weights", required=True, help="the baseline every run starts from")
+    parser.add_argument("--hyp", required=True, help="options of the stage: a YAML file or a name in cfg/hyp")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the runs")
+    parser.add_argument("--target", type=float, default=0.7, help="share of the prunable channels (default: 0.7)")
+    parser.add_argument("--only", default="", help="some of auto and the strengths, as auto,0.001 (default: all)")
+    parser.add_argument("further", nargs="*", help="after --: further options of train_prune.py")
+    arguments = parser.parse_args()
+    wanted = arguments.only.split(",") if arguments.only else ["auto", *STRENGTHS]
+    rows = []
+    for each in wanted:
+        auto = each.startswith("auto")
+        name = each if auto else f"s={each}"
+        flags = ["--sparsity", "auto", "--target", str(arguments.target)] if auto else [
+            "--sparsity", "constant", "--s", each]  # fmt: skip
+        rows.append(measured(name, trained(name, flags, arguments), arguments.target))
+        print(table(rows, arguments.target), flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_cleanly(main))

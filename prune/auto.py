@@ -1,0 +1,291 @@
+"""Sparsity training without a strength to choose: a share of channels is asked for, and a controller gets there.
+
+One strength s for all gammas has to be guessed, and it lowers important and unimportant gammas alike: under AdamW every
+gamma moves by about the learning rate a step, so a soft threshold of lr * s beats any gradient once s > 1 and decides
+nothing while s << 1. Here three questions are answered separately.
+
+**Which?** Whole groups of tied identities, because only whole groups can be cut. The importance of group G is a running
+mean, over optimiser steps, of the squared first-order change of the loss when its gammas go to 0, per gamma::
+
+    I_G  <-  (1 - a) I_G + a (sum_{m in G} gamma_m dL/dgamma_m)^2 / |G|
+
+(Molchanov et al., "Importance Estimation for Neural Network Pruning", CVPR 2019, equation 8, on BatchNorm scales.) The
+least important groups are *called*, as many as the target curve asks for, within the floors and equal slices that the
+cut will have to respect. They are ranked anew about a hundred times a training; a called group that turns out to matter
+before it has reached 0 is let go.
+
+**When?** The share of prunable gammas at zero follows, at progress p of the training (Zhu and Gupta, "To prune, or not
+to prune", 2017, equation 1)::
+
+    c(p) = target * (1 - (1 - u)^3),    u = (p - START) / (END - START) in 0..1
+
+Fast at first, while the learning rate is high and the rest can adapt; nothing changes in the last part, which
+recovers. A group is called WINDOW before the curve needs it at zero.
+
+**How hard?** A called gamma has a deadline. After each optimiser step it is shrunk by the soft threshold |gamma| / n, n
+being the optimiser steps left to its deadline::
+
+    gamma  <-  gamma * (1 - 1 / n)
+
+which is a straight line to exactly 0 where no gradient objects, and exactly 0 at n = 1 whatever the gradient and the
+optimiser do. There is nothing to tune, under SGD and AdamW alike. No other gamma is touched.
+
+**Backing off.** Where the validation mAP50-95 falls below (1 - tolerance) times the best of this training, the curve
+stands still and called groups not yet at zero are let go, until the mAP is back; the rest of the curve then starts
+anew from there and may end as late as LATEST. What stays below the target is said, with the reason (`conclusion`).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from common.errors import UserError
+from common.log import log
+from engine import distributed
+from models.network import Network
+from prune.identities import ChannelGraph
+from prune.select import Selection, Selector
+from prune.sparsity import Sparsity
+
+WATCHED = "val/mAP50-95"
+
+# All in shares of the training.
+START, END, LATEST = 0.05, 0.6, 0.85
+WINDOW = 0.1
+MEMORY = 0.05  # of the running mean of the importance
+EVERY = 0.01  # between two rankings
+
+
+class AutoSparsity(Sparsity):
+    """Drives the share of prunable gammas at zero to `target`; see the module's text for the formulas.
+
+    Args:
+        net: the network that will be trained (its structure counts, not its weights).
+        target: the share of prunable gammas that are to be at exactly 0 at the end, with their whole tied group.
+        tolerance: the share of the best validation mAP50-95 of this training that may be lost for a while.
+        layer_keep: no convolution's idle channels leave fewer than this share (float) or number (int); the cut's own.
+        graph: the identities of `net`, if already traced.
+
+    Raises:
+        UserError: a target or tolerance that is no share.
+
+    Attributes:
+        share: of prunable gammas that are at exactly 0, when last ranked or at the end of an epoch.
+        obstacle: why the network's structure does not allow the target; "" where it does.
+    """
+
+    def __init__(self, net: Network, target: float = 0.7, tolerance: float = 0.1, layer_keep: float = 0.05,
+                 graph: ChannelGraph | None = None):
+        if not 0 < target < 1:
+            raise UserError(f"sparsity target {target} is not a share", todo="give a number between 0 and 1, as 0.7")
+        if not 0 < tolerance <= 1:
+            raise UserError(f"tolerance {tolerance} is not a share of the mAP", todo="give a number in 0..1, as 0.1")
+        super().__init__(net, 0.0, form="proximal", graph=graph)
+        self.schedule = "auto"
+        self.target, self.tolerance, self.layer_keep = float(target), float(tolerance), layer_keep
+        count = len(self.graph.root)
+        roots = [self.graph.root[self.graph.norms[name]] for name in self.masks]
+        # The group of every channel of the participating BatchNorms, one after the other, prunable or not.
+        self.channels = torch.from_numpy(np.concatenate(roots)) if roots else torch.zeros(0, dtype=torch.int64)
+        self.sizes = torch.bincount(self.groups, minlength=count).float()  # (N,) prunable gammas of each group
+        self.importance = torch.zeros(count)  # (N,) at the groups' own numbers, like the next one
+        self.deadline = torch.full((count,), math.inf)  # progress by which a group is at 0; infinite: not called
+        self.share, self.obstacle = 0.0, ""
+        self._plan = (START, 0.0, END)  # the curve: from where, from what share, until when
+        self._wanted = 0.0  # the share that has been called for
+        self._at, self._pace, self._ranked = -1.0, 0.0, -1.0  # progress now, per step, and at the last ranking
+        self._best, self._held, self._said = -1.0, False, ""
+        self._limits: ChannelGraph | None = None  # the graph in which frozen gammas are fixed as well
+        self._reachable()
+
+    # -- around a step -------------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def before_step(self, network: Network, progress: float) -> None:
+        """Note the pace, and how much the loss minds each group."""
+        if 0 <= self._at < progress:
+            self._pace = progress - self._at
+        self._at = progress
+        gammas = [gamma for gamma, _ in self._cached(network)]
+        if not gammas:
+            return
+        device = gammas[0].device
+        changes = [(gamma * gamma.grad if gamma.grad is not None else torch.zeros_like(gamma)) for gamma in gammas]
+        change = torch.zeros(len(self.importance), device=device)
+        change.index_add_(0, self._on(device, "channels"), torch.cat(changes).float())
+        fresh = change.square() / self._on(device, "sizes").clamp(min=1)
+        self._on(device, "importance").lerp_(fresh, min(1.0, self._pace / MEMORY) if self._pace else 1.0)
+
+    @torch.no_grad()
+    def after_step(self, network: Network, lr: float, progress: float) -> None:
+        """Call groups if it is time to, and shrink the gammas of those that are called."""
+        gammas = [gamma for gamma, _ in self._cached(network)]
+        if not self._pace or not gammas:
+            return
+        if not self._held and progress - self._ranked >= EVERY - 1e-9:
+            self._rank(network, progress)
+        if not self._wanted:
+            return
+        device = gammas[0].device
+        left = ((self._on(device, "deadline") - progress) / self._pace).round().clamp(min=1)
+        factors = (1 - 1 / left)[self._on(device, "channels")]  # 1 for all that are not called
+        for gamma, factor in zip(gammas, factors.split([len(gamma) for gamma in gammas])):
+            if gamma.requires_grad:
+                gamma.mul_(factor.to(gamma.dtype))
+
+    def _on(self, device: torch.device, name: str) -> Tensor:
+        """The tensor attribute, moved to the device once."""
+        tensor = getattr(self, name)
+        if tensor.device != device:
+            setattr(self, name, tensor := tensor.to(device))
+        return tensor
+
+    # -- which groups --------------------------------------------------------------------------------------------------
+
+    def curve(self, progress: float) -> float:
+        """The share of prunable gammas that should be at zero by then."""
+        begin, share, until = self._plan
+        u = min(1.0, max(0.0, (progress - begin) / max(until - begin, 1e-9)))
+        return share + (self.target - share) * (1 - (1 - u) ** 3)
+
+    def _rank(self, network: Network, progress: float) -> None:
+        """Call the least important groups, as many as the curve wants at zero one window from now."""
+        self._ranked = progress
+        wanted = self.curve(progress + WINDOW)
+        if wanted <= self._wanted:  # the end of the curve: what is called stays called
+            return
+        self._wanted = wanted
+        at_zero = self._at_zero(network)
+        importance = self.importance.double().cpu()
+        importance[at_zero] = -1.0
+        chosen = torch.from_numpy(distributed.broadcast(self._lowest(importance.numpy(), wanted)))
+        deadline = self.deadline.cpu()
+        called = deadline < math.inf
+        deadline[chosen & ~called] = progress + WINDOW
+        deadline[called & ~chosen & ~at_zero] = math.inf
+        self.deadline = deadline
+
+    def _lowest(self, importance: np.ndarray, wanted: float) -> np.ndarray:
+        """``(N,)`` bool over groups: the least important ones that make up the share, or as many as may go."""
+        graph = self._limits or self.graph
+        scores = {name: importance[graph.root[graph.norms[name]]] for name in self.masks}
+        selector = Selector(graph, scores, self.layer_keep)
+        try:
+            cut = selector.cut_at_budget(1 - wanted, lambda keep: self._kept(keep) - 1e-9, "sparsity")
+        except UserError:
+            cut = selector.cut_at_ratio(1.0)
+        return self._gone(selector.settle(cut))
+
+    def _gone(self, selection: Selection) -> np.ndarray:
+        return ~selection.keep & (self.sizes.cpu().numpy() > 0)
+
+    def _kept(self, keep: np.ndarray) -> float:
+        """The share of prunable gammas whose group stays."""
+        sizes = self.sizes.cpu().double().numpy()
+        return float(sizes[keep].sum() / max(sizes.sum(), 1.0))
+
+    def _reachable(self) -> None:
+        """Set `obstacle` where not even the largest cut leaves the target share at zero."""
+        gone = self._lowest(np.zeros(len(self.importance)), 1.0)
+        most = 1 - self._kept(~gone)
+        if most < self.target - 1e-9:
+            self.obstacle = (f"at most {most:.1%} of the prunable channels may go: ties, equal slices and the floor of "
+                             f"{self.layer_keep:g} per layer hold the rest")
+            log.warning("auto sparsity: the target %.0f %% is out of reach: %s", 100 * self.target, self.obstacle)
+
+    def _at_zero(self, network: nn.Module) -> Tensor:
+        """``(N,)`` bool over groups: every prunable gamma is exactly 0."""
+        values = self.values(network)
+        groups = self.groups.cpu()
+        largest = torch.zeros(len(self.deadline)).scatter_reduce(0, groups, values, "amax")
+        found = (largest == 0) & (self.sizes.cpu() > 0)
+        self.share = float(found[groups].double().mean()) if len(groups) else 0.0
+        return found
+
+    def _cached(self, network: Network) -> list[tuple[nn.Parameter, Tensor]]:
+        if self._found is None or self._found[0] is not network:
+            frozen = [name for name, (gamma, _) in zip(self.masks, self.gammas(network)) if not gamma.requires_grad]
+            if frozen:  # a group with a frozen gamma cannot go: fix all of it
+                fixed = self.graph.fixed.copy()
+                for name in frozen:
+                    fixed[self.graph.root[self.graph.norms[name]]] = True
+                graph = self.graph
+                self._limits = ChannelGraph(graph.steps, graph.convs, graph.norms, graph.constraints, graph.root,
+                                            fixed[graph.root], graph.reasons)
+                self._reachable()
+        return super()._cached(network)
+
+    # -- after an epoch ------------------------------------------------------------------------------------------------
+
+    def after_epoch(self, metrics: dict[str, float]) -> dict[str, float]:
+        """As `Sparsity`, and with a validation in the metrics decide whether to stand still."""
+        found = super().after_epoch(metrics)
+        if self._found is None or not found:
+            return found
+        at_zero = self._at_zero(self._found[0])
+        if WATCHED in metrics:
+            self._watch(metrics[WATCHED], int(metrics.get("epoch", 0)), at_zero)
+        found |= {"sparsity/at_zero": self.share, "sparsity/wanted": self.curve(self._at + self._pace),
+                  "sparsity/held": float(self._held)}
+        return found
+
+    def _watch(self, score: float, epoch: int, at_zero: Tensor) -> None:
+        self._best = max(self._best, score)
+        allowed = (1 - self.tolerance) * self._best
+        done = self._wanted >= self.target and bool(at_zero[self.deadline.cpu() < math.inf].all())
+        if done:
+            return
+        if score < allowed:
+            self._said = (f"val mAP50-95 {score:.3f} of epoch {epoch} is more than {self.tolerance:.0%} below the best, "
+                          f"{self._best:.3f}")
+            if not self._held:
+                log.info("auto sparsity holds at %.1f %%: %s", 100 * self.share, self._said)
+            self._held, self._wanted = True, self.share
+            self.deadline = torch.where(at_zero, self.deadline.cpu(), math.inf)
+        elif self._held:
+            # What is left of the curve, at the pace it would have had, as far as there is time.
+            begin, _, until = self._plan
+            part = (self.target - self.share) / self.target
+            self._plan = (self._at, self.share, min(LATEST, max(until, self._at + part * (END - START))))
+            self._held = False
+            log.info("auto sparsity goes on at %.1f %%: val mAP50-95 is back at %.3f", 100 * self.share, score)
+
+    def conclusion(self) -> str:
+        """One sentence for the end of the training: the target reached, or why not."""
+        reached = f"{self.share:.1%} of the prunable channels are at zero"
+        if self.share >= self.target - 1e-9:
+            return f"{reached} (target {self.target:.0%})"
+        if self.obstacle:
+            why = self.obstacle
+        elif self._said:
+            why = f"it stood still because {self._said}; train longer, or allow a larger --tolerance"
+        else:
+            why = "the training ended before its curve did; train for more optimiser steps"
+        return f"{reached}, short of the target {self.target:.0%}: {why}"
+
+    # -- state ---------------------------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        return super().state_dict() | {
+            "target": self.target, "tolerance": self.tolerance,
+            "importance": self.importance.cpu().clone(), "deadline": self.deadline.cpu().clone(),
+            "share": self.share, "plan": list(self._plan), "wanted": self._wanted,
+            "place": [self._at, self._pace, self._ranked], "best": self._best, "held": self._held, "said": self._said,
+        }  # fmt: skip
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        if "deadline" not in state:
+            raise UserError("the checkpoint is of a training with a given strength, not of --sparsity auto",
+                            todo="resume with the options the run was started with")
+        super().load_state_dict(state)
+        self.target, self.tolerance = state["target"], state["tolerance"]
+        self.importance, self.deadline = state["importance"].clone(), state["deadline"].clone()
+        begin, share, until = state["plan"]
+        self.share, self._plan, self._wanted = state["share"], (begin, share, until), state["wanted"]
+        self._at, self._pace, self._ranked = state["place"]
+        self._best, self._held, self._said = state["best"], state["held"], state["said"]
