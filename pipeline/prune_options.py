@@ -8,10 +8,13 @@ from typing import Any
 from common.errors import UserError
 from engine.config import option
 from pipeline.finetune import DistilConfig
+from prune.importance import CRITERIA
 from prune.pruning import STRATEGIES, parse_budget
-from prune.sparsity import SCHEDULES
+from prune.sparsity import FORMS, SCHEDULES
 
 STAGES = ("baseline", "sparse", "prune", "student")
+USUAL_STRENGTH = 1e-3
+USUAL_BUDGET = "params=0.25"
 SPARSE, PRUNING, STUDENT = "sparsity training", "pruning", "student"
 
 
@@ -26,34 +29,104 @@ class PruneConfig(DistilConfig):
         group=PRUNING, metavar="LIST",
     )
     sparsity: str = option(
-        "constant",
-        "the pull over the stage: constant; global-decay (a hundredth in the second half); local-decay (that for the "
-        "largest 15 % of the gammas only)",
-        group=SPARSE, choices=SCHEDULES, flags=("-sr", "--sr"), const="constant",
+        "",
+        "auto drives the least important channels to zero until --target is reached, no strength to choose; constant, "
+        "global-decay (a hundredth in the second half) and local-decay (that for the largest 15 % of the gammas only) "
+        "pull on all with --s. Without: auto, or constant where --s is given",
+        group=SPARSE, choices=("auto", *SCHEDULES), flags=("-sr", "--sr"), const="constant",
+    )
+    target: float = option(
+        0.7, "auto: the share of prunable channels to be at zero by the end: more leaves a thinner network and costs mAP",
+        group=SPARSE, low=0.01, high=0.95,
+    )
+    tolerance: float = option(
+        0.1,
+        "auto: the share of the best val mAP50-95 that may be lost on the way; past it no further channels go until it "
+        "is back, and the target may be missed",
+        group=SPARSE, low=0.01, high=1,
     )
     s: float = option(
-        1e-3,
-        "pull on every prunable gamma per optimiser step: too little never sparsifies, too much costs mAP (under "
-        "torchrun, whose own --s... options get in the way, spell it --strength)",
+        0.0,
+        "pull on every prunable gamma per optimiser step (not with auto): too little never sparsifies, too much costs "
+        "mAP; 0: the usual 0.001 (under torchrun, whose own --s... options get in the way, spell it --strength)",
         group=SPARSE, low=0, flags=("--strength",),
+    )
+    sparse_form: str = option(
+        "auto",
+        "how --s pulls: subgradient adds s x sign(gamma) to the gradient (SGD only); proximal shrinks by rate x s after "
+        "the step and reaches exactly 0; auto is the first under sgd, the second under adamw",
+        group=SPARSE, choices=("auto", *FORMS),
     )
     sparse_epochs: int = option(0, "epochs of this stage; 0: those of --epochs", group=SPARSE, low=0)
     sparse_lr0: float = option(0.0, "peak learning rate of this stage; 0: that of --lr0", group=SPARSE, low=0)
-    prune: str = option(
-        "params=0.25",
-        "what to keep of the whole network: channels=SHARE, params=SHARE or flops=SHARE; none cuts no channels, only "
-        "--shortcuts",
-        group=PRUNING,
+    drop_heads: str = option(
+        "",
+        "heads to cut off before the baseline, with all that only they read: auto takes those whose scale holds less "
+        "than 1 % of the boxes, 8,32 those of these strides; the other heads' anchors are fitted anew (not with "
+        "--anchors keep)",
+        group=PRUNING, metavar="auto|STRIDES", const="auto",
     )
-    shortcuts: int = option(0, "remove so many shortcut blocks, the least used first", group=PRUNING, low=0)
+    prune: str = option(
+        "auto",
+        "what to keep of the whole network: channels=SHARE, params=SHARE, flops=SHARE, or latency=SHARE of its time in "
+        "ONNX Runtime on this machine; ratio=SHARE lets that share of the prunable scores go instead; none cuts no "
+        "channels, only --shortcuts; auto is params=0.25, or what --max-drop finds",
+        group=PRUNING, metavar="WHAT=SHARE",
+    )
+    max_drop: float = option(
+        0.0,
+        "instead of a budget: the most val mAP50-95 the cut may cost before any fine-tuning, BatchNorm re-estimated "
+        "(0.01 is a point); the deepest such cut is searched for. 0 does not search",
+        group=PRUNING, low=0, high=1,
+    )
+    shortcuts: str = option(
+        "0",
+        "remove so many shortcut blocks, the least used first; auto takes blocks and channels by one order until the "
+        "budget is met",
+        group=PRUNING, metavar="N|auto",
+    )
+    criterion: str = option(
+        "gamma",
+        "what a channel is worth: gamma (its BatchNorm scale, what sparsity training prepares), gamma-reader (times the "
+        "weights that read it), l1, l2, fpgm (its filter), taylor (its gradient on training pictures), random (the "
+        "control)",
+        group=PRUNING, choices=CRITERIA,
+    )
     strategy: str = option(
-        "union", "union: channels tied by an add go only if every layer of the tie lets them go",
+        "union",
+        "who decides about channels tied by an add. union: they go only if every layer of the tie lets them go; shared: "
+        "the first layer of the tie decides for all; conservative: they stay",
         group=PRUNING, choices=STRATEGIES,
     )
     layer_keep: float = option(
-        0.05, "share of its channels every layer keeps, whatever the threshold says", group=PRUNING, low=0, high=1
+        0.05, "share of its channels every layer keeps, whatever the threshold says",
+        group=PRUNING, low=0, high=1,
     )
-    round_to: int = option(1, "keep multiples of so many channels; 8 suits most runtimes", group=PRUNING, low=1)
+    round_to: int = option(
+        1, "keep multiples of so many channels, rounded up, the budget still met; 8 suits most runtimes",
+        group=PRUNING, low=1,
+    )
+    include: tuple[str, ...] = option(
+        (), "only these layers lose channels: layer numbers (12, 12-20) or globs (layers.1?)",
+        group=PRUNING, metavar="LAYERS",
+    )
+    exclude: tuple[str, ...] = option((), "these layers keep all their channels", group=PRUNING, metavar="LAYERS")
+    fold: bool = option(
+        True, "--no-fold drops what pruned channels still put out instead of folding it into their readers",
+        group=PRUNING,
+    )
+    reestimate_bn: bool = option(
+        False,
+        "measure BatchNorm statistics anew on training pictures after the cut: mAP before fine-tuning rises where live "
+        "channels were cut",
+        group=PRUNING,
+    )
+    rounds: int = option(
+        1, "reach the budget in so many cuts, with a short training between two: for deep cuts", group=PRUNING, low=1
+    )
+    round_epochs: int = option(
+        0, "epochs of the training between two cuts; 0: a tenth of --epochs, at least one", group=PRUNING, low=0
+    )
     then_kd: bool = option(False, "go on to the student, with the baseline as its teacher", group=STUDENT)
     compare_plain: bool = option(
         False, "also fine-tune without the teacher for as long, to show what the teacher adds", group=STUDENT
@@ -63,10 +136,33 @@ class PruneConfig(DistilConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.cuts_channels:
-            parse_budget(self.prune)
-        elif not self.shortcuts and "prune" in self.stages.replace("auto", "prune"):
-            raise UserError("--prune none and --shortcuts 0 leave nothing to prune", todo="give one of the two")
+        self.sparsity = self.sparsity or ("constant" if self.s else "auto")
+        if self.sparsity != "auto":
+            self.s = self.s or USUAL_STRENGTH
+        self._check_pruning()
+
+    def _check_pruning(self) -> None:
+        self.shortcuts = str(self.shortcuts).strip().lower()
+        if self.shortcuts != "auto" and not self.shortcuts.isdigit():
+            raise UserError(f"--shortcuts {self.shortcuts} is neither a number nor auto", todo="--shortcuts 8")
+        if self.prune in ("0", "1", "2"):
+            raise UserError(f"--prune {self.prune}: which gammas are pulled is not chosen here, it is found by tracing",
+                            todo="leave it out; --prune now says what to keep, as params=0.25 (docs/migrating.md)")  # fmt: skip
+        kind = self.budget_kind
+        if kind not in ("none", "ratio", "drop"):
+            parse_budget(self.budget)
+        if kind == "ratio":
+            _share(self.budget)
+        if kind == "none" and self.shortcuts in ("0", "auto") and "prune" in self.stages.replace("auto", "prune"):
+            raise UserError(f"--prune none and --shortcuts {self.shortcuts} leave nothing to prune",
+                            todo="give a budget, or a number of blocks")  # fmt: skip
+        if self.max_drop and kind != "drop":
+            raise UserError(f"--max-drop {self.max_drop:g} finds the budget itself, and --prune {self.prune} gives one",
+                            todo="leave one of the two out (--prune auto undoes that of a --hyp file)")  # fmt: skip
+        if self.rounds > 1 and kind in ("drop", "ratio"):
+            raise UserError(f"--rounds {self.rounds} needs a budget to share out among its cuts",
+                            todo="give --prune params=0.25, channels=, flops= or latency=")  # fmt: skip
+        _ = self.head_strides  # refuses what is no list
 
     def for_stage(self, epochs: int, lr0: float) -> PruneConfig:
         """The options of a stage with its own length and learning rate, where given."""
@@ -74,19 +170,66 @@ class PruneConfig(DistilConfig):
         return replace(self, epochs=epochs, lr0=lr0, warmup_epochs=min(self.warmup_epochs, epochs / 10))
 
     @property
+    def budget(self) -> str:
+        """What `--prune` asks for, "auto" resolved; empty where --max-drop looks for it."""
+        if self.prune.strip().lower() != "auto":
+            return self.prune.strip()
+        return "" if self.max_drop else USUAL_BUDGET
+
+    @property
+    def budget_kind(self) -> str:
+        """ "channels", "params", "flops", "latency" or "ratio"; "drop" for --max-drop; "none": no channels are cut."""
+        if not self.budget:
+            return "drop" if self.max_drop else "none"
+        what = self.budget.partition("=")[0].strip().lower()
+        return "none" if what in ("none", "off") else what
+
+    @property
     def cuts_channels(self) -> bool:
-        return self.prune.strip().lower() not in ("none", "off", "")
+        return self.budget_kind != "none"
 
     @property
     def pruning(self) -> dict[str, Any]:
-        """The options of `prune.prune`."""
+        """The options of `prune.prune`, or those of `prune.max_drop` under --max-drop."""
+        blocks: int | str = "auto" if self.shortcuts == "auto" else int(self.shortcuts)
         if not self.cuts_channels:
-            return {"shortcuts": self.shortcuts}
-        return {
-            "budget": self.prune,
+            return {"shortcuts": blocks}
+        options: dict[str, Any] = {
             "strategy": self.strategy,
+            "criterion": self.criterion,
             "layer_keep": self.layer_keep,
             "round_to": self.round_to,
+            "fold": self.fold,
             "size": self.input_size,
-            "shortcuts": self.shortcuts,
+            "shortcuts": blocks,
         }
+        if self.budget_kind == "ratio":
+            options["ratio"] = _share(self.budget)
+        elif self.budget_kind != "drop":
+            options["budget"] = self.budget
+        if self.criterion == "random":
+            options["seed"] = self.seed
+        return options | {name: getattr(self, name) for name in ("include", "exclude") if getattr(self, name)}
+
+    @property
+    def head_strides(self) -> str | tuple[int, ...]:
+        """What `--drop-heads` names: "auto", or strides; none of them: ()."""
+        text = self.drop_heads.strip().lower()
+        if text in ("", "none", "off", "auto"):
+            return "auto" if text == "auto" else ()
+        try:
+            return tuple(int(part) for part in text.split(",") if part.strip())
+        except ValueError:
+            raise UserError(f"--drop-heads {self.drop_heads} is no list of strides",
+                            todo="auto, or the strides of the heads, as 8,32") from None  # fmt: skip
+
+
+def _share(text: str) -> float:
+    """The number of "ratio=0.85"."""
+    try:
+        share = float(text.partition("=")[2])
+    except ValueError:
+        share = -1.0
+    if not 0 < share < 1:
+        raise UserError(f"--prune {text} names no share", todo="as ratio=0.85: that share of the scores goes")
+    return share

@@ -8,9 +8,11 @@ import models
 from common.errors import UserError
 from common.log import log
 from data import DataSpec
+from data.anchors import boxes_wh
 from models.network import Network
 from pipeline.finetune import load_network
 from pipeline.prune_options import STAGES, PruneConfig
+from prune.heads import drop_heads, idle_heads
 
 
 def chosen_stages(config: PruneConfig, start: Network, spec: DataSpec) -> list[str]:
@@ -51,7 +53,43 @@ def first_network(config: PruneConfig, spec: DataSpec) -> Network:
             network.meta["trained_for"] = list(spec.names)
         else:
             log.info("the weights' classes are %s, the data set's %s", theirs, list(spec.names))
-    return network
+    return without_heads(config, network, spec)
+
+
+def without_heads(config: PruneConfig, network: Network, spec: DataSpec) -> Network:
+    """The network without the heads ``--drop-heads`` names; `meta["dropped_heads"]` holds their strides.
+
+    The other heads have to learn the boxes anew with anchors of their own, so it is trained for nothing any more,
+    unless the anchors are to be kept.
+
+    Raises:
+        UserError: there is no head of such a stride, or none would be left.
+    """
+    network.meta.pop("dropped_heads", None)
+    wanted, strides = config.head_strides, [head.stride for head in network.specs]
+    if not wanted:
+        return network
+    idle, shares = idle_heads(boxes_wh(spec, config.input_size), network.specs)
+    if wanted == "auto":
+        places = idle
+    else:
+        places = [place for place, stride in enumerate(strides) if stride in wanted]
+        if unknown := [str(stride) for stride in wanted if stride not in strides]:
+            raise UserError(f"--drop-heads {config.drop_heads}: no head has the stride {', '.join(unknown)}",
+                            where=network.cfg.source, todo=f"strides are {', '.join(map(str, strides))}")  # fmt: skip
+    shown = ", ".join(f"stride {stride} {share:.1%}" for stride, share in zip(strides, shares))
+    log.info("boxes whose best anchor is the head's: %s", shown)
+    if not places:
+        log.info("--drop-heads auto: every head has work, none is dropped")
+        return network
+    thin = drop_heads(network, places)
+    gone = [strides[place] for place in places]
+    log.info("heads of stride %s are dropped with all that only they read: %s parameters -> %s",
+             ", ".join(map(str, gone)), f"{models.parameters(network):,}", f"{models.parameters(thin):,}")  # fmt: skip
+    thin.meta["dropped_heads"] = gone
+    if config.anchors != "keep":
+        thin.meta.pop("trained_for", None)
+    return thin
 
 
 def _class_names(weights: str) -> list[str] | None:
