@@ -1,9 +1,39 @@
 """Distillation: the teacher, the KD terms (a file a family), and what joins them to the loss."""
 
+from distill.aligned import aligned
+from distill.attention import attention
 from distill.bounded import bounded
+from distill.cwd import cwd
+from distill.fgd import fgd
+from distill.fitnets import fitnets
+from distill.gap import gap
 from distill.hinton import hinton
+from distill.imitation import imitation
+from distill.mgd import mgd
 from distill.modes import MODES, KDConfig, Mode
 from distill.objective import KDObjective
+from distill.pairs import FeaturePair
+from distill.pkd import pkd
+from distill.scaled import scaled
 from distill.teacher import Teacher
 
-__all__ = ["MODES", "KDConfig", "KDObjective", "Mode", "Teacher", "bounded", "hinton"]
+__all__ = [
+    "MODES",
+    "FeaturePair",
+    "KDConfig",
+    "KDObjective",
+    "Mode",
+    "Teacher",
+    "aligned",
+    "attention",
+    "bounded",
+    "cwd",
+    "fgd",
+    "fitnets",
+    "gap",
+    "hinton",
+    "imitation",
+    "mgd",
+    "pkd",
+    "scaled",
+]

@@ -7,7 +7,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from common.errors import UserError
-from models.spec import HeadMatches, Matches, Outputs
+from distill.cells import cell_weights
+from models.spec import Matches, Outputs
 
 CLASS_FORMS = ("auto", "binary", "softmax")
 
@@ -41,26 +42,19 @@ def hinton(
     objectness, scores, weights = [], [], []
     for spec, ours, theirs, match in zip(student.specs, student.heads, teacher.heads, matches.heads):
         theirs = theirs.detach()
-        weight = _cell_weights(theirs, match)
+        weight = cell_weights(theirs, match)
         softmax = spec.softmax if classes == "auto" else classes == "softmax"
         if softmax and spec.classes == 1:
             raise UserError("the softmax over a single class is always 1", todo="--kd-classes binary")
-        divergence = _softmax_divergence if softmax else _binary_divergence
-        objectness.append((weight * _binary_divergence(ours[..., 4:5], theirs[..., 4:5], temperature)).sum())
+        divergence = softmax_divergence if softmax else binary_divergence
+        objectness.append((weight * binary_divergence(ours[..., 4:5], theirs[..., 4:5], temperature)).sum())
         scores.append((weight * divergence(ours[..., 5:], theirs[..., 5:], temperature)).sum())
         weights.append(weight.sum())
     total = matches.normaliser(torch.stack(weights).sum())
     return {"hinton_obj": torch.stack(objectness).sum() / total, "hinton_cls": torch.stack(scores).sum() / total}
 
 
-def _cell_weights(teacher: Tensor, match: HeadMatches) -> Tensor:
-    """``(B, A, H, W)``: 1 on matched cells, the teacher's objectness on the background."""
-    weight = teacher[..., 4].sigmoid()
-    weight[match.image, match.anchor, match.row, match.col] = 1
-    return weight
-
-
-def _binary_divergence(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+def binary_divergence(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     """T^2 times the binary KL divergences of logits ``(..., K)``, summed over K: ``(...)``."""
     ours, theirs = student / temperature, teacher / temperature
     # BCE(z, p) = softplus(z) - p z. Written as a difference, equal logits give 0 exactly.
@@ -68,7 +62,7 @@ def _binary_divergence(student: Tensor, teacher: Tensor, temperature: float) -> 
     return temperature**2 * divergence.sum(dim=-1)
 
 
-def _softmax_divergence(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+def softmax_divergence(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     """T^2 * KL(teacher || student) of the softmax over logits ``(..., C)``: ``(...)``."""
     ours, theirs = (logits.div(temperature).log_softmax(dim=-1) for logits in (student, teacher))
     return temperature**2 * (theirs.exp() * (theirs - ours)).sum(dim=-1)

@@ -331,8 +331,8 @@ class KDConfig:
         default=0.0,
         metadata={
             "help": "keep each mode's gradient norm at this share of the detection loss's (bare flag: 0.3; a mode with "
-            "twice its default weight gets twice that); 0 leaves the weights as they are. Measuring costs some steps in "
-            "a hundred",
+            "twice its default weight gets twice that); 0 leaves the weights as they are. Measuring costs a few "
+            "steps in a hundred",
             "low": 0,
             "const": 0.3,
         },

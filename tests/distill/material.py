@@ -6,9 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import models
+from distill.modes import MODES
+from distill.pairs import FeaturePair
 from models.assign import assign
 from models.network import Network
 from models.spec import HeadSpec, Matches, Outputs
@@ -133,3 +135,70 @@ def tiny_network(width: int = 8, classes: int = 2, new_coords: bool = False, see
     return models.init_weights(
         Network(models.parse_cfg(tiny_cfg(width, classes, new_coords), source=f"tiny{width}.cfg"))
     )
+
+
+# Layers 1 and 4 of the student answer to 2 and 5 of the teacher; the first pair differs in channels.
+PAIRS = (FeaturePair(1, 2, 3, 5, 8.0, head=0), FeaturePair(4, 5, 4, 4, 16.0, head=1))
+
+
+def random_maps(specs: Sequence[HeadSpec], teacher: bool, pictures: int = 2, seed: int = 0) -> Outputs:
+    """Random heads and float64 features for the layers of `PAIRS`, with channels of different mean and spread."""
+    outputs = random_outputs(specs, pictures, seed)
+    generator = torch.Generator().manual_seed(seed + 100 + teacher)
+    for pair, shape in zip(PAIRS, SHAPES):
+        layer = pair.teacher_layer if teacher else pair.student_layer
+        channels = pair.teacher_channels if teacher else pair.student_channels
+        drawn = torch.randn(pictures, channels, *shape, generator=generator, dtype=torch.float64)
+        scale = torch.linspace(0.5, 2, channels, dtype=torch.float64).view(1, -1, 1, 1)
+        outputs.features[layer] = drawn * scale + 0.3
+    return outputs
+
+
+def doubled(outputs: Outputs) -> Outputs:
+    """The batch twice: heads and features."""
+    maps = {layer: torch.cat([each, each]) for layer, each in outputs.features.items()}
+    return Outputs(twice(outputs).heads, outputs.specs, maps)
+
+
+def learning(outputs: Outputs) -> Outputs:
+    """The same numbers; heads and features are leaves that take a gradient."""
+    maps = {layer: each.detach().clone().requires_grad_() for layer, each in outputs.features.items()}
+    return Outputs(leaves(outputs).heads, outputs.specs, maps)
+
+
+def adapter_of(mode: str, seed: int = 0) -> nn.Module | None:
+    """A mode's adapter for `PAIRS` in float64, every parameter drawn (no zeros that hide a path)."""
+    make = MODES[mode].adapter
+    if make is None:
+        return None
+    torch.manual_seed(seed)
+    module = make(PAIRS).double()
+    for parameter in module.parameters():
+        nn.init.normal_(parameter, std=0.4)
+    return module
+
+
+def values(terms: dict[str, Tensor]) -> dict[str, float]:
+    return {name: value.item() for name, value in terms.items()}
+
+
+def adapted(adapter: nn.Module, place: int, features: np.ndarray) -> np.ndarray:
+    """``(B, C_s, H, W)`` by the 1x1 convolution at `place` of an adapter, or as it is where there is none."""
+    layer = list(adapter.children())[place]
+    if isinstance(layer, nn.Identity):
+        return features
+    weight, bias = (parameter.detach().numpy() for parameter in (layer.weight, layer.bias))
+    return np.einsum("bchw,dc->bdhw", features, weight[:, :, 0, 0]) + bias[:, None, None]
+
+
+def numpy_maps(student: Outputs, teacher: Outputs) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Per pair of `PAIRS`, both maps."""
+    return [
+        (student.features[p.student_layer].detach().numpy(), teacher.features[p.teacher_layer].detach().numpy())
+        for p in PAIRS
+    ]
+
+
+def channel_variance(teacher: np.ndarray) -> float:
+    """The mean over channels of each channel's variance over pictures and cells."""
+    return float(np.mean([teacher[:, c].var() for c in range(teacher.shape[1])]))

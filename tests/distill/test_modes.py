@@ -1,12 +1,54 @@
-"""The ``--kd`` syntax."""
+"""The table of modes: the ``--kd`` syntax, and what holds for every mode."""
 
 from __future__ import annotations
 
+import math
+
 import pytest
+import torch
 
 from common.errors import UserError
-from distill import MODES, KDConfig
-from distill.modes import describe_modes
+from distill import MODES, FeaturePair, KDConfig, KDObjective, Teacher
+from distill.modes import METRIC, describe_modes
+from engine.options import options
+from models.assign import assign
+from models.lineage import descend, identity_step
+from models.spec import Matches, Outputs
+from tests.distill.material import (
+    PAIRS,
+    adapter_of,
+    doubled,
+    learning,
+    matched,
+    random_maps,
+    random_outputs,
+    random_targets,
+    specs_of,
+    tiny_network,
+    values,
+)
+from tests.distill.test_objective import batch_of
+
+SPECS = specs_of()
+FEATURES = [name for name, mode in MODES.items() if mode.features]
+RESPONSES = [name for name, mode in MODES.items() if not mode.features]
+# aligned compares the student's three channels with these of the teacher's.
+PAIRS_OF = {"aligned": [FeaturePair(1, 2, 3, 5, 8.0, head=0, kept=(4, 0, 3)), PAIRS[1]]}
+
+
+def terms_of(mode: str, student: Outputs, teacher: Outputs, matches: Matches, seed: int = 0) -> dict[str, torch.Tensor]:
+    """The mode with its default options; what it draws is drawn alike in every call."""
+    adapter = adapter_of(mode, seed)
+    torch.manual_seed(7)
+    return MODES[mode](
+        student, teacher, matches, PAIRS_OF.get(mode, PAIRS), adapter, **KDConfig().options(mode)
+    )
+
+
+def losses_of(mode: str, student: Outputs, teacher: Outputs, matches: Matches) -> torch.Tensor:
+    return torch.stack(
+        [value for name, value in terms_of(mode, student, teacher, matches).items() if not name.startswith(METRIC)]
+    )
 
 
 @pytest.mark.parametrize(
@@ -38,7 +80,174 @@ def test_mistakes_are_named(text: str, named: str) -> None:
         KDConfig(kd=text).modes()
 
 
-def test_every_option_of_a_mode_is_a_setting() -> None:
-    for name, mode in MODES.items():
-        assert set(KDConfig().options(name)) == set(mode.options)
-        assert name in describe_modes()
+@pytest.mark.parametrize("name", MODES)
+def test_every_option_of_a_mode_is_a_setting_with_a_help_text(name: str) -> None:
+    mode, known = MODES[name], options(KDConfig)
+    assert set(KDConfig().options(name)) == set(mode.options)
+    for setting in (*mode.options.values(), *mode.pair_options.values()):
+        assert known[setting].metadata["help"]
+        assert known[setting].convert(known[setting].default) == known[setting].default
+
+
+@pytest.mark.parametrize("name", MODES)
+def test_the_list_of_modes_names_paper_need_and_weight(name: str) -> None:
+    text, mode = describe_modes(), MODES[name]
+    for each in (name, mode.paper, mode.needs, f"{mode.weight:g}"):
+        assert each in text
+
+
+@pytest.mark.parametrize("name", MODES)
+def test_returned_scalars_are_finite_and_named_after_the_mode(name: str) -> None:
+    student, teacher = random_maps(SPECS, False), random_maps(SPECS, True, seed=1)
+    terms = terms_of(name, student, teacher, matched(SPECS, random_targets()))
+    assert all(value.dim() == 0 and math.isfinite(value.item()) for value in terms.values())
+    losses = [term for term in terms if not term.startswith(METRIC)]
+    assert losses
+    assert all(term == name or term.startswith(name + "_") for term in losses)
+    assert set(MODES[name].joins) <= set(losses)
+    assert {MODES[name].gain(term) for term in losses} <= {"box", "obj", "cls"}
+
+
+@pytest.mark.parametrize("name", MODES)
+def test_gradients_are_those_of_finite_differences(name: str) -> None:
+    student, teacher = learning(random_maps(SPECS, False, 1)), random_maps(SPECS, True, 1, seed=1)
+    matches = matched(SPECS, random_targets(1))
+    if MODES[name].features:
+        places = list(student.features)
+        moved = [student.features[place] for place in places]
+    else:  # of gap's factor, which the scores make, no gradient is wanted
+        end = 4 if name == "gap" else None
+        moved = [head[..., :end].detach().requires_grad_() for head in student.heads]
+
+    def term(*tensors: torch.Tensor) -> torch.Tensor:
+        if MODES[name].features:
+            return losses_of(name, Outputs(student.heads, SPECS, dict(zip(places, tensors))), teacher, matches)
+        heads = [torch.cat((t, h[..., t.shape[-1] :].detach()), dim=-1) for t, h in zip(tensors, student.heads)]
+        return losses_of(name, Outputs(heads, SPECS), teacher, matches)
+
+    assert torch.autograd.gradcheck(term, moved, fast_mode=True)
+
+
+class Caller(torch.nn.Module):
+    """A mode as a module of its adapter's parameters."""
+
+    def __init__(self, mode: str, adapter: torch.nn.Module):
+        super().__init__()
+        self.mode, self.adapter = mode, adapter
+
+    def forward(self, student: Outputs, teacher: Outputs, matches: Matches) -> torch.Tensor:
+        torch.manual_seed(7)
+        terms = MODES[self.mode](student, teacher, matches, PAIRS, self.adapter, **KDConfig().options(self.mode))
+        return torch.stack(list(terms.values()))
+
+
+@pytest.mark.parametrize("name", [name for name in FEATURES if MODES[name].adapter is not None])
+def test_gradients_of_the_adapter_are_those_of_finite_differences(name: str) -> None:
+    student, teacher = random_maps(SPECS, False, 1), random_maps(SPECS, True, 1, seed=1)
+    matches, adapter = matched(SPECS, random_targets(1)), adapter_of(name)
+    assert adapter is not None
+    caller = Caller(name, adapter)
+    names, tensors = zip(*caller.named_parameters())
+
+    def term(*parameters: torch.Tensor) -> torch.Tensor:
+        return torch.func.functional_call(caller, dict(zip(names, parameters)), (student, teacher, matches))
+
+    assert torch.autograd.gradcheck(term, tensors, fast_mode=True)
+
+
+@pytest.mark.parametrize("name", MODES)
+def test_the_batch_twice_changes_nothing(name: str) -> None:
+    student, teacher, targets = random_maps(SPECS, False), random_maps(SPECS, True, seed=1), random_targets()
+    once = values(terms_of(name, student, teacher, matched(SPECS, targets)))
+    more = torch.cat([targets, targets + torch.tensor([2, 0, 0, 0, 0, 0])])
+    assert values(terms_of(name, doubled(student), doubled(teacher), matched(SPECS, more))) == pytest.approx(
+        once, rel=1e-6
+    )
+
+
+@pytest.mark.parametrize("name", RESPONSES)
+def test_pictures_without_boxes_and_teacher_objectness_change_nothing(name: str) -> None:
+    student, teacher, matches = random_outputs(SPECS), random_outputs(SPECS, seed=1), matched(SPECS, random_targets())
+    blank, unseen = random_outputs(SPECS, 3, seed=2), random_outputs(SPECS, 3, seed=3)
+    for head in blank.heads:
+        head[..., 4] = -800.0  # sigma is exactly 0
+    more_student = Outputs([torch.cat([a, b]) for a, b in zip(student.heads, unseen.heads)], SPECS)
+    more_teacher = Outputs([torch.cat([a, b]) for a, b in zip(teacher.heads, blank.heads)], SPECS)
+    once = values(terms_of(name, student, teacher, matches))
+    assert values(terms_of(name, more_student, more_teacher, matches)) == pytest.approx(once)
+
+
+@pytest.mark.parametrize("name", FEATURES)
+def test_a_larger_picture_with_as_dense_objects_pays_as_much(name: str) -> None:
+    """A picture tiled from nine, and from thirty-six. Exact but for zero padding, which makes borders, and masks."""
+    student, teacher, targets = random_maps(SPECS, False), random_maps(SPECS, True, seed=1), random_targets(each=3)
+
+    def tiled(side: int) -> dict[str, float]:
+        ours, theirs = (
+            Outputs([], SPECS, {layer: each.repeat(1, 1, side, side) for layer, each in outputs.features.items()})
+            for outputs in (student, teacher)
+        )
+        moves = [[0, 0, 64 * x, 48 * y, 0, 0] for x in range(side) for y in range(side)]
+        boxes = torch.cat([targets + targets.new_tensor(move) for move in moves])
+        return values(terms_of(name, ours, theirs, assign(SPECS, [(6 * side, 8 * side), (3 * side, 4 * side)], boxes)))
+
+    exact = name in ("fitnets", "attention", "cwd", "pkd", "aligned")
+    assert tiled(6) == pytest.approx(tiled(3), rel=1e-6 if exact else 0.2)
+
+
+@pytest.mark.parametrize("name", MODES)
+def test_no_gradient_reaches_the_teacher(name: str) -> None:
+    student, teacher = learning(random_maps(SPECS, False)), learning(random_maps(SPECS, True, seed=1))
+    losses_of(name, student, teacher, matched(SPECS, random_targets())).sum().backward()
+    assert all(each.grad is None for each in (*teacher.heads, *teacher.features.values()))
+    learners = student.features.values() if MODES[name].features else student.heads
+    assert all(each.grad is not None and each.grad.any() for each in learners)
+
+
+@pytest.mark.parametrize("name", MODES)
+def test_batches_without_objects_are_finite(name: str) -> None:
+    student, teacher = learning(random_maps(SPECS, False)), random_maps(SPECS, True, seed=1)
+    losses = losses_of(name, student, teacher, matched(SPECS, torch.zeros(0, 6)))
+    losses.sum().backward()
+    learners = list(student.features.values() if MODES[name].features else student.heads)
+    assert losses.isfinite().all()
+    assert all(each.grad is not None and each.grad.isfinite().all() for each in learners)
+
+
+@pytest.mark.parametrize("value", [0.0, 1e4, -1e4])
+@pytest.mark.parametrize("name", MODES)
+def test_dead_and_exploded_students_keep_term_and_gradient_finite(name: str, value: float) -> None:
+    student, teacher = random_maps(SPECS, False), random_maps(SPECS, True, seed=1)
+    flat = Outputs(
+        [torch.full_like(head, value).float() for head in student.heads],
+        SPECS,
+        {layer: torch.full_like(each, value).float() for layer, each in student.features.items()},
+    )
+    teacher = Outputs(
+        [head.float() for head in teacher.heads], SPECS, {n: each.float() for n, each in teacher.features.items()}
+    )
+    flat = learning(flat)
+    losses = losses_of(name, flat, teacher, matched(SPECS, random_targets()))
+    losses.sum().backward()
+    learners = list(flat.features.values() if MODES[name].features else flat.heads)
+    assert losses.isfinite().all()
+    assert all(each.grad is not None and each.grad.isfinite().all() for each in learners)
+
+
+@pytest.mark.parametrize("name", MODES)
+def test_every_mode_trains_a_student_under_the_objective(name: str) -> None:
+    fat, student = tiny_network(8 if name == "aligned" else 16, seed=1), tiny_network(8)
+    if name == "aligned":
+        student.lineage = descend(fat, "baseline", identity_step(fat))
+    objective = KDObjective(student, Teacher(fat, student), kd=KDConfig(kd=f"{name}:1"))
+    objective.train()
+    losses, _ = objective(batch_of(), 0.5)
+    joined = {term: objective.weights[term] for term in losses if term.startswith(name)}
+    gains = objective.detection.weights
+    assert joined == {term: pytest.approx(gains[MODES[name].gain(term)]) for term in joined}
+    torch.stack([losses[term] for term in joined]).sum().backward()
+    grads = [parameter.grad for parameter in objective.parameters()]
+    assert any(grad is not None and grad.any() for grad in grads)
+    assert all(grad is None or grad.isfinite().all() for grad in grads)
+    if MODES[name].adapter is not None:
+        assert any(each.grad is not None and each.grad.any() for each in objective.adapters.parameters())
