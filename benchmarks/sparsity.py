@@ -48,8 +48,10 @@ def trained(name: str, flags: list[str], arguments: argparse.Namespace) -> Path:
     if (run / "args.yaml").exists():
         line = ["--resume", str(run)]
     else:
-        line = ["--weights", arguments.weights, "--hyp", arguments.hyp, "--stages", "sparse", "--project",
-                str(arguments.out), "--name", name, "--wandb", "off", *flags, *arguments.further]  # fmt: skip
+        # The weights bring their own cfg, whatever the options name.
+        line = ["--weights", arguments.weights, "--hyp", arguments.hyp, "--cfg", "", "--stages", "sparse",
+                "--no-then-kd", "--project", str(arguments.out), "--name", name, "--wandb", "off", *flags,
+                *arguments.further]  # fmt: skip
     subprocess.run([sys.executable, str(ROOT / "train_prune.py"), *line], check=True, cwd=ROOT)
     return run
 

@@ -163,6 +163,8 @@ def plot_results(results: str | Path, path: str | Path, reference: Mapping[str, 
         source, _, quantity = name.rpartition("/")
         # with a teacher the student's score is val's under another name, and the gap is what the eye sees between lines
         repeated = source == "val" and f"student/{quantity}" in columns
+        repeated |= name.count("/") > 1  # of a class: in the table and in W&B, but a panel a class is too many
+        quantity = "share of the total" if quantity.startswith("share_") else quantity
         if quantity not in NOT_DRAWN and source != "gap" and not repeated and np.isfinite(values).any():
             panels.setdefault(quantity, []).append(name)
     across = min(4, max(1, len(panels)))
@@ -283,7 +285,7 @@ def _gamma_map(axes: Axes, figure: Figure, counted: Sequence[Mapping[str, Any]])
     # The root shows a few live gammas beside the many at zero.
     image = axes.pcolormesh(columns, rows, np.sqrt(shares.T), cmap="Blues", vmin=0, vmax=1)
     axes.grid(False)
-    whole = [tick for tick in range(math.ceil(edges[0]) + 1, math.floor(edges[-1]) + 1)]
+    whole = list(range(math.ceil(edges[0]) + 1, math.floor(edges[-1]) + 1))
     axes.set_yticks([rows[0] + step, *whole], ["~ 0", *(f"$10^{{{tick}}}$" for tick in whole)])
     axes.set_ylim(rows[0], max(edges[np.flatnonzero(counts.any(axis=0)[1:]).max(initial=0)] + 2 * step, edges[0] + 1))
     _whole_numbers(axes)

@@ -13,21 +13,24 @@ from common.log import log
 from engine import Hooks
 from models.network import Network
 from pipeline.prune_options import PruneConfig
+from prune.options import held_layers
 
 # The controller of --sparsity auto backs off by what validations say: it gets at least so many.
 VALIDATIONS = 8
 
 
 def make_sparsity(network: Network, config: PruneConfig) -> prune.Sparsity:
-    """The hook that ``--sparsity`` and its options ask for."""
+    """The hook that ``--sparsity`` and its options ask for; layers that have to stay are not pushed."""
+    graph = prune.trace(network)
+    graph = graph.without(held_layers(graph, config.include, config.exclude))
     if config.sparsity == "auto":
         if config.s:
             log.info("--sparsity auto chooses the pull itself: --s %g is not used", config.s)
-        return prune.AutoSparsity(network, config.target, config.tolerance, config.layer_keep)
+        return prune.AutoSparsity(network, config.target, config.tolerance, config.layer_keep, config.strategy, graph)
     form = config.sparse_form
     if form == "auto":
         form = "proximal" if config.optimizer == "adamw" else "subgradient"
-    return prune.Sparsity(network, config.s, config.sparsity, form, config.optimizer)
+    return prune.Sparsity(network, config.s, config.sparsity, form, config.optimizer, graph)
 
 
 def watched(config: PruneConfig) -> PruneConfig:
@@ -40,13 +43,17 @@ def watched(config: PruneConfig) -> PruneConfig:
 def foreseen(config: PruneConfig) -> dict[str, Any]:
     """The options of `prune.prune` for the cut that is foreseen while the network still trains.
 
-    That is the wanted cut itself where its cost can be computed; a budget that has to be measured on every candidate
-    (latency, a drop of mAP) would take too long, and the target share of channels stands for it.
+    That is the wanted cut itself where its cost can be computed. What has to be measured on every candidate (latency,
+    a drop of mAP) would take too long: the target share of channels stands for it, and gamma for gradients.
     """
     options = dict(config.pruning)
-    if str(options.get("budget", "params=")).partition("=")[0].strip() not in ("channels", "params", "flops"):
-        options.pop("budget")
-        options["ratio"] = config.target
+    if config.cuts_channels:
+        kind = str(options.get("budget", "")).partition("=")[0].strip()
+        if kind not in ("channels", "params", "flops") and "ratio" not in options:
+            options.pop("budget", None)
+            options["ratio"] = config.target
+        if options.get("criterion") == "taylor":
+            options["criterion"] = "gamma"
     return options
 
 

@@ -55,7 +55,7 @@ from prune.sparsity import Sparsity
 WATCHED = "val/mAP50-95"
 
 # All in shares of the training.
-START, END, LATEST = 0.05, 0.6, 0.85
+START, END, LATEST = 0.15, 0.6, 0.85
 WINDOW = 0.1
 MEMORY = 0.05  # of the running mean of the importance
 EVERY = 0.01  # between two rankings
@@ -69,7 +69,8 @@ class AutoSparsity(Sparsity):
         target: the share of prunable gammas that are to be at exactly 0 at the end, with their whole tied group.
         tolerance: the share of the best validation mAP50-95 of this training that may be lost for a while.
         layer_keep: no convolution's idle channels leave fewer than this share (float) or number (int); the cut's own.
-        graph: the identities of `net`, if already traced.
+        strategy: the cut's own: under "conservative" what an add ties is left alone.
+        graph: the identities of `net`, if already traced; what it calls fixed (excluded layers) is left alone.
 
     Raises:
         UserError: a target or tolerance that is no share.
@@ -80,7 +81,7 @@ class AutoSparsity(Sparsity):
     """
 
     def __init__(self, net: Network, target: float = 0.7, tolerance: float = 0.1, layer_keep: float = 0.05,
-                 graph: ChannelGraph | None = None):
+                 strategy: str = "union", graph: ChannelGraph | None = None):
         if not 0 < target < 1:
             raise UserError(f"sparsity target {target} is not a share", todo="give a number between 0 and 1, as 0.7")
         if not 0 < tolerance <= 1:
@@ -88,6 +89,7 @@ class AutoSparsity(Sparsity):
         super().__init__(net, 0.0, form="proximal", graph=graph)
         self.schedule = "auto"
         self.target, self.tolerance, self.layer_keep = float(target), float(tolerance), layer_keep
+        self.strategy = strategy
         count = len(self.graph.root)
         roots = [self.graph.root[self.graph.norms[name]] for name in self.masks]
         # The group of every channel of the participating BatchNorms, one after the other, prunable or not.
@@ -174,12 +176,11 @@ class AutoSparsity(Sparsity):
         """``(N,)`` bool over groups: the least important ones that make up the share, or as many as may go."""
         graph = self._limits or self.graph
         scores = {name: importance[graph.root[graph.norms[name]]] for name in self.masks}
-        selector = Selector(graph, scores, self.layer_keep)
-        try:
-            cut = selector.cut_at_budget(1 - wanted, lambda keep: self._kept(keep) - 1e-9, "sparsity")
-        except UserError:
-            cut = selector.cut_at_ratio(1.0)
-        return self._gone(selector.settle(cut))
+        selector = Selector(graph, scores, self.layer_keep, strategy=self.strategy)
+        selection = selector.least()
+        if self._kept(selection.keep) < 1 - wanted:
+            selection = selector.settle(selector.cut_at_budget(1 - wanted + 1e-9, self._kept, "sparsity"))
+        return self._gone(selection)
 
     def _gone(self, selection: Selection) -> np.ndarray:
         return ~selection.keep & (self.sizes.cpu().numpy() > 0)
@@ -230,8 +231,8 @@ class AutoSparsity(Sparsity):
         at_zero = self._at_zero(self._found[0])
         if WATCHED in metrics:
             self._watch(metrics[WATCHED], int(metrics.get("epoch", 0)), at_zero)
-        found |= {"sparsity/at_zero": self.share, "sparsity/wanted": self.curve(self._at + self._pace),
-                  "sparsity/held": float(self._held)}
+        wanted = self.share if self._held else self.curve(self._at + self._pace)
+        found |= {"sparsity/at_zero": self.share, "sparsity/wanted": wanted, "sparsity/held": float(self._held)}
         return found
 
     def _watch(self, score: float, epoch: int, at_zero: Tensor) -> None:
@@ -241,8 +242,8 @@ class AutoSparsity(Sparsity):
         if done:
             return
         if score < allowed:
-            self._said = (f"val mAP50-95 {score:.3f} of epoch {epoch} is more than {self.tolerance:.0%} below the best, "
-                          f"{self._best:.3f}")
+            self._said = (f"val mAP50-95 {score:.3f} of epoch {epoch} is more than {self.tolerance:.0%} below the "
+                          f"best, {self._best:.3f}")
             if not self._held:
                 log.info("auto sparsity holds at %.1f %%: %s", 100 * self.share, self._said)
             self._held, self._wanted = True, self.share

@@ -94,7 +94,7 @@ class Sparsity(Hooks):
         if not len(values):
             return 0.0
         largest = torch.zeros(len(self.graph.root)).scatter_reduce(0, self.groups, values, "amax")
-        return float((largest[self.groups] <= near_zero(values)).float().mean())
+        return float((largest[self.groups] <= near_zero(values)).double().mean())
 
     @torch.no_grad()
     def before_step(self, network: Network, progress: float) -> None:
@@ -163,7 +163,7 @@ def near_zero(values: Tensor) -> float:
 
 
 def histogram(values: Tensor) -> list[int]:
-    """How many of the ``(P,)`` absolute gammas fall in each bin: below 10^-4, then between `LOG10_EDGES`, then above."""
+    """How many of the ``(P,)`` absolute gammas lie in each bin: below 10^-4, between the `LOG10_EDGES`, and above."""
     places = torch.bucketize(values.clamp(min=1e-30).log10(), torch.tensor(LOG10_EDGES), right=True)
     return torch.bincount(places, minlength=len(LOG10_EDGES) + 1).tolist()
 

@@ -93,3 +93,19 @@ def test_pictures_side_by_side_are_as_many_as_named():
     three = side_by_side(image, [("truth", np.zeros((0, 5))), ("teacher", none), ("student", none)], ["a"])
     assert two.shape[0] == three.shape[0]
     assert three.shape[1] > 1.4 * two.shape[1]
+
+
+def test_histograms_over_time_are_drawn_beside_the_quantiles(tmp_path):
+    edges = [round(-4 + 0.2 * step, 1) for step in range(26)]
+    history = []
+    for epoch in range(6):
+        counts = [0] * 27
+        counts[0], counts[20] = 20 * epoch, 100 - 20 * epoch
+        row = {"epoch": epoch, "quantiles": {"0.1": 0.1, "0.5": 0.5, "0.9": 0.9}}
+        history.append(row | {"histogram": {"log10_edges": edges, "counts": counts}})
+    plots.plot_gammas([{key: row[key] for key in ("epoch", "quantiles")} for row in history], tmp_path / "alone.png")
+    plots.plot_gammas(history, tmp_path / "both.png")
+    alone, both = (cv2.imread(str(tmp_path / name)) for name in ("alone.png", "both.png"))
+    assert both.shape[1] > 1.7 * alone.shape[1]
+    blue = (both[:, both.shape[1] // 2 :].astype(int) @ [1, 0, -1]) > 60
+    assert blue.mean() > 0.02, "shares are blue"

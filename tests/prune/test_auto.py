@@ -80,11 +80,13 @@ def test_target_is_reached_with_whole_groups_under_any_optimiser(name: str, kind
     rows = train(net, hook, range(STEPS), kind)
     assert rows[-1]["sparsity/at_zero"] == hook.share == pytest.approx(0.6, abs=0.05)
     assert hook.share >= 0.6
-    assert rows[-1]["sparsity/share"] >= hook.share
-    assert "target 60%" in hook.conclusion() and "short" not in hook.conclusion()
-    # What is at zero can really be cut: this many channels go without anything that is alive.
+    assert rows[-1]["sparsity/share"] >= hook.share - 1e-9
+    assert "target 60%" in hook.conclusion()
+    assert "short" not in hook.conclusion()
+    # What is at zero can really be cut: all of it goes, and nothing that is alive.
     report = prune.channels(net, threshold=0.0, layer_keep=0.05).report
-    assert report.channels[1] < 0.55 * report.channels[0]
+    idle = sum(int((gamma == 0).sum()) for gamma in gammas(net).values())
+    assert report.channels[0] - report.channels[1] == idle > 0
 
 
 def test_share_follows_the_curve_and_rests_at_the_end() -> None:
@@ -133,7 +135,8 @@ def test_the_least_important_groups_go_whatever_their_gamma() -> None:
     push(net, hook, gradient=gradient)
     dead = torch.cat([gamma == 0 for gamma in gammas(net).values()])
     idle = torch.cat([torch.arange(len(gamma)) % 2 == 0 for gamma in gammas(net).values()])
-    assert dead.any() and not (dead & ~idle).any()
+    assert dead.any()
+    assert not (dead & ~idle).any()
 
 
 def test_a_called_gamma_goes_straight_to_exactly_zero_by_its_deadline() -> None:
@@ -151,7 +154,7 @@ def test_a_called_gamma_goes_straight_to_exactly_zero_by_its_deadline() -> None:
     went = (path[-1] == 0) & (path[0] > 0)
     assert went.any()
     for gamma in path[:, went].T:
-        moving = np.flatnonzero((np.diff(gamma) < 0))
+        moving = np.flatnonzero(np.diff(gamma) < 0)
         assert len(moving) == pytest.approx(WINDOW * 200, abs=1)
         np.testing.assert_allclose(np.diff(gamma)[moving], -gamma[0] / len(moving), rtol=1e-3)
 
@@ -195,7 +198,8 @@ def test_a_target_given_up_for_map_is_explained() -> None:
     rows = train(net, hook, range(STEPS), scores=[0.5, 0.5, *8 * [0.2]])
     assert 0 < hook.share < 0.6
     assert len({row["sparsity/at_zero"] for row in rows[2:]}) == 1
-    assert "val mAP50-95 0.200" in hook.conclusion() and "--tolerance" in hook.conclusion()
+    assert "val mAP50-95 0.200" in hook.conclusion()
+    assert "--tolerance" in hook.conclusion()
 
 
 def test_called_gammas_recover_when_it_backs_off() -> None:
@@ -226,7 +230,8 @@ def test_resumed_training_ends_with_the_same_bits(kind: str) -> None:
     assert train(again, resumed, range(20, STEPS), optimizer=second, scores=scores) == rows[3:]
     for ours, theirs in zip(whole.state_dict().values(), again.state_dict().values()):
         assert torch.equal(ours, theirs)
-    assert resumed.history == first.history and resumed.histograms == first.histograms
+    assert resumed.history == first.history
+    assert resumed.histograms == first.histograms
 
 
 def test_frozen_gammas_stay_and_hold_their_group() -> None:
@@ -236,7 +241,8 @@ def test_frozen_gammas_stay_and_hold_their_group() -> None:
     before = frozen.clone()
     train(net, hook := prune.AutoSparsity(net, 0.4), range(STEPS))
     assert torch.equal(frozen, before)
-    assert (net.convolutions[3].bn.weight != 0).all() and (net.convolutions[6].bn.weight != 0).all()
+    assert (net.convolutions[3].bn.weight != 0).all()
+    assert (net.convolutions[6].bn.weight != 0).all()
     assert hook.share >= 0.4 - 1e-9
 
 
