@@ -1,19 +1,21 @@
 """How long networks take, measured so that the numbers can be compared.
 
 All networks run in one process on the same picture, in interleaved rounds: a machine that slows down for a while slows
-all of them. Reported are medians and quartiles; a mean would be one interruption away from nonsense.
+all of them. Reported are medians and quartiles; a mean would be one interruption away from nonsense. `measure` times
+PyTorch, what the tables show; `OnnxLatency` times ONNX Runtime, what a latency budget counts.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
+from export.to_onnx import INPUT, onnx_model, session
 from models.network import Network
 
 
@@ -52,18 +54,12 @@ def measure(
     """
     if not networks:
         return {}
-    times = {name: np.zeros(rounds) for name in networks}
     pictures = {name: torch.rand(1, 3, *size, device=next(net.parameters()).device) for name, net in networks.items()}
     with _settings(networks, threads), torch.inference_mode():
         for name, net in networks.items():
             for _ in range(warm_up):
                 net(pictures[name])
-        names = list(networks)
-        for number in range(rounds):
-            # Whoever runs after the largest network finds the caches cold: everybody takes every turn.
-            turn = number % len(names)
-            for name in names[turn:] + names[:turn]:
-                times[name][number] = _milliseconds(networks[name], pictures[name])
+        times = _rounds({name: _forward(net, pictures[name]) for name, net in networks.items()}, rounds)
     first = next(iter(times.values()))
     return {
         name: Latency(
@@ -76,12 +72,27 @@ def measure(
     }
 
 
-def _milliseconds(net: Network, picture: torch.Tensor) -> float:
-    start = time.perf_counter()
-    net(picture)
-    if picture.is_cuda:
-        torch.cuda.synchronize(picture.device)
-    return (time.perf_counter() - start) * 1e3
+def _rounds(calls: Mapping[str, Callable[[], None]], rounds: int) -> dict[str, np.ndarray]:
+    """The milliseconds of every call in every round, by name: ``(rounds,)`` each."""
+    times = {name: np.zeros(rounds) for name in calls}
+    names = list(calls)
+    for number in range(rounds):
+        # Whoever runs after the largest network finds the caches cold: everybody takes every turn.
+        turn = number % len(names)
+        for name in names[turn:] + names[:turn]:
+            start = time.perf_counter()
+            calls[name]()
+            times[name][number] = (time.perf_counter() - start) * 1e3
+    return times
+
+
+def _forward(net: Network, picture: torch.Tensor) -> Callable[[], None]:
+    def run() -> None:
+        net(picture)
+        if picture.is_cuda:
+            torch.cuda.synchronize(picture.device)
+
+    return run
 
 
 @contextmanager
@@ -99,3 +110,45 @@ def _settings(networks: Mapping[str, Network], threads: int | None) -> Iterator[
         torch.set_num_threads(before)
         for name, net in networks.items():
             net.train(training[name])
+
+
+class OnnxLatency:
+    """Milliseconds a network takes for one picture in ONNX Runtime on this machine's CPU.
+
+    The first network it is given becomes the reference. Every later one is timed in rounds interleaved with the
+    reference, and what is returned is the median over rounds of their ratio in the reference's milliseconds: a machine
+    that is slower now than a minute ago slows both.
+
+    Args:
+        size: height and width of the picture.
+        threads: threads of ONNX Runtime; None takes torch's number.
+        rounds: measurements of every network.
+        warm_up: runs before the first measurement, not counted.
+    """
+
+    def __init__(self, size: tuple[int, int], threads: int | None = None, rounds: int = 20, warm_up: int = 3):
+        self.size, self.threads = size, threads or torch.get_num_threads()
+        self.rounds, self.warm_up = rounds, warm_up
+        self.reference: Callable[[], None] | None = None
+        self.reference_ms = 0.0
+
+    def __call__(self, network: Network) -> float:
+        """Median milliseconds of one forward pass to the raw heads; the network is exported anew each time.
+
+        Raises:
+            UserError: the extra `export` is not installed.
+        """
+        candidate = self._runner(network)
+        if self.reference is None:
+            self.reference_ms = float(np.median(_rounds({"": candidate}, self.rounds)[""]))
+            self.reference = candidate
+            return self.reference_ms
+        times = _rounds({"reference": self.reference, "candidate": candidate}, self.rounds)
+        return self.reference_ms * float(np.median(times["candidate"] / times["reference"]))
+
+    def _runner(self, network: Network) -> Callable[[], None]:
+        runtime = session(onnx_model(network, self.size), self.threads)
+        picture = {INPUT: np.random.default_rng(0).random((1, network.in_channels, *self.size), np.float32)}
+        for _ in range(self.warm_up):
+            runtime.run(None, picture)
+        return lambda: runtime.run(None, picture)

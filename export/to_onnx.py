@@ -1,0 +1,124 @@
+"""ONNX files of networks, by torch's own exporter (the extra `export`: onnx, onnxscript, onnxruntime).
+
+The graph takes ``images`` (B, 3, H, W) in 0..1 and gives the raw heads, as `Network.forward` does; BatchNorms are
+folded into their convolutions.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from common.errors import UserError
+from common.files import whole_file
+from models.network import Network
+
+TOLERANCE = 1e-4
+"""Largest difference to PyTorch an exported file may have, as a share of the largest output of its head."""
+INPUT = "images"
+
+
+def export_onnx(net: Network, path: str | Path, size: tuple[int, int] | None = None) -> float:
+    """Write `net` as an ONNX file for one picture of `size` (H, W), by default the cfg's, and check it.
+
+    Returns:
+        How far ONNX Runtime's heads are from PyTorch's (see `difference`).
+
+    Raises:
+        UserError: the extra `export` is not installed.
+        RuntimeError: the file does not compute what the network does.
+    """
+    size = size or net.image_size
+    model = onnx_model(net, size)
+    with whole_file(path) as temporary:
+        temporary.write_bytes(model)
+    error = difference(net, session(model, threads=1), size)
+    if not error <= TOLERANCE:
+        raise RuntimeError(f"{path}: ONNX Runtime's heads differ from PyTorch's by {error:.2g} of the largest output")
+    return error
+
+
+def onnx_model(net: Network, size: tuple[int, int]) -> bytes:
+    """`net` as an ONNX model for one picture of `size` (H, W), serialised; `net` is left as it is."""
+    need_onnx("onnx", "onnxscript")
+    twin = fused(net)
+    picture = torch.zeros(1, twin.in_channels, *size)
+    heads = [f"head{number}" for number in range(len(twin.specs))]
+    with _quiet(), torch.no_grad():
+        program = torch.onnx.export(
+            twin, (picture,), input_names=[INPUT], output_names=heads, dynamo=True, verbose=False
+        )
+    assert program is not None
+    return program.model_proto.SerializeToString()
+
+
+def fused(net: Network) -> Network:
+    """A copy on the CPU, in evaluation mode and FP32, whose BatchNorms are folded into their convolutions."""
+    twin = copy.deepcopy(net).cpu().float().eval().to(memory_format=torch.contiguous_format)
+    for layer in twin.convolutions.values():
+        if layer.bn is not None:
+            layer.conv, layer.bn = fuse_conv_bn_eval(layer.conv, layer.bn), None
+    return twin.requires_grad_(False)
+
+
+def session(model: bytes | str | Path, threads: int) -> Any:
+    """An `onnxruntime.InferenceSession` on the CPU with a fixed number of threads.
+
+    Its threads sleep between two runs: spinning, they would slow down whatever is measured beside it.
+    """
+    need_onnx("onnxruntime")
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.log_severity_level = 3
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    content = model if isinstance(model, bytes) else str(model)
+    return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+
+
+@torch.no_grad()
+def difference(net: Network, runtime: Any, size: tuple[int, int], seed: int = 0) -> float:
+    """Largest difference between the heads in ONNX Runtime and in PyTorch on a random picture of `size` (H, W).
+
+    As a share of the head's largest absolute output; the worst head counts.
+    """
+    picture = np.random.default_rng(seed).random((1, net.in_channels, *size), np.float32)
+    twin = copy.deepcopy(net).cpu().float().eval()
+    pairs = zip(twin(torch.from_numpy(picture)), runtime.run(None, {INPUT: picture}), strict=True)
+    return max(float((torch.from_numpy(theirs) - ours).abs().max() / ours.abs().max()) for ours, theirs in pairs)
+
+
+def need_onnx(*packages: str) -> None:
+    """Refuse where one of `packages` (all that the extra `export` has, if none are named) is not installed."""
+    missing = []
+    for name in packages or ("onnx", "onnxscript", "onnxruntime"):
+        try:
+            __import__(name)
+        except ImportError:
+            missing.append(name)
+    if missing:
+        raise UserError(f"ONNX needs {' and '.join(missing)}, which is not installed here",
+                        todo="python -m pip install -e '.[export]'")  # fmt: skip
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the exporter's own log: what it says of a network is nothing a user can act on."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript")]
+    before = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        yield
+    finally:
+        for logger, level in zip(loggers, before):
+            logger.setLevel(level)
