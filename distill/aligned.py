@@ -1,7 +1,7 @@
 """Distillation along the lineage: the student's channels against the same channels of the network it was cut from.
 
 The aim is that of pruning by reconstruction (He, Zhang, Sun: Channel Pruning for Accelerating Very Deep Neural
-Networks, ICCV 2017, equation 1; Luo, Wu, Lin: ThiNet, ICCV 2017): what is left of a layer is to say what it said
+Networks, ICCV 2017; Luo, Wu, Lin: ThiNet, ICCV 2017): what is left of a layer is to say what it said
 before. They solve for it layer by layer; here it is a term of the student's training. The distance is PKD's (Cao et
 al., NeurIPS 2022), because sparsity training has changed the channels' magnitudes, or the squared one.
 """

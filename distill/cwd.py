@@ -1,5 +1,5 @@
 """Channel-wise distillation (Shu, Liu, Gao, Yan, Shen: Channel-wise Knowledge Distillation for Dense Prediction,
-ICCV 2021, equations 4 and 5)."""
+ICCV 2021: "channel-wise distillation")."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Localisation distillation weighted by the gap between the scores (Yang, Zhou, Wang, Li, Chen, Yao, Yang: Bridging
-Cross-task Protocol Inconsistency for Distillation in Dense Object Detection, ICCV 2023, section 3.3), for heads that
-predict a box and no distribution of its sides."""
+Cross-task Protocol Inconsistency for Distillation in Dense Object Detection, ICCV 2023: "IoU-based localization
+distillation"), for heads that predict a box and no distribution of its sides."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 """Fine-grained feature imitation (Wang, Yuan, Zhang, Feng: Distilling Object Detectors with Fine-grained Feature
-Imitation, CVPR 2019, section 3.2 and equations 1 to 3)."""
+Imitation, CVPR 2019: "imitation region estimation" and "fine-grained feature imitation")."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Masked generative distillation (Yang, Li, Shao, Shi, Yuan, Yuan: MGD, ECCV 2022, equations 3 to 5)."""
+"""Masked generative distillation (Yang, Li, Shao, Shi, Yuan, Yuan: MGD, ECCV 2022: "generation with masked
+features")."""
 
 from __future__ import annotations
 
@@ -18,7 +19,7 @@ class Generator(nn.Module):
 
     Attributes:
         align: the student's channels to the teacher's (1x1 convolution, where they differ).
-        rebuild: 3x3 convolution, ReLU, 3x3 convolution (equation 4).
+        rebuild: G: 3x3 convolution, ReLU, 3x3 convolution.
     """
 
     def __init__(self, pair: FeaturePair):

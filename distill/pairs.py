@@ -91,9 +91,11 @@ def pairs_on_lineage(
         if number in fed:
             continue
         try:
-            rows[number] = kept_channels(student.lineage, ancestor, number)
+            origin, kept = kept_channels(student.lineage, ancestor, number)
         except KeyError:  # a layer that this ancestor did not have
             continue
+        if isinstance(origin, int):
+            rows[number] = (origin, kept)
     chosen = _stage_ends(student, list(rows)) if layers == "stages" else list(rows)
     if not chosen:
         raise UserError(

@@ -1,4 +1,4 @@
-"""Pearson distillation (Cao, Zhang, Gao, Cheng, Cheng, Zhu: PKD, NeurIPS 2022, equations 3 to 5)."""
+"""Pearson distillation (Cao, Zhang, Gao, Cheng, Cheng, Zhu: PKD, NeurIPS 2022: features compared by correlation)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def pkd(
     """Whether each channel follows the teacher's, whatever their magnitudes.
 
     With every channel brought to mean 0 and variance 1 over the batch's cells, half the mean squared difference is
-    ``1 - r``, r being Pearson's correlation (equation 5). The mean is over channels and pairs.
+    ``1 - r``, r being Pearson's correlation. The mean is over channels and pairs.
 
     Args:
         student, teacher: with the ``(B, C, H, W)`` features of `pairs`; no gradient reaches the teacher.

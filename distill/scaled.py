@@ -1,5 +1,5 @@
 """Objectness-scaled distillation with non-maximum suppression on the feature map (Mehta, Ozturk: Object Detection at
-200 Frames Per Second, ECCV 2018 Workshops, sections 4.1 and 4.2)."""
+200 Frames Per Second, ECCV 2018 Workshops: "objectness scaled distillation" and "feature map-NMS")."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def scaled(student: Outputs, teacher: Outputs, matches: Matches, *, window: int 
 
 
 def strongest_nearby(teacher: Tensor, window: int) -> Tensor:
-    """FM-NMS (section 4.2): the objectness ``(B, A, H, W)`` of logits ``(B, A, H, W, 5 + C)``.
+    """FM-NMS: the objectness ``(B, A, H, W)`` of logits ``(B, A, H, W, 5 + C)``.
 
     It is 0 where another anchor or cell within `window` x `window` says the same class (its most probable one) with a
     higher objectness, and where it is faint.

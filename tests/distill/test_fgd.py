@@ -40,7 +40,7 @@ def attention_of(picture: np.ndarray, temperature: float) -> tuple[np.ndarray, n
 
 
 def context(block: Context, features: np.ndarray) -> np.ndarray:
-    """The block of equation 12, picture by picture."""
+    """The context block, picture by picture."""
     key = convolve(features, block.key)[:, 0]
     out = features.copy()
     for b, picture in enumerate(features):
@@ -56,7 +56,7 @@ def context(block: Context, features: np.ndarray) -> np.ndarray:
 def masks(
     matches: Matches, stride: float, shape: tuple[int, ...], targets: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Equations 1 and 2."""
+    """The binary and the scale mask."""
     answering = {n for match in matches.heads for n in match.target.tolist()}
     area = np.full((shape[0], *shape[2:]), np.inf)
     for n in answering:

@@ -38,7 +38,6 @@ def test_term_is_one_minus_the_mean_correlation() -> None:
 
 
 def test_it_is_half_the_squared_difference_of_standardised_maps() -> None:
-    """Equation 5 of the paper."""
     student, teacher = random_maps(SPECS, False), random_maps(SPECS, True, seed=1)
     adapter = adapter_of("pkd")
     assert adapter is not None
