@@ -3,7 +3,8 @@
     python benchmarks/sparsity.py --weights baseline.pt --hyp demo --out runs/sparsity -- --threads 1 --sparse-epochs 8
 
 What follows ``--`` goes to every `train_prune.py`. A run that is there already is not done again, one that was stopped
-goes on; ``--only auto,0.003`` does some of them. The table is about the val split and, for every way:
+goes on; ``--only auto,0.003,proximal/0.5`` does these (a strength may name its form). The table is about the val split
+and, for every way, it shows:
 
 - the mAP at the end of the stage (averaged weights, the gammas that are exactly 0 settled);
 - the share of prunable gammas that could go: near zero (1 % of the 95th percentile), with their whole tied group;
@@ -72,9 +73,9 @@ def measured(name: str, run: Path, target: float) -> Row:
 
 def table(rows: list[Row], target: float) -> str:
     """The rows, and how far the target's run lies from the best strength."""
-    lines = [f"{'':>10}  {'sparse mAP50-95':>15}  {'mAP50':>6}  {'near zero':>9}  "
+    lines = [f"{'':>16}  {'sparse mAP50-95':>15}  {'mAP50':>6}  {'near zero':>9}  "
              f"{f'cut by {target:.0%}: mAP50-95':>22}  {'mAP50':>6}"]  # fmt: skip
-    lines += [f"{row.name:>10}  {row.sparse[0]:15.4f}  {row.sparse[1]:6.4f}  {row.share:9.1%}  "
+    lines += [f"{row.name:>16}  {row.sparse[0]:15.4f}  {row.sparse[1]:6.4f}  {row.share:9.1%}  "
               f"{row.pruned[0]:22.4f}  {row.pruned[1]:6.4f}" for row in rows]  # fmt: skip
     by_hand = [row for row in rows if row.name.startswith("s=")]
     for auto in (row for row in rows if not row.name.startswith("s=")):
@@ -92,16 +93,17 @@ def main() -> int:
     parser.add_argument("--hyp", required=True, help="options of the stage: a YAML file or a name in cfg/hyp")
     parser.add_argument("--out", type=Path, required=True, help="folder of the runs")
     parser.add_argument("--target", type=float, default=0.7, help="share of the prunable channels (default: 0.7)")
-    parser.add_argument("--only", default="", help="some of auto and the strengths, as auto,0.001 (default: all)")
+    parser.add_argument("--only", default="", help="auto and strengths, as auto,1e-3,proximal/0.5 (default: all)")
     parser.add_argument("further", nargs="*", help="after --: further options of train_prune.py")
     arguments = parser.parse_args()
     wanted = arguments.only.split(",") if arguments.only else ["auto", *STRENGTHS]
     rows = []
     for each in wanted:
-        auto = each.startswith("auto")
-        name = each if auto else f"s={each}"
-        flags = ["--sparsity", "auto", "--target", str(arguments.target)] if auto else [
-            "--sparsity", "constant", "--s", each]  # fmt: skip
+        form, _, strength = each.rpartition("/")
+        name = each if each == "auto" else f"s={strength}" + f"-{form}" * bool(form)
+        flags = ["--sparsity", "auto", "--target", str(arguments.target)]
+        if each != "auto":
+            flags = ["--sparsity", "constant", "--s", strength, "--sparse-form", form or "auto"]
         rows.append(measured(name, trained(name, flags, arguments), arguments.target))
         print(table(rows, arguments.target), flush=True)
     return 0
