@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -111,13 +112,18 @@ def _only_for(branch: Section, shortcut: Section, skip: Section, readers: dict[S
     return gone
 
 
-def choose_blocks(net: Network, remove: int) -> tuple[list[Block], list[Block]]:
+def choose_blocks(net: Network, remove: int, protected: Collection[int] = ()) -> tuple[list[Block], list[Block]]:
     """The `remove` lowest blocks, and all blocks.
+
+    Args:
+        protected: layers that have to stay, and with them the blocks they belong to.
 
     Raises:
         UserError: fewer can be removed.
     """
-    every = find_blocks(net)
+    every = [replace(block, obstacle="holds an excluded layer")
+             if not block.obstacle and not set(protected).isdisjoint(block.branch) else block
+             for block in find_blocks(net)]
     able = sorted((block for block in every if not block.obstacle), key=lambda block: (block.score, block.layer))
     if not 0 <= remove <= len(able):
         why = "; ".join(f"layer {block.layer} {block.obstacle}" for block in every if block.obstacle)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import math
+import re
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -13,9 +16,11 @@ from torch.func import functional_call
 from models.network import Network
 from prune.identities import ChannelGraph, Ids, Mask
 
+_PLAIN = re.compile(r"^layers\.(\d+)\.conv$")
+
 
 class Cost:
-    """Exact costs of thin versions of a network.
+    """Exact costs of thin versions of a network: every figure is a few operations on integer arrays.
 
     Args:
         net: the fat network.
@@ -35,15 +40,31 @@ class Cost:
         self.bias = np.array([module.bias is not None for module in convs], np.int64)
         pixels = _pixels(net, [conv.name for conv in self.convs], size)
         self.pixels = np.array(pixels, np.float64)
-        self.makes, self.make_at = _segments([conv.makes for conv in self.convs])
-        self.reads, self.read_at = _segments([conv.reads for conv in self.convs])
-        self.norm_ids = np.concatenate([*graph.norms.values(), np.zeros(0, np.int64)])
+        self.norms = dict(graph.norms)
+        self._join()
         everything = np.ones(len(graph.root), bool)
         # What no identity governs (a Linear after the backbone) stays as it is.
         self.rest = 0
         self.rest = sum(p.numel() for p in net.parameters()) - self.parameters(everything)
         self.whole = {"channels": self.channels(everything), "params": self.parameters(everything),
                       "flops": self.macs(everything)}
+
+    def _join(self) -> None:
+        """All identities one after the other, and where each convolution's begin."""
+        self.makes, self.make_at = _segments([conv.makes for conv in self.convs])
+        self.reads, self.read_at = _segments([conv.reads for conv in self.convs])
+        self.norm_ids = np.concatenate([*self.norms.values(), np.zeros(0, np.int64)])
+
+    def without(self, modules: Collection[str]) -> Cost:
+        """The cost once these convolutions and BatchNorms are gone; shares are still of the whole network."""
+        rest = copy.copy(self)
+        stays = np.array([conv.name not in modules for conv in self.convs])
+        rest.convs = [conv for conv in self.convs if conv.name not in modules]
+        for part in ("groups", "depthwise", "kernel", "bias", "pixels"):
+            setattr(rest, part, getattr(self, part)[stays])
+        rest.norms = {name: ids for name, ids in self.norms.items() if name not in modules}
+        rest._join()
+        return rest
 
     def widths(self, keep: Mask) -> tuple[Ids, Ids]:
         """Per convolution, the channels it makes and reads."""
@@ -80,9 +101,10 @@ def _segments(parts: list[Ids]) -> tuple[Ids, Ids]:
 
 def _pixels(net: nn.Module, names: list[str], size: tuple[int, int]) -> list[int]:
     """Output pixels of each convolution: computed by a `Network`; else one pass with tensors that have no data."""
-    if isinstance(net, Network):
+    plain = [_PLAIN.match(name) for name in names]
+    if isinstance(net, Network) and all(plain):
         sizes = net.layer_sizes(size)
-        return [math.prod(sizes[int(name.split(".")[1])]) for name in names]
+        return [math.prod(sizes[int(found[1])]) for found in plain if found]
     seen = dict.fromkeys(names, 0)
     modules = dict(net.named_modules())
 
@@ -93,8 +115,7 @@ def _pixels(net: nn.Module, names: list[str], size: tuple[int, int]) -> list[int
 
     handles = [modules[name].register_forward_hook(note(name)) for name in names]
     modes = [(module, module.training) for module in net.modules()]
-    first = modules[names[0]]
-    assert isinstance(first, nn.Conv2d)
+    first = next(module for module in net.modules() if isinstance(module, nn.Conv2d))
     tensors = {name: torch.empty_like(tensor, device="meta")
                for name, tensor in [*net.named_parameters(), *net.named_buffers()]}
     try:

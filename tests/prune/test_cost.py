@@ -1,0 +1,92 @@
+"""The analytic cost equals that of the network that is built, for every cut, and costs no time."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+import torch
+
+import models
+import prune
+from models.cfg import parse_cfg
+from prune.blocks import cut_blocks, find_blocks
+from prune.cost import Cost
+from tests.alive import alive
+from tests.nets import TINY
+
+EVERY = [pytest.param(name, id=name) for name in TINY]
+
+
+def network(name: str) -> models.Network:
+    return alive(models.Network(parse_cfg(TINY[name])))
+
+
+@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize("criterion", ["gamma", "l1"])
+def test_analytic_costs_equal_those_of_the_network_that_is_built(name: str, criterion: str) -> None:
+    result = prune.channels(network(name), criterion=criterion, ratio=0.5)
+    thin, report = result.network, result.report
+    assert report.params[1] == models.parameters(thin)
+    assert report.macs[1] == models.macs(thin)
+    assert report.channels[1] == sum(layer.out_channels for layer in thin.convolutions.values())
+    assert report.removed > 0
+
+
+@pytest.mark.parametrize("size", [(64, 64), (96, 160)])
+def test_macs_are_those_at_the_size_asked_for(size: tuple[int, int]) -> None:
+    report = prune.channels(network("residual"), ratio=0.5, size=size).report
+    assert report.size == size
+    assert report.macs[0] == models.macs(network("residual"), size)
+
+
+@pytest.mark.parametrize("name", ["residual", "yolov5"])
+def test_what_is_left_without_a_block_costs_what_the_network_without_it_costs(name: str) -> None:
+    net = network(name)
+    graph = prune.trace(net)
+    cost = Cost(net, graph, net.image_size)
+    keep = np.ones(len(graph.root), bool)
+    for block in find_blocks(net):
+        shorter, _ = cut_blocks(net, [block])
+        gone = {f"layers.{layer}.{part}" for layer in block.branch for part in ("conv", "bn")}
+        rest = cost.without(gone)
+        assert rest.parameters(keep) == models.parameters(shorter)
+        assert rest.macs(keep) == models.macs(shorter)
+        assert rest.share(keep, "params") == models.parameters(shorter) / models.parameters(net)
+    assert cost.parameters(keep) == models.parameters(net)
+
+
+def test_parameters_outside_of_convolutions_are_counted_and_stay() -> None:
+    class WithLinear(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.bn = torch.nn.Conv2d(3, 8, 3, bias=False), torch.nn.BatchNorm2d(8)
+            self.second, self.out = torch.nn.Conv2d(8, 5, 1), torch.nn.Linear(5, 7)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.out(self.second(self.bn(self.conv(x))).mean((2, 3)))
+
+    net = WithLinear().eval()
+    graph = prune.trace(net)
+    cost = Cost(net, graph, (10, 12))
+    keep = np.ones(len(graph.root), bool)
+    assert cost.parameters(keep) == sum(p.numel() for p in net.parameters())
+    assert cost.macs(keep) == 8 * 10 * (27 * 8 + 8 * 5)
+    keep[graph.convs["conv"].makes[:3]] = False
+    assert cost.parameters(keep) == 27 * 5 + 2 * 5 + 5 * 5 + 5 + 5 * 7 + 7
+
+
+def test_the_cost_of_a_candidate_takes_milliseconds() -> None:
+    with torch.device("meta"):
+        net = models.Network(models.read_cfg(models.cfg_path("yolov3")))
+    graph = prune.trace(net)
+    cost, keep = Cost(net, graph), np.ones(len(graph.root), bool)
+    best = min(_seconds(lambda: (cost.channels(keep), cost.parameters(keep), cost.macs(keep))) for _ in range(10))
+    assert best < 0.005
+
+
+def _seconds(work) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
