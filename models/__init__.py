@@ -10,13 +10,14 @@ from models.network import Network, init_heads, init_weights
 from models.portable import opencv_problems, portable
 from models.spec import HeadMatches, HeadSpec, Matches, Outputs
 from models.summary import LayerCost, fingerprint, layer_table, macs, megabytes, parameters, weights_bytes
+from models.timm_lower import lowered
 from models.weights import LoadReport, load_darknet, save_darknet
 
 __all__ = [
     "Cfg", "DetectionLoss", "HeadMatches", "HeadSpec", "LayerCost", "LoadReport", "Matches", "Network", "Outputs",
     "Section", "assign", "available_cfgs", "cfg_path", "compose", "decode_head", "decode_matched", "descend",
     "encode_boxes", "entry_for", "fingerprint", "from_checkpoint", "identity_lineage", "identity_step", "init_heads",
-    "init_weights", "kept_channels", "layer_table", "load", "load_darknet", "macs", "megabytes", "opencv_problems",
+    "init_weights", "kept_channels", "layer_table", "load", "load_darknet", "lowered", "macs", "megabytes", "opencv_problems",
     "parameters", "parse_cfg", "portable", "read_cfg", "read_checkpoint", "save", "save_darknet", "transfer",
     "weights_bytes",
 ]

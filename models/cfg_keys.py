@@ -21,7 +21,8 @@ EFFECT: dict[str, frozenset[str]] = {
         "avgpool": "",
         "upsample": "stride",
         "reorg": "stride reverse",
-        "route": "layers groups group_id",
+        "timm": "model features widths",
+        "route": "layers groups group_id feature",
         "shortcut": "from activation",
         "scale_channels": "from activation scale_wh",
         "sam": "from activation",
@@ -47,7 +48,7 @@ TRAINING: dict[str, frozenset[str]] = {
                "contrastive_color unsupervised weights_reject_freq show_receptive_field use_cuda_graph notruth",
         "convolutional": "wait_stream stream",
         "maxpool": "", "avgpool": "", "upsample": "", "reorg": "", "route": "wait_stream stream", "shortcut": "",
-        "scale_channels": "", "sam": "",
+        "scale_channels": "", "sam": "", "timm": "pretrained version",
         "dropout": "dropblock dropblock_size_rel dropblock_size_abs",
         "yolo": "jitter ignore_thresh truth_thresh random resize iou_thresh iou_loss iou_thresh_kind iou_normalizer "
                 "obj_normalizer cls_normalizer delta_normalizer uc_normalizer nms_kind beta_nms max_delta max "

@@ -14,6 +14,7 @@ from common.files import whole_file
 from common.log import log
 from models.cfg import Cfg, parse_cfg, read_cfg
 from models.network import Network, adapt_classes, init_weights
+from models.timm_section import load_pretrained
 from models.weights import LoadReport, load_darknet
 
 FORMAT = "thinyolo/1"
@@ -24,6 +25,7 @@ Anchors = Sequence[Sequence[tuple[float, float]]]
 def save(net: Network, path: str | Path, extra: dict[str, Any] | None = None) -> None:
     """Write `net` as a `.pt` of cfg text, tensors and plain data; `extra` (plain data, tensors) is kept under "extra".
 
+    The cfg text says of a `[timm]` section the model, timm's version and every width that pruning changed.
     The file is whole or absent and loads with ``torch.load(path, weights_only=True)``.
     """
     content = {
@@ -142,7 +144,10 @@ def _fresh(cfg: Cfg, classes: int | None, names: Sequence[str] | None) -> Networ
         log.info("%s: %s and other training keys are kept, but --hyp decides", cfg.source, ", ".join(training))
     if classes is not None:
         adapt_classes(cfg, classes)
-    return init_weights(Network(cfg, names))
+    net = init_weights(Network(cfg, names))
+    for number, backbone in net.backbones.items():
+        load_pretrained(backbone, cfg.layers[number])
+    return net
 
 
 def _adapted(net: Network, classes: int | None, names: Sequence[str] | None) -> Network:

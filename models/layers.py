@@ -5,11 +5,13 @@ Every layer has
 - `out_channels`: channels of its output;
 - `forward(*inputs)`: the inputs in the order of `Section.inputs`, each `(B, C, H, W)`;
 - `out_size(*sizes)`: (H, W) of the output for the (H, W) of the inputs;
-- `scale`: output pixels per input pixel, as a `Fraction`, 0 for a global pool.
+- `scale`: output pixels per input pixel, as a `Fraction`, 0 for a global pool;
+- `set_width(section, tensors)`: writes into its section how wide it would be with these tensors.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from fractions import Fraction
 
 import torch
@@ -31,9 +33,14 @@ class Layer(nn.Module):
 
     out_channels: int
     scale: Fraction = Fraction(1)
+    keeps_counts = False
+    """Does its forward hold channel counts of its own, which no option of its section changes?"""
 
     def out_size(self, *sizes: Size) -> Size:
         return sizes[0]
+
+    def set_width(self, section: Section, tensors: Mapping[str, Tensor]) -> None:
+        """Write the widths of `tensors` (the layer's state, pruned) into `section`; most layers have none."""
 
 
 def activation(section: Section, default: str) -> nn.Module:
@@ -99,6 +106,12 @@ class Conv(Layer):
         if self.bn is not None:
             x = self.bn(x)
         return x if self.logits_only else self.act(x)
+
+    def set_width(self, section: Section, tensors: Mapping[str, Tensor]) -> None:
+        filters = len(tensors["conv.weight"])
+        if 1 < self.conv.groups == self.conv.in_channels:  # depthwise: as many groups as channels come in
+            section.set("groups", filters * self.conv.in_channels // self.conv.out_channels)
+        section.set("filters", filters)
 
     def out_size(self, *sizes: Size) -> Size:
         reach = self.conv.dilation[0] * (self.conv.kernel_size[0] - 1) + 1 - 2 * self.padding

@@ -5,7 +5,8 @@ A lineage is a list with an entry per ancestor, oldest first::
     {"sha256": fingerprint of the ancestor, "kind": "baseline" | "sparse" | "pruned" | ...,
      "layers": {"12": {"layer": 15, "kept": [0, 3, 4]}}}
 
-which says: channel k of the student's convolution 12 is channel ``kept[k]`` of the ancestor's convolution 15.
+which says: channel k of the student's convolution 12 is channel ``kept[k]`` of the ancestor's convolution 15. A
+convolution inside a `[timm]` section is called as in `Network.conv_modules`: "0.model.layer1.0.conv1", on both sides.
 """
 
 from __future__ import annotations
@@ -14,18 +15,43 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from common.errors import UserError
-from models.network import Network
+from models.network import ConvKey, Network
 from models.summary import fingerprint
 
 Entry = dict[str, Any]
 Lineage = list[Entry]
 # New convolution -> (the convolution it was, the channels it kept).
-Step = Mapping[int, tuple[int, Iterable[int]]]
+Step = Mapping[ConvKey, tuple[ConvKey, Iterable[int]]]
 
 
-def identity_step(net: Network) -> dict[int, tuple[int, list[int]]]:
+def conv_key(name: str) -> ConvKey:
+    """What a lineage calls the convolution of this module name: "layers.12.conv" -> 12."""
+    parts = name.split(".")
+    assert parts[0] == "layers", name
+    return int(parts[1]) if parts[2:] == ["conv"] else ".".join(parts[1:])
+
+
+def moved_key(key: ConvKey, moved: Mapping[int, int]) -> ConvKey:
+    """What a convolution was called when its layer had the number ``moved[layer]``."""
+    if isinstance(key, int):
+        return moved[key]
+    layer, inside = key.split(".", 1)
+    return f"{moved[int(layer)]}.{inside}"
+
+
+def identity_step(net: Network) -> dict[ConvKey, tuple[ConvKey, list[int]]]:
     """The step that changes nothing: training only."""
-    return {number: (number, list(range(conv.out_channels))) for number, conv in net.convolutions.items()}
+    return {key: (key, list(range(conv.out_channels))) for key, conv in net.conv_modules.items()}
+
+
+def renumbering(net: Network, moved: Mapping[int, int]) -> dict[ConvKey, tuple[ConvKey, range]]:
+    """The step that keeps all channels of `net`'s layers ``moved.values()`` under new layer numbers (the keys)."""
+    new_number = {old: new for new, old in moved.items()}
+    found: dict[ConvKey, tuple[ConvKey, range]] = {}
+    for key, conv in net.conv_modules.items():
+        if int(str(key).split(".")[0]) in new_number:
+            found[moved_key(key, new_number)] = (key, range(conv.out_channels))
+    return found
 
 
 def compose(lineage: Lineage, step: Step) -> Lineage:
@@ -60,7 +86,7 @@ def descend(parent: Network, kind: str, step: Step) -> Lineage:
     return [*compose(parent.lineage, step), entry_for(parent, kind, step)]
 
 
-def kept_channels(lineage: Lineage, ancestor: str, layer: int) -> tuple[int, list[int]]:
+def kept_channels(lineage: Lineage, ancestor: str, layer: ConvKey) -> tuple[ConvKey, list[int]]:
     """(ancestor's layer, its channels) that the student's convolution `layer` came from.
 
     Args:

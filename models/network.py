@@ -15,6 +15,10 @@ from models.cfg import HEAD_KINDS, Cfg, Section
 from models.heads import decode_head, head_anchors, head_mask, head_spec
 from models.layers import LAYERS, Conv, Head, Layer, Size
 from models.spec import HeadSpec
+from models.timm_section import Backbone
+
+# Names a convolution: its layer's number, or for one inside a [timm] section "number.its name there".
+ConvKey = int | str
 
 
 class Network(nn.Module):
@@ -27,7 +31,8 @@ class Network(nn.Module):
     Attributes:
         cfg: the sections; `layers[i]` is the module of `cfg.layers[i]`, Darknet's layer i.
         specs: one `HeadSpec` per head, in file order.
-        strides: per layer, pixels of the network input per pixel of its output; None below a global pool.
+        strides: per layer, pixels of the network input per pixel of its output; None below a global pool; of a
+            backbone the largest.
         max_stride: height and width of the pictures have to be multiples of it.
         image_size: (H, W) of `[net]`.
         lineage: the network's ancestors (see models.lineage).
@@ -66,13 +71,17 @@ class Network(nn.Module):
         self.max_stride = math.lcm(*(stride.numerator for stride in self.strides if stride))
         self._mark_logit_heads()
         self._frees = self._last_uses()
+        self._reads_map = {place: backbone.place(feature) for place, section in enumerate(cfg.layers)
+                           if (feature := self._feature(place, section))
+                           for backbone in [self.layers[self._inputs[place][0]]] if isinstance(backbone, Backbone)}
         height, width = (-(-max(length, 1) // self.max_stride) * self.max_stride for length in self.image_size)
         self.layer_sizes((height, width))
 
     def _build(self, place: int, section: Section) -> tuple[Layer, Fraction | None, HeadSpec | None]:
         sources = self._inputs[place]
-        channels = [self._channels(number) for number in sources]
-        strides = [self.strides[number] if number >= 0 else Fraction(1) for number in sources]
+        feature = self._feature(place, section)
+        channels = [self._channels(number, feature) for number in sources]
+        strides = [self._stride(number, feature) for number in sources]
         if any(source.kind in HEAD_KINDS for source in section.inputs):
             raise section.error("reads a detection head, which is an end of the network",
                                 todo="put a [route] to an earlier layer before this section")
@@ -83,11 +92,37 @@ class Network(nn.Module):
                 raise section.error(f"a cell of this head covers {covers}; it has to be a whole number of pixels")
             spec = head_spec(section, int(stride))
             return Head(section, channels, len(spec.anchors), spec.classes), stride, spec
-        layer = LAYERS[section.kind](section, channels)
+        layer = Backbone(section, channels) if section.kind == "timm" else LAYERS[section.kind](section, channels)
         return layer, stride / layer.scale if stride is not None and layer.scale else None, None
 
-    def _channels(self, number: int) -> int:
-        return self.in_channels if number < 0 else self.layers[number].out_channels  # type: ignore[return-value]
+    def _feature(self, place: int, section: Section) -> int:
+        """The stride of the backbone map that a section reads; 0: the largest, which is all that most layers have."""
+        if section.kind != "route" or "feature" not in section.options:
+            return 0
+        feature = section.int("feature")
+        layer = self.layers[self._inputs[place][0]]
+        if len(section.inputs) > 1 or not isinstance(layer, Backbone):
+            raise section.error(f"feature={feature} asks for a map of a [timm] section, but layers="
+                                f"{section.str('layers')} is not one", "feature", todo="give each map a [route] of "
+                                "its own, and join them in another")
+        if feature not in layer.features:
+            raise section.error(f"feature={feature} is not among the backbone's features="
+                                f"{section.inputs[0].str('features')}", "feature")
+        return feature
+
+    def _channels(self, number: int, feature: int = 0) -> int:
+        layer = self.layers[number] if number >= 0 else None
+        if isinstance(layer, Backbone):
+            return layer.channels[layer.place(feature)]
+        return self.in_channels if layer is None else layer.out_channels  # type: ignore[return-value]
+
+    def _stride(self, number: int, feature: int) -> Fraction | None:
+        if number < 0:
+            return Fraction(1)
+        layer, stride = self.layers[number], self.strides[number]
+        if feature and stride is not None and isinstance(layer, Backbone):
+            return stride * layer.scale * feature
+        return stride
 
     def _mark_logit_heads(self) -> None:
         """A head convolution's `activation=logistic` belongs to the decoding of `new_coords`, and to nothing else."""
@@ -127,8 +162,28 @@ class Network(nn.Module):
 
     @property
     def convolutions(self) -> dict[int, Conv]:
-        """Layer number -> convolution."""
+        """Layer number -> `[convolutional]`."""
         return {number: layer for number, layer in enumerate(self.layers) if isinstance(layer, Conv)}
+
+    @property
+    def conv_modules(self) -> dict[ConvKey, nn.Conv2d]:
+        """Every convolution, those inside backbones included, in the order of the layers.
+
+        The key is the layer's number; inside a backbone "0.model.layer1.0.conv1".
+        """
+        found: dict[ConvKey, nn.Conv2d] = {}
+        for number, layer in enumerate(self.layers):
+            if isinstance(layer, Conv):
+                found[number] = layer.conv
+            elif isinstance(layer, Backbone):
+                found |= {f"{number}.{name}": module for name, module in layer.named_modules()
+                          if isinstance(module, nn.Conv2d)}
+        return found
+
+    @property
+    def backbones(self) -> dict[int, Backbone]:
+        """Layer number -> `[timm]`."""
+        return {number: layer for number, layer in enumerate(self.layers) if isinstance(layer, Backbone)}
 
     @property
     def head_convolutions(self) -> list[int]:
@@ -142,13 +197,18 @@ class Network(nn.Module):
 
     def input_channels(self, layer: int) -> list[int]:
         """Channels of each of a layer's inputs."""
-        return [self._channels(number) for number in self._inputs[layer]]
+        feature = self._feature(layer, self.cfg.layers[layer])
+        return [self._channels(number, feature) for number in self._inputs[layer]]
 
     def layer_sizes(self, size: Size) -> list[Size]:
         """(H, W) of every layer's output for pictures of `size` (H, W); raises `UserError` where inputs do not fit."""
         sizes: list[Size] = []
-        for section, layer, sources in zip(self.cfg.layers, self.layers, self._inputs):
+        entering: list[Size] = []  # the size of each layer's first input
+        for place, (section, layer, sources) in enumerate(zip(self.cfg.layers, self.layers, self._inputs)):
             found = [sizes[number] if number >= 0 else size for number in sources]
+            if feature := self._feature(place, section):
+                found = [Backbone.feature_size(feature, entering[sources[0]])]
+            entering.append(found[0])
             fits = section.kind == "scale_channels" and not section.int("scale_wh", 0) and found[0] == (1, 1)
             if len(set(found)) > 1 and not fits:
                 shown = ", ".join(f"{h}x{w}" for h, w in found)
@@ -158,12 +218,28 @@ class Network(nn.Module):
                 raise section.error(f"nothing is left of an input of {size[0]}x{size[1]} (HxW) here")
         return sizes
 
+    def conv_sizes(self, size: Size) -> dict[ConvKey, Size]:
+        """(H, W) of what every convolution puts out for pictures of `size` (H, W)."""
+        sizes = self.layer_sizes(size)
+        found: dict[ConvKey, Size] = {}
+        for number, layer in enumerate(self.layers):
+            if isinstance(layer, Conv):
+                found[number] = sizes[number]
+            elif isinstance(layer, Backbone):
+                source = self._inputs[number][0]
+                inside = layer.conv_sizes(sizes[source] if source >= 0 else size)
+                found |= {f"{number}.model.{name}": shape for name, shape in inside.items()}
+        return found
+
     def forward(self, images: Tensor) -> list[Tensor]:
         """Pictures `(B, 3, H, W)` in 0..1 -> one `(B, A, H_i, W_i, 5+C)` tensor of logits per head."""
         return self._run(images, frozenset())[0]
 
     def forward_features(self, images: Tensor, layers: Iterable[int]) -> tuple[list[Tensor], dict[int, Tensor]]:
-        """As `forward`, and the outputs `(B, C, h, w)` of the layers asked for (Darknet layer numbers)."""
+        """As `forward`, and the outputs `(B, C, h, w)` of the layers asked for (Darknet layer numbers).
+
+        A backbone's output is the map of the largest stride; the others are those of the `[route]`s that read them.
+        """
         wanted = frozenset(layers)
         outside = sorted(number for number in wanted if not 0 <= number < len(self.layers))
         if outside:
@@ -174,9 +250,16 @@ class Network(nn.Module):
     def _run(self, images: Tensor, wanted: frozenset[int]) -> tuple[list[Tensor], dict[int, Tensor]]:
         self._check_size(images)
         outputs: dict[int, Tensor] = {-1: images}
+        maps: dict[int, list[Tensor]] = {}
         heads, features = [], {}
         for place, layer in enumerate(self.layers):
-            out = layer(*(outputs[number] for number in self._inputs[place]))
+            source = self._inputs[place][0]
+            if place in self._reads_map:
+                out = maps[source][self._reads_map[place]]
+            else:
+                out = layer(*(outputs[number] for number in self._inputs[place]))
+            if isinstance(layer, Backbone):
+                maps[place], out = out, out[-1]
             if isinstance(layer, Head):
                 heads.append(out)
             outputs[place] = out
@@ -184,6 +267,7 @@ class Network(nn.Module):
                 features[place] = out
             for number in self._frees[place]:
                 del outputs[number]
+                maps.pop(number, None)
         return heads, features
 
     def _check_size(self, images: Tensor) -> None:

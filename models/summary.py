@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 
-from models.layers import Conv, Size
+from models.layers import Size
 from models.network import Network
-from models.weights import conv_tensors
+from models.weights import file_tensors
 
 HEADER_BYTES = 20
 
@@ -22,7 +22,7 @@ class LayerCost:
         inputs, outputs: channels (inputs: summed over all inputs).
         size: (H, W) of the output.
         parameters: trainable numbers.
-        macs: multiply-adds of the convolution for one picture.
+        macs: multiply-adds of its convolutions for one picture.
     """
 
     index: int
@@ -42,13 +42,15 @@ def parameters(net: Network) -> int:
 def layer_table(net: Network, size: Size | None = None) -> list[LayerCost]:
     """What each layer costs for one picture of `size` (H, W), by default the cfg's own. Runs nothing."""
     sizes = net.layer_sizes(size or net.image_size)
+    convs = net.conv_modules
+    work: dict[int, int] = {}
+    for key, (height, width) in net.conv_sizes(size or net.image_size).items():
+        number = int(str(key).split(".")[0])
+        work[number] = work.get(number, 0) + convs[key].weight.numel() * height * width
     rows = []
     for number, (section, layer) in enumerate(zip(net.cfg.layers, net.layers)):
-        macs = 0
-        if isinstance(layer, Conv):
-            macs = layer.conv.weight.numel() * sizes[number][0] * sizes[number][1]
         rows.append(LayerCost(number, section.kind, sum(net.input_channels(number)), net.output_channels(number),
-                              sizes[number], sum(tensor.numel() for tensor in layer.parameters()), macs))
+                              sizes[number], sum(tensor.numel() for tensor in layer.parameters()), work.get(number, 0)))
     return rows
 
 
@@ -58,9 +60,8 @@ def macs(net: Network, size: Size | None = None) -> int:
 
 
 def weights_bytes(net: Network) -> int:
-    """Size in bytes of the network's `.weights` file."""
-    return HEADER_BYTES + 4 * sum(tensor.numel() for number, conv in net.convolutions.items()
-                                  for _, tensor in conv_tensors(number, conv))
+    """Size in bytes of the network's `.weights` file; a backbone counts with what its tensors take there."""
+    return HEADER_BYTES + 4 * sum(tensor.numel() for _, tensor in file_tensors(net))
 
 
 def megabytes(net: Network) -> float:
@@ -74,8 +75,7 @@ def fingerprint(net: Network) -> str:
     Names, training keys, and the way numbers are written do not count; a `.pt` and a `.weights` of one network agree.
     """
     digest = hashlib.sha256(repr(net.cfg.structure()).encode())
-    for number, conv in net.convolutions.items():
-        for name, tensor in conv_tensors(number, conv):
-            digest.update(name.encode())
-            digest.update(tensor.detach().cpu().float().contiguous().numpy().astype("<f4").tobytes())
+    for name, tensor in file_tensors(net):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().float().contiguous().numpy().astype("<f4").tobytes())
     return digest.hexdigest()

@@ -6,6 +6,7 @@ Per convolution: with BatchNorm beta, gamma, running mean, running variance, wei
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,6 +21,8 @@ from models.cfg import Cfg
 from models.layers import Conv
 from models.network import Network, adapt_classes
 from models.portable import opencv_problems, portable
+from models.timm_lower import lowered
+from models.timm_section import Backbone
 
 VERSION = (0, 2, 5)
 
@@ -64,6 +67,16 @@ def conv_tensors(number: int, conv: Conv) -> list[tuple[str, Tensor]]:
     return [(f"{at}.conv.bias", conv.conv.bias), (f"{at}.conv.weight", conv.conv.weight)]
 
 
+def file_tensors(net: Network) -> Iterator[tuple[str, Tensor]]:
+    """All tensors that decide the output, by their state-dict names, in the order of the layers."""
+    for number, layer in enumerate(net.layers):
+        if isinstance(layer, Conv):
+            yield from conv_tensors(number, layer)
+        elif isinstance(layer, Backbone):
+            yield from ((f"layers.{number}.{name}", tensor) for name, tensor in layer.state_dict().items()
+                        if tensor.is_floating_point())
+
+
 def read_weights(path: str | Path) -> tuple[int, np.ndarray]:
     """(pictures seen, all float32 values) of a `.weights` file."""
     path = Path(path)
@@ -91,8 +104,12 @@ def load_darknet(net: Network, path: str | Path) -> LoadReport:
     filled is in the report and in the log.
 
     Raises:
-        UserError: where the size of the file belongs to no such network, naming the layer reached.
+        UserError: where the size of the file belongs to no such network, naming the layer reached; a network with a
+            `[timm]` section, whose `.weights` belong to the cfg without it that was written beside them.
     """
+    if net.backbones:
+        raise UserError(f"does not belong to {net.cfg.source}: a [timm] section has no place in a .weights file",
+                        where=path, todo="give the cfg that was written beside it, or the .pt")
     seen, values = read_weights(path)
     net.meta["seen"] = seen
     shapes = _file_shapes(net, len(values), path)
@@ -171,7 +188,12 @@ def save_darknet(net: Network, cfg: str | Path, weights: str | Path) -> None:
     """Write `net` as a Darknet cfg and its `.weights`, both whole or not at all.
 
     Written is the `portable` form of the cfg, which gives the same outputs; what OpenCV cannot read is warned about.
+    A `[timm]` section is written as Darknet sections.
+
+    Raises:
+        UserError: an operator of a backbone has no Darknet word.
     """
+    net = lowered(net)
     plain = portable(net.cfg)
     for problem in opencv_problems(plain):
         log.warning("%s: OpenCV's Darknet reader %s", cfg, problem)

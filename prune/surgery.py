@@ -10,16 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from models.cfg import Cfg, Section
+from models.layers import Layer
 from models.network import Network
 from prune.fold import Leftovers
 from prune.identities import ChannelGraph, Conv, Mask
 
 _NUMBER = re.compile(r"^layers\.(\d+)\.")
-
-
-def kept(graph: ChannelGraph, keep: Mask) -> dict[str, list[int]]:
-    """Convolution -> the numbers of the output channels that stay."""
-    return {name: np.flatnonzero(keep[conv.makes]).tolist() for name, conv in graph.convs.items()}
 
 
 def thin_network(net: Network, graph: ChannelGraph, keep: Mask, left: Leftovers | None = None) -> Network:
@@ -32,13 +28,16 @@ def thin_network(net: Network, graph: ChannelGraph, keep: Mask, left: Leftovers 
     Its lineage is still empty: only the caller knows which network the user handed in.
     """
     cfg = net.cfg.copy()
-    channels = {layer_number(name): rows for name, rows in kept(graph, keep).items()}
-    for name, conv in graph.convs.items():
-        section = cfg.layers[layer_number(name)]
-        section.set("filters", len(channels[layer_number(name)]))
-        if conv.depthwise:
-            section.set("groups", int(keep[conv.reads].sum()))
-    return rebuilt(net, cfg, sliced_tensors(net, graph, keep, left))
+    tensors = sliced_tensors(net, graph, keep, left)
+    own: list[dict[str, Tensor]] = [{} for _ in net.layers]
+    for name, tensor in tensors.items():
+        _, number, inside = name.split(".", 2)
+        own[int(number)][inside] = tensor
+    for section, layer, parts in zip(cfg.layers, net.layers, own):
+        if parts:
+            assert isinstance(layer, Layer)
+            layer.set_width(section, parts)
+    return rebuilt(net, cfg, tensors)
 
 
 def rebuilt(net: Network, cfg: Cfg, tensors: dict[str, Tensor]) -> Network:

@@ -36,12 +36,27 @@ def alive(net: Network, size: tuple[int, int] = (64, 64), seed: int = 0, dtype: 
             if layer.bn is not None:
                 layer.bn.weight.copy_(0.75 + 0.5 * torch.rand(layer.bn.weight.shape, generator=random))
                 layer.bn.bias.copy_(torch.randn(layer.bn.bias.shape, generator=random))
+        for backbone in net.backbones.values():
+            _random_weights(backbone, random)
         _statistics_from_noise(net, size, random)
         first, second = (net(noise(net, size, random, batch=1)) for _ in range(2))
     for place, (one, two) in enumerate(zip(first, second)):
         change = (one - two).abs().max() / one.abs().max()
         assert change > 0.01, f"head {place} hardly listens to its input: {change:.2e}"
     return net
+
+
+def _random_weights(module: nn.Module, random: torch.Generator) -> None:
+    """The same for a backbone's convolutions and BatchNorms."""
+    for part in module.modules():
+        if isinstance(part, nn.Conv2d):
+            fan_in = part.weight[0].numel()
+            part.weight.copy_(torch.randn(part.weight.shape, generator=random) * (2 / fan_in) ** 0.5)
+            if part.bias is not None:
+                part.bias.copy_(torch.randn(part.bias.shape, generator=random) * 0.3)
+        elif isinstance(part, nn.BatchNorm2d):
+            part.weight.copy_(0.75 + 0.5 * torch.rand(part.weight.shape, generator=random))
+            part.bias.copy_(torch.randn(part.bias.shape, generator=random) * 0.5 + 1)  # most rectifiers let through
 
 
 def noise(net: Network, size: tuple[int, int], random: torch.Generator, batch: int = 2) -> torch.Tensor:

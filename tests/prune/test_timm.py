@@ -1,0 +1,102 @@
+"""timm backbones in a cfg: thin equals fat in float64 for families that join their channels in different ways."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import models
+import prune
+from models.cfg import parse_cfg
+from prune.fold import leftovers
+from prune.identities import ChannelGraph, Mask
+from prune.select import Selector
+from prune.surgery import thin_network
+from tests.alive import alive, noise
+from tests.nets import NET, conv, yolo
+from tests.prune import traced
+from tests.prune.reference import TOLERANCE, mutants
+
+ROOT = Path(__file__).resolve().parents[2]
+
+# What is particular to each family.
+FAMILIES = {
+    "resnet18": "adds behind activations, a max-pool",
+    "resnext50_32x4d": "grouped convolutions",
+    "regnetx_002": "grouped convolutions, widths of their own in each stage",
+    "regnety_002": "squeeze and excitation beside groups",
+    "mobilenetv2_050": "inverted bottlenecks, depthwise",
+    "mobilenetv3_small_050": "hard-swish, hard-sigmoid gates",
+    "mobilenetv4_conv_small": "universal inverted bottlenecks: depthwise before and after",
+    "efficientnet_b0": "squeeze and excitation by convolutions, SiLU",
+    "efficientnet_lite0": "ReLU6",
+    "ghostnet_050": "concat of a layer and cheap depthwise copies, sliced",
+    "densenet121": "BatchNorm before the convolution, on concats of everything before",
+    "dla46_c": "trees of adds and concats",
+    "vgg11_bn": "convolutions with a bias before BatchNorm",
+    "mnasnet_small": "searched inverted bottlenecks",
+    "cspdarknet53": "channel split",
+    "repvgg_a0": "parallel branches and a bare BatchNorm",
+    "res2net50_26w_4s": "a split into scales, joined one by one",
+    "hrnet_w18_small": "parallel resolutions with up- and down-sampling adds",
+    "tinynet_e": "EfficientNet shrunk",
+    "fbnetc_100": "searched blocks",
+}
+
+
+def around(name: str, features: str = "8,16", more: str = "") -> str:
+    """A cfg of the backbone with a head on two of its maps."""
+    small = features.split(",")[0]
+    return (NET + f"\n[timm]\nmodel={name}\nfeatures={features}\n{more}"  # 0
+            + conv(16, 1) + conv(24, 1, activation="linear", bn=0) + yolo("3,4,5")  # 1-3, the map of largest stride
+            + f"\n[route]\nlayers=0\nfeature={small}\n" + conv(12)  # 4, 5
+            + "\n[upsample]\nstride=2\n" + conv(24, 1, activation="linear", bn=0) + yolo("0,1,2"))  # 6-8
+
+
+def fat_network(name: str, seed: int = 0) -> models.Network:
+    return alive(models.Network(parse_cfg(around(name))), (64, 64), seed, torch.float64)
+
+
+def keep_mask(graph: ChannelGraph, ratio: float = 0.5, seed: int = 0) -> Mask:
+    """What a cut at `ratio` by random scores keeps, ties and equal slices heeded."""
+    random = np.random.default_rng(seed)
+    group = random.random(len(graph.root))
+    scores = {name: group[graph.root[ids]] for name, ids in graph.norms.items()}
+    selector = Selector(graph, scores)
+    return selector.settle(selector.cut_at_ratio(ratio)).keep
+
+
+def reaching_the_heads(graph: ChannelGraph) -> set[str]:
+    """The modules inside the backbone that the heads depend on."""
+    open_ = [number for number, step in enumerate(graph.steps) if step.op == "opaque"]
+    seen: set[int] = set()
+    while open_:
+        number = open_.pop()
+        if number not in seen:
+            seen.add(number)
+            open_ += graph.steps[number].reads
+    return {name for number in seen if (name := graph.steps[number].module or "").startswith("layers.0.")}
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_thin_equals_fat_and_mutants_do_not(name: str) -> None:
+    net = fat_network(name)
+    images = noise(net, (64, 64), torch.Generator().manual_seed(7), batch=1)
+    graph = prune.trace(net)
+    assert traced.distance(traced.Imposed(net), net, images) < 1e-12
+    keep = keep_mask(graph)
+    inside = [conv_ for key, conv_ in graph.convs.items() if key.startswith("layers.0.")]
+    dropped = sum(int((~keep[conv_.makes]).sum()) for conv_ in inside)
+    assert dropped > 0.1 * sum(len(conv_.makes) for conv_ in inside)
+    plain = thin_network(net, graph, keep)
+    assert traced.distance(plain, traced.dropped_at_zero(net, graph, keep), images) < TOLERANCE
+    folded = thin_network(net, graph, keep, leftovers(net, graph, keep))
+    assert traced.distance(folded, traced.gammas_at_zero(net, graph, keep), images) < TOLERANCE
+    assert traced.distance(folded, plain, images) > 1e-4
+    used = reaching_the_heads(graph)
+    everyone = [(what, wrong) for what, wrong in mutants(graph, keep) if what.split()[-1] in used]
+    for what, wrong in everyone[1 :: max(1, len(everyone) // 2)][:2]:
+        assert traced.distance(thin_network(net, wrong, keep), plain, images) > TOLERANCE, what
