@@ -51,6 +51,7 @@ class Summary(TypedDict, total=False):
         verdict: the verdict line.
         rows: the table; `split` the split it was scored on, `size` the (H, W) it was measured at, `baseline` the name
             of the row others are compared with.
+        pruning: (heading, text) of each cut: what was asked, what was removed, what held the rest.
         channels: (layer, channels before, channels after) in the network's order, for the figure.
         layers: the layer-by-layer table, a mapping a row, all with the same keys.
         gammas: see `engine.plots.plot_gammas`.
@@ -69,6 +70,7 @@ class Summary(TypedDict, total=False):
     split: str
     size: tuple[int, int]
     baseline: str
+    pruning: Sequence[tuple[str, str]]
     channels: Sequence[tuple[Any, int, int]]
     layers: Sequence[Mapping[str, Any]]
     gammas: Sequence[Mapping[str, Any]]
@@ -80,6 +82,9 @@ class Summary(TypedDict, total=False):
     lineage: Sequence[Any]
     commands: Sequence[str]
 
+
+# What the latency column is measured with.
+RUNTIME = "PyTorch on the CPU, median of interleaved rounds"
 
 # (heading, value of a row, how it is written)
 COLUMNS = (
@@ -198,6 +203,7 @@ def write_report(run_dir: str | Path, summary: Summary) -> Path:
         notes=any(row.note for row in rows),
         base=base.name if base else "",
         table_caption=_table_caption(summary),
+        pruning=list(summary.get("pruning", ())),
         channels=_embedded_plot(run_dir / "channels.png", plot_channels, summary.get("channels")),
         layers=_layer_table(summary.get("layers", ())),
         gammas=_embedded_plot(run_dir / "gammas.png", plot_gammas, summary.get("gammas")),
@@ -221,6 +227,7 @@ def _table_caption(summary: Summary) -> str:
     if "size" in summary:
         height, width = summary["size"]
         parts.append(f"MACs and latency at {height} x {width} pixels (H x W), one picture")
+        parts.append(f"latency: {RUNTIME}")
     return "; ".join(parts)
 
 

@@ -36,8 +36,10 @@ class PruneConfig(DistilConfig):
         group=SPARSE, choices=("auto", *SCHEDULES), flags=("-sr", "--sr"), const="constant",
     )
     target: float = option(
-        0.7, "auto: the share of prunable channels to be at zero by the end: more leaves a thinner network and costs mAP",
-        group=SPARSE, low=0.01, high=0.95,
+        0.7,
+        "auto: the share of prunable channels to be at zero by the end: more leaves a thinner network and costs mAP; 0: "
+        "as many as --prune will cut",
+        group=SPARSE, low=0, high=0.95,
     )
     tolerance: float = option(
         0.1,
@@ -53,8 +55,8 @@ class PruneConfig(DistilConfig):
     )
     sparse_form: str = option(
         "auto",
-        "how --s pulls: subgradient adds s x sign(gamma) to the gradient (SGD only); proximal shrinks by rate x s after "
-        "the step and reaches exactly 0; auto is the first under sgd, the second under adamw",
+        "how --s pulls: subgradient adds s x sign(gamma) to the gradient (SGD only); proximal shrinks by rate x s "
+        "after the step and reaches exactly 0; auto is the first under sgd, the second under adamw",
         group=SPARSE, choices=("auto", *FORMS),
     )
     sparse_epochs: int = option(0, "epochs of this stage; 0: those of --epochs", group=SPARSE, low=0)
@@ -87,15 +89,15 @@ class PruneConfig(DistilConfig):
     )
     criterion: str = option(
         "gamma",
-        "what a channel is worth: gamma (its BatchNorm scale, what sparsity training prepares), gamma-reader (times the "
-        "weights that read it), l1, l2, fpgm (its filter), taylor (its gradient on training pictures), random (the "
+        "what a channel is worth: gamma (its BatchNorm scale, what sparsity training prepares), gamma-reader (times "
+        "the weights that read it), l1, l2, fpgm (its filter), taylor (its gradient on training pictures), random (the "
         "control)",
         group=PRUNING, choices=CRITERIA,
     )
     strategy: str = option(
         "union",
-        "who decides about channels tied by an add. union: they go only if every layer of the tie lets them go; shared: "
-        "the first layer of the tie decides for all; conservative: they stay",
+        "who decides about channels tied by an add. union: they go only if every layer of the tie lets them go; "
+        "shared: the first layer of the tie decides for all; conservative: they stay",
         group=PRUNING, choices=STRATEGIES,
     )
     layer_keep: float = option(
@@ -112,8 +114,7 @@ class PruneConfig(DistilConfig):
     )
     exclude: tuple[str, ...] = option((), "these layers keep all their channels", group=PRUNING, metavar="LAYERS")
     fold: bool = option(
-        True, "--no-fold drops what pruned channels still put out instead of folding it into their readers",
-        group=PRUNING,
+        True, "drop what pruned channels still put out, instead of folding it into their readers", group=PRUNING
     )
     reestimate_bn: bool = option(
         False,
@@ -147,7 +148,7 @@ class PruneConfig(DistilConfig):
             raise UserError(f"--shortcuts {self.shortcuts} is neither a number nor auto", todo="--shortcuts 8")
         if self.prune in ("0", "1", "2"):
             raise UserError(f"--prune {self.prune}: which gammas are pulled is not chosen here, it is found by tracing",
-                            todo="leave it out; --prune now says what to keep, as params=0.25 (docs/migrating.md)")  # fmt: skip
+                            todo="leave it out; --prune says what to keep: params=.25 (docs/migrating.md)")  # fmt: skip
         kind = self.budget_kind
         if kind not in ("none", "ratio", "drop"):
             parse_budget(self.budget)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+import models
 import prune
 from common.files import whole_file
 from data import Dataset, DataSpec
@@ -16,6 +17,7 @@ from engine import Hooks, Tracker
 from export.predict import compare
 from models.layers import Conv
 from models.network import Network
+from prune.select import LayerHeld
 from prune.sparsity import LOG10_EDGES
 
 LayerRow = dict[str, Any]
@@ -39,19 +41,49 @@ class GammaHistograms(Hooks):
         return {}
 
 
-def layer_rows(network: Network, report: prune.PruneReport) -> list[LayerRow]:
-    """A row a convolution of the uncut `network`: its kind, its channels before and after, the share that is left."""
-    heads = set(network.head_convolutions)
-    return [
-        {
+def layer_rows(
+    uncut: Network, thin: Network, size: tuple[int, int], held: Mapping[str, LayerHeld] | None = None
+) -> list[LayerRow]:
+    """A row a convolution of `uncut`: its kind, and what it has and costs in `uncut` and in `thin`, its descendant.
+
+    Args:
+        size: (H, W) at which MACs are counted.
+        held: what kept channels, by module name of `uncut`, where `thin` was cut from it in one go.
+    """
+    heads, origin = set(uncut.head_convolutions), thin.lineage[len(uncut.lineage)]["layers"]
+    now = {row["layer"]: int(number) for number, row in origin.items()}
+    before, after = ({row.index: row for row in models.layer_table(network, size)} for network in (uncut, thin))
+    why = {int(name.split(".")[1]): _words(row) for name, row in (held or {}).items()}
+    rows = []
+    for number, layer in uncut.convolutions.items():
+        old, new = before[number], after.get(now.get(number, -1))
+        left = new.outputs if new else 0
+        rows.append({
             "layer": number,
-            "kind": _kind(network.convolutions[number], number in heads),
-            "channels before": before,
-            "channels after": after,
-            "share": round(after / before, 4),
-        }
-        for number, (before, after) in report.layers.items()
-    ]
+            "kind": _kind(layer, number in heads),
+            "channels before": old.outputs,
+            "channels after": left,
+            "share": round(left / old.outputs, 4),
+            "parameters before": old.parameters,
+            "parameters after": new.parameters if new else 0,
+            "MACs before": old.macs,
+            "MACs after": new.macs if new else 0,
+            "held back": why.get(number, "" if new else "block removed"),
+        })
+    return rows
+
+
+def channel_bars(rows: Sequence[LayerRow]) -> list[tuple[int, int, int]]:
+    """(layer, channels before, channels after) of `layer_rows`, as the figure wants them."""
+    return [(row["layer"], row["channels before"], row["channels after"]) for row in rows]
+
+
+def _words(row: LayerHeld) -> str:
+    """What kept a convolution's channels: "12 by ties, 3 by the floor"."""
+    reasons = {"tied": "by ties", "carried": "by carriers", "floored": "by the floor",
+               "equalised": "by equal slices", "rounded": "by rounding"}  # fmt: skip
+    said = [f"{count} {words}" for name, words in reasons.items() if (count := getattr(row, name))]
+    return ", ".join([f"{row.fixed} fixed", *said] if row.fixed else said)
 
 
 def _kind(layer: Conv, head: bool) -> str:

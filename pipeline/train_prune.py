@@ -17,18 +17,24 @@ from data import DataSpec, choose_anchors, load_spec
 from distill import Teacher
 from engine import Hooks, checkpoints, distributed
 from engine.config import to_dict
-from export.report import Row, text_table, verdict, write_report
+from export.report import RUNTIME, Row, text_table, verdict, write_report
 from export.results import Scores, pictures, scores, shown_split, table
 from models.lineage import identity_lineage
 from models.network import Network
+from pipeline.cut import Cutter
 from pipeline.finetune import check_test, finetune, stage_tracker, train_network
 from pipeline.prune_options import PruneConfig
-from pipeline.show import GammaHistograms, LayerRow, layer_rows, quantiles, side_by_side, write_rows
+from pipeline.show import (
+    GammaHistograms,
+    LayerRow,
+    channel_bars,
+    layer_rows,
+    quantiles,
+    side_by_side,
+    write_rows,
+)
 from pipeline.sparsifying import PrunedScore, foreseen, make_sparsity, watched
 from pipeline.stages import chosen_stages, first_network
-
-# Folders of a run in which something is trained; "plain" is the fine-tune without a teacher.
-FOLDERS = ("baseline", "sparse", "plain", "student")
 
 
 class Line:
@@ -42,6 +48,7 @@ class Line:
         networks: name -> network, in the order of the table.
         scored: name -> scores, of those a stage has scored.
         layers: what pruning did, a row a convolution.
+        told: (heading, text) of each cut: what was asked, what went, what held the rest.
         gammas: the gammas' quantiles, a row an epoch of sparsity training.
     """
 
@@ -51,6 +58,7 @@ class Line:
         self.networks: dict[str, Network] = {}
         self.scored: dict[str, Scores] = {}
         self.layers: list[LayerRow] = []
+        self.told: list[tuple[str, str]] = []
         self.gammas: list[dict[str, Any]] = []
 
     def go(self) -> None:
@@ -58,9 +66,13 @@ class Line:
         start = self._start()
         stages = chosen_stages(self.config, start, self.spec)
         log.info("%s: %s", self.run, ", ".join(stages))
-        if self.config.anchors == "fit" and "baseline" not in stages:
-            raise UserError("--anchors fit: new anchors have to be learnt, and there is no baseline stage",
-                            todo="add --stages baseline,sparse,prune, or leave --anchors out")  # fmt: skip
+        if self._anchors(start) == "fit" and "baseline" not in stages:
+            asked = "--drop-heads" if start.meta.get("dropped_heads") else "--anchors fit"
+            raise UserError(f"{asked}: new anchors have to be learnt, and there is no baseline stage",
+                            todo="add --stages baseline,sparse,prune, or --anchors keep")  # fmt: skip
+        if dropped := start.meta.get("dropped_heads"):
+            self.told.append(("heads", "cut off before the baseline, with all that only they read: the heads of stride "
+                                       + ", ".join(map(str, dropped))))  # fmt: skip
         check_test(self.spec)
         self._rehearse(start, stages)
         baseline = self.baseline(start) if "baseline" in stages else start
@@ -78,7 +90,7 @@ class Line:
     def _rehearse(self, start: Network, stages: Sequence[str]) -> None:
         """Try the cut and the teacher on the first network: what cannot work is said before hours of training."""
         if "prune" in stages:
-            prune.prune(start, **self.config.pruning)
+            Cutter(self.config, self.spec, start).rehearse()
         if "student" in stages and (self.config.t_cfg or self.config.t_weights):
             Teacher.load(self.config.t_cfg, self.config.t_weights, start)
 
@@ -94,11 +106,15 @@ class Line:
         distributed.barrier()
         return models.load(kept)
 
+    def _anchors(self, start: Network) -> str:
+        """`--anchors`, where heads were dropped "fit" for "auto": the others share out the boxes anew."""
+        return "fit" if self.config.anchors == "auto" and start.meta.get("dropped_heads") else self.config.anchors
+
     def baseline(self, start: Network) -> Network:
         """Ordinary training."""
         config = self.config
         self.networks["pretrained" if config.weights else "random init"] = start
-        anchors, reason = choose_anchors(config.anchors, self.spec, start.specs, config.input_size, config.seed)
+        anchors, reason = choose_anchors(self._anchors(start), self.spec, start.specs, config.input_size, config.seed)
         log.info("%s", reason)
         network = copy.deepcopy(start)
         return self._train(network if anchors is None else network.with_anchors(anchors), config, "baseline")
@@ -137,37 +153,68 @@ class Line:
         self._keep(averaged, settled)
 
     def cut(self, network: Network) -> Network:
-        """Remove channels and shortcut blocks: every rank does, and finds the same.
+        """Remove channels and shortcut blocks; with ``--rounds`` in several cuts, a short training between two."""
+        cutter = Cutter(self.config, self.spec, network)
+        kind = "sparse" if "sparse" in self.networks else "baseline"
+        for number in range(1, self.config.rounds):
+            folder = self.run / f"round{number}"
+            thin = self._cut(cutter, network, kind, number, folder / "cut")
+            kind = f"round {number}"
+            network = self.networks[kind] = self._recover(thin, folder)
+        return self._cut(cutter, network, kind, self.config.rounds, self.run / "pruned")
+
+    def _cut(self, cutter: Cutter, network: Network, kind: str, number: int, folder: Path) -> Network:
+        """One cut, by rank 0 for all; its network is found again when the run is resumed.
 
         Leaves `pruned.pt`, a Darknet cfg with weights, what was done (`report.txt`) and the layers (`channels.csv`).
         """
-        folder = self.run / "pruned"
-        result = prune.prune(network, kind="sparse" if "sparse" in self.networks else "baseline", **self.config.pruning)
-        report = result.report
-        self.layers = layer_rows(network, report)
-        log.info("%s", report.text())
-        if distributed.is_main() and not self._left(folder / "pruned.pt"):
+        path = folder / "pruned.pt"
+        if distributed.is_main() and not self._left(path):
+            result = cutter(network, kind, number)
+            text = result.report.text()
+            log.info("%s", text)
             models.save_darknet(result.network, folder / "pruned.cfg", folder / "pruned.weights")
             with whole_file(folder / "report.txt") as temporary:
-                temporary.write_text(report.text() + "\n", encoding="utf-8")
-            write_rows(folder / "channels.csv", self.layers)
-            self._track_cut(folder, report)
-            models.save(result.network, folder / "pruned.pt", extra={"pruning": report.as_dict()})
+                temporary.write_text(text + "\n", encoding="utf-8")
+            held = result.report.held if network is cutter.uncut else {}
+            rows = layer_rows(cutter.uncut, result.network, self.config.input_size, held)
+            write_rows(folder / "channels.csv", rows)
+            self._track_cut(folder, number, rows, (cutter.uncut, result.network))
+            extra = {"pruning": result.report.as_dict(), "report": text, "layers": rows}
+            models.save(result.network, path, extra=extra)
         distributed.barrier()
-        return result.network
+        content = models.read_checkpoint(path)
+        self.layers = content["extra"]["layers"]
+        title = f"cut {number} of {self.config.rounds}" if self.config.rounds > 1 else "what the cut did"
+        self.told.append((title, content["extra"]["report"]))
+        return models.from_checkpoint(content, path)
 
-    def _track_cut(self, folder: Path, report: prune.PruneReport) -> None:
-        tracker = stage_tracker(self.config, folder, "prune", self.run.name)
-        tracker.log_table("channels", list(self.layers[0]), [list(row.values()) for row in self.layers])
-        for what in ("channels", "params", "macs"):
-            before, after = getattr(report, what)
-            tracker.log_summary({f"{what}/before": before, f"{what}/after": after})
+    def _recover(self, thin: Network, folder: Path) -> Network:
+        """A short training between two cuts, without a pull on the gammas."""
+        config = self.config.for_stage(
+            self.config.round_epochs or max(1, self.config.epochs // 10), self.config.finetune_lr0
+        )
+        return self._train(thin, replace(config, freeze=self._frozen_in(thin)), folder.name)
+
+    def _track_cut(
+        self, folder: Path, number: int, rows: Sequence[LayerRow], networks: tuple[Network, Network]
+    ) -> None:
+        """The layer table, and the totals before and after, in W&B."""
+        kind = "prune" if number == self.config.rounds else f"prune{number}"
+        tracker = stage_tracker(self.config, folder, kind, self.run.name)
+        tracker.log_table("channels", list(rows[0]), [list(row.values()) for row in rows])
+        for when, network in zip(("before", "after"), networks):
+            tracker.log_summary({
+                f"channels/{when}": sum(conv.out_channels for conv in network.convolutions.values()),
+                f"params/{when}": models.parameters(network),
+                f"macs/{when}": models.macs(network, self.config.input_size),
+            })  # fmt: skip
         tracker.finish()
 
     def students(self, pruned: Network, baseline: Network) -> None:
         """Fine-tune under the baseline, and with --compare-plain once more without it."""
         config = self.config.for_stage(self.config.finetune_epochs, self.config.finetune_lr0)
-        config = replace(config, freeze=self._frozen_in(pruned, baseline))
+        config = replace(config, freeze=self._frozen_in(pruned))
         if config.compare_plain:
             plain = replace(config, distil=replace(config.distil, kd="none"), t_cfg="", t_weights="")
             done = finetune(
@@ -182,12 +229,13 @@ class Line:
         if teacher is baseline:
             self.scored["baseline"] = done.scores["teacher"]
 
-    def _frozen_in(self, pruned: Network, baseline: Network) -> str:
+    def _frozen_in(self, pruned: Network) -> str:
         """`--freeze` names the baseline's layers: the numbers of what is left of them in the pruned network."""
+        baseline = self.networks["baseline"]
         frozen = self.config.frozen_layers(len(baseline.layers))
-        if not frozen or not pruned.lineage:
+        if not frozen or len(pruned.lineage) <= len(baseline.lineage):
             return self.config.freeze
-        rows = pruned.lineage[-1]["layers"]  # of the network that was cut, whose layers are the baseline's
+        rows = pruned.lineage[len(baseline.lineage)]["layers"]  # the first ancestor the baseline does not have: itself
         return "".join(f"{layer}," for layer, row in rows.items() if row["layer"] in frozen)
 
     def _train(
@@ -207,6 +255,11 @@ class Line:
             tracker.log_summary({"sparsity": sparsity.conclusion()})
         tracker.finish()
         return trained
+
+    def _trained(self) -> list[str]:
+        """Folders of the run in which something is trained; "plain" is the fine-tune without a teacher."""
+        rounds = [f"round{number}" for number in range(1, self.config.rounds)]
+        return ["baseline", "sparse", *rounds, "plain", "student"]
 
     @staticmethod
     def _keep(network: Network, path: Path) -> None:
@@ -239,10 +292,11 @@ class Line:
                 "rows": rows,
                 "split": split,
                 "size": size,
-                "channels": [(row["layer"], row["channels before"], row["channels after"]) for row in self.layers],
+                "channels": channel_bars(self.layers),
+                "pruning": self.told,
                 "layers": self.layers,
                 "gammas": self.gammas,
-                "results": {stage: self.run / stage / "results.csv" for stage in FOLDERS},
+                "results": {stage: self.run / stage / "results.csv" for stage in self._trained()},
                 "figures": figures,
                 "pictures": shown,
                 "settings": {"run": to_dict(self.config)},
@@ -250,12 +304,14 @@ class Line:
             },
         )
         self._track_end(rows, line, shown)
-        return "\n".join(filter(None, ["", text_table(rows), "", line, f"report: {page}"]))
+        return "\n".join(filter(None, ["", text_table(rows), f"latency: {RUNTIME}", line, f"report: {page}"]))
 
     def _track_end(self, rows: Sequence[Row], line: str, shown: Sequence[tuple[str, Any]]) -> None:
-        """The table of all networks, the verdict and the predictions, in a W&B run beside those of the stages."""
+        """All networks in a table, the verdict, predictions and channels, in a W&B run beside those of the stages."""
         tracker = stage_tracker(self.config, self.run, "report", self.run.name)
         tracker.log_table("networks", list(asdict(rows[0])), [list(asdict(row).values()) for row in rows])
         tracker.log_pictures("predictions", shown)
+        if self.layers:
+            tracker.log_pictures("channels", [("before and after pruning", self.run / "channels.png")])
         tracker.log_summary({"verdict": line})
         tracker.finish()

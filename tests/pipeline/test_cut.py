@@ -1,0 +1,169 @@
+"""The cut as the command line asks for it: rounds, what is measured for it, what is refused before."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import models
+import prune
+from common.errors import UserError
+from data import load_spec
+from data.spec import DataSpec
+from models.network import Network
+from pipeline.cut import Cutter
+from pipeline.prune_options import PruneConfig
+from pipeline.show import layer_rows
+from pipeline.stages import without_heads
+from tests import nets
+from tests.alive import alive
+from tests.cli.material import NAMES, make_set
+
+
+@pytest.fixture(scope="module")
+def spec(tmp_path_factory: pytest.TempPathFactory) -> DataSpec:
+    return load_spec(make_set(tmp_path_factory.mktemp("cut")) / "data.yaml")
+
+
+@pytest.fixture
+def net() -> Network:
+    torch.manual_seed(0)
+    cfg = models.parse_cfg(nets.RESIDUAL)
+    models.network.adapt_classes(cfg, len(NAMES))
+    return alive(Network(cfg, NAMES))
+
+
+def options(**given: object) -> PruneConfig:
+    small = {"imgsz": "64", "batch_size": 4, "workers": 0, "device": "cpu"}
+    return PruneConfig(**{**small, **given})  # type: ignore[arg-type]
+
+
+def test_rounds_reach_the_budget_by_equal_factors_and_the_lineage_composes(spec: DataSpec, net: Network) -> None:
+    config = options(prune="params=0.4", rounds=2, shortcuts=3, layer_keep=0.0)
+    cutter = Cutter(config, spec, net)
+    half = cutter(net, "sparse", 1).network
+    thin = cutter(half, "round 1", 2).network
+    whole = models.parameters(net)
+    assert models.parameters(half) / whole == pytest.approx(0.4**0.5, abs=0.04)
+    assert 0.36 * whole < models.parameters(thin) <= 0.4 * whole
+    assert [sum(s.kind == "shortcut" for s in each.cfg.layers) for each in (net, half, thin)] == [3, 2, 0]
+    assert [entry["kind"] for entry in thin.lineage] == ["sparse", "round 1"]
+    rows = layer_rows(net, thin, (64, 64))
+    assert sum(row["channels after"] for row in rows) == sum(c.out_channels for c in thin.convolutions.values())
+    assert sum(row["parameters before"] for row in rows) == whole
+    assert sum(row["parameters after"] for row in rows) == models.parameters(thin)
+    assert sum(row["MACs after"] for row in rows) == models.macs(thin, (64, 64))
+
+
+def test_layer_table_says_what_held(spec: DataSpec, net: Network) -> None:
+    result = Cutter(options(prune="params=0.5", layer_keep=0.5, shortcuts=1), spec, net)(net, "sparse")
+    said = {row["layer"]: row["held back"] for row in layer_rows(net, result.network, (64, 64), result.report.held)}
+    assert "fixed" in said[net.head_convolutions[0]]
+    assert sum(words == "block removed" for words in said.values()) == 2
+    assert any("by the floor" in words for words in said.values())
+    for name, row in result.report.held.items():
+        assert str(row.tied) in said[int(name.split(".")[1])] or not row.tied
+
+
+@pytest.mark.parametrize("criterion", prune.CRITERIA)
+def test_every_criterion_meets_the_budget_and_leaves_the_network_alone(
+    spec: DataSpec, net: Network, criterion: str
+) -> None:
+    before = models.fingerprint(net)
+    result = Cutter(options(prune="flops=0.5", criterion=criterion), spec, net)(net, "sparse")
+    assert models.macs(result.network, (64, 64)) <= 0.5 * models.macs(net, (64, 64))
+    assert models.fingerprint(net) == before
+    assert all(parameter.grad is None for parameter in net.parameters())
+
+
+def test_reestimated_statistics_are_those_of_the_thin_network(spec: DataSpec, net: Network) -> None:
+    plain = Cutter(options(prune="params=0.5"), spec, net)(net, "sparse").network
+    cutter = Cutter(options(prune="params=0.5", reestimate_bn=True), spec, net)
+    measured = cutter(net, "sparse").network
+    prune.reestimate(plain, cutter.batches)
+    assert models.fingerprint(measured) == models.fingerprint(plain)
+    assert sum(len(batch.images) for batch in cutter.batches) == 8, "all there are"
+
+
+def test_largest_drop_is_searched_for_with_statistics_taken_anew(
+    spec: DataSpec, net: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = models.parameters(net)
+    seen: list[float] = []
+
+    def score(self: Cutter, network: Network) -> float:
+        seen.append(models.parameters(network) / whole)
+        return 0.5 if seen[-1] > 0.6 else 0.1
+
+    monkeypatch.setattr(Cutter, "score", score)
+    result = Cutter(options(max_drop=0.01, layer_keep=0.0), spec, net)(net, "sparse")
+    assert 0.6 < models.parameters(result.network) / whole < 0.68
+    assert min(seen) < 0.6
+
+
+def test_score_is_taken_after_statistics_are_re_estimated(spec: DataSpec, net: Network) -> None:
+    cutter = Cutter(options(max_drop=0.01), spec, net)
+    other = models.from_checkpoint(
+        {"cfg": net.cfg.text(), "names": net.names, "state": net.state_dict(), "lineage": [], "meta": {}}
+    )
+    prune.reestimate(other, cutter.batches)
+    assert 0 <= cutter.score(net) <= 1
+    norms = [conv.bn for conv in net.convolutions.values() if conv.bn is not None]
+    twins = [conv.bn for conv in other.convolutions.values() if conv.bn is not None]
+    assert all(torch.allclose(a.running_mean, b.running_mean) for a, b in zip(norms, twins))
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"prune": "1"}, "docs/migrating.md"),
+        ({"prune": "none"}, "leave nothing to prune"),
+        ({"prune": "none", "shortcuts": "auto"}, "leave nothing to prune"),
+        ({"prune": "params=0.2", "max_drop": 0.01}, "leave one of the two out"),
+        ({"max_drop": 0.01, "rounds": 2}, "--rounds 2"),
+        ({"prune": "ratio=0.5", "rounds": 2}, "--rounds 2"),
+        ({"prune": "ratio=much"}, "ratio=much"),
+        ({"shortcuts": "many"}, "many"),
+        ({"drop_heads": "coarse"}, "coarse"),
+    ],
+)
+def test_contradictions_are_refused_at_once(given: dict[str, object], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        options(**given)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [{"prune": "params=0.001"}, {"prune": "params=0.0001", "rounds": 2}, {"shortcuts": 9}, {"exclude": ("99",)}],
+    ids=str,
+)
+def test_rehearsal_finds_what_cannot_work(spec: DataSpec, net: Network, given: dict[str, object]) -> None:
+    with pytest.raises(UserError):
+        Cutter(options(**given), spec, net).rehearse()
+
+
+@pytest.mark.parametrize(
+    "given", [{}, {"max_drop": 0.1}, {"criterion": "taylor"}, {"prune": "latency=0.5"}, {"prune": "ratio=0.7"},
+              {"prune": "none", "shortcuts": 2}, {"shortcuts": "auto"}], ids=str,
+)  # fmt: skip
+def test_rehearsal_lets_pass_what_works_without_pictures_or_clock(
+    spec: DataSpec, net: Network, given: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Cutter, "batches", None)
+    monkeypatch.setattr(Cutter, "latency", None)
+    Cutter(options(**given), spec, net).rehearse()
+
+
+def test_idle_head_is_cut_off_and_the_rest_has_to_learn(spec: DataSpec, net: Network) -> None:
+    """All boxes are 20 x 16: best met by 14 x 22 of the fine head."""
+    net.meta["trained_for"] = list(NAMES)
+    thin = without_heads(options(drop_heads="auto"), net, spec)
+    assert [head.stride for head in thin.specs] == [8]
+    assert thin.meta["dropped_heads"] == [16]
+    assert "trained_for" not in thin.meta
+    kept = without_heads(options(drop_heads="16", anchors="keep"), net, spec)
+    assert [head.stride for head in kept.specs] == [8]
+    assert kept.meta["trained_for"] == list(NAMES)
+    assert without_heads(options(), net, spec) is net
+    with pytest.raises(UserError, match="strides are 16, 8"):
+        without_heads(options(drop_heads="32"), net, spec)
