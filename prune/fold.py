@@ -3,11 +3,15 @@
 A channel whose gamma is 0 is not silent: it still puts out the constant act(beta). The constants are followed through
 activations, pools, upsampling, adds and concats to the convolutions that read them; what they add to a convolution's
 output goes into its BatchNorm's running mean or its bias. That is exact wherever the kernel does not reach over the
-border: everywhere for 1x1 readers, in the interior for padded ones.
+border: everywhere for 1x1 readers, in the interior for padded ones (`prune.border_error` measures the rest).
+
+What a gate (squeeze and excitation, sam, a product) makes of a constant depends on the picture, and what comes out of
+a convolution without BatchNorm is no constant: both are lost, and noted.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -22,102 +26,160 @@ class Leftovers:
 
     Attributes:
         added: convolution -> ``(C_out,)`` float64, what its output misses once the dropped channels are gone.
-        unfolded: convolution -> number of dropped channels it read that were not constant (they met a gate, or come
-            from a convolution without BatchNorm); nothing is added for them.
+        unfolded: convolution -> number of dropped channels it read that were not constant; nothing is added for them.
+        reasons: the same convolutions -> why they were not constant, as "a gate" or "no BatchNorm after layers.3.conv".
     """
 
     added: dict[str, Tensor] = field(default_factory=dict)
     unfolded: dict[str, int] = field(default_factory=dict)
+    reasons: dict[str, str] = field(default_factory=dict)
 
 
 @torch.no_grad()
 def leftovers(net: nn.Module, graph: ChannelGraph, keep: Mask) -> Leftovers:
     """Follow the constants that the channels with ``keep[identity]`` False emit once their gammas are 0."""
-    modules = dict(net.named_modules())
-    found = Leftovers()
-    # Per step the constant of each dropped channel, 0 for the others, NaN where a dropped channel is not constant.
-    constants: list[Tensor | None] = []
-    for step in graph.steps:
-        constants.append(_constants(step, graph, modules, keep, constants, found))
-    return found
+    modes = [(module, module.training) for module in net.modules()]
+    net.eval()  # a dropout in train mode is no function of the constant
+    try:
+        return _Flow(net, graph, keep).found
+    finally:
+        for module, mode in modes:
+            module.training = mode
 
 
-def _constants(step: Step, graph: ChannelGraph, modules: dict[str, nn.Module], keep: Mask,
-               constants: list[Tensor | None], found: Leftovers) -> Tensor | None:
-    if step.ids is None:
-        return None
-    dropped = torch.from_numpy(~keep[step.ids])
-    reads = [constants[source] for source in step.reads]
-    if step.op == "conv":
-        return _read(step, graph, modules, keep, reads[0], found, dropped)
-    if step.op == "norm":
-        module = modules[step.module or ""]
-        result = module.bias.double().cpu() if isinstance(module.bias, Tensor) else torch.zeros(len(dropped)).double()
-        if isinstance(act := getattr(module, "act", None), nn.Module):  # timm's BatchNorm with its activation inside
-            result = act(result.clone()[None, :, None, None]).flatten()
-    elif step.op == "mixed" or any(read is None for read in reads):
-        result = torch.zeros(len(dropped), dtype=torch.float64)
-    else:
-        result = _combine(step, [read for read in reads if read is not None], graph)
-    return torch.where(dropped, result, torch.zeros_like(result))
+class _Flow:
+    """The constants on their way through the steps.
 
+    Attributes:
+        constants: per step the constant of each dropped channel, 0 for the others, NaN where a dropped channel is not
+            constant; None where no channels are known.
+        found: the result.
+    """
 
-def _combine(step: Step, reads: list[Tensor], graph: ChannelGraph) -> Tensor:
-    first = reads[0]
-    if step.op == "pass":
-        return first
-    if step.op == "pointwise":
-        assert step.apply is not None
-        return step.apply(first.clone()[None, :, None, None]).flatten()
-    if step.op == "take":
-        assert step.index is not None
-        return first[torch.from_numpy(step.index)]
-    if step.op == "cat":
-        return torch.cat(reads)
-    second = reads[1]
-    if step.op == "add":
-        return _sum(step, first, second)
-    assert step.op == "gate"
-    if graph.steps[step.reads[0]].origin == graph.steps[step.reads[1]].origin:
-        return first * second  # an activation written out, such as x * sigmoid(x)
-    # A gate's value depends on the picture; only a channel that is 0 stays a constant behind it.
-    wide = first if len(first) >= len(second) else second
-    return torch.where(wide == 0, torch.zeros_like(wide), torch.full_like(wide, torch.nan))
+    def __init__(self, net: nn.Module, graph: ChannelGraph, keep: Mask):
+        self.graph, self.keep = graph, keep
+        self.modules = dict(net.named_modules())
+        self.constants: list[Tensor | None] = []
+        self.found = Leftovers()
+        for step in graph.steps:
+            self.constants.append(self.follow(step))
 
-
-def _sum(step: Step, first: Tensor, second: Tensor) -> Tensor:
-    assert step.ids is not None
-    width = len(step.ids)
-    if len(first) != len(second) and 1 in (len(first), len(second)):
-        return torch.full((width,), torch.nan, dtype=torch.float64)  # a live channel broadcast over all
-    total = first[:width].clone()
-    common = min(width, len(second))
-    total[:common] += second[:common]
-    return total
-
-
-def _read(step: Step, graph: ChannelGraph, modules: dict[str, nn.Module], keep: Mask, constant: Tensor | None,
-          found: Leftovers, dropped: Tensor) -> Tensor:
-    """Notes what the convolution's output misses; returns the constants of its own dropped channels."""
-    assert step.module is not None
-    conv, module = graph.convs[step.module], modules[step.module]
-    assert isinstance(module, nn.Conv2d)
-    # A norm overrides it; without one a dropped output is not constant, unless it reads only dropped constants.
-    result = torch.full((len(dropped),), torch.nan, dtype=torch.float64)
-    gone = torch.from_numpy(~keep[conv.reads])
-    if constant is None or not gone.any():
+    def follow(self, step: Step) -> Tensor | None:
+        """The constants of what a step puts out."""
+        if step.ids is None:
+            return None
+        dropped = torch.from_numpy(~self.keep[step.ids])
+        reads = [self.constants[source] for source in step.reads]
+        if step.op == "conv":
+            result = self.read(step, reads[0], len(dropped))
+        elif step.op == "norm":
+            result = self.normed(step, len(dropped))
+        elif step.op == "mixed" or any(read is None for read in reads):
+            result = torch.zeros(len(dropped), dtype=torch.float64)
+        else:
+            result = self.combined(step, [read for read in reads if read is not None])
         return torch.where(dropped, result, torch.zeros_like(result))
-    wild = torch.isnan(constant) & gone
-    if wild.any():
-        found.unfolded[conv.name] = int(wild.sum())
-    known = torch.where(wild, torch.zeros_like(constant), constant)
-    added = _response(module, known)
-    if conv.depthwise:
-        bias = module.bias.double().cpu() if module.bias is not None else 0.0
-        result = added + bias + torch.where(wild, torch.nan, 0.0).repeat_interleave(len(dropped) // len(gone))
-    if known.any():
-        found.added[conv.name] = found.added.get(conv.name, torch.zeros_like(added)) + added
-    return torch.where(dropped, result, torch.zeros_like(result))
+
+    def normed(self, step: Step, width: int) -> Tensor:
+        """A BatchNorm whose gammas are 0 puts out its betas, whatever it reads."""
+        module = self.modules[step.module or ""]
+        result = module.bias.double().cpu() if isinstance(module.bias, Tensor) else torch.zeros(width).double()
+        if isinstance(act := getattr(module, "act", None), nn.Module):  # timm's BatchNorm with its activation inside
+            result = _elementwise(act, result)
+        return result
+
+    def combined(self, step: Step, reads: list[Tensor]) -> Tensor:
+        first = reads[0]
+        if step.op == "pass":
+            return first
+        if step.op == "pointwise":
+            return _elementwise(step.apply, first)
+        if step.op == "take":
+            assert step.index is not None
+            return first[torch.from_numpy(step.index)]
+        if step.op == "cat":
+            return torch.cat(reads)
+        if step.op == "add":
+            return self.sum(step, first, reads[1])
+        assert step.op == "gate"
+        if self.graph.steps[step.reads[0]].origin == self.graph.steps[step.reads[1]].origin:
+            return first * reads[1]  # an activation written out, such as x * sigmoid(x)
+        # A gate's value depends on the picture; only a channel that is 0 stays a constant behind it.
+        wide = first if len(first) >= len(reads[1]) else reads[1]
+        return torch.where(wide == 0, torch.zeros_like(wide), torch.full_like(wide, torch.nan))
+
+    def sum(self, step: Step, first: Tensor, second: Tensor) -> Tensor:
+        """Where widths differ, the leading channels are added, or (which ties nothing) one channel to all."""
+        assert step.ids is not None
+        width = len(step.ids)
+        if len(first) != len(second) and 1 in (len(first), len(second)):
+            roots = [self.graph.root[self.graph.steps[source].ids[0]] for source in step.reads]  # type: ignore[index]
+            if roots[0] != roots[1]:
+                return torch.full((width,), torch.nan, dtype=torch.float64)  # a live channel added to all
+        total = first[:width].clone()
+        common = min(width, len(second))
+        total[:common] += second[:common]
+        return total
+
+    def read(self, step: Step, constant: Tensor | None, width: int) -> Tensor:
+        """Notes what a convolution's output misses; returns what its own dropped channels put out."""
+        assert step.module is not None
+        conv, module = self.graph.convs[step.module], self.modules[step.module]
+        assert isinstance(module, nn.Conv2d)
+        # A BatchNorm overrides it; without one it is no constant.
+        unknown = torch.full((width,), torch.nan, dtype=torch.float64)
+        gone = torch.from_numpy(~self.keep[conv.reads])
+        if constant is None or not gone.any():
+            return unknown
+        wild = torch.isnan(constant) & gone
+        known = torch.where(wild, torch.zeros_like(constant), constant)
+        if conv.depthwise:  # what reads a dropped channel is dropped itself: nobody misses anything
+            bias = module.bias.double().cpu() if module.bias is not None else 0.0
+            return _response(module, known) + bias + torch.where(wild, torch.nan, 0.0).repeat_interleave(
+                width // len(gone))
+        if wild.any():
+            self.found.unfolded[conv.name] = int(wild.sum())
+            self.found.reasons[conv.name] = self.why(step)
+        if known.any():
+            self.note(conv.name, _response(module, known))
+        return unknown
+
+    def note(self, name: str, added: Tensor) -> None:
+        before = self.found.added.get(name)
+        if before is not None and not torch.allclose(before, added):
+            # A module called in two places misses two different things, and has one bias.
+            self.found.reasons[name] = "called twice, on different constants"
+            self.found.unfolded[name] = int((added != before).sum())
+            return
+        self.found.added[name] = added
+
+    def why(self, step: Step) -> str:
+        """Where the channels that are not constant began to be so."""
+        reasons: dict[str, None] = {}
+        open_, seen = list(step.reads), set()
+        while open_:
+            number = open_.pop()
+            constant = self.constants[number]
+            if number in seen or constant is None or not constant.isnan().any():
+                continue
+            seen.add(number)
+            here = self.graph.steps[number]
+            if here.op == "conv" and not self.graph.convs[here.module or ""].depthwise:
+                reasons[f"no BatchNorm after {here.module}"] = None
+            elif here.op == "gate":
+                reasons["a gate"] = None
+            elif not any(read is not None and read.isnan().any()
+                         for read in (self.constants[source] for source in here.reads)):
+                reasons["one channel added to all"] = None
+            else:
+                open_ += here.reads
+        return ", ".join(reasons)
+
+
+def _elementwise(apply: Callable[..., Tensor] | None, constant: Tensor) -> Tensor:
+    """The function of a constant map: on a copy, for activations may work in place."""
+    assert apply is not None
+    return apply(constant.clone()[None, :, None, None]).flatten()
 
 
 def _response(module: nn.Conv2d, constant: Tensor) -> Tensor:

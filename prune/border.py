@@ -1,0 +1,77 @@
+"""How far a thin network is from the fat one whose dropped gammas are 0: what folding cannot make exact, measured."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor
+
+from common.errors import UserError
+from models.network import Network
+from models.summary import fingerprint
+from prune.blocks import cut_blocks, find_blocks
+
+
+@torch.no_grad()
+def border_error(fat: Network, thin: Network, images: Tensor | None = None) -> list[float]:
+    """Per head, max|thin - fat| / max|fat|, where `fat` has its dropped gammas at 0 and its betas kept.
+
+    With folding it is the border alone (a padded convolution sees 0 beyond the border, folding assumes that the
+    constant goes on), and what met a gate (`PruneReport.unfolded`); for a network cut with ``fold=False`` it is all
+    that dropped channels left behind. Shortcut blocks that `thin` lacks are taken out of `fat` first.
+
+    Args:
+        fat: the network that `thin` was cut from, or an ancestor of it; neither is changed.
+        images: ``(B, C, H, W)`` in 0..1; None: two pictures of noise in the size of `fat`'s cfg.
+
+    Raises:
+        UserError: `fat` is no ancestor of `thin`, or `thin` lacks layers that are no shortcut block.
+    """
+    reference = gammas_at_zero(fat, thin)
+    first = next(fat.parameters())
+    if images is None:
+        random = torch.Generator().manual_seed(0)
+        images = torch.rand(2, fat.in_channels, *fat.image_size, generator=random)
+    images = images.to(first.device, first.dtype)
+    modes = [(module, module.training) for module in thin.modules()]
+    try:
+        found = [head.to(first.device) for head in thin.eval()(images.to(next(thin.parameters()).device))]
+    finally:
+        for module, mode in modes:
+            module.training = mode
+    wanted = reference.eval()(images)
+    return [float((one - two).abs().max() / two.abs().max()) for one, two in zip(found, wanted, strict=True)]
+
+
+@torch.no_grad()
+def gammas_at_zero(fat: Network, thin: Network) -> Network:
+    """A copy of `fat` without the blocks that `thin` lacks, and with the gammas of the channels it lacks at 0.
+
+    Raises:
+        UserError: as `border_error`.
+    """
+    sha = fingerprint(fat)
+    entry = next((entry for entry in reversed(thin.lineage) if entry["sha256"] == sha), None)
+    if entry is None:
+        known = ", ".join(f"{entry['kind']} ({entry['sha256'][:12]})" for entry in thin.lineage) or "none"
+        raise UserError(f"the network {sha[:12]} is no ancestor of the thin one; its ancestors: {known}",
+                        todo="hand in the network that was pruned, as it was then")
+    kept = {row["layer"]: row["kept"] for row in entry["layers"].values()}
+    missing = fat.convolutions.keys() - kept.keys()
+    blocks = [block for block in find_blocks(fat) if not block.obstacle and missing.intersection(block.branch)]
+    rest = sorted(missing.difference(*(block.branch for block in blocks)))
+    if rest:
+        raise UserError(f"the thin network lacks the convolutions {rest}, which are no shortcut block",
+                        todo="compare with the network as it was after its heads were dropped")
+    if blocks:
+        reference, moved = cut_blocks(fat, blocks)
+    else:
+        reference, moved = copy.deepcopy(fat), {number: number for number in fat.convolutions}
+    for new, old in moved.items():
+        layer = reference.convolutions[new]
+        if layer.bn is not None:
+            gone = torch.ones(layer.out_channels, dtype=torch.bool, device=layer.bn.weight.device)
+            gone[kept[old]] = False
+            layer.bn.weight[gone] = 0
+    return reference
