@@ -286,7 +286,9 @@ def _version_hint(section: Section) -> str:
     import timm
 
     made = section.str("version")
-    return f"it was made with timm {made}, this is timm {timm.__version__}" if made not in ("", timm.__version__) else ""
+    if made in ("", timm.__version__):
+        return ""
+    return f"it was made with timm {made}, this is timm {timm.__version__}"
 
 
 @torch.no_grad()

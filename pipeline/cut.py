@@ -112,7 +112,7 @@ class Cutter:
 
     def _cost(self, network: Network, what: str) -> float:
         if what == "channels":
-            return sum(conv.out_channels for conv in network.convolutions.values())
+            return sum(conv.out_channels for conv in network.conv_modules.values())
         if what == "params":
             return models.parameters(network)
         return models.macs(network, self.config.input_size) if what == "flops" else self.latency(network)

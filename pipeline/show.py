@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Mapping, Sequence
+from math import prod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import nn
 
 import models
 import prune
@@ -15,7 +17,7 @@ from common.files import whole_file
 from data import Dataset, DataSpec
 from engine import Hooks, Tracker
 from export.predict import compare
-from models.layers import Conv
+from models.lineage import conv_key
 from models.network import Network
 from prune.select import LayerHeld
 from prune.sparsity import LOG10_EDGES
@@ -51,16 +53,16 @@ def layer_rows(
         held: what kept channels, by module name of `uncut`, where `thin` was cut from it in one go.
     """
     heads, origin = set(uncut.head_convolutions), thin.lineage[len(uncut.lineage)]["layers"]
-    now = {row["layer"]: int(number) for number, row in origin.items()}
+    now = {row["layer"]: int(number) for number, row in origin.items() if isinstance(row["layer"], int)}
     before, after = ({row.index: row for row in models.layer_table(network, size)} for network in (uncut, thin))
-    why = {int(name.split(".")[1]): _words(row) for name, row in (held or {}).items()}
+    why = {conv_key(name): _words(row) for name, row in (held or {}).items()}
     rows = []
     for number, layer in uncut.convolutions.items():
         old, new = before[number], after.get(now.get(number, -1))
         left = new.outputs if new else 0
         rows.append({
             "layer": number,
-            "kind": _kind(layer, number in heads),
+            "kind": _kind(layer.conv, number in heads),
             "channels before": old.outputs,
             "channels after": left,
             "share": round(left / old.outputs, 4),
@@ -70,10 +72,38 @@ def layer_rows(
             "MACs after": new.macs if new else 0,
             "held back": why.get(number, "" if new else "block removed"),
         })
+    return _backbone_rows(uncut, thin, size, held or {}) + rows
+
+
+def _backbone_rows(uncut: Network, thin: Network, size: tuple[int, int], held: Mapping[str, LayerHeld]) -> \
+        list[LayerRow]:
+    """The same for the convolutions inside `[timm]` sections, which have a name in the place of a number."""
+    if not uncut.backbones:
+        return []
+    origin = thin.lineage[len(uncut.lineage)]["layers"]
+    now = {row["layer"]: key for key, row in origin.items() if isinstance(row["layer"], str)}
+    (before, pixels), (after, fewer) = ((net.conv_modules, net.conv_sizes(size)) for net in (uncut, thin))
+    why = {conv_key(name): _words(row) for name, row in held.items()}
+    rows = []
+    for key, conv in before.items():
+        if isinstance(key, str) and key in now:
+            left = after[now[key]]
+            rows.append({
+                "layer": key,
+                "kind": _kind(conv, False),
+                "channels before": conv.out_channels,
+                "channels after": left.out_channels,
+                "share": round(left.out_channels / conv.out_channels, 4),
+                "parameters before": sum(tensor.numel() for tensor in conv.parameters()),
+                "parameters after": sum(tensor.numel() for tensor in left.parameters()),
+                "MACs before": conv.weight.numel() * prod(pixels[key]) if key in pixels else 0,
+                "MACs after": left.weight.numel() * prod(fewer[now[key]]) if key in pixels else 0,
+                "held back": why.get(key, ""),
+            })
     return rows
 
 
-def channel_bars(rows: Sequence[LayerRow]) -> list[tuple[int, int, int]]:
+def channel_bars(rows: Sequence[LayerRow]) -> list[tuple[int | str, int, int]]:
     """(layer, channels before, channels after) of `layer_rows`, as the figure wants them."""
     return [(row["layer"], row["channels before"], row["channels after"]) for row in rows]
 
@@ -86,9 +116,8 @@ def _words(row: LayerHeld) -> str:
     return ", ".join([f"{row.fixed} fixed", *said] if row.fixed else said)
 
 
-def _kind(layer: Conv, head: bool) -> str:
+def _kind(conv: nn.Conv2d, head: bool) -> str:
     """A convolution in a few words: "3x3 stride 2", "3x3 depthwise", "1x1 head"."""
-    conv = layer.conv
     words = [f"{conv.kernel_size[0]}x{conv.kernel_size[1]}"]
     if conv.stride[0] > 1:
         words.append(f"stride {conv.stride[0]}")

@@ -173,7 +173,10 @@ class Line:
             result = cutter(network, kind, number)
             text = result.report.text()
             log.info("%s", text)
-            models.save_darknet(result.network, folder / "pruned.cfg", folder / "pruned.weights")
+            try:
+                models.save_darknet(result.network, folder / "pruned.cfg", folder / "pruned.weights")
+            except UserError as error:  # a backbone with operators that Darknet has no word for
+                log.warning("no Darknet files of the pruned network: %s", error)
             with whole_file(folder / "report.txt") as temporary:
                 temporary.write_text(text + "\n", encoding="utf-8")
             held = result.report.held if network is cutter.uncut else {}
@@ -205,7 +208,7 @@ class Line:
         tracker.log_table("channels", list(rows[0]), [list(row.values()) for row in rows])
         for when, network in zip(("before", "after"), networks):
             tracker.log_summary({
-                f"channels/{when}": sum(conv.out_channels for conv in network.convolutions.values()),
+                f"channels/{when}": sum(conv.out_channels for conv in network.conv_modules.values()),
                 f"params/{when}": models.parameters(network),
                 f"macs/{when}": models.macs(network, self.config.input_size),
             })  # fmt: skip
@@ -236,7 +239,9 @@ class Line:
         if not frozen or len(pruned.lineage) <= len(baseline.lineage):
             return self.config.freeze
         rows = pruned.lineage[len(baseline.lineage)]["layers"]  # the first ancestor the baseline does not have: itself
-        return "".join(f"{layer}," for layer, row in rows.items() if row["layer"] in frozen)
+        number = {layer: int(layer.split(".")[0]) for layer in rows}  # what is inside a backbone: the backbone
+        left = {number[layer] for layer, row in rows.items() if int(str(row["layer"]).split(".")[0]) in frozen}
+        return "".join(f"{layer}," for layer in sorted(left))
 
     def _train(
         self, network: Network, config: PruneConfig, stage: str, sparsity: prune.Sparsity | None = None

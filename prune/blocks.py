@@ -134,7 +134,10 @@ def choose_blocks(net: Network, remove: int, protected: Collection[int] = ()) ->
 
 @torch.no_grad()
 def cut_blocks(net: Network, blocks: list[Block]) -> tuple[Network, dict[int, int]]:
-    """A new network without the blocks (and without a lineage), and new convolution -> old; `net` is not touched."""
+    """A new network without the blocks (and without a lineage), and new layer -> old; `net` is not touched.
+
+    Only layers with tensors are among the numbers.
+    """
     number = net.cfg.index()
     twins: dict[Section, Section] = {}
     cfg = net.cfg.copy(twins)
@@ -154,5 +157,5 @@ def cut_blocks(net: Network, blocks: list[Block]) -> tuple[Network, dict[int, in
     state = net.state_dict()
     tensors = {f"layers.{new}.{name.split('.', 2)[2]}": tensor.clone()
                for new, old in moved.items() for name, tensor in state.items() if name.startswith(f"layers.{old}.")}
-    convs = {new: old for new, old in moved.items() if old in net.convolutions}
-    return rebuilt(net, cfg, tensors), convs
+    filled = {new: old for new, old in moved.items() if any(True for _ in net.layers[old].parameters())}
+    return rebuilt(net, cfg, tensors), filled

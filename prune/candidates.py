@@ -18,7 +18,7 @@ from typing import Literal
 import numpy as np
 
 from common.errors import UserError
-from models.lineage import descend
+from models.lineage import conv_key, descend, moved_key
 from models.network import Network
 from prune.blocks import Block, choose_blocks, cut_blocks, find_blocks
 from prune.cost import Cost
@@ -48,7 +48,7 @@ class Variant:
 
     Attributes:
         network, graph: the network (the uncut one itself if no block went) and its identities.
-        moved: convolution -> its number in the uncut network.
+        moved: layer -> its number in the uncut network, at least where it has convolutions.
         blocks: those removed.
         cost: shares are of the uncut network.
         selector: None if no channels are to go.
@@ -133,7 +133,7 @@ class Candidates:
 
     def _cut(self, count: int) -> Variant:
         if count == 0 and self.options is not None:
-            numbers = {number: number for number in self.net.convolutions}
+            numbers = {number: number for number in range(len(self.net.layers))}
             return Variant(self.net, self.graph, numbers, [], self.whole, self._selector(self.graph, self.held,
                                                                                         self.ranking))
         network, moved = cut_blocks(self.net, self.order[:count])
@@ -264,10 +264,10 @@ class Candidates:
         report.channels = (before.channels(every), cost.channels(keep))
         report.params = (before.parameters(every), cost.parameters(keep))
         report.macs = (before.macs(every), cost.macs(keep))
+        rows = {conv_key(name): np.flatnonzero(keep[conv.makes]).tolist() for name, conv in variant.graph.convs.items()}
+        step = {key: (moved_key(key, variant.moved), kept) for key, kept in rows.items()}
+        survivors = {old: len(kept) for old, kept in step.values()}
         # Convolutions inside a backbone that is one layer have no number of their own; `report.held` names them.
-        rows = {layer_number(name): np.flatnonzero(keep[conv.makes]).tolist()
-                for name, conv in variant.graph.convs.items() if layer_number(name) in variant.moved}
-        survivors = {variant.moved[number]: len(kept) for number, kept in rows.items()}
         report.layers = {number: (conv.out_channels, survivors.get(number, 0))
                          for number, conv in self.net.convolutions.items()}
         report.folded = len(left.added)
@@ -277,7 +277,6 @@ class Candidates:
             held = variant.selector.held(selection)
             report.note_held({uncut_name(name, variant.moved): row for name, row in held.items()})
         _note_blocks(report, variant.blocks, self.blocks)
-        step = {number: (variant.moved[number], kept) for number, kept in rows.items()}
         # One step from the uncut network: the one without blocks that lay in between is nobody's ancestor.
         network.lineage = descend(self.net, kind, step)
         return PruneResult(network, report)

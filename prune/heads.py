@@ -12,7 +12,7 @@ from common.errors import UserError
 from data.anchors import overlap
 from models.cfg import Cfg, Section
 from models.heads import head_anchors, head_mask
-from models.lineage import compose
+from models.lineage import compose, renumbering
 from models.network import Network
 from models.spec import HeadSpec
 from prune.surgery import rebuilt, without_sections
@@ -72,9 +72,7 @@ def drop_heads(net: Network, places: Iterable[int]) -> Network:
     tensors = {f"layers.{new}.{name.split('.', 2)[2]}": tensor.clone()
                for new, old in moved.items() for name, tensor in state.items() if name.startswith(f"layers.{old}.")}
     result = rebuilt(net, cfg, tensors)
-    kept = {new: (old, range(net.convolutions[old].out_channels))
-            for new, old in moved.items() if old in net.convolutions}
-    result.lineage = compose(net.lineage, kept)
+    result.lineage = compose(net.lineage, renumbering(net, moved))
     result.load_report = net.load_report
     return result
 
