@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from common.errors import UserError
 from data.batch import Batch
+from distill.balance import Balance
 from distill.modes import METRIC, MODES, KDConfig
+from distill.pairs import FeaturePair
 from distill.teacher import Teacher
+from distill.watch import Watch
 from engine.distributed import mean_over_ranks
 from engine.objective import DetectionObjective
 from engine.seams import Losses, Metrics
 from models.heads import at_least_fp32
 from models.loss import LossConfig
 from models.network import Network
-from models.spec import Outputs
+from models.spec import Matches, Outputs
 
 
 class KDObjective(DetectionObjective):
@@ -25,7 +28,8 @@ class KDObjective(DetectionObjective):
 
     Term names and their weights: those of the detection loss, and for each mode the entries its function returns
     (``hinton_obj``, ``hinton_cls``, ``bounded``), weighted by the mode's weight times the gain of the detection term it
-    joins (`Mode.relative_to`). KD arithmetic is FP32 or wider under every kind of mixed precision.
+    joins (`Mode.gain`), the ramp, and the balance where it is asked for. ``share_NAME`` among the metrics is a term's
+    share of the batch's total. KD arithmetic is FP32 or wider under every kind of mixed precision.
 
     Args:
         network: the student.
@@ -35,8 +39,9 @@ class KDObjective(DetectionObjective):
         mean_over_ranks: averages a scalar over the processes of a distributed run.
 
     Attributes:
-        adapters: modules that a term trains beside the student, by name. They are optimised, synchronised and resumed
-            with it, and left out of its checkpoint.
+        adapters: modules that a mode trains beside the student, by the mode's name. They are optimised, synchronised
+            and resumed with it, and left out of its checkpoint.
+        pairs: mode -> the layers it compares; empty for response modes.
 
     Raises:
         UserError: a mode needs what this pair of networks lacks.
@@ -55,43 +60,132 @@ class KDObjective(DetectionObjective):
         self.modes = self.kd.modes() if teacher is not None else {}
         self.teacher = teacher
         self.adapters = nn.ModuleDict()
+        self.pairs: dict[str, list[FeaturePair]] = {}
         if teacher is not None:
             # In a tuple, a network is not registered as a part of this module.
-            self.teachers = (teacher.network,)
+            self.teachers = teacher.members
             _check_needs(network, teacher, self.modes)
+            self._add_pairs(teacher)
+        every = [pair for pairs in self.pairs.values() for pair in pairs]
+        self._layers = frozenset(pair.student_layer for pair in every)
+        self._teacher_layers = frozenset(pair.teacher_layer for pair in every)
+        if self.modes:
+            self.watch = Watch()
+        self.balance = Balance(list(self.modes), self.kd.kd_balance, mean_over_ranks) if self.kd.kd_balance else None
+
+    def _add_pairs(self, teacher: Teacher) -> None:
+        for name in self.modes:
+            pairs = self.kd.pairs(name, self.network, teacher.members[0], teacher.alignment.heads)
+            self.pairs[name] = pairs
+            if (make := MODES[name].adapter) is not None:
+                self.adapters[name] = make(pairs)
+
+    def begin_step(self, batches: Sequence[Batch]) -> None:
+        super().begin_step(batches)
+        if self.balance is not None:
+            self.balance.begin_step()
 
     def forward(self, batch: Batch, progress: float) -> tuple[Losses, Metrics]:
-        heads = self.network(batch.images)
+        if self._layers:
+            heads, features = self.network.forward_features(batch.images, self._layers)
+        else:
+            heads, features = self.network(batch.images), {}
         matches = self.matched(batch, heads)
         losses = self.detection(heads, matches)
-        metrics: Metrics = {}
         if self.teacher is None or not self.modes:
-            return losses, metrics
-        taught = self.teacher(batch.images)
+            return losses, {}
+        if self._is_off(progress):
+            # Not asking the teacher saves its time; DDP wants every parameter in the graph all the same.
+            losses["box"] = losses["box"] + self._nothing(losses["box"])
+            return losses, {}
+        taught = self.teacher(batch.images, self._teacher_layers)
         with torch.autocast(batch.images.device.type, enabled=False):
-            student = Outputs([at_least_fp32(head) for head in heads], self.network.specs)
-            teacher = Outputs([at_least_fp32(head) for head in taught.heads], taught.specs)
-            for mode, weight in self.modes.items():
-                for name, value in MODES[mode].function(student, teacher, matches, **self.kd.options(mode)).items():
-                    if name.startswith(METRIC):
-                        metrics[name.removeprefix(METRIC)] = value
-                    else:
-                        losses[name] = value
-                        self.weights[name] = self._weight(mode, weight, progress)
-        return losses, metrics
+            student = _fp32(heads, self.network.specs, features)
+            teacher = _fp32(taught.heads, taught.specs, taught.features)
+            terms, modes, metrics = self._terms(student, teacher, matches)
+            stuck: set[str] = set()
+            if self.training and torch.is_grad_enabled():
+                bad, stuck = self.watch.check(terms, modes, [*student.heads, *student.features.values()])
+                terms = {name: self._nothing(term) if name in bad else term for name, term in terms.items()}
+                self._rebalance(losses, terms, modes)
+            for name in terms:
+                self.weights[name] = 0.0 if name in stuck else self._weight(modes[name], name, progress)
+        losses |= terms
+        return losses, metrics | self._shares(losses, terms)
 
-    def _weight(self, mode: str, weight: float, progress: float) -> float:
-        gain = self.detection.weights[MODES[mode].relative_to]
+    def _terms(
+        self, student: Outputs, teacher: Outputs, matches: Matches
+    ) -> tuple[dict[str, Tensor], dict[str, str], Metrics]:
+        """All KD terms by name, the mode each comes from, and what the modes only want logged."""
+        terms: dict[str, Tensor] = {}
+        modes: dict[str, str] = {}
+        metrics: Metrics = {}
+        adapters = dict(self.adapters.items())
+        for mode in self.modes:
+            options = self.kd.options(mode)
+            found = MODES[mode](student, teacher, matches, self.pairs[mode], adapters.get(mode), **options)
+            for name, value in found.items():
+                if name.startswith(METRIC):
+                    metrics[name.removeprefix(METRIC)] = value
+                else:
+                    terms[name], modes[name] = value, mode
+        return terms, modes, metrics
+
+    def _is_off(self, progress: float) -> bool:
+        return self.kd.kd_off > 0 and progress >= 1 - self.kd.kd_off
+
+    def _weight(self, mode: str, term: str, progress: float) -> float:
         ramp = min(1.0, progress / self.kd.kd_ramp) if self.kd.kd_ramp else 1.0
-        return weight * gain * ramp
+        scale = self.balance.scale(mode) if self.balance is not None else 1.0
+        return self.modes[mode] * self._gain(mode, term) * ramp * scale
+
+    def _gain(self, mode: str, term: str) -> float:
+        return self.detection.weights[MODES[mode].gain(term)]
+
+    def _nothing(self, like: Tensor) -> Tensor:
+        """0, connected to every adapter."""
+        zero = torch.zeros((), dtype=torch.float32, device=like.device)
+        for parameter in self.adapters.parameters():
+            zero = zero + 0 * parameter.float().sum()
+        return zero
+
+    def _rebalance(self, detection: Losses, terms: dict[str, Tensor], modes: dict[str, str]) -> None:
+        if self.balance is None or not self.balance.due:
+            return
+        total = torch.stack([self.detection.weights[name] * loss for name, loss in detection.items()]).sum()
+        sums: dict[str, Tensor] = {}
+        for name, term in terms.items():
+            weighted = MODES[modes[name]].weight * self._gain(modes[name], name) * term
+            sums[modes[name]] = sums[modes[name]] + weighted if modes[name] in sums else weighted
+        self.balance.measure(total, sums, [each for each in self.network.parameters() if each.requires_grad])
+
+    def _shares(self, losses: Losses, terms: dict[str, Tensor]) -> Metrics:
+        """``share_NAME``: each KD term's share of the weighted total."""
+        weighted = {name: self.weights.get(name, 1.0) * loss.detach() for name, loss in losses.items()}
+        total = torch.stack([value.float() for value in weighted.values()]).sum()
+        return {f"share_{name}": weighted[name] / total.clamp(min=1e-12) for name in terms}
+
+
+def _fp32(heads: Sequence[Tensor], specs: Sequence, features: dict[int, Tensor]) -> Outputs:
+    return Outputs(
+        [at_least_fp32(head) for head in heads],
+        tuple(specs),
+        {layer: at_least_fp32(feature) for layer, feature in features.items()},
+    )
 
 
 def _check_needs(student: Network, teacher: Teacher, modes: dict[str, float]) -> None:
     for mode in modes:
         if MODES[mode].same_anchors and not teacher.alignment.same_anchors:
             ours, theirs = ([list(spec.anchors) for spec in specs] for specs in (student.specs, teacher.specs))
-            others = [name for name, each in MODES.items() if not each.same_anchors]
+            others = [name for name, each in MODES.items() if not each.same_anchors and not each.features]
             raise UserError(
                 f"--kd {mode} compares anchor with anchor, but the student has {ours}, the teacher {theirs}",
                 todo=f"--kd {','.join(others)}, or --anchors keep with a student that has the teacher's anchors",
+            )
+        if MODES[mode].features and len(teacher.members) > 1:
+            raise UserError(
+                f"--kd {mode} compares feature maps, and the average of {len(teacher.members)} teachers has none",
+                todo="use one teacher, or modes that look at the heads: --kd "
+                + ",".join(name for name, each in MODES.items() if not each.features),
             )

@@ -1,160 +1,270 @@
-"""The teacher: a network that is only ever asked, and whether a student can learn from it."""
+"""The teacher: one network, or the average of several, that is only ever asked; never trained, never saved."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional
 
 import models
 from common.errors import UserError
-from common.log import log
+from distill.alignment import Alignment, align, describe, pair_classes
+from models.heads import at_least_fp32, decode_head
 from models.network import Network
 from models.spec import HeadSpec, Outputs
 
-# Anchors count as equal within this factor: cfg files round to whole pixels.
-_ANCHOR_TOLERANCE = 1.05
+__all__ = ["AlignedTeacher", "Alignment", "Teacher", "align", "describe", "split_chain"]
+
+_PT = (".pt", ".pth")
 
 
-@dataclass(frozen=True)
-class Alignment:
-    """Which of the teacher's heads and anchors answers to which of the student's.
-
-    Attributes:
-        heads: per head of the student, the number of the teacher's.
-        anchors: per head of the student and anchor, the number of the teacher's anchor.
-        same_anchors: whether paired anchors are equal; if not, paired cells stand for boxes of different size.
-    """
-
-    heads: tuple[int, ...]
-    anchors: tuple[tuple[int, ...], ...]
-    same_anchors: bool
-
-
-def align(student: Sequence[HeadSpec], teacher: Sequence[HeadSpec]) -> Alignment:
-    """Pair the heads by stride (cfgs list them coarse to fine or fine to coarse) and their anchors by size.
+def split_chain(cfg: str, weights: str) -> list[tuple[str, str]]:
+    """``--t_cfg`` and ``--t_weights`` of a chain ``a,b`` as one (cfg, weights) pair a link, in order.
 
     Raises:
-        UserError: naming both sides, where number, strides, anchors per head or classes differ.
+        UserError: two lists of different length.
     """
-    ours, theirs = _by_stride(student), _by_stride(teacher)
-    if [(s.stride, len(s.anchors), s.classes) for s in (student[n] for n in ours)] != [
-        (t.stride, len(t.anchors), t.classes) for t in (teacher[n] for n in theirs)
-    ]:
+    cfgs, files = _split(cfg, ","), _split(weights, ",")
+    if len(cfgs) == 1:  # one structure for all weights, or none
+        cfgs *= len(files)
+    if files == [""]:
+        files *= len(cfgs)
+    if len(cfgs) != len(files):
         raise UserError(
-            f"the student has {describe(student)}; the teacher has {describe(teacher)}",
-            todo="both need equal strides, anchors per head and classes; train the teacher on this data set",
+            f"--t_cfg {cfg} has {len(cfgs)} links, --t_weights {weights} has {len(files)}",
+            todo="give as many of both; a link without one is empty: --t_weights fat.weights,",
         )
-    pairs = dict(zip(ours, theirs))
-    heads = tuple(pairs[n] for n in range(len(student)))
-    anchors, same = zip(*(_pair_anchors(spec, teacher[n]) for spec, n in zip(student, heads)))
-    return Alignment(heads, anchors, all(same))
+    return list(zip(cfgs, files))
 
 
-def describe(specs: Sequence[HeadSpec]) -> str:
-    """A set of heads in words."""
-    strides = ", ".join(str(spec.stride) for spec in specs)
-    counts = ", ".join(str(len(spec.anchors)) for spec in specs)
-    return f"{len(specs)} heads of strides {strides} with {counts} anchors and {specs[0].classes} classes"
+def _split(text: str | Path | None, mark: str) -> list[str]:
+    """The parts of a list of files; a file whose own name holds the mark is one."""
+    text = str(text or "")
+    return [text] if Path(text).is_file() else [part.strip() for part in text.split(mark)]
 
 
-def _by_stride(specs: Sequence[HeadSpec]) -> list[int]:
-    return sorted(range(len(specs)), key=lambda n: specs[n].stride)
+class AlignedTeacher(nn.Module):
+    """What a student sees of its teachers, as a network of its own: the student's heads, anchors and classes.
+
+    Several teachers are averaged. Scores are averaged as *probabilities*: the logit of the mean of ``sigma(z)`` (for
+    softmax heads the logarithm of the mean of the softmax), the mixture that Hinton et al. 2015 distil from an
+    ensemble. Boxes are averaged as logits, so centres in the cell and logarithms of sizes.
+
+    Args:
+        members: the teachers.
+        alignments: of each with the student.
+        specs: of the student's heads as the teachers read them.
+        names: the student's classes.
+    """
+
+    def __init__(
+        self,
+        members: Sequence[Network],
+        alignments: Sequence[Alignment],
+        specs: Sequence[HeadSpec],
+        names: Sequence[str],
+    ):
+        super().__init__()
+        self.members = nn.ModuleList(members)
+        self.alignments, self.specs, self.names = tuple(alignments), tuple(specs), list(names)
+        self.classes, self.image_size = len(self.names), members[0].image_size
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """``(B, 3, H, W)`` -> raw heads ``(B, A, H_i, W_i, 5 + C)`` in the student's order."""
+        return self.answer(images, ())[0]
+
+    def answer(self, images: Tensor, layers: Collection[int]) -> tuple[list[Tensor], dict[int, Tensor]]:
+        """As `forward`, and the features of `layers` where there is a single teacher."""
+        if layers:
+            assert len(self.members) == 1, "several teachers have no common features"
+            heads, features = self.members[0].forward_features(images, layers)  # type: ignore[operator]
+            return _ordered(heads, self.alignments[0]), features
+        each = [_ordered(member(images), alignment) for member, alignment in zip(self.members, self.alignments)]
+        if len(each) == 1:
+            return each[0], {}
+        return [_average(heads, spec) for heads, spec in zip(zip(*each), self.specs)], {}
+
+    def decode(self, heads: Sequence[Tensor]) -> Tensor:
+        """As `Network.decode`."""
+        return torch.cat([decode_head(head, spec).flatten(1, 3) for head, spec in zip(heads, self.specs)], 1)
 
 
-def _pair_anchors(student: HeadSpec, teacher: HeadSpec) -> tuple[tuple[int, ...], bool]:
-    """Per anchor of the student the teacher's nearest in size, one to one, and whether all of them are equal."""
-    ratio = torch.tensor(student.anchors)[:, None] / torch.tensor(teacher.anchors)  # (A, A, 2)
-    factor = torch.maximum(ratio, 1 / ratio).amax(dim=-1)
-    nearest = tuple(factor.argmin(dim=1).tolist())
-    if len(set(nearest)) < len(nearest):
-        nearest = tuple(range(len(nearest)))
-    return nearest, all(factor[a, n].item() < _ANCHOR_TOLERANCE for a, n in enumerate(nearest))
+def _ordered(heads: Sequence[Tensor], alignment: Alignment) -> list[Tensor]:
+    """A teacher's heads as the student would have put them; views where nothing is moved."""
+    chosen = []
+    for head, anchors in zip(alignment.heads, alignment.anchors):
+        answer = heads[head]
+        if anchors != tuple(range(answer.shape[1])):
+            answer = answer[:, list(anchors)]
+        if alignment.classes is not None:
+            answer = answer[..., [0, 1, 2, 3, 4, *(5 + number for number in alignment.classes)]]
+        chosen.append(answer)
+    return chosen
+
+
+def _average(heads: Sequence[Tensor], spec: HeadSpec) -> Tensor:
+    """The average of several teachers' answers ``(B, A, H, W, 5 + C)`` of one head, as logits."""
+    stack = torch.stack([at_least_fp32(head) for head in heads])
+    box, scores = stack[..., :4].mean(dim=0), stack[..., 4:]
+    # ln(mean p / mean (1 - p)), which no saturated sigmoid makes infinite
+    average = functional.logsigmoid(scores).logsumexp(dim=0) - functional.logsigmoid(-scores).logsumexp(dim=0)
+    if spec.softmax:
+        average = torch.cat([average[..., :1], scores[..., 1:].log_softmax(dim=-1).logsumexp(dim=0)], dim=-1)
+    return torch.cat([box, average], dim=-1)
 
 
 class Teacher:
-    """A trained network whose heads are read in the order of a student's.
+    """Trained networks whose heads are read in the order of a student's.
 
     It is not a `torch.nn.Module`, so that whatever holds it registers nothing: no optimiser, DDP wrapper, EMA or
-    checkpoint ever sees its tensors. It runs in eval mode without gradients.
+    checkpoint ever sees its tensors. It runs in eval mode without gradients, with channels last in memory, and on a GPU
+    in half precision whatever the student is trained in: its answers are targets and need no more.
 
     Args:
-        network: the teacher; taken over (eval mode, no gradients).
+        network: the teacher, or several to be averaged; taken over (eval mode, no gradients).
         student: the network that is to learn from it.
         source: the file it came from, for messages and lineage.
 
+    Attributes:
+        members: the networks.
+        network: what is scored and shown: the network itself, or an `AlignedTeacher` where it is several, or detects
+            more classes than the student.
+        alignment: of the first member's heads with the student's.
+
     Raises:
-        UserError: where the heads of the two networks do not agree; both sides are named.
+        UserError: where the heads of the networks do not agree; both sides are named.
     """
 
-    def __init__(self, network: Network, student: Network, source: str | Path = ""):
-        self.alignment = align(student.specs, network.specs)
-        _compare_names(student, network)
-        self.network = network.requires_grad_(False).eval()
+    def __init__(self, network: Network | Sequence[Network], student: Network, source: str | Path = ""):
+        self.members: tuple[Network, ...] = (network,) if isinstance(network, Network) else tuple(network)
         self.source = str(source)
-        self.specs = tuple(
-            replace(network.specs[head], anchors=tuple(network.specs[head].anchors[a] for a in anchors))
-            for head, anchors in zip(self.alignment.heads, self.alignment.anchors)
-        )
+        alignments = [
+            align(student.specs, each.specs, pair_classes(student.names, each.names)) for each in self.members
+        ]
+        self.alignment = alignments[0]
+        specs = [_read(student.specs, each.specs, how) for each, how in zip(self.members, alignments)]
+        self.specs = specs[0]
+        for other in specs[1:]:
+            _check_average(self.specs, other)
+        for each in self.members:
+            each.requires_grad_(False).eval()
+            each.to(memory_format=torch.channels_last)
+        self._aligned = AlignedTeacher(self.members, alignments, self.specs, student.names).eval()
+        whole = len(self.members) == 1 and self.alignment.classes is None
+        self.network: nn.Module = self.members[0] if whole else self._aligned
 
     @classmethod
     def load(cls, cfg: str | Path, weights: str | Path | None, student: Network) -> Teacher:
         """The teacher from ``--t_cfg`` and ``--t_weights``; a `.pt` brings its own structure and may stand for both.
 
+        ``a.pt+b.pt`` is the average of two; one cfg serves several weights.
+
         Raises:
-            UserError: a part of the network is not in the weights, or student and teacher do not fit.
+            UserError: a part of a network is not in its weights, or student and teacher do not fit.
         """
         if not cfg and not weights:
             raise UserError(
                 "there is no teacher", todo="--t_weights FAT.pt, or --t_cfg FAT.cfg --t_weights FAT.weights"
             )
-        if not weights and Path(cfg).suffix not in (".pt", ".pth"):
-            raise UserError("a teacher needs trained weights", where=cfg, todo="add --t_weights FILE")
-        network = models.load(cfg, weights=weights) if cfg and weights else models.load(cfg or weights or "")
-        report = network.load_report
-        if report is not None and (report.missing or report.unfit):
-            gaps = [*report.missing, *report.unfit]
+        if len(split_chain(str(cfg), str(weights or ""))) > 1:
             raise UserError(
-                f"does not fill the teacher {cfg}: {len(gaps)} tensors lack or do not fit, the first is {gaps[0]}",
-                where=weights,
-                todo="give the weights that were trained with this cfg; a .pt brings its own and needs no --t_cfg",
+                f"--t_weights {weights or cfg} is a chain of teachers, which only finetune_kd.py goes through",
+                todo="train the assistant first, then name it alone; a.pt+b.pt averages two teachers",
             )
-        return cls(network, student, weights or cfg)
+        cfgs, files = _split(cfg, "+"), _split(weights, "+")
+        count = max(len(cfgs), len(files))
+        cfgs, files = (each * count if len(each) == 1 else each for each in (cfgs, files))
+        if len(cfgs) != len(files):
+            raise UserError(
+                f"--t_cfg {cfg} names {len(cfgs)} networks, --t_weights {weights} names {len(files)}",
+                todo="give one cfg for all weights, or as many of both",
+            )
+        return cls([_load(*pair) for pair in zip(cfgs, files)], student, weights or cfg)
 
     def to(self, device: torch.device | str) -> Teacher:
-        """Move the network; returns self."""
-        self.network.to(device)
+        """Move the networks; returns self."""
+        self._aligned.to(device)
         return self
 
     # Not inference_mode: its tensors cannot be saved for the student's backward pass.
     @torch.no_grad()
-    def __call__(self, images: Tensor) -> Outputs:
-        """Pictures ``(B, 3, H, W)`` to raw heads in the student's order of heads and anchors."""
-        self.network.eval()
+    def __call__(self, images: Tensor, layers: Collection[int] = ()) -> Outputs:
+        """What the teacher says of pictures ``(B, 3, H, W)``.
+
+        Args:
+            images: the batch.
+            layers: the teacher's layers (Darknet numbers) whose features are asked for; heads only without.
+
+        Returns:
+            Raw heads in the student's order of heads, anchors and classes, and the features by layer number.
+        """
+        if self._aligned.training or any(each.training for each in self.members):
+            self._aligned.eval()
         # Whoever moves the student to a device does not see the teacher.
-        if next(self.network.parameters()).device != images.device:
-            self.network.to(images.device)
-        heads = self.network(images)
-        ordered = [heads[h][:, list(a)] for h, a in zip(self.alignment.heads, self.alignment.anchors)]
-        return Outputs(ordered, self.specs)
+        if next(self._aligned.parameters()).device != images.device:
+            self._aligned.to(images.device)
+        with fastest_precision(images.device):
+            heads, features = self._aligned.answer(images, layers)
+        return Outputs(heads, self.specs, features)
 
     @property
     def fingerprint(self) -> str:
-        """sha256 of all weights and BatchNorm statistics; the same after any number of steps."""
-        return models.fingerprint(self.network)
+        """sha256 of all weights and BatchNorm statistics; the same after any number of steps. Several, joined by +."""
+        return "+".join(models.fingerprint(each) for each in self.members)
 
 
-def _compare_names(student: Network, teacher: Network) -> None:
-    ours, theirs = list(student.names), list(teacher.names)
-    numbers = [str(n) for n in range(len(ours))]
-    if ours == theirs or numbers in (ours, theirs):
-        return
-    if sorted(ours) == sorted(theirs):
+@contextmanager
+def fastest_precision(device: torch.device) -> Iterator[None]:
+    """Half precision on GPUs that have units for it, FP32 elsewhere: on CPUs bf16 is slower unless they have AMX.
+
+    The choice follows from the device alone, never from a timing: a resumed run has to make the same one.
+    """
+    if device.type == "cuda" and torch.cuda.get_device_capability(device) >= (7, 0):
+        with torch.autocast("cuda", dtype=torch.float16):
+            yield
+    elif device.type == "cpu" and torch.cpu._is_amx_tile_supported():
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            yield
+    else:
+        with torch.autocast(device.type, enabled=False):
+            yield
+
+
+def _load(cfg: str, weights: str) -> Network:
+    if not weights and Path(cfg).suffix not in _PT:
+        raise UserError("a teacher needs trained weights", where=cfg, todo="add --t_weights FILE")
+    network = models.load(cfg, weights=weights) if cfg and weights else models.load(cfg or weights)
+    report = network.load_report
+    if report is not None and (report.missing or report.unfit):
+        gaps = [*report.missing, *report.unfit]
         raise UserError(
-            f"student and teacher order the classes differently: {', '.join(ours)} and {', '.join(theirs)}",
-            todo="train both on data sets with the same order of names",
+            f"does not fill the teacher {cfg}: {len(gaps)} tensors lack or do not fit, the first is {gaps[0]}",
+            where=weights,
+            todo="give the weights that were trained with this cfg; a .pt brings its own and needs no --t_cfg",
         )
-    log.warning("student and teacher name their classes differently: %s and %s", ", ".join(ours), ", ".join(theirs))
+    return network
+
+
+def _read(student: Sequence[HeadSpec], teacher: Sequence[HeadSpec], how: Alignment) -> tuple[HeadSpec, ...]:
+    """The teacher's specs in the student's order, with the student's number of classes."""
+    return tuple(
+        replace(teacher[head], anchors=tuple(teacher[head].anchors[a] for a in anchors), classes=ours.classes)
+        for ours, head, anchors in zip(student, how.heads, how.anchors)
+    )
+
+
+def _check_average(one: Sequence[HeadSpec], other: Sequence[HeadSpec]) -> None:
+    """Box logits mean the same in both only where anchors and decode agree."""
+    decode = [[(s.scale_x_y, s.new_coords, s.softmax) for s in specs] for specs in (one, other)]
+    if decode[0] != decode[1] or not align(one, other).same_anchors:
+        shown = ["; ".join(f"anchors {list(s.anchors)}, scale_x_y {s.scale_x_y:g}, new_coords {s.new_coords:d}"
+                           for s in specs) for specs in (one, other)]  # fmt: skip
+        raise UserError(
+            f"teachers of different anchors or decoding cannot be averaged: {shown[0]} and {shown[1]}",
+            todo="average teachers of one kind, or let them teach one after the other: --t_weights a.pt,b.pt",
+        )

@@ -15,7 +15,13 @@ from common.files import whole_file
 
 # Of the validation, what fits beside the losses; of the hooks' metrics, what people wait for.
 HEADLINE = ("mAP50-95", "mAP50")
-ASKED_FOR = {"pruned/mAP50-95": "pruned mAP50-95", "pruned/mAP50": "pruned mAP50", "sparsity/share": "near zero"}
+ASKED_FOR = {
+    "teacher/mAP50-95": "teacher mAP50-95",
+    "gap": "gap",
+    "pruned/mAP50-95": "pruned mAP50-95",
+    "pruned/mAP50": "pruned mAP50",
+    "sparsity/share": "near zero",
+}
 
 
 class EpochBar:
@@ -50,7 +56,7 @@ class EpochBar:
             return
         per_batch = (time.monotonic() - self.began) / self.here
         left = per_batch * (self.batches - self.done + self.epochs_left * self.batches)
-        shown = {name.removeprefix("train/"): f"{value:.4g}" for name, value in values.items()}
+        shown = {name.removeprefix("train/"): f"{value:.4g}" for name, value in values.items() if not _minor(name)}
         self.bar.set_postfix({**shown, "mem": f"{memory:.1f}G", "ETA": tqdm.format_interval(left)}, refresh=False)
         self.bar.update(batches)
 
@@ -86,7 +92,13 @@ def write_results(path: str | Path, history: Sequence[Mapping[str, float]]) -> N
 
 def summary(row: Mapping[str, float]) -> str:
     """The line that stays when an epoch is over."""
-    losses = [f"{name.removeprefix('train/')} {value:.4g}" for name, value in row.items() if name.startswith("train/")]
+    losses = [f"{name.removeprefix('train/')} {value:.4g}" for name, value in row.items()
+              if name.startswith("train/") and not _minor(name)]  # fmt: skip
     scores = [f"{name} {row['val/' + name]:.4f}" for name in HEADLINE if f"val/{name}" in row]
     further = [f"{words} {row[name]:.4f}" for name, words in ASKED_FOR.items() if name in row]
     return f"epoch {int(row['epoch'])}: " + ", ".join([*losses, *scores, *further])
+
+
+def _minor(name: str) -> bool:
+    """A loss term's share of the total: in `results.csv`, but not worth its place on a line."""
+    return name.startswith("train/share_")

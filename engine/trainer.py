@@ -27,7 +27,7 @@ from engine import checkpoints, distributed
 from engine.batchsize import fitting_batch
 from engine.checkpoints import Progress, TrainResult
 from engine.config import TrainConfig
-from engine.evaluate import evaluate
+from engine.evaluate import Score, evaluate
 from engine.optim import freeze, gradient_norm, make_ema, make_optimizer, make_schedule, set_train_mode
 from engine.plots import plot_results
 from engine.precision import Precision
@@ -99,6 +99,7 @@ class Trainer:
         self.wrapped = distributed.wrap(objective, self.device)
         self.progress = Progress(seen=int(self.network.meta.get("seen", 0)))
         self._skipped = 0
+        self.score: Score | None = None  # of the last validation, on rank 0
         self._plotted = time.monotonic()
 
     def _check(self) -> None:
@@ -302,13 +303,17 @@ class Trainer:
         """Scores of the averaged weights, ``val/...``, and what the hooks add; on rank 0, the others get them sent."""
         if not distributed.is_main():
             return {}
-        found = {f"val/{name}": value for name, value in self._score(self.ema.module).items()}
+        self.score = self._evaluate(self.ema.module)
+        found = {f"val/{name}": float(value) for name, value in self.score.as_dict().items()}
         for hook in self.hooks:
             found |= hook.after_validation(self.network, self.ema.module, self._score)
         return found
 
     def _score(self, network: Network) -> dict[str, float]:
-        score = evaluate(
+        return {name: float(value) for name, value in self._evaluate(network).as_dict().items()}
+
+    def _evaluate(self, network: Network) -> Score:
+        return evaluate(
             network,
             self.spec,
             "val",
@@ -317,7 +322,6 @@ class Trainer:
             workers=self.config.workers,
             dataset=self.val_set,
         )
-        return {name: float(value) for name, value in score.as_dict().items()}
 
     def _publish(self, row: dict[str, float]) -> None:
         log.info("%s", summary(row))

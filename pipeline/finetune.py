@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
@@ -13,18 +14,22 @@ from common.errors import UserError
 from common.log import log
 from data import DataSpec, check, choose_anchors, load_spec
 from distill import KDConfig, KDObjective, Teacher
+from distill.teacher import split_chain
 from engine import Tracker, checkpoints, distributed
 from engine.config import TrainConfig, option, to_dict
+from engine.evaluate import Score
 from engine.objective import DetectionObjective
+from engine.progress import memory_used
 from engine.rundir import ARGS, BEST, find_run, make_run_dir
 from engine.seams import Hooks
 from engine.trainer import Trainer
-from export.report import text_table, verdict, write_report
+from export.report import Row, text_table, verdict, write_report
 from export.results import Scores, pictures, scores, shown_split, table
 from models.network import Network
 from pipeline.show import side_by_side
 
 DISTILLATION = "distillation"
+EvalExtra = Callable[[dict[str, float], Score | None], dict[str, float]]
 
 
 @dataclass
@@ -35,13 +40,19 @@ class DistilConfig(TrainConfig):
         "", "the teacher's .cfg; a .pt of ours brings its own", group=DISTILLATION, metavar="FILE", flags=("--t_cfg",)
     )
     t_weights: str = option(
-        "", "the teacher's trained weights", group=DISTILLATION, metavar="FILE", flags=("--t_weights",)
-    )
+        "",
+        "the teacher's trained weights: .pt, Darknet .weights or a YOLOv5 .pt. a.pt+b.pt averages two; a.pt,b.pt is a "
+        "chain: b is fine-tuned under a first, and teaches then",
+        group=DISTILLATION, metavar="FILE", flags=("--t_weights",),
+    )  # fmt: skip
     list_modes: bool = option(False, "show the KD terms, their papers and weights, and exit", group=DISTILLATION)
     distil: KDConfig = field(default_factory=KDConfig, metadata={"group": DISTILLATION})
 
     def __post_init__(self) -> None:
         self.distil.modes()  # refuses a term that nobody knows
+
+
+Distil = TypeVar("Distil", bound=DistilConfig)
 
 
 @dataclass(frozen=True)
@@ -108,13 +119,22 @@ def train_network(
     objective: DetectionObjective | None = None,
     hooks: Sequence[Hooks] = (),
     tracker: Tracker | None = None,
-    eval_extra: Callable[[dict[str, float]], dict[str, float]] | None = None,
+    eval_extra: EvalExtra | None = None,
 ) -> Network:
-    """Train one stage in its own folder, or go on with it where it stopped; the best network by val mAP50-95."""
+    """Train one stage in its own folder, or go on with it where it stopped; the best network by val mAP50-95.
+
+    Args:
+        eval_extra: from the epoch's metrics so far, and the score of the epoch's validation (on rank 0, where there
+            was one), to further metrics.
+    """
     done = checkpoints.finished(run) if config.resume else None
     if done is None:
         objective = objective or DetectionObjective(network, config.loss)
-        trainer = Trainer(objective, spec, config, run, hooks=hooks, tracker=tracker, kind=kind, eval_extra=eval_extra)
+
+        def extra(row: dict[str, float]) -> dict[str, float]:
+            return eval_extra(row, getattr(trainer, "score", None)) if eval_extra is not None else {}
+
+        trainer = Trainer(objective, spec, config, run, hooks=hooks, tracker=tracker, kind=kind, eval_extra=extra)
         if config.resume:
             trainer.resume()
         done = trainer.fit()
@@ -130,6 +150,9 @@ def finetune(
     teacher: Network | None = None,
     kind: str = "student",
     group: str = "",
+    name: str = "",
+    known: Mapping[str, Scores] | None = None,
+    figures: bool = True,
 ) -> FinetuneResult:
     """Fine-tune under the teacher in the folder `run`, or go on there with ``--resume``; then score and draw.
 
@@ -137,6 +160,9 @@ def finetune(
         student, teacher: where they are already in memory; without, from the files `config` names.
         kind: what the stage is called in its checkpoints and in W&B.
         group: the name of the run this is a stage of, under which W&B groups the stages.
+        name: what W&B calls it; by default `group` and `kind`.
+        known: scores measured before ("start", "teacher"), which are neither measured nor announced again.
+        figures: draw pictures and curves of the scored networks, and send the best student to W&B.
     """
     spec = load_spec(config.data, single_cls=config.single_cls)
     student = student or load_network(config, spec.names)
@@ -144,45 +170,94 @@ def finetune(
         anchors, reason = choose_anchors("fit", spec, student.specs, config.input_size, config.seed)
         student = student.with_anchors(anchors) if anchors is not None else student
         log.info("%s", reason)
-    guide = _teacher(config, student, teacher)
+    guide = make_teacher(config, student, teacher)
+    torch.manual_seed(config.seed)  # of the adapters' first weights, whatever was drawn before
     objective = KDObjective(student, guide, config.loss, config.distil)
-    tracker = stage_tracker(config, run, kind, group)
-    found: dict[str, Scores] = {"start": scores(student, spec, config, splits=("val",))}
+    tracker = stage_tracker(config, run, kind, group, name)
+    found: dict[str, Scores] = dict(known or {})
+    if "start" not in found:
+        found["start"] = scores(student, spec, config, splits=("val",))
     if guide is not None:
         guide.to(distributed.start(config.device))  # on every rank; mixed precision is set up on the device
-        found["teacher"] = scores(guide.network, spec, config, run / "teacher")
+        if "teacher" not in found:
+            teacher_folder = run / "teacher" if figures else None
+            found["teacher"] = scores(guide.network, spec, config, teacher_folder)  # type: ignore[arg-type]
         student.meta["teacher"] = {"source": guide.source, "sha256": guide.fingerprint}
-    _announce(found)
+    if known is None:
+        _announce(found)
     reference = found.get("teacher", {}).get("val")
 
-    def beside_teacher(row: dict[str, float]) -> dict[str, float]:
-        mine = {name: row[f"val/{name}"] for name in ("mAP50-95", "mAP50") if f"val/{name}" in row}
-        values = {f"student/{name}": value for name, value in mine.items()}
-        if reference is not None and mine:
-            theirs = reference.as_dict()
-            values |= {f"teacher/{name}": theirs[name] for name in mine}
-            values |= {"gap": theirs["mAP50-95"] - mine["mAP50-95"], "gap/mAP50": theirs["mAP50"] - mine["mAP50"]}
-        return values
+    def extra(row: dict[str, float], score: Score | None) -> dict[str, float]:
+        return beside_teacher(row, score, reference)
 
     student = train_network(
-        student, spec, config, run, kind=kind, objective=objective, tracker=tracker, eval_extra=beside_teacher
+        student, spec, config, run, kind=kind, objective=objective, tracker=tracker, eval_extra=extra
     )
-    found["student"] = scores(student, spec, config, run / "student")
+    found["student"] = scores(student, spec, config, run / "student" if figures else None)
     result = FinetuneResult(run, student, guide, found)
     if distributed.is_main():
-        _track(result, tracker, f"{group or run.name}-{kind}")
+        _track(result, tracker, f"{group or run.name}-{kind}" if figures else "")
     tracker.finish()
     return result
 
 
-def stage_tracker(config: TrainConfig, folder: Path, kind: str, group: str = "") -> Tracker:
+def beside_teacher(row: Mapping[str, float], score: Score | None, teacher: Score | None) -> dict[str, float]:
+    """``student/...``, and with a teacher ``teacher/...`` and ``gap/...``, of an epoch that was validated.
+
+    ``gap`` is that of mAP50-95; classes come as ``student/AP50-95/NAME``.
+
+    Args:
+        row: the epoch's metrics.
+        score: the student's, where classes are to be shown.
+        teacher: the teacher's score on the same pictures.
+    """
+    mine = {name: row[f"val/{name}"] for name in ("mAP50-95", "mAP50") if f"val/{name}" in row}
+    if not mine:
+        return {}
+    if score is not None and teacher is not None:
+        mine |= {name: value for name, value in score.as_dict(classes=True).items() if name.startswith("AP50-95/")}
+    values = {f"student/{name}": value for name, value in mine.items()}
+    if teacher is not None:
+        theirs = teacher.as_dict(classes=True)
+        both = [name for name in mine if name in theirs]
+        values |= {f"teacher/{name}": theirs[name] for name in both}
+        values |= {f"gap/{name}": theirs[name] - mine[name] for name in both}
+        values["gap"] = values.pop("gap/mAP50-95")
+    return values
+
+
+def train_assistants(config: Distil, run: Path) -> Distil:
+    """Go through a chain of teachers (``--t_weights a.pt,b.pt``) up to the last one, which is the student's teacher.
+
+    Each network of the chain is fine-tuned under the one before it, with the options of the run, in a folder of its own
+    (`assistant1`, ...), and resumed there: teacher assistants (Mirzadeh et al., AAAI 2020), for a student so much
+    smaller than its teacher that it learns more from one in between.
+
+    Returns:
+        `config` with the last of them as its teacher; the same `config` where there is no chain.
+    """
+    links = split_chain(config.t_cfg, config.t_weights)
+    if len(links) == 1:
+        return config
+    (cfg, weights), *assistants = links
+    for number, (own_cfg, own_weights) in enumerate(assistants, start=1):
+        log.info("assistant %d of %d: %s, under %s", number, len(assistants), own_weights or own_cfg, weights or cfg)
+        stage = replace(config, cfg=own_cfg, weights=own_weights, t_cfg=cfg, t_weights=weights, freeze="")
+        folder = run / f"assistant{number}"
+        finetune(stage, folder, kind=folder.name, group=run.name)
+        cfg, weights = "", str(folder / BEST)
+    return replace(config, t_cfg=cfg, t_weights=weights)
+
+
+def stage_tracker(config: TrainConfig, folder: Path, kind: str, group: str = "", name: str = "") -> Tracker:
     """The W&B run of a stage; the stages of a run share its name as their group. Rank 0 records for all."""
-    name = f"{group}-{kind}" if group else folder.name
+    name = name or (f"{group}-{kind}" if group else folder.name)
     mode = config.wandb if distributed.is_main() else "off"
     return Tracker(folder, to_dict(config), mode, group=group or None, name=name, kind=kind)
 
 
-def _teacher(config: DistilConfig, student: Network, network: Network | None) -> Teacher | None:
+def make_teacher(config: DistilConfig, student: Network, network: Network | None = None) -> Teacher | None:
+    """The teacher of `config`, or `network` as one; None where neither is given and no KD term asks for it."""
     wanted = bool(config.t_cfg or config.t_weights or network is not None)
     if not wanted and config.distil.modes():
         raise UserError(
@@ -213,14 +288,12 @@ def report(result: FinetuneResult, config: TrainConfig) -> str:
     """Write the run's ``report.html``; the table and the verdict line for the terminal."""
     spec = load_spec(config.data, single_cls=config.single_cls)
     split = shown_split(spec)
-    networks = {"student": result.student}
-    if result.teacher is not None:
-        networks = {"teacher": result.teacher.network, **networks}
-    rows = table(networks, {name: result.scores[name][split] for name in networks}, config.input_size)
+    rows = _rows(result, split, config.input_size)
     line = verdict(rows[0], rows[-1], split) if len(rows) > 1 else ""
     figures, shown = pictures(result.run / "student" / split)
-    if len(networks) > 1:
-        shown = side_by_side(networks, spec, split, config.input_size)
+    if result.teacher is not None:
+        networks = {"teacher": result.teacher.network.cpu(), "student": result.student}
+        shown = side_by_side(networks, spec, split, config.input_size)  # type: ignore[arg-type]
     write_report(
         result.run,
         {
@@ -237,7 +310,29 @@ def report(result: FinetuneResult, config: TrainConfig) -> str:
             "lineage": result.student.lineage,
         },
     )
-    return "\n".join(filter(None, [text_table(rows), line, f"best student: {result.run / BEST}"]))
+    memory = f"peak memory: {memory_used(distributed.start(config.device)):.1f} GB"
+    return "\n".join(filter(None, [text_table(rows), line, memory, f"best student: {result.run / BEST}"]))
+
+
+def _rows(result: FinetuneResult, split: str, size: tuple[int, int]) -> list[Row]:
+    """The teacher's row, if there is one, and the student's. Several teachers are one row: what asking all costs."""
+    members = result.teacher.members if result.teacher is not None else ()
+    networks = {f"teacher {number}": member for number, member in enumerate(members)} | {"student": result.student}
+    *taught, student = table(networks, {"student": result.scores["student"][split]}, size)
+    if not taught:
+        return [student]
+    score = result.scores["teacher"][split]
+    teacher = Row(
+        "teacher",
+        sum(row.parameters or 0 for row in taught),
+        sum(row.megabytes or 0 for row in taught),
+        sum(row.macs or 0 for row in taught),
+        sum(row.latency_ms or 0 for row in taught),
+        score.map50,
+        score.map50_95,
+        f"{len(taught)} teachers, averaged" if len(taught) > 1 else "",
+    )
+    return [teacher, student]
 
 
 def _track(result: FinetuneResult, tracker: Tracker, artifact: str) -> None:
@@ -245,6 +340,8 @@ def _track(result: FinetuneResult, tracker: Tracker, artifact: str) -> None:
     for name, splits in result.scores.items():
         for split, score in splits.items():
             tracker.log_summary({f"{name}/{split}/{key}": value for key, value in score.as_dict().items()})
+    if not artifact:
+        return
     for path in sorted((result.run / "student").glob("*/*.jpg")):
         tracker.log_pictures(f"{path.stem}/{path.parent.name}", [(path.parent.name, path)])
     ancestors = [{"kind": step.get("kind"), "sha256": step["sha256"]} for step in result.student.lineage]

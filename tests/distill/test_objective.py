@@ -12,6 +12,8 @@ from engine.objective import DetectionObjective
 from models.spec import Outputs
 from tests.distill.material import tiny_network
 
+KINDS = ("box", "obj", "cls")
+
 
 def batch_of(pictures: int = 2, seed: int = 0) -> Batch:
     generator = torch.Generator().manual_seed(seed)
@@ -37,7 +39,11 @@ def test_terms_are_those_of_the_functions_on_the_shared_assignment() -> None:
     boxes = bounded(*pair, matches)
     expected = {**objective.detection(heads, matches), **hinton(*pair, matches), "bounded": boxes["bounded"]}
     assert {k: v.item() for k, v in losses.items()} == pytest.approx({k: v.item() for k, v in expected.items()})
-    assert {k: v.item() for k, v in metrics.items()} == {"gate_rate": boxes["metric/gate_rate"].item()}
+    gains = objective.weights
+    total = sum(gains[name] * value.item() for name, value in expected.items())
+    shares = {f"share_{name}": gains[name] * expected[name].item() / total for name in losses if name not in KINDS}
+    logged = {"gate_rate": boxes["metric/gate_rate"].item(), **shares}
+    assert {k: v.item() for k, v in metrics.items()} == pytest.approx(logged, rel=1e-5)
 
 
 def test_weights_are_the_modes_times_the_gain_of_the_term_they_join() -> None:
@@ -78,7 +84,7 @@ def test_teacher_is_bit_identical_after_steps_and_the_student_is_not() -> None:
 def test_only_the_student_is_registered() -> None:
     objective = objective_of()
     names = {name.split(".")[0] for name in objective.state_dict()}
-    assert names == {"network"}
+    assert names == {"network"}, "before the first batch there is nothing else to remember"
     assert len(list(objective.parameters())) == len(list(objective.network.parameters()))
     assert objective.teacher is not None
     assert objective.teachers == (objective.teacher.network,)

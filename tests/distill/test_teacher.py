@@ -10,7 +10,8 @@ import torch
 import models
 from common.errors import UserError
 from common.log import log
-from distill.teacher import Teacher, align
+from distill.teacher import Teacher, _average, align, split_chain
+from models.network import Network
 from models.spec import HeadSpec
 from tests.distill.material import COARSE, FINE, tiny_network
 
@@ -72,11 +73,30 @@ def test_other_anchors_are_noticed() -> None:
     assert align(student, (HeadSpec(((8.1, 10.0), (16.0, 12.2)), 8, 3),)).same_anchors
 
 
-def test_classes_in_another_order_are_refused_and_other_words_are_reported(caplog: pytest.LogCaptureFixture) -> None:
+def test_classes_are_taken_by_name(caplog: pytest.LogCaptureFixture) -> None:
+    """A teacher of three classes in another order teaches the two of the student, and is scored on those."""
+    student, network = tiny_network(8), tiny_network(16, classes=3)
+    student.names, network.names = ["cat", "dog"], ["dog", "wolf", "Cat"]
+    teacher, images = Teacher(network, student), torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        plain = network(images)
+    for ours, theirs in zip(teacher(images).heads, plain):
+        assert torch.equal(ours, theirs[..., [0, 1, 2, 3, 4, 7, 5]])
+    assert [spec.classes for spec in teacher.specs] == [2, 2]
+    assert (teacher.network.classes, teacher.network.names) == (2, ["cat", "dog"])
+    decoded = teacher.network.decode(teacher.network(images))  # type: ignore[operator]
+    assert decoded.shape == (1, 2 * (64 + 16), 7)
+
+
+def test_classes_the_teacher_lacks_are_refused_and_other_words_are_reported(caplog: pytest.LogCaptureFixture) -> None:
     student, teacher = tiny_network(8), tiny_network(16)
-    student.names, teacher.names = ["cat", "dog"], ["dog", "cat"]
-    with pytest.raises(UserError, match="cat, dog and dog, cat"):
-        Teacher(teacher, student)
+    student.names = ["cat", "dog"]
+    for names in (["dog", "wolf"], ["cat", "dog", "wolf"][1:] + ["cow"]):
+        teacher = tiny_network(16, classes=len(names))
+        teacher.names = names
+        with pytest.raises(UserError, match=f"cat, dog and {', '.join(names)}"):
+            Teacher(teacher, student)
+    teacher = tiny_network(16)
     teacher.names = ["kitten", "puppy"]
     log.addHandler(caplog.handler)  # the project's log does not propagate once an entry point shows it
     try:
@@ -84,6 +104,111 @@ def test_classes_in_another_order_are_refused_and_other_words_are_reported(caplo
     finally:
         log.removeHandler(caplog.handler)
     assert "kitten, puppy" in caplog.text
+
+
+def test_numbers_are_no_names() -> None:
+    """A cfg knows no names: its classes are those of the student, in order, if they are as many."""
+    student = tiny_network(8)
+    student.names = ["cat", "dog"]
+    assert Teacher(tiny_network(16), student).alignment.classes is None
+    with pytest.raises(UserError, match=r"2 classes; the teacher has .* 3 classes"):
+        Teacher(tiny_network(16, classes=3), student)
+
+
+def test_teacher_with_further_heads_and_anchors_is_matched_where_it_can_be() -> None:
+    student = (HeadSpec(COARSE, 16, 3),)
+    found = align(student, (HeadSpec(FINE, 8, 3), HeadSpec((FINE[0], COARSE[1], COARSE[0]), 16, 3)))
+    assert (found.heads, found.anchors, found.same_anchors) == ((1,), ((2, 1),), True)
+
+
+def test_anchors_are_paired_one_to_one_the_nearest_first() -> None:
+    student = (HeadSpec(((10.0, 10.0), (12.0, 12.0)), 8, 3),)
+    teacher = (HeadSpec(((12.5, 12.5), (60.0, 60.0)), 8, 3),)
+    assert align(student, teacher).anchors == ((1, 0),), "the second is nearer to the first"
+
+
+def averaged(first: Network, second: Network, images: torch.Tensor) -> list[torch.Tensor]:
+    with torch.no_grad():
+        return [torch.stack(pair) for pair in zip(first(images), second(images))]
+
+
+def test_several_teachers_give_the_mean_of_their_probabilities() -> None:
+    student, one, two = tiny_network(8), tiny_network(16, seed=1), tiny_network(24, seed=2)
+    teacher, images = Teacher([one, two], student), torch.rand(2, 3, 64, 64)
+    for head, both in zip(teacher(images).heads, averaged(one, two, images)):
+        assert torch.allclose(head[..., 4:].sigmoid(), both[..., 4:].sigmoid().mean(0), atol=1e-6)
+        assert torch.allclose(head[..., :4], both[..., :4].mean(0), atol=1e-6)
+    assert teacher.fingerprint == f"{models.fingerprint(one)}+{models.fingerprint(two)}"
+    same = Teacher([one, one], student)(images)
+    for head, alone in zip(same.heads, Teacher(one, student)(images).heads):
+        assert torch.allclose(head, alone, atol=1e-4)
+
+
+def test_average_of_saturated_scores_is_finite() -> None:
+    student, sure, unsure = tiny_network(8), tiny_network(16, seed=1), tiny_network(16, seed=2)
+    for network, bias in ((sure, 300.0), (unsure, -300.0)):
+        for number in network.head_convolutions:
+            torch.nn.init.constant_(network.convolutions[number].conv.bias, bias)
+    for head in Teacher([sure, unsure], student)(torch.rand(1, 3, 64, 64)).heads:
+        assert head[..., 4:].isfinite().all()
+        assert torch.allclose(head[..., 4:].sigmoid(), torch.tensor(0.5), atol=1e-6)
+
+
+def test_average_of_softmax_heads_is_the_mean_distribution() -> None:
+    spec = HeadSpec(FINE, 8, 3, softmax=True)
+    heads = [torch.randn(1, 2, 3, 4, 8, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1)]
+    found = _average(heads, spec)
+    expected = torch.stack([head[..., 5:].softmax(-1) for head in heads]).mean(0)
+    assert torch.allclose(found[..., 5:].softmax(-1), expected, atol=1e-6)
+    assert torch.allclose(found[..., 4].sigmoid(), torch.stack([h[..., 4].sigmoid() for h in heads]).mean(0), atol=1e-6)
+
+
+def test_teachers_that_decode_differently_are_not_averaged() -> None:
+    with pytest.raises(UserError, match=r"(?s)scale_x_y 1.*scale_x_y 2.*a.pt,b.pt"):
+        Teacher([tiny_network(16), tiny_network(16, new_coords=True)], tiny_network(8))
+
+
+def test_features_come_by_the_teachers_layer_numbers() -> None:
+    network = tiny_network(16)
+    teacher, images = Teacher(network, tiny_network(8)), torch.rand(1, 3, 64, 64)
+    outputs = teacher(images, (1, 0))
+    with torch.no_grad():
+        _, features = network.forward_features(images, (0, 1))
+    assert outputs.features.keys() == {0, 1}
+    assert all(torch.equal(outputs.features[layer], features[layer]) for layer in features)
+    assert teacher(images).features == {}
+
+
+@pytest.mark.parametrize(
+    ("cfg", "weights", "links"),
+    [
+        ("", "a.pt", [("", "a.pt")]),
+        ("", "a.pt,b.pt", [("", "a.pt"), ("", "b.pt")]),
+        ("a.cfg,b.cfg", "a.weights,", [("a.cfg", "a.weights"), ("b.cfg", "")]),
+        ("", "a.pt+b.pt", [("", "a.pt+b.pt")]),
+        ("x.cfg", "a.pt,b.pt", [("x.cfg", "a.pt"), ("x.cfg", "b.pt")]),
+    ],
+)
+def test_comma_is_a_chain_and_plus_an_average(cfg: str, weights: str, links: list[tuple[str, str]]) -> None:
+    assert split_chain(cfg, weights) == links
+
+
+def test_chain_of_unequal_lists_is_refused() -> None:
+    with pytest.raises(UserError, match=r"2 links.*3"):
+        split_chain("a.cfg,b.cfg", "a.pt,b.pt,c.pt")
+
+
+def test_average_is_loaded_from_two_files(tmp_path: Path) -> None:
+    for name, seed in (("a", 1), ("b+c", 2)):
+        models.save(tiny_network(16, seed=seed), tmp_path / f"{name}.pt")
+    student = tiny_network(8)
+    one = Teacher.load("", tmp_path / "b+c.pt", student)
+    assert len(one.members) == 1, "a file's own name may hold a plus"
+    (tmp_path / "b+c.pt").rename(tmp_path / "b.pt")
+    both = Teacher.load("", f"{tmp_path / 'a.pt'}+{tmp_path / 'b.pt'}", student)
+    assert [models.fingerprint(member) for member in both.members] == [
+        models.fingerprint(tiny_network(16, seed=seed)) for seed in (1, 2)
+    ]
 
 
 def test_weights_that_do_not_fill_the_teacher_are_refused(tmp_path: Path) -> None:

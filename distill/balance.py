@@ -1,0 +1,96 @@
+"""``--kd-balance``: KD weights that keep each mode's gradient at a share of the detection loss's.
+
+A weight says how much a term's *value* counts; what moves the student is its gradient, and the two are far apart
+between modes, data sets and phases of a training. As in GradNorm (Chen et al., ICML 2018) gradient norms are compared;
+unlike there nothing is learnt: the share is the user's.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+EVERY = 100  # optimiser steps between measurements: each costs a backward pass a mode, and one for the detection loss
+MEMORY = 0.7  # of the running mean of ln(scale) over measurements
+LARGEST = 100.0  # a scale stays within this factor of 1: a vanishing gradient is not blown up without end
+# fp16 gradients below 6e-8 are 0; the norms are of losses this much larger, and divided again.
+_LIFT = 1024.0
+
+
+class Balance(nn.Module):
+    """A factor a mode, ``scale``, measured every `EVERY` optimiser steps.
+
+    With g the gradient with respect to the student's trainable parameters of a mode's weighted terms at their default
+    weight, and g_det that of the detection loss, scale = share |g_det| / |g|, smoothed over measurements.
+
+    Args:
+        modes: their names.
+        share: the wanted |g| / |g_det| of every mode.
+        mean_over_ranks: so that every process of a distributed run finds the same.
+    """
+
+    def __init__(self, modes: Sequence[str], share: float, mean_over_ranks: Callable[[Tensor], Tensor]):
+        super().__init__()
+        self.share, self.mean_over_ranks = share, mean_over_ranks
+        self.steps = 0
+        self._logs: dict[str, float] = {}
+        self.modes = tuple(modes)
+        self._due = False
+
+    def begin_step(self) -> None:
+        """An optimiser step begins; its first batch is measured where it is time."""
+        self._due = self.steps % EVERY == 0
+        self.steps += 1
+
+    def scale(self, mode: str) -> float:
+        """What the mode's weight is multiplied by."""
+        return math.exp(self._logs[mode]) if mode in self._logs else 1.0
+
+    @property
+    def due(self) -> bool:
+        """Whether this batch is to be measured; once a step."""
+        due, self._due = self._due, False
+        return due
+
+    def measure(self, detection: Tensor, modes: Mapping[str, Tensor], parameters: Sequence[Tensor]) -> None:
+        """Update the scales.
+
+        Args:
+            detection: the weighted detection loss.
+            modes: name -> the sum of the mode's terms, at default weights.
+            parameters: the student's, trainable.
+        """
+        losses = {"": detection, **modes}
+        norms = torch.stack([_norm(loss, parameters) for loss in losses.values()])
+        found = dict(zip(losses, self.mean_over_ranks(norms).tolist()))
+        for mode in modes:
+            if not (math.isfinite(found[mode]) and math.isfinite(found[""])) or min(found[mode], found[""]) <= 0:
+                continue  # nothing to compare: a gate that is shut everywhere in this batch
+            wanted = math.log(self.share * found[""] / found[mode])
+            wanted = min(max(wanted, -math.log(LARGEST)), math.log(LARGEST))
+            before = self._logs.get(mode, wanted)
+            self._logs[mode] = MEMORY * before + (1 - MEMORY) * wanted
+
+    # Plain numbers while it runs, so that no device has to be asked for them; tensors in a checkpoint.
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        logs = [self._logs.get(mode, math.nan) for mode in self.modes]
+        destination[f"{prefix}state"] = torch.tensor([float(self.steps), *logs], dtype=torch.float64)
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *_: Any) -> None:
+        if (state := state_dict.get(f"{prefix}state")) is not None:
+            steps, *logs = state.tolist()
+            self.steps = int(steps)
+            self._logs = {mode: value for mode, value in zip(self.modes, logs) if not math.isnan(value)}
+
+
+def _norm(loss: Tensor, parameters: Sequence[Tensor]) -> Tensor:
+    """The L2 norm of the gradient; 0 where nothing depends on the parameters."""
+    if not loss.requires_grad:
+        return loss.new_zeros(())
+    gradients = torch.autograd.grad(loss * _LIFT, parameters, retain_graph=True, allow_unused=True)
+    squares = [gradient.float().square().sum() for gradient in gradients if gradient is not None]
+    return torch.stack(squares).sum().sqrt() / _LIFT if squares else loss.new_zeros(())

@@ -1,0 +1,373 @@
+"""Comparing KD modes: a grid of modes and seeds with equal budgets, a run a cell, and one table at the end."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import models
+from common.errors import UserError
+from common.files import whole_file
+from common.log import log
+from data import DataSpec, load_spec
+from distill import KDConfig, KDObjective, Teacher
+from distill.modes import MODES
+from engine import checkpoints, distributed
+from engine.config import option, options, to_dict
+from engine.rundir import ARGS
+from export.results import Scores, scores
+from models.network import Network
+from pipeline.ablate_table import Table, publish
+from pipeline.executor import EXECUTORS, run_all
+from pipeline.finetune import DistilConfig, finetune, load_network, make_teacher, train_assistants
+from pipeline.step_cost import PLAIN, measure_steps
+
+ABLATION = "ablation"
+NONE, ALL = "none", "all"
+CELL, REFERENCE, COST = "cell.json", "reference.json", "step_cost.json"
+TEACHER, START = "teacher", "not fine-tuned"
+# Options of a cell on which its numbers do not depend, beside those that may be changed when a run is resumed.
+_NOT_NUMBERS = ("resume", "name", "project", "exist_ok", "list_modes", "hyp", "ablate", "seeds", "executor")
+
+
+@dataclass
+class AblateConfig(DistilConfig):
+    """Every option of `finetune_kd.py`."""
+
+    ablate: str = option(
+        "",
+        "compare: one entry a mode or combination, as for --kd, separated by ';'; options may follow one: "
+        "\"none; hinton; hinton,bounded:1; hinton kd_temperature=4\". all, or the bare flag, is every mode alone",
+        group=ABLATION, metavar="MODES", const=ALL, resumable=True,
+    )  # fmt: skip
+    seeds: str = option(
+        "5",
+        "seeds of each entry: 5 is 0-4; 5-9; 0,3,7. Intervals need several: at 2 they are of no use, 5 is a start",
+        group=ABLATION, metavar="N|LIST", resumable=True,
+    )  # fmt: skip
+    executor: str = option(
+        "local",
+        "local runs cell after cell; ray runs them on a Ray cluster that shares the files ($RAY_ADDRESS, else this "
+        "machine), --threads CPUs or one GPU a cell",
+        group=ABLATION, choices=EXECUTORS, resumable=True,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One row of the table.
+
+    Attributes:
+        text: as the user wrote it.
+        kd: what its student takes from the teacher.
+    """
+
+    text: str
+    kd: KDConfig
+
+    @property
+    def folder(self) -> str:
+        """Its folder's name."""
+        return re.sub(r"[^\w.+=-]+", "_", re.sub(r"\s*,\s*", "+", self.text).replace(":", "-"))
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training of the grid; picklable, so that it can be sent to a worker.
+
+    Attributes:
+        variant, seed: its place in the grid.
+        config: its options.
+        folder: its run folder.
+        group: W&B's group, the name of the ablation's run.
+        known: scores of teacher and untrained student, which all cells share.
+        key: of everything its numbers depend on; a finished cell counts only under the same key.
+    """
+
+    variant: str
+    seed: int
+    config: DistilConfig
+    folder: Path
+    group: str
+    known: dict[str, Scores]
+    key: str
+
+
+def parse_seeds(text: str) -> list[int]:
+    """The seeds ``--seeds`` means: "5" the first five, "5-9" those, "0,3,7" those.
+
+    Raises:
+        UserError: it is none of these, or names no seed or one twice.
+    """
+    seeds: list[int] = []
+    for part in text.split(","):
+        found = re.fullmatch(r"\s*(\d+)\s*(?:-\s*(\d+)\s*)?", part)
+        if found is None:
+            raise UserError(f"--seeds {text}: '{part.strip()}' is neither a number nor a range", todo="5, 5-9 or 0,3,7")
+        low = int(found[1])
+        seeds += range(low, int(found[2]) + 1) if found[2] else [low]
+    if text.strip().isdigit():
+        seeds = list(range(int(text)))
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise UserError(f"--seeds {text} names {'a seed twice' if seeds else 'no seed'}", todo="5, 5-9 or 0,3,7")
+    return seeds
+
+
+def parse_variants(text: str, kd: KDConfig) -> list[Variant]:
+    """The rows ``--ablate`` means; `none` comes first, also where it is not named: the others are compared with it.
+
+    Args:
+        kd: options of all rows, of which ``name=value`` in a row changes some.
+
+    Raises:
+        UserError: an unknown mode or option, or a row given twice.
+    """
+    words = [" ".join(entry.split()) for entry in text.split(";") if entry.strip()]
+    if ALL in words:
+        words = [*(word for word in words if word != ALL), *(name for name in MODES if name not in words)]
+    found = {variant.text: variant for variant in (_variant(word, kd) for word in words if word != NONE)}
+    given = [word for word in words if word != NONE]
+    if len(found) < len(given):
+        twice = next(word for word in given if given.count(word) > 1)
+        raise UserError(f"--ablate {text}: '{twice}' is there twice", todo="name each row once")
+    if not found:
+        raise UserError(f"--ablate {text}: there is nothing to compare with none", todo='--ablate "none; hinton"')
+    rows = [Variant(NONE, replace(kd, kd=NONE)), *found.values()]
+    if len({row.folder.lower() for row in rows}) < len(rows):
+        raise UserError(f"--ablate {text}: two rows would share a folder", todo="write them differently")
+    return rows
+
+
+def _variant(text: str, kd: KDConfig) -> Variant:
+    known = options(KDConfig)
+    changes: dict[str, Any] = {}
+    for word in re.findall(r"[\w-]+\s*=\s*\S+", text):
+        name, value = (part.strip() for part in word.split("=", 1))
+        name = name.replace("-", "_")
+        if name not in known or name == "kd":
+            raise UserError(f"--ablate: '{text}' has the unknown option '{name}'", todo=f"known: {', '.join(known)}")
+        try:
+            changes[name] = known[name].convert(value)
+        except ValueError as error:
+            raise UserError(f"--ablate: '{text}': {name} {value} {error}", todo="see --help") from None
+    modes = re.sub(r"[\w-]+\s*=\s*\S+", "", text).strip()
+    variant = Variant(text, replace(kd, kd=modes, **changes))
+    if not variant.kd.modes():
+        raise UserError(f"--ablate: '{text}' has no KD mode", todo="name modes as for --kd; none stands alone")
+    return variant
+
+
+def ablate(config: AblateConfig, run: Path) -> str:
+    """Run whatever the grid in the folder `run` still lacks, then write its table, figure and page.
+
+    Returns:
+        The table and how to read it, for the terminal.
+    """
+    variants, seeds = parse_variants(config.ablate, config.distil), parse_seeds(config.seeds)
+    if config.executor == "ray" and distributed.world() > 1:
+        raise UserError("--executor ray under torchrun", todo="use one of the two: Ray starts its own processes")
+    if distributed.is_main():
+        replace(config, resume="").save(run / ARGS)  # a resumed grid may have grown
+    spec = load_spec(config.data, single_cls=config.single_cls)
+    config = train_assistants(config, run)
+    student = load_network(config, spec.names)
+    teacher = make_teacher(config, student)
+    if teacher is None:
+        raise UserError("--ablate compares ways of learning from a teacher, and there is none",
+                        todo="add --t_weights FAT.pt")  # fmt: skip
+    variants = _possible(variants, student, teacher, asked_for_all=ALL in config.ablate)
+    key = _key(config, student, teacher, spec)
+    cells = [_cell(config, run, variant, seed, key) for variant in variants for seed in seeds]
+    reference, known = _references(config, run, spec, student, teacher, key)
+    todo = [cell for cell in cells if _finished(cell) is None]
+    log.info("%s: %d modes x %d seeds; %d of %d cells are to be trained", run, len(variants), len(seeds), len(todo),
+             len(cells))  # fmt: skip
+    todo = [replace(cell, known=known()) for cell in todo]
+    failed = _train(todo, config)
+    costs = _step_costs(config, run, variants, student, teacher)
+    done = {(cell.variant, cell.seed): found for cell in cells if (found := _finished(cell)) is not None}
+    if not distributed.is_main():
+        return ""
+    names = [variant.text for variant in variants]
+    split = "test" if spec.splits.get("test") else "val"
+    table = Table(names, seeds, done, failed, reference, costs, split, _what_varies(config, student))
+    return publish(table, config, run)
+
+
+def _possible(
+    variants: Sequence[Variant], student: Network, teacher: Teacher, asked_for_all: bool
+) -> list[Variant]:
+    """Try every row on the pair of networks before anything is trained; "all" leaves out what cannot work."""
+    possible = []
+    for variant in variants:
+        try:
+            KDObjective(student, teacher, kd=variant.kd)
+        except UserError as error:
+            if not asked_for_all:
+                raise
+            log.warning("%s is left out: %s", variant.text, error)
+        else:
+            possible.append(variant)
+    return possible
+
+
+def _key(config: DistilConfig, student: Network, teacher: Teacher, spec: DataSpec) -> str:
+    """Of everything that all cells share and their numbers depend on."""
+    known = options(type(config))
+    settings = {
+        name: value for name, value in to_dict(config).items()
+        if name not in _NOT_NUMBERS and name != "seed" and not known[name].metadata.get("resumable")
+        and name not in options(KDConfig)
+    }  # fmt: skip
+    pictures = {split: str(spec.splits.get(split)) for split in ("train", "val", "test")}
+    # Weights that no file fills follow from the cell's own seed.
+    start = models.fingerprint(student) if config.weights else config.cfg
+    text = json.dumps([settings, start, teacher.fingerprint, list(spec.names), pictures], default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _cell(config: AblateConfig, run: Path, variant: Variant, seed: int, key: str) -> Cell:
+    folder = run / variant.folder / f"seed{seed}"
+    own = replace(config, distil=variant.kd, seed=seed, ablate="", resume="")
+    key += hashlib.sha256(json.dumps([to_dict(variant.kd), seed]).encode()).hexdigest()[:16]
+    return Cell(variant.text, seed, own, folder, run.name, {}, key)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError):
+        return {}
+
+
+def _write(path: Path, content: dict[str, Any]) -> None:
+    with whole_file(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
+
+
+def _finished(cell: Cell) -> dict[str, Any] | None:
+    """What the cell has left, if it is done and was made with the same settings."""
+    content = _read(cell.folder / CELL)
+    return content if content.get("key") == cell.key and content.get("scores") else None
+
+
+def _references(config: DistilConfig, run: Path, spec: DataSpec, student: Network, teacher: Teacher, key: str) -> Any:
+    """The first two rows, kept in the run; and a function to the full scores, which only cells to be trained need."""
+    full: dict[str, Scores] = {}
+
+    def known() -> dict[str, Scores]:
+        if not full:
+            teacher.to(distributed.start(config.device))
+            full["teacher"] = scores(teacher.network, spec, config)  # type: ignore[arg-type]
+            full["start"] = scores(student, spec, config)
+        return full
+
+    kept = _read(run / REFERENCE)
+    if kept.get("key") != key:
+        rows = {TEACHER: known()["teacher"], START: known()["start"]}
+        kept = {"key": key, **{name: {split: score.as_dict(classes=True) for split, score in row.items()}
+                               for name, row in rows.items()}}  # fmt: skip
+        if distributed.is_main():
+            _write(run / REFERENCE, kept)
+        val = {name: row["val"] for name, row in rows.items()}
+        log.info("teacher on val: mAP50-95 %.4f; student before the first step: %.4f", val[TEACHER].map50_95,
+                 val[START].map50_95)  # fmt: skip
+        if val[TEACHER].map50_95 < val[START].map50_95:
+            log.warning("the teacher is worse than the untrained student: it has little to teach")
+    return {name: kept[name] for name in (TEACHER, START)}, known
+
+
+def _train(cells: Sequence[Cell], config: AblateConfig) -> dict[tuple[str, int], str]:
+    """Train the cells; those that failed, with what was wrong."""
+    failed: dict[tuple[str, int], str] = {}
+    results = run_all(run_cell, cells, config.executor, threads=config.threads, device=config.device)
+    for number, (cell, result) in enumerate(results, start=1):
+        if isinstance(result, UserError):
+            failed[cell.variant, cell.seed] = str(result)
+            log.warning("%d/%d %s, seed %d failed: %s", number, len(cells), cell.variant, cell.seed, result)
+        else:
+            split = list(result["scores"])[-1]
+            log.info("%d/%d %s, seed %d: mAP50-95 %.4f on %s", number, len(cells), cell.variant, cell.seed,
+                     result["scores"][split]["mAP50-95"], split)  # fmt: skip
+    return failed
+
+
+def run_cell(cell: Cell) -> dict[str, Any]:
+    """Train one cell, or go on with it at its last checkpoint; leaves `cell.json`.
+
+    Returns:
+        Its content: key, modes, seed, scores (split -> name -> value), gate rate, seconds, steps, best epoch, memory.
+    """
+    if (found := _finished(cell)) is not None:
+        return found
+    begun = _read(cell.folder / CELL).get("key") == cell.key
+    identity = {"key": cell.key, "modes": cell.variant, "seed": cell.seed}
+    if distributed.is_main() and not begun:
+        cell.config.save(cell.folder / ARGS)
+        (cell.folder / checkpoints.LAST).unlink(missing_ok=True)  # of other settings
+        _write(cell.folder / CELL, identity)
+    distributed.barrier()
+    config = replace(cell.config, resume=str(cell.folder))
+    name = f"{cell.group}-{cell.folder.parent.name}-{cell.folder.name}"
+    result = finetune(
+        config, cell.folder, kind="ablation", group=cell.group, name=name, known=cell.known, figures=False
+    )
+    training = checkpoints.finished(cell.folder)
+    assert training is not None
+    last = training.history[-1]
+    content = {
+        **identity,
+        "scores": {split: score.as_dict(classes=True) for split, score in result.scores["student"].items()},
+        "gate_rate": _mean([row["train/gate_rate"] for row in training.history if "train/gate_rate" in row]),
+        "seconds": last["seconds"],
+        "steps": last["step"],
+        "best_epoch": max(training.history, key=lambda row: row.get("val/mAP50-95", -1.0))["epoch"],
+        "memory_gb": last["memory_gb"],
+    }
+    if distributed.is_main():
+        _write(cell.folder / CELL, content)
+    return content
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return sum(values) / len(values) if values else None
+
+
+def _step_costs(
+    config: AblateConfig, run: Path, variants: Sequence[Variant], student: Network, teacher: Teacher
+) -> dict[str, dict[str, float]]:
+    """Row -> milliseconds of a step and its ratio to that of `none`, measured once in interleaved rounds."""
+    names = [variant.text for variant in variants]
+    kept = _read(run / COST)
+    if all(name in kept for name in names):
+        return kept
+    if not distributed.is_main():
+        return {}
+    batch = min(config.batch_size, 16) if config.batch_size > 0 else 8
+    device = distributed.start(config.device)
+    found = measure_steps(
+        student, teacher, {variant.text: variant.kd for variant in variants if variant.text != NONE},
+        size=config.input_size, batch=batch, loss=config.loss, device=device,
+    )  # fmt: skip
+    costs = {
+        NONE if name == PLAIN else name: {"milliseconds": cost.milliseconds, "ratio": cost.to_plain, "batch": batch}
+        for name, cost in found.items()
+    }
+    _write(run / COST, costs)
+    return costs
+
+
+def _what_varies(config: DistilConfig, student: Network) -> str:
+    report = student.load_report
+    whole = bool(config.weights) and (report is None or not (report.missing or report.unfit))
+    first = "" if whole else "the student's random first weights, "
+    same = "the first weights" if whole else "the cfg"
+    return (
+        f"The seeds vary {first}the order of the pictures, their augmentation and the adapters' first weights; {same}, "
+        "the teacher, the split of the data and the budget are the same in every run."
+    )

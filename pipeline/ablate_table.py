@@ -1,0 +1,284 @@
+"""The table of an ablation: what it says, and the files and figure it is shown in."""
+
+from __future__ import annotations
+
+import csv
+import html
+import io
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from common.files import whole_file
+from engine.config import to_dict
+from engine.plots import BLUE, GREY, _figure, _save
+from export.report import embedded
+from pipeline.finetune import stage_tracker
+from pipeline.statistics import LEVEL, Paired, holm, mean_sd, paired
+
+NONE = "none"
+METRICS = ("mAP50-95", "mAP50")
+
+
+@dataclass(frozen=True)
+class Line:
+    """One row.
+
+    Attributes:
+        name: a mode, or what the row is.
+        values: metric -> the runs' values, in the order of their seeds.
+        difference: of mAP50-95 to `none`, seed by seed; None for other rows.
+        jointly: the interval (low, high) at which all modes' intervals hold at once with 95 % (Bonferroni).
+        p: Holm's corrected p value.
+        gate_rate: mean over runs and epochs, where a mode has one.
+        cost: a step's time by that of `none`.
+        milliseconds: of a step.
+        failed: runs that failed.
+    """
+
+    name: str
+    values: Mapping[str, Sequence[float]]
+    difference: Paired | None = None
+    jointly: tuple[float, float] | None = None
+    p: float = math.nan
+    gate_rate: float | None = None
+    cost: float | None = None
+    milliseconds: float | None = None
+    failed: int = 0
+
+    @property
+    def verdict(self) -> str:
+        """What the row shows, once chance and the number of modes are allowed for."""
+        if self.difference is None:
+            return ""
+        if not self.p < 1 - LEVEL:  # NaN: one seed
+            return "not shown" if self.difference.n > 1 else "one seed"
+        return "helps" if self.difference.mean > 0 else "hurts"
+
+
+@dataclass
+class Table:
+    """All that the grid has left.
+
+    Attributes:
+        names: the rows, `none` among them.
+        seeds: the columns.
+        cells: (row, seed) -> the content of its `cell.json`, of those that are done.
+        failed: (row, seed) -> what was wrong.
+        reference: row -> split -> metric -> value, of the rows that were not trained.
+        costs: row -> "milliseconds", "ratio".
+        split: what is shown; best.pt was chosen on val.
+        varies: what the seeds vary.
+    """
+
+    names: Sequence[str]
+    seeds: Sequence[int]
+    cells: Mapping[tuple[str, int], Mapping[str, Any]]
+    failed: Mapping[tuple[str, int], str]
+    reference: Mapping[str, Mapping[str, Mapping[str, float]]]
+    costs: Mapping[str, Mapping[str, float]]
+    split: str
+    varies: str
+    lines: list[Line] = field(init=False)
+
+    def __post_init__(self) -> None:
+        first = [Line(name, {metric: [row[self.split][metric]] for metric in METRICS})
+                 for name, row in self.reference.items()]  # fmt: skip
+        compared = {name: self._differences(name) for name in self.names if name != NONE}
+        tests = {name: paired(values) for name, values in compared.items() if values}
+        corrected = dict(zip(tests, holm([test.p for test in tests.values()])))
+        share = 1 - (1 - LEVEL) / max(1, len(tests))
+        self.lines = [*first, *(self._line(name, compared.get(name), tests.get(name), corrected.get(name, math.nan),
+                                           share) for name in self.names)]  # fmt: skip
+
+    def _value(self, name: str, seed: int, metric: str) -> float | None:
+        cell = self.cells.get((name, seed))
+        return None if cell is None else cell["scores"][self.split][metric]
+
+    def _values(self, name: str, metric: str) -> list[float]:
+        found = (self._value(name, seed, metric) for seed in self.seeds)
+        return [value for value in found if value is not None]
+
+    def _differences(self, name: str) -> list[float]:
+        """Row minus `none`, of the seeds that both have."""
+        pairs = ((self._value(name, seed, METRICS[0]), self._value(NONE, seed, METRICS[0])) for seed in self.seeds)
+        return [mine - theirs for mine, theirs in pairs if mine is not None and theirs is not None]
+
+    def _line(self, name: str, differences: list[float] | None, test: Paired | None, p: float, share: float) -> Line:
+        rates = [cell["gate_rate"] for (mode, _), cell in self.cells.items()
+                 if mode == name and cell.get("gate_rate") is not None]  # fmt: skip
+        wide = paired(differences, share) if differences else None
+        cost = self.costs.get(name, {})
+        return Line(
+            name,
+            {metric: self._values(name, metric) for metric in METRICS},
+            test,
+            (wide.low, wide.high) if wide is not None else None,
+            p,
+            sum(rates) / len(rates) if rates else None,
+            cost.get("ratio"),
+            cost.get("milliseconds"),
+            sum((name, seed) in self.failed for seed in self.seeds),
+        )
+
+    def notes(self) -> list[str]:
+        """How the table is to be read."""
+        shown, modes = self.split, sum(line.difference is not None for line in self.lines)
+        notes = [
+            f"mAP on {shown}" + (", best.pt chosen on val." if shown != "val" else
+            ", on which best.pt was also chosen: too good for all trained rows. Give the data set a test split."),
+            self.varies,
+            "difference: mAP50-95 minus that of none with the same seed; [ ]: the 95 % t interval of one mode looked "
+            f"at alone. Of {modes} modes the best looks good by chance: "
+            "p is Holm's, corrected for their number, and 'helps' or 'hurts' means p < .05. 'not shown' is not 'no "
+            "effect': the interval says how large one could be.",
+        ]  # fmt: skip
+        if len(self.seeds) == 1:
+            notes.append("One seed shows nothing of chance: give --seeds 5 or more.")
+        notes += [f"{name}, seed {seed} failed: {why}" for (name, seed), why in self.failed.items()]
+        return notes
+
+    def rows(self) -> list[dict[str, Any]]:
+        """A mapping a row, all with the same keys: numbers as they are, for CSV and JSON."""
+        found = []
+        for line in self.lines:
+            row: dict[str, Any] = {"mode": line.name, "runs": len(line.values[METRICS[0]]), "failed": line.failed}
+            for metric in METRICS:
+                mean, sd = mean_sd(line.values[metric]) if line.values[metric] else (math.nan, math.nan)
+                row |= {f"{metric} mean": mean, f"{metric} sd": sd}
+            test = line.difference
+            low, high = line.jointly or (math.nan, math.nan)
+            row |= {
+                "difference": test.mean if test else math.nan,
+                "low": test.low if test else math.nan,
+                "high": test.high if test else math.nan,
+                "low jointly": low,
+                "high jointly": high,
+                "p": test.p if test else math.nan,
+                "p Holm": line.p,
+                "verdict": line.verdict,
+                "gate rate": line.gate_rate,
+                "step ms": line.milliseconds,
+                "step by none": line.cost,
+            }
+            found.append({key: None if isinstance(value, float) and not math.isfinite(value) else value
+                          for key, value in row.items()})  # fmt: skip
+        return found
+
+    def cells_shown(self) -> tuple[list[str], list[list[str]]]:
+        """Headings and rows as text, for the terminal and the page."""
+        heads = ["mode", "runs", "mAP50-95", "mAP50", "difference", "95 % interval", "p (Holm)", "", "gate", "step"]
+        lines = []
+        for line, row in zip(self.lines, self.rows()):
+            trained = line.name in self.names
+            lines.append([
+                line.name,
+                f"{row['runs']}" + (f" ({line.failed} failed)" if line.failed else "") if trained else "",
+                *(_spread(line.values[metric]) for metric in METRICS),
+                _signed(row["difference"]),
+                f"[{_signed(row['low'])}, {_signed(row['high'])}]" if row["low"] is not None else "",
+                f"{line.p:.3f}" if not math.isnan(line.p) else "",
+                line.verdict,
+                f"{line.gate_rate:.2f}" if line.gate_rate is not None else "",
+                f"{line.cost:.2f} x" if line.cost is not None and trained else "",
+            ])  # fmt: skip
+        return heads, lines
+
+    def text(self) -> str:
+        """The table and its notes, for the terminal."""
+        heads, lines = self.cells_shown()
+        widths = [max(len(row[place]) for row in [heads, *lines]) for place in range(len(heads))]
+
+        def shown(row: list[str]) -> str:
+            name, *rest = row
+            return "  ".join([name.ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(rest, widths[1:]))]).rstrip()
+
+        rule = "-" * (sum(widths) + 2 * len(widths) - 2)
+        return "\n".join([shown(heads), rule, *map(shown, lines), "", *self.notes()])
+
+
+def _spread(values: Sequence[float]) -> str:
+    if not values:
+        return "-"
+    mean, sd = mean_sd(values)
+    return f"{mean:.4f}" if math.isnan(sd) else f"{mean:.4f} +- {sd:.4f}"
+
+
+def _signed(value: float | None) -> str:
+    return "" if value is None else f"{value:+.4f}"
+
+
+def publish(table: Table, config: Any, run: Path) -> str:
+    """Write `table.txt`, `table.csv`, `table.json`, `ablation.png` and `report.html`, and send the table to W&B."""
+    text, rows = table.text(), table.rows()
+    out = io.StringIO()
+    writer = csv.DictWriter(out, list(rows[0]))
+    writer.writeheader()
+    writer.writerows(rows)
+    runs = [{"mode": mode, **cell} for (mode, _), cell in table.cells.items()]
+    content: dict[str, Any] = {"rows": rows, "notes": table.notes(), "runs": runs, "settings": to_dict(config)}
+    _write(run / "table.txt", text + "\n")
+    _write(run / "table.csv", out.getvalue())
+    _write(run / "table.json", json.dumps(content, indent=1))
+    figure = plot_differences(table, run / "ablation.png")
+    _write(run / "report.html", _page(table, run.name, figure, content["settings"]))
+    tracker = stage_tracker(config, run, "report", run.name)
+    tracker.log_table("ablation", list(rows[0]), [list(row.values()) for row in rows])
+    if figure is not None:
+        tracker.log_pictures("ablation", [("difference to none", figure)])
+    tracker.finish()
+    return f"{text}\n{run / 'report.html'}"
+
+
+def _write(path: Path, text: str) -> None:
+    with whole_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def plot_differences(table: Table, path: Path) -> Path | None:
+    """A line a mode: its difference to `none` seed by seed, the interval alone (thick) and jointly (thin)."""
+    lines = [line for line in table.lines if line.difference is not None]
+    if not lines:
+        return None
+    figure, (axes,) = _figure(width=7.2, height=1.2 + 0.42 * len(lines))
+    for place, line in enumerate(reversed(lines)):
+        test = line.difference
+        assert test is not None
+        colour = GREY if line.verdict in ("not shown", "one seed") else BLUE
+        if line.jointly is not None and math.isfinite(line.jointly[0]):
+            axes.plot(line.jointly, (place, place), color=colour, linewidth=1)
+            axes.plot((test.low, test.high), (place, place), color=colour, linewidth=4, alpha=0.7)
+        axes.plot(table._differences(line.name), [place] * test.n, "|", color="black", markersize=7)
+        axes.plot(test.mean, place, "o", color=colour if colour == BLUE else "black", markersize=5)
+    axes.axvline(0, color="black", linewidth=0.8)
+    axes.set_yticks(range(len(lines)), [line.name for line in reversed(lines)])
+    axes.set(xlabel=f"mAP50-95 on {table.split}, difference to none with the same seed")
+    title = "thick: 95 % of one mode alone; thin: of all at once; blue: shown after Holm's correction"
+    axes.set_title(title, fontsize=8)
+    return _save(figure, path)
+
+
+def _page(table: Table, name: str, figure: Path | None, settings: Mapping[str, Any]) -> str:
+    """One self-contained page."""
+    heads, lines = table.cells_shown()
+
+    def cells(row: Sequence[str], tag: str) -> str:
+        return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in row) + "</tr>"
+
+    drawn = f'<img src="{embedded(figure)}" alt="differences to none">' if figure is not None else ""
+    options = "\n".join(f"{key}: {value}" for key, value in settings.items())
+    style = ("body{font:15px/1.5 system-ui,sans-serif;max-width:1080px;margin:auto;padding:24px;color:#21262b}"
+             "table{border-collapse:collapse;font-variant-numeric:tabular-nums}"
+             "td,th{padding:5px 10px;text-align:right;border-bottom:1px solid #dfe3e7;white-space:nowrap}"
+             "td:first-child,th:first-child{text-align:left}img{max-width:100%}p{max-width:800px}")  # fmt: skip
+    return "\n".join([
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>Ablation {html.escape(name)}</title>',
+        f"<style>{style}</style><h1>Ablation {html.escape(name)}</h1>",
+        f"<table>{cells(heads, 'th')}{''.join(cells(line, 'td') for line in lines)}</table>",
+        *(f"<p>{html.escape(note)}</p>" for note in table.notes()),
+        drawn,
+        f"<details><summary>Settings</summary><pre>{html.escape(options)}</pre></details></html>",
+    ])  # fmt: skip

@@ -1,0 +1,182 @@
+"""Weights that follow the gradients, and terms that cannot teach."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import math
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from common.log import log
+from distill import MODES, KDConfig, KDObjective, Mode, Teacher
+from distill.balance import EVERY, LARGEST, Balance
+from distill.watch import PATIENCE, Watch
+from models.spec import Matches, Outputs
+from tests.distill.material import tiny_network
+from tests.distill.test_objective import batch_of
+
+
+@pytest.fixture
+def warnings() -> Iterator[list[str]]:
+    said: list[str] = []
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
+    log.addHandler(handler)
+    yield said
+    log.removeHandler(handler)
+
+
+def alone(value: Tensor) -> Tensor:
+    return value
+
+
+def gradient(loss: Tensor, parameters: list[nn.Parameter]) -> float:
+    found = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
+    return math.sqrt(sum(float(each.square().sum()) for each in found if each is not None))
+
+
+def test_scale_brings_each_modes_gradient_to_its_share() -> None:
+    weight = nn.Parameter(torch.tensor([1.0, 2.0]))
+    detection, small, large = (weight * 3).sum(), (weight * 0.01).sum(), (weight.square() * 8).sum()
+    balance = Balance(["small", "large"], 0.3, alone)
+    balance.begin_step()
+    assert balance.due
+    assert not balance.due, "one batch of a step is enough"
+    balance.measure(detection, {"small": small, "large": large}, [weight])
+    for mode, loss in (("small", small), ("large", large)):
+        assert balance.scale(mode) * gradient(loss, [weight]) == pytest.approx(0.3 * gradient(detection, [weight]))
+
+
+def test_balance_measures_rarely_smooths_and_ignores_a_shut_gate() -> None:
+    weight = nn.Parameter(torch.tensor(1.0))
+    balance = Balance(["mode"], 1.0, alone)
+    due = []
+    for _ in range(2 * EVERY):
+        balance.begin_step()
+        due.append(balance.due)
+    assert [step for step, now in enumerate(due) if now] == [0, EVERY]
+    balance.measure(weight * 1.0, {"mode": weight * 0.0}, [weight])
+    balance.measure(weight * 1.0, {"mode": torch.tensor(5.0)}, [weight])
+    assert balance.scale("mode") == 1, "without a gradient there is nothing to compare"
+    balance.measure(weight * 1.0, {"mode": weight * 1.0}, [weight])
+    balance.measure(weight * 1.0, {"mode": weight * 0.1}, [weight])
+    assert 1 < balance.scale("mode") < 10
+    fresh = Balance(["mode"], 1.0, alone)
+    fresh.measure(weight * 1.0, {"mode": weight * 1e-9}, [weight])
+    assert fresh.scale("mode") == pytest.approx(LARGEST)
+
+
+def objective_of(kd: str, **options: object) -> KDObjective:
+    student = tiny_network(8)
+    return KDObjective(student, Teacher(tiny_network(16, seed=1), student), kd=KDConfig(kd=kd, **options))  # type: ignore[arg-type]
+
+
+def test_balanced_objective_has_the_asked_gradients_and_twice_the_weight_gives_twice() -> None:
+    for text, share in (("bounded", 0.3), ("bounded:1.0", 0.6)):
+        objective, batch = objective_of(text, kd_balance=0.3), batch_of()
+        objective.begin_step([batch])
+        losses, _ = objective(batch, 0.5)
+        parameters = list(objective.network.parameters())
+        detection = torch.stack([objective.weights[name] * losses[name] for name in ("box", "obj", "cls")]).sum()
+        wanted = share * gradient(detection, parameters)
+        assert gradient(objective.weights["bounded"] * losses["bounded"], parameters) == pytest.approx(wanted, rel=1e-4)
+
+
+def test_balance_and_watch_are_resumed() -> None:
+    objective, batch = objective_of("hinton,bounded", kd_balance=0.3), batch_of()
+    for _ in range(3):
+        objective.begin_step([batch])
+        objective(batch, 0.5)
+    resumed = objective_of("hinton,bounded", kd_balance=0.3)
+    resumed.load_state_dict(objective.state_dict())
+    for each in (objective, resumed):
+        each.begin_step([batch])
+        each(batch, 0.5)
+    assert resumed.weights == objective.weights
+    assert resumed.balance is not None
+    assert resumed.balance.steps == 4
+    assert resumed.state_dict().keys() == objective.state_dict().keys()
+    assert all(torch.equal(value, resumed.state_dict()[name]) for name, value in objective.state_dict().items())
+
+
+def test_measuring_does_not_change_the_gradients_of_the_step() -> None:
+    found = []
+    for share in (0.0, 1.0):
+        objective, batch = objective_of("bounded", kd_balance=share), batch_of()
+        objective.begin_step([batch])
+        losses, _ = objective(batch, 0.5)
+        torch.stack([losses[name] for name in ("box", "obj", "cls", "bounded")]).sum().backward()
+        found.append([parameter.grad for parameter in objective.parameters()])
+    assert all(torch.equal(one, other) for one, other in zip(*found))
+
+
+def test_terms_are_off_at_the_end_and_the_teacher_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    objective, batch = objective_of("hinton,bounded", kd_off=0.25), batch_of()
+    assert "bounded" in objective(batch, 0.74)[0]
+    monkeypatch.setattr(Teacher, "__call__", lambda *_: pytest.fail("asked"))
+    losses, metrics = objective(batch, 0.75)
+    assert set(losses) == {"box", "obj", "cls"}
+    assert metrics == {}
+
+
+def term(make: object) -> Mode:
+    return Mode(make, "a test", "nothing", 1.0, "box", same_anchors=False, options={})  # type: ignore[arg-type]
+
+
+def check_of(value: Tensor, reached: list[Tensor], watch: Watch | None = None) -> tuple[set[str], set[str]]:
+    return (watch or Watch()).check({"odd": value}, {"odd": "mode"}, reached)
+
+
+def test_term_that_is_not_finite_is_named_once_and_left_out(
+    monkeypatch: pytest.MonkeyPatch, warnings: list[str]
+) -> None:
+    def odd(student: Outputs, teacher: Outputs, matches: Matches) -> dict[str, Tensor]:
+        return {"odd": student.heads[0].mean() / 0.0}
+
+    monkeypatch.setitem(MODES, "odd", term(odd))
+    objective, plain = objective_of("odd,bounded"), objective_of("bounded")
+    plain.network.load_state_dict(copy.deepcopy(objective.network.state_dict()))
+    for each in (objective, plain):
+        for _ in range(2):
+            losses, _ = each(batch_of(), 0.5)
+        torch.stack([each.weights[name] * loss for name, loss in losses.items()]).sum().backward()
+    said = [text for text in warnings if "'odd'" in text]
+    assert len(said) == 1
+    assert "--kd odd:W" in said[0]
+    for mine, theirs in zip(objective.parameters(), plain.parameters()):
+        assert mine.grad is not None
+        assert torch.equal(mine.grad, theirs.grad)  # type: ignore[arg-type]
+
+
+def test_term_without_gradient_is_named_and_left_out(warnings: list[str]) -> None:
+    head = torch.rand(3, requires_grad=True)
+    other = torch.rand(3, requires_grad=True)
+    assert check_of(head.detach().sum(), [head]) == ({"odd"}, set())
+    assert check_of(other.sum(), [head]) == ({"odd"}, set()), "it trains an adapter, not the student"
+    assert check_of((other * head).sum(), [head]) == (set(), set())
+    assert sum("no gradient to the student" in text for text in warnings) == 2
+
+
+def test_constant_term_has_no_weight_until_it_moves(warnings: list[str]) -> None:
+    watch, head = Watch(), torch.ones(3, requires_grad=True)
+    stuck = [check_of(head.sum(), [head], watch)[1] for _ in range(PATIENCE + 2)]
+    assert stuck == [set()] * (PATIENCE - 1) + [{"odd"}] * 3
+    assert sum("exactly 3" in text for text in warnings) == 1
+    assert check_of(2 * head.sum(), [head], watch)[1] == set()
+    resumed = Watch()
+    resumed.load_state_dict(watch.state_dict())
+    assert [check_of(2 * head.sum(), [head], resumed)[1] for _ in range(PATIENCE)][-2:] == [{"odd"}] * 2
+
+
+@pytest.mark.parametrize("name", sorted(set(MODES) - {"aligned"}))  # that one needs a lineage
+def test_terms_stay_connected_in_a_batch_without_objects(name: str, warnings: list[str]) -> None:
+    """Else every such batch would be reported, and under DDP the processes would wait for each other."""
+    objective, batch = objective_of(name), batch_of()
+    objective.train()
+    losses, _ = objective(type(batch)(batch.images, batch.targets[:0], batch.indices), 0.5)
+    assert warnings == []
+    assert all(torch.isfinite(loss) for loss in losses.values())

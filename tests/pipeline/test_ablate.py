@@ -1,0 +1,138 @@
+"""The grid of an ablation and its table, without training anything."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from common.errors import UserError
+from distill import MODES, KDConfig
+from pipeline.ablate import AblateConfig, parse_seeds, parse_variants
+from pipeline.ablate_table import Table, publish
+
+
+@pytest.mark.parametrize(
+    ("text", "seeds"),
+    [("3", [0, 1, 2]), ("5-9", [5, 6, 7, 8, 9]), ("0,3, 7", [0, 3, 7]), ("4-4", [4]), ("1,5-6", [1, 5, 6])],
+)
+def test_seeds_are_a_number_a_range_or_a_list(text: str, seeds: list[int]) -> None:
+    assert parse_seeds(text) == seeds
+
+
+@pytest.mark.parametrize("text", ["0", "", "a", "9-5", "1,1", "-3", "1.5"])
+def test_seeds_that_are_none_are_refused(text: str) -> None:
+    with pytest.raises(UserError, match="--seeds"):
+        parse_seeds(text)
+
+
+def test_rows_are_modes_with_weights_and_options_and_none_is_first() -> None:
+    rows = parse_variants("hinton; hinton,bounded:0.3 ; hinton kd_temperature=4 kd-ramp=0.5", KDConfig(kd_margin=0.1))
+    assert [row.text for row in rows] == ["none", "hinton", "hinton,bounded:0.3", "hinton kd_temperature=4 kd-ramp=0.5"]
+    assert [list(row.kd.modes()) for row in rows] == [[], ["hinton"], ["hinton", "bounded"], ["hinton"]]
+    assert rows[2].kd.modes()["bounded"] == 0.3
+    assert (rows[3].kd.kd_temperature, rows[3].kd.kd_ramp, rows[1].kd.kd_temperature) == (4, 0.5, 2)
+    assert {row.kd.kd_margin for row in rows} == {0.1}
+    assert len({row.folder for row in rows}) == 4
+    assert all(row.folder == Path(row.folder).name for row in rows)
+
+
+def test_all_is_every_mode_alone() -> None:
+    rows = parse_variants("all; hinton,bounded", KDConfig())
+    assert [row.text for row in rows] == ["none", "hinton,bounded", *MODES]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("none; hintn", "hintn"),
+        ("hinton; hinton", "'hinton' is there twice"),
+        ("none", "nothing to compare"),
+        ("hinton kd_temprature=2", "kd_temprature"),
+        ("hinton kd_temperature=hot", "hot"),
+        ("kd_temperature=2", "no KD mode"),
+    ],
+)
+def test_rows_that_cannot_be_are_refused(text: str, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        parse_variants(text, KDConfig())
+
+
+def cell(score: float, gate: float | None = None) -> dict[str, Any]:
+    return {"scores": {"test": {"mAP50-95": score, "mAP50": score + 0.2}}, "gate_rate": gate, "seconds": 5.0}
+
+
+def table(scores: dict[str, list[float]], **more: Any) -> Table:
+    seeds = list(range(len(scores["none"])))
+    cells = {(name, seed): cell(value) for name, values in scores.items() for seed, value in enumerate(values)}
+    reference = {"teacher": {"test": {"mAP50-95": 0.6, "mAP50": 0.8}}}
+    return Table(list(scores), seeds, cells, more.pop("failed", {}), reference, {}, "test", "the seeds", **more)
+
+
+NONE = [0.50, 0.52, 0.51, 0.49, 0.53]
+
+
+def test_verdict_follows_the_pairs_not_the_spread() -> None:
+    """+0.01 with every seed is shown although the seeds themselves differ by 0.04; the same values shuffled are not."""
+    better = [value + 0.01 + wobble for value, wobble in zip(NONE, (0.0, 0.001, -0.001, 0.0005, 0.0))]
+    worse = [value - 0.02 - wobble for value, wobble in zip(NONE, (0.001, 0.0, -0.001, 0.0, 0.0005))]
+    lines = {line.name: line for line in table({"none": NONE, "a": better, "b": worse, "c": better[::-1]}).lines}
+    assert {name: line.verdict for name, line in lines.items()} == {
+        "teacher": "", "none": "", "a": "helps", "b": "hurts", "c": "not shown"
+    }  # fmt: skip
+    difference = lines["a"].difference
+    assert difference is not None
+    assert difference.mean == pytest.approx(0.0101)
+    assert lines["a"].jointly is not None
+    assert lines["a"].jointly[0] < difference.low < difference.mean < difference.high < lines["a"].jointly[1]
+
+
+def test_correction_grows_with_the_number_of_modes() -> None:
+    """Shown alone (p about .03), and no longer as one of ten."""
+    lucky = [value + step for value, step in zip(NONE, (0.02, 0.01, 0.015, 0.0, 0.012))]
+    useless = {f"m{number}": [value + (-1) ** seed * 0.01 for seed, value in enumerate(NONE)] for number in range(9)}
+    alone = {line.name: line for line in table({"none": NONE, "lucky": lucky}).lines}["lucky"]
+    among = {line.name: line for line in table({"none": NONE, "lucky": lucky, **useless}).lines}["lucky"]
+    assert alone.verdict == "helps"
+    assert among.verdict == "not shown"
+    assert among.p == pytest.approx(10 * alone.p)
+
+
+def test_missing_and_failed_runs_are_counted_and_compared_where_both_are() -> None:
+    found = table({"none": NONE[:3], "a": [0.6, 0.6]}, failed={("a", 2): "out of memory"})
+    line = {line.name: line for line in found.lines}["a"]
+    assert line.difference is not None
+    assert (line.difference.n, line.failed) == (2, 1)
+    assert line.difference.mean == pytest.approx(0.6 - 0.51)
+    assert "2 (1 failed)" in found.text()
+    assert "a, seed 2 failed: out of memory" in found.text()
+
+
+def test_one_seed_says_that_it_shows_nothing() -> None:
+    found = table({"none": [0.5], "a": [0.7]})
+    assert {line.name: line.verdict for line in found.lines}["a"] == "one seed"
+    assert "One seed shows nothing" in found.text()
+
+
+def test_table_is_published_in_every_form(tmp_path: Path) -> None:
+    found = table({"none": NONE, "a<b": [value + 0.01 for value in NONE]})
+    text = publish(found, AblateConfig(wandb="off"), tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} >= {
+        "table.txt", "table.csv", "table.json", "ablation.png", "report.html"
+    }  # fmt: skip
+    assert (tmp_path / "table.txt").read_text().strip() in text
+    content = json.loads((tmp_path / "table.json").read_text())
+    with open(tmp_path / "table.csv", newline="") as handle:
+        rows = list(csv.DictReader(handle))
+    assert [row["mode"] for row in rows] == [row["mode"] for row in content["rows"]] == ["teacher", "none", "a<b"]
+    assert float(rows[1]["mAP50-95 mean"]) == content["rows"][1]["mAP50-95 mean"] == pytest.approx(0.51)
+    assert content["rows"][0]["difference"] is None
+    assert len(content["runs"]) == 10
+    page = (tmp_path / "report.html").read_text()
+    assert "a&lt;b" in page
+    assert "data:image/png" in page
+    assert not any(math.isnan(value) for row in content["rows"] for value in row.values() if isinstance(value, float))
