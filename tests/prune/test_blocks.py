@@ -11,9 +11,11 @@ import models
 import prune
 from common.errors import UserError
 from models.cfg import parse_cfg
+from models.network import head_feeder
 from prune.blocks import cut_blocks, find_blocks
 from tests.alive import alive, noise
 from tests.nets import TINY, conv, yolo
+from tests.prune.interpreter import expected
 from tests.prune.reference import TOLERANCE, distance
 
 NET = "[net]\nwidth=64\nheight=64\nchannels=3\n"
@@ -48,6 +50,16 @@ def test_each_block_removed_alone_equals_the_fat_network_with_its_branch_zeroed(
         assert distance(again, thin, images) == 0
 
 
+def narrowed(name: str, by: int = 8) -> models.Network:
+    """A shipped network, every section in its place, with a fraction of the filters (of the heads' all)."""
+    cfg = models.read_cfg(models.cfg_path(name))
+    feeders = {head_feeder(head) for head in cfg.heads}
+    for section in cfg.layers:
+        if section.kind == "convolutional" and section not in feeders:
+            section.set("filters", max(4, section.int("filters") // by))
+    return alive(models.Network(cfg), dtype=torch.float64)
+
+
 @pytest.mark.parametrize("name,count", [("yolov3", 23), ("yolov3-spp", 23), ("yolov4", 23), ("yolov5n", 7)])
 def test_every_shortcut_of_the_shipped_networks_can_go(name: str, count: int) -> None:
     with torch.device("meta"):
@@ -58,6 +70,50 @@ def test_every_shortcut_of_the_shipped_networks_can_go(name: str, count: int) ->
                 layer.bn.weight = torch.nn.Parameter(torch.ones(layer.out_channels))
     blocks = find_blocks(net)
     assert [block.obstacle for block in blocks] == [""] * count
+
+
+# With a fraction of the filters: what is cut and rewired is the sections, and those are all there.
+@pytest.mark.parametrize("name,by,count", [("yolov4", 8, 23), ("yolov5n", 4, 7)])
+def test_each_block_of_shipped_networks_removed_alone_equals_the_fat_one_and_stays_darknet(name: str, by: int,
+                                                                                          count: int) -> None:
+    net = narrowed(name, by)
+    images = noise(net, (64, 64), torch.Generator().manual_seed(3), batch=1)
+    whole = {layer: torch.zeros(conv.out_channels, dtype=torch.bool) for layer, conv in net.convolutions.items()}
+    blocks = find_blocks(net)
+    assert len(blocks) == count
+    with torch.no_grad():
+        uncut = net(images)
+    for place, block in enumerate(blocks):
+        thin, _ = cut_blocks(net, [block])
+        wanted = expected(net, whole, images, fold=False, without=[block.layer])
+        with torch.no_grad():
+            found = thin(images)
+        for one, two, three in zip(found, wanted, uncut, strict=True):
+            assert float((one - two).abs().max() / two.abs().max()) < TOLERANCE
+        # The block did something, at least at one head.
+        assert any(float((two - three).abs().max() / three.abs().max()) > 1e-3 for two, three in zip(wanted, uncut))
+        again = parse_cfg(thin.cfg.text())
+        assert again.structure() == thin.cfg.structure()
+        assert again.text() == thin.cfg.text()
+        if place % 5:
+            continue  # the same sections as in the text: the same network
+        read = models.Network(again).double().eval()
+        read.load_state_dict(thin.state_dict())
+        with torch.no_grad():
+            assert all(torch.equal(one, two) for one, two in zip(read(images), found, strict=True))
+
+
+def test_all_blocks_at_once_leave_a_working_network() -> None:
+    net = narrowed("yolov5n", 4)
+    blocks = find_blocks(net)
+    images = noise(net, (64, 64), torch.Generator().manual_seed(3), batch=1)
+    whole = {layer: torch.zeros(conv.out_channels, dtype=torch.bool) for layer, conv in net.convolutions.items()}
+    thin, moved = cut_blocks(net, blocks)
+    wanted = expected(net, whole, images, fold=False, without=[block.layer for block in blocks])
+    with torch.no_grad():
+        for one, two in zip(thin(images), wanted, strict=True):
+            assert float((one - two).abs().max() / two.abs().max()) < TOLERANCE
+    assert len(moved) == len(net.convolutions) - 2 * len(blocks)
 
 
 def test_the_blocks_with_the_lowest_mean_gamma_at_their_end_go_first() -> None:

@@ -1,59 +1,180 @@
-"""Both equalities on random small networks: every way of joining sections, at random."""
+"""Both equalities, files and mutants on random small networks: every way of joining sections, at random.
+
+The same 500 networks each time; THINYOLO_EXAMPLES=5000 tries that many new ones.
+"""
 
 from __future__ import annotations
 
+import os
+import tempfile
+from collections import Counter
+from collections.abc import Callable
+from itertools import islice
+from pathlib import Path
+
 import numpy as np
-import pytest
+
 import torch
+from hypothesis import HealthCheck, Phase, assume, given, settings
+from hypothesis import strategies as st
 
 import models
 import prune
 from models.cfg import parse_cfg
-from tests.alive import alive
-from tests.nets import conv, yolo
-from tests.prune.reference import wither
-from tests.prune.test_equality import check_both_equalities
+from models.layers import LAYERS
+from prune.blocks import cut_blocks, find_blocks
+from prune.fold import leftovers
+from prune.identities import ChannelGraph, Mask
+from prune.pruning import STRATEGIES
+from prune.select import Selector
+from prune.surgery import thin_network
+from tests.alive import alive, noise
+from tests.prune.grammar import SIDE, cfg_texts
+from tests.prune.interpreter import expected
+from tests.prune.reference import TOLERANCE, keep_mask, mutants, wither
 
-ACTIVATIONS = ("leaky", "mish", "swish", "relu", "linear")
+NETWORKS = 500
+MORE = int(os.environ.get("THINYOLO_EXAMPLES") or 0)
+SEEN: Counter[str] = Counter()
+Cut = tuple[Mask, models.Network]
+SETTINGS = settings(
+    max_examples=MORE or NETWORKS, derandomize=not MORE, database=None, deadline=None,
+    suppress_health_check=list(HealthCheck), print_blob=True,
+    phases=[Phase.generate] + [Phase.shrink] * bool(MORE),
+)  # fmt: skip
 
 
-def random_cfg(seed: int) -> str:
-    """Ten random sections on a 32 x 32 map between a stem and a head."""
-    random = np.random.default_rng(seed)
-    widths = [8 * int(random.integers(1, 3))]
-    text = "[net]\nwidth=64\nheight=64\nchannels=3\n" + conv(widths[0], stride=2)
-    for _ in range(10):
-        here, width = len(widths), widths[-1]
-        act = ACTIVATIONS[random.integers(len(ACTIVATIONS))]
-        kind = random.choice(["conv", "conv", "depthwise", "grouped", "shortcut", "several", "route", "part", "pool"])
-        if kind == "conv":
-            widths.append(4 * int(random.integers(1, 6)))
-            text += conv(widths[-1], int(random.choice([1, 3])), activation=act)
-        elif kind == "depthwise":
-            widths.append(width)
-            text += conv(width, groups=width, activation=act)
-        elif kind == "grouped" and width % 4 == 0:
-            widths.append(8)
-            text += conv(8, groups=int(random.choice([2, 4])), activation=act)
-        elif kind in ("shortcut", "several") and here > 2:
-            sources = random.choice(here - 1, size=1 if kind == "shortcut" else 2, replace=False)
-            widths.append(width)
-            text += f"\n[shortcut]\nfrom={','.join(map(str, sources))}\nactivation=leaky\n"
-        elif kind == "route" and here > 1:
-            sources = random.choice(here, size=2, replace=False)
-            widths.append(sum(widths[source] for source in sources))
-            text += f"\n[route]\nlayers={','.join(map(str, sources))}\n"
-        elif kind == "part" and width % 4 == 0:
-            widths.append(width // 2)
-            text += f"\n[route]\nlayers=-1\ngroups=2\ngroup_id={random.integers(2)}\n"
+@st.composite
+def living_networks(draw: Callable) -> models.Network:
+    """A random network in float64 whose every head listens to its input."""
+    cfg = parse_cfg(draw(cfg_texts()))
+    seed = draw(st.integers(0, 1000))
+    try:
+        net = alive(models.Network(cfg), (SIDE, SIDE), seed, torch.float64)
+    except AssertionError:  # hardly listens to its input
+        assume(False)
+    return net
+
+
+def pictures(net: models.Network) -> torch.Tensor:
+    return noise(net, (SIDE, SIDE), torch.Generator().manual_seed(7))
+
+
+@torch.no_grad()
+def away(thin: models.Network, images: torch.Tensor, wanted: list[torch.Tensor]) -> float:
+    return max(float((one - two).abs().max() / two.abs().max()) for one, two in zip(thin(images), wanted, strict=True))
+
+
+def dropped(graph: ChannelGraph, keep: Mask) -> dict[int, torch.Tensor]:
+    return {int(name.split(".")[1]): torch.from_numpy(~keep[conv.makes]) for name, conv in graph.convs.items()}
+
+
+def nothing_dropped(net: models.Network) -> dict[int, torch.Tensor]:
+    return {number: torch.zeros(layer.out_channels, dtype=torch.bool) for number, layer in net.convolutions.items()}
+
+
+def any_cut(draw: Callable, net: models.Network, graph: ChannelGraph) -> Cut:
+    """A random keep-set and its folded network: of random scores, so it owes nothing to the gammas; what has to stay stays."""
+    random = np.random.default_rng(draw(st.integers(0, 1000)))
+    selector = Selector(graph, {name: random.random(len(ids)) for name, ids in graph.norms.items()}, layer_keep=1)
+    keep = selector.settle(selector.cut_at_ratio(draw(st.sampled_from((0.3, 0.6, 1.0))))).keep
+    return keep, thin_network(net, graph, keep, leftovers(net, graph, keep))
+
+
+def chosen_cut(draw: Callable, net: models.Network, graph: ChannelGraph) -> Cut:
+    """The keep-set of a strategy and its folded network, through `prune.channels` itself."""
+    wither(net, graph, 0.5, draw(st.integers(0, 1000)))
+    result = prune.channels(net, draw(st.sampled_from(STRATEGIES)), ratio=draw(st.sampled_from((0.2, 0.5, 0.8))),
+                            round_to=draw(st.sampled_from((1, 1, 4))), layer_keep=draw(st.sampled_from((1, 0.3))))
+    report = result.report
+    assert report.params[1] == models.parameters(result.network)
+    assert report.removed == sum(before - after for before, after in report.layers.values())
+    return keep_mask(graph, result.network), result.network
+
+
+def check_files(thin: models.Network) -> None:
+    """cfg text, `.pt` and `.weights` give the same network back."""
+    again = parse_cfg(thin.cfg.text())
+    assert again.structure() == thin.cfg.structure()
+    assert again.text() == thin.cfg.text()
+    thin = thin.float()
+    images = pictures(thin)
+    with torch.no_grad():
+        wanted = [head.clone() for head in thin(images)]
+    with tempfile.TemporaryDirectory() as folder:
+        cfg, weights, pt = (Path(folder, name) for name in ("thin.cfg", "thin.weights", "thin.pt"))
+        models.save(thin, pt)
+        models.save_darknet(thin, cfg, weights)
+        for loaded in (models.load(pt), models.load(cfg, weights)):
+            with torch.no_grad():
+                assert all(torch.equal(one, two) for one, two in zip(loaded.eval()(images), wanted, strict=True))
+
+
+def check_legal(graph: ChannelGraph, keep: Mask) -> None:
+    for name, conv in graph.convs.items():
+        assert keep[conv.makes].any(), f"{name} is empty"
+    assert keep[graph.fixed].all()
+    assert np.array_equal(keep, keep[graph.root])
+    for constraint in graph.constraints:
+        assert len({int(keep[ids].sum()) for ids in constraint.slices}) == 1, constraint.name
+
+
+def check_blocks(draw: Callable, net: models.Network) -> models.Network:
+    """Some removable blocks gone; the network without them is what the checks go on with."""
+    able = [block for block in find_blocks(net) if not block.obstacle]
+    gone = [block for block in able if draw(st.booleans())]
+    if not gone:
+        return net
+    SEEN["networks without a block"] += 1
+    shorter, _ = cut_blocks(net, gone)
+    wanted = expected(net, nothing_dropped(net), pictures(net), False, [block.layer for block in gone])
+    assert away(shorter, pictures(net), wanted) < TOLERANCE
+    return shorter
+
+
+def listened_to(right: models.Network, wrong: models.Network, images: torch.Tensor) -> bool:
+    """Do the heads depend on any of the numbers in which two networks differ? Not if nobody reads the channel."""
+    parameters = {name: tensor.requires_grad_() for name, tensor in right.named_parameters()}
+    sum((head * torch.rand(head.shape, generator=torch.Generator().manual_seed(1))).sum()
+        for head in right(images)).backward()
+    others = dict(wrong.named_parameters())
+    return any(bool((tensor.grad[tensor != others[name]] != 0).any()) for name, tensor in parameters.items()
+               if tensor.grad is not None)
+
+
+@SETTINGS
+@given(st.data())
+def check_a_network(data: st.DataObject) -> None:
+    net = check_blocks(data.draw, data.draw(living_networks()))
+    images, graph = pictures(net), prune.trace(net)
+    keep, folded = data.draw(st.sampled_from((any_cut, chosen_cut)))(data.draw, net, graph)
+    check_legal(graph, keep)
+    gone = dropped(graph, keep)
+    plain, wanted = thin_network(net, graph, keep), expected(net, gone, images, fold=False)
+    assert away(plain, images, wanted) < TOLERANCE
+    constants = expected(net, gone, images, fold=True)
+    assert away(folded, images, constants) < TOLERANCE
+    check_files(folded)
+    for what, wrong in islice(mutants(graph, keep), data.draw(st.integers(0, 5)), None, 4):
+        mutant = thin_network(net, wrong, keep)
+        if away(mutant, images, wanted) > TOLERANCE:
+            SEEN["mutants"] += 1
         else:
-            widths.append(width)
-            text += "\n[maxpool]\nsize=3\nstride=1\n"
-    return text + conv(16, stride=2) + conv(24, 1, activation="linear", bn=0) + yolo("0,1,2")
+            assert not listened_to(plain, mutant, images), what
+    SEEN["networks"] += 1
+    SEEN["cut"] += not keep.all()
+    SEEN["told apart"] += away(plain, images, constants) > 1e-4
+    SEEN.update({section.kind for section in net.cfg.layers})
 
 
-@pytest.mark.parametrize("seed", range(20))
-def test_thin_equals_fat_for_random_networks(seed: int) -> None:
-    net = alive(models.Network(parse_cfg(random_cfg(seed))), (64, 64), seed, torch.float64)
-    wither(net, prune.trace(net), 0.5, seed)
-    check_both_equalities(net, least=0)
+def test_thin_equals_fat_and_mutants_do_not_for_random_networks() -> None:
+    SEEN.clear()
+    check_a_network()
+    # The networks were worth it: most lost channels whose constants matter, and no kind of section was left out.
+    assert SEEN["networks"] >= NETWORKS
+    assert SEEN["cut"] > 0.8 * NETWORKS
+    assert SEEN["told apart"] > 0.5 * NETWORKS
+    assert SEEN["mutants"] > 2 * NETWORKS
+    assert SEEN["networks without a block"] > 0.05 * NETWORKS
+    for kind in LAYERS.keys() - {"reorg"}:
+        assert SEEN[kind] > 0.05 * NETWORKS, kind
