@@ -13,6 +13,7 @@ from common.errors import run_cleanly
 from common.log import show_log
 from engine import distributed
 from engine.config import parse_config
+from engine.rundir import no_trace_if_refused
 from pipeline.finetune import start_run
 from pipeline.prune_options import PruneConfig
 from pipeline.train_prune import Line
@@ -20,6 +21,8 @@ from pipeline.train_prune import Line
 EPILOG = """examples:
   python train_prune.py --cfg yolov5n --weights yolov5n.pt --data bccd.yaml --imgsz 320 --prune params=0.25 --then-kd
   python train_prune.py --weights mine.pt --data mine.yaml --shortcuts 8    start from your own trained network
+  python train_prune.py --weights sparse.pt --data mine.yaml --stages prune --max-drop 0.01     as deep as mAP allows
+  python train_prune.py --weights mine.pt --data mine.yaml --prune latency=0.5 --shortcuts auto --then-kd
   python train_prune.py --resume runs/train_prune/exp                        go on in whichever stage it stopped
 """
 
@@ -28,7 +31,9 @@ def main() -> int:
     show_log()
     config = parse_config(PruneConfig, prog="train_prune.py", description=__doc__ or "", epilog=EPILOG)
     try:
-        Line(config, start_run(config, "train_prune")).go()
+        run = start_run(config, "train_prune")
+        with no_trace_if_refused(run, resumed=bool(config.resume)):
+            Line(config, run).go()
     finally:
         distributed.finish()
     return 0

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from common.errors import UserError
+from engine import distributed
 
-ARGS = "args.yaml"
+ARGS, START = "args.yaml", "start.pt"
 LAST, BEST = Path("weights") / "last.pt", Path("weights") / "best.pt"
 
 
@@ -29,6 +32,20 @@ def make_run_dir(project: str | Path, kind: str, name: str, *, exist_ok: bool = 
             raise UserError(f"cannot create the run's folder {path}: {error}", todo="set --project") from None
         else:
             return path
+
+
+@contextmanager
+def no_trace_if_refused(run: Path, resumed: bool) -> Iterator[None]:
+    """A new run that ends with a `UserError` before it has trained anything leaves no folder behind."""
+    try:
+        yield
+    except UserError:
+        written = {path.name for path in run.iterdir()} if run.is_dir() and not resumed else set()
+        if distributed.is_main() and written and written <= {ARGS, START}:
+            for name in written:
+                (run / name).unlink()
+            run.rmdir()
+        raise
 
 
 def find_run(resume: str | Path, project: str | Path = "runs") -> Path:

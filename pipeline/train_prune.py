@@ -17,6 +17,7 @@ from data import DataSpec, choose_anchors, load_spec
 from distill import Teacher
 from engine import Hooks, checkpoints, distributed
 from engine.config import to_dict
+from engine.rundir import START
 from export.report import RUNTIME, Row, text_table, verdict, write_report
 from export.results import Scores, pictures, scores, shown_split, table
 from models.lineage import identity_lineage
@@ -100,7 +101,7 @@ class Line:
 
     def _start(self) -> Network:
         """What the run begins with, kept in its folder: a resumed run begins with the same bits."""
-        kept = self.run / "start.pt"
+        kept = self.run / START
         if distributed.is_main() and not self._left(kept):
             models.save(first_network(self.config, self.spec), kept)
         distributed.barrier()

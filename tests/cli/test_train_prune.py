@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import html
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ import torch
 import models
 import train_prune
 from engine.config import load_config
+from export.report import RUNTIME
 from pipeline.prune_options import PruneConfig
 from tests import nets
 from tests.cli.material import NAMES, QUICK, ROOT, command, in_process, killed, make_set, surroundings
@@ -82,8 +84,9 @@ def test_table_names_every_network_in_order_and_ends_with_the_verdict(
 ) -> None:
     shown = [line for line in done.stdout.splitlines() if line.strip()]
     ruler = next(number for number, line in enumerate(shown) if set(line) == {"-"})
-    names = [line.split("  ")[0] for line in shown[ruler + 1 : -2]]
+    names = [line.split("  ")[0] for line in shown[ruler + 1 : -3]]
     assert names == ["random init", "baseline", "sparse", "pruned", "plain fine-tune", "student"]
+    assert shown[-3] == f"latency: {RUNTIME}"
     assert shown[-2].startswith("student against baseline: ")
     assert shown[-1].startswith("report: ")
 
@@ -105,6 +108,8 @@ def test_report_holds_the_table_the_verdict_the_layers_and_the_pictures(
         assert f"<td>{name}</td>" in page
     for part in ("student against baseline: ", "Layer by layer", "3x3 stride 2", "1x1 head", "Quantiles of |gamma|"):
         assert part in page, part
+    told = (run / "pruned/report.txt").read_text().rstrip()
+    assert told in html.unescape(page), "what was asked and what held the rest"
     assert page.count("ground truth, baseline, student</figcaption>") == 2, "one a test picture"
     ancestors = [page.index(f"<li>{kind}: sha256") for kind in ("baseline", "sparse")]
     assert ancestors == sorted(ancestors)
@@ -113,7 +118,10 @@ def test_report_holds_the_table_the_verdict_the_layers_and_the_pictures(
 def test_channel_table_tells_what_the_cut_left(run: Path) -> None:
     before, after = models.load(run / "sparse/weights/sparse.pt"), models.load(run / "pruned/pruned.pt")
     table = rows(run / "pruned/channels.csv")
-    assert list(table[0]) == ["layer", "kind", "channels before", "channels after", "share"]
+    assert list(table[0]) == [
+        "layer", "kind", "channels before", "channels after", "share", "parameters before", "parameters after",
+        "MACs before", "MACs after", "held back",
+    ]  # fmt: skip
     assert [int(row["layer"]) for row in table] == list(before.convolutions)
     assert [int(row["channels before"]) for row in table] == [c.out_channels for c in before.convolutions.values()]
     left = [int(row["channels after"]) for row in table if row["channels after"] != "0"]
@@ -182,6 +190,7 @@ def test_tracked_cut_student_and_end_hold_tables_pictures_and_the_artifact(run: 
     end = history(tracked(run, "."), 1)[0]
     assert end["networks"]["nrows"] == 6
     assert end["predictions"]["count"] == 2
+    assert end["channels"]["count"] == 1
     best = artifacts(tracked(run, "student"))["whole-student"]
     assert models.fingerprint(models.load(run / "baseline/weights/best.pt")) in best.metadata
     assert "whole-plain" in artifacts(tracked(run, "plain"))
@@ -243,6 +252,48 @@ def test_stages_overrides(material: Path, trained: Path, monkeypatch: pytest.Mon
 
 
 @pytest.mark.usefixtures("no_plots")
+def test_cut_in_rounds_resumes_after_a_kill_between_two_cuts(
+    material: Path, trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = ["--weights", "mine.pt", "--data", "data.yaml", *QUICK, "--stages", "prune", "--prune", "params=0.3"]
+    chosen += ["--rounds", "2", "--round-epochs", "1", "--criterion", "taylor", "--reestimate-bn", "--freeze", "1"]
+    runs = material / "runs" / "train_prune"
+    assert in_process(train_prune.main, monkeypatch, material, *chosen, "--name", "rounds") == 0
+    killed("train_prune.py", material, "round1", 2, *chosen, "--name", "stopped", "--save-every", "1")
+    cut = runs / "stopped" / "round1" / "cut" / "pruned.pt"
+    written = cut.stat().st_mtime_ns
+    assert in_process(train_prune.main, monkeypatch, material, "--resume", str(runs / "stopped")) == 0
+    assert cut.stat().st_mtime_ns == written, "the first cut is found, not made again"
+    for name in ("round1/cut/pruned.pt", "round1/weights/best.pt", "pruned/pruned.pt"):
+        whole, resumed = (models.read_checkpoint(runs / run / name) for run in ("rounds", "stopped"))
+        assert all(torch.equal(tensor, resumed["state"][key]) for key, tensor in whole["state"].items()), name
+    start, thin = models.load(trained), models.load(runs / "rounds" / "pruned" / "pruned.pt")
+    assert models.parameters(thin) <= 0.3 * models.parameters(start)
+    assert [entry["kind"] for entry in thin.lineage] == ["baseline", "round 1"]
+    assert thin.lineage[0]["sha256"] == models.fingerprint(start)
+    kept = thin.lineage[0]["layers"]["0"]["kept"]
+    assert torch.equal(thin.convolutions[0].conv.weight, start.convolutions[0].conv.weight[kept]), "frozen throughout"
+    page = (runs / "rounds" / "report.html").read_text()
+    assert page.index("cut 1 of 2") < page.index("cut 2 of 2")
+    assert "<td>round 1</td>" in page
+
+
+@pytest.mark.usefixtures("no_plots")
+def test_idle_heads_go_before_the_baseline_and_the_deepest_cut_within_a_drop_is_found(
+    material: Path, trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = ["--weights", "mine.pt", "--data", "data.yaml", "--name", "fine", *QUICK, "--epochs", "1"]
+    chosen += ["--stages", "baseline,prune", "--drop-heads", "auto", "--max-drop", "1"]
+    assert in_process(train_prune.main, monkeypatch, material, *chosen) == 0
+    run = material / "runs" / "train_prune" / "fine"
+    fat, thin = models.load(run / "baseline/weights/best.pt"), models.load(run / "pruned/pruned.pt")
+    assert [head.stride for head in thin.specs] == [head.stride for head in fat.specs] == [8]
+    assert fat.specs[0].anchors != models.load(trained).specs[1].anchors, "fitted to the boxes anew"
+    assert models.parameters(thin) < 0.5 * models.parameters(fat), "every score is within 1"
+    assert "the heads of stride 16" in (run / "report.html").read_text()
+
+
+@pytest.mark.usefixtures("no_plots")
 def test_reused_folder_takes_nothing_from_the_run_before(
     material: Path, trained: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -278,6 +329,9 @@ def test_two_processes_go_through_the_line_as_one(material: Path, trained: Path)
         (["--cfg", "net.cfg", "--data", "data.yaml", "--shortcuts", "9"], "9"),
         (["--cfg", "net.cfg", "--data", "data.yaml", "--prune", "params=0.0001"], "0.0001"),
         (["--weights", "mine.pt", "--data", "data.yaml", "--sparsity", "linear"], "linear"),
+        (["--weights", "mine.pt", "--data", "data.yaml", "--drop-heads", "64"], "strides are 16, 8"),
+        (["--weights", "mine.pt", "--data", "data.yaml", "--drop-heads", "16", "--stages", "prune"], "--drop-heads"),
+        (["--weights", "mine.pt", "--data", "data.yaml", "--exclude", "99"], "99"),
         (["--weights", "mine.pt", "--data", "data.yaml", "-sr", "--s", "much"], "much"),
         (["--weights", "mine.pt", "--data", "data.yaml", "--then-kd", "--kd", "hintn"], "hintn"),
         (["--cfg", "net.cfg", "--data", "data.yaml", "--then-kd", "--t_weights", "three.pt"], "3 classes"),
@@ -299,3 +353,4 @@ def test_mistakes_end_with_a_sentence_and_status_2(
     assert said in error
     assert "Traceback" not in error
     assert "epoch 0" not in error, "nothing is trained before it is said"
+    assert not list((material / "runs").glob("*/wrong*")), "and no folder is left"

@@ -92,6 +92,7 @@ def test_a_full_report_is_one_page_that_holds_its_pictures(tmp_path):
         "gammas": [{"epoch": epoch, "quantiles": {"0.5": 0.5 / (epoch + 1)}} for epoch in range(3)],
         "results": {"baseline": results, "never ran": tmp_path / "absent.csv"},
         "reference": {"teacher/mAP50": 0.3},
+        "pruning": [("cut 1 of 2", "asked: params=0.1\nchannels that stayed: 3 < 4")],
         "pictures": [("teacher and student", np.zeros((20, 30, 3), np.uint8))],
         "settings": {"baseline": {"epochs": 3, "augment": {"mosaic": 0.5}}},
         "lineage": [{"kind": "baseline", "sha256": "a1b2", "layers": {"0": {"layer": 0, "kept": [1, 2]}}}],
@@ -101,7 +102,7 @@ def test_a_full_report_is_one_page_that_holds_its_pictures(tmp_path):
     text = path.read_text(encoding="utf-8")
     page = Page(text)
     assert page.headings == [
-        "Networks", "Predictions", "Channels", "Gammas", "Training", "Lineage", "Commands", "Settings"
+        "Networks", "Predictions", "Pruning", "Channels", "Gammas", "Training", "Lineage", "Commands", "Settings"
     ]  # fmt: skip
     assert len(page.sources) == 4
     for source in page.sources:
@@ -113,6 +114,9 @@ def test_a_full_report_is_one_page_that_holds_its_pictures(tmp_path):
     assert "augment.mosaic" in text
     assert "a1b2" in text
     assert "320 x 416 pixels (H x W)" in text
+    assert "<h3>cut 1 of 2</h3>" in text
+    assert "channels that stayed: 3 &lt; 4" in text
+    assert "PyTorch on the CPU" in text, "what the latency was measured with"
     assert "http" not in text, "nothing is loaded from elsewhere"
 
 
