@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from common.errors import UserError
 from distill.cells import cell_weights
-from models.spec import Matches, Outputs
+from models.spec import HeadSpec, Matches, Outputs
 
 CLASS_FORMS = ("auto", "binary", "softmax")
 
@@ -35,23 +37,31 @@ def hinton(
         Scalars ``hinton_obj`` and ``hinton_cls``.
 
     Raises:
-        UserError: the softmax form with a single class, where it is always 0.
+        UserError: the softmax form with a single class, where it is always 0; a temperature that is not above 0.
     """
-    if temperature <= 0:
-        raise UserError(f"the KD temperature {temperature} is not above 0", todo="--kd-temperature 2")
+    check_hinton(student.specs, temperature=temperature, classes=classes)
     objectness, scores, weights = [], [], []
     for spec, ours, theirs, match in zip(student.specs, student.heads, teacher.heads, matches.heads):
         theirs = theirs.detach()
         weight = cell_weights(theirs, match)
-        softmax = spec.softmax if classes == "auto" else classes == "softmax"
-        if softmax and spec.classes == 1:
-            raise UserError("the softmax over a single class is always 1", todo="--kd-classes binary")
-        divergence = softmax_divergence if softmax else binary_divergence
+        divergence = softmax_divergence if _is_softmax(spec, classes) else binary_divergence
         objectness.append((weight * binary_divergence(ours[..., 4:5], theirs[..., 4:5], temperature)).sum())
         scores.append((weight * divergence(ours[..., 5:], theirs[..., 5:], temperature)).sum())
         weights.append(weight.sum())
     total = matches.normaliser(torch.stack(weights).sum())
     return {"hinton_obj": torch.stack(objectness).sum() / total, "hinton_cls": torch.stack(scores).sum() / total}
+
+
+def check_hinton(specs: Sequence[HeadSpec], *, temperature: float, classes: str) -> None:
+    """Refuse options of `hinton` that make no sense for heads of these `specs`, as its Raises: says."""
+    if temperature <= 0:
+        raise UserError(f"the KD temperature {temperature} is not above 0", todo="--kd-temperature 2")
+    if any(_is_softmax(spec, classes) and spec.classes == 1 for spec in specs):
+        raise UserError("the softmax over a single class is always 1", todo="--kd-classes binary")
+
+
+def _is_softmax(spec: HeadSpec, classes: str) -> bool:
+    return spec.softmax if classes == "auto" else classes == "softmax"
 
 
 def binary_divergence(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:

@@ -35,12 +35,12 @@ from distill.cwd import cwd
 from distill.fgd import fgd, focal_global
 from distill.fitnets import fitnets
 from distill.gap import gap
-from distill.hinton import CLASS_FORMS, hinton
+from distill.hinton import CLASS_FORMS, check_hinton, hinton
 from distill.imitation import imitation, wide_projections
 from distill.mgd import generators, mgd
 from distill.pairs import ALIGNED_LAYERS, FeaturePair, pairs_at_heads, pairs_on_lineage
 from distill.pkd import pkd
-from distill.scaled import scaled
+from distill.scaled import check_scaled, scaled
 from models.network import Network
 from models.spec import Matches, Outputs
 
@@ -64,6 +64,7 @@ class Mode:
         joins: name of a returned scalar -> the detection term it joins, where that is not `relative_to`.
         pairs: ``(student, teacher, heads, **pair_options) -> list[FeaturePair]``; None for response modes.
         pair_options: keyword of `pairs` -> field of `KDConfig`.
+        check: ``(specs, **options)``, raises `UserError` for options that make no sense for heads of these specs.
         adapter: makes the trained module between the two networks' channels; None where the mode needs none.
     """
 
@@ -78,6 +79,7 @@ class Mode:
     pairs: Callable[..., list[FeaturePair]] | None = None
     pair_options: Mapping[str, str] = field(default_factory=dict)
     adapter: Callable[[Sequence[FeaturePair]], nn.Module] | None = None
+    check: Callable[..., None] | None = None
 
     @property
     def features(self) -> bool:
@@ -117,6 +119,7 @@ MODES: dict[str, Mode] = {
         relative_to="cls",
         same_anchors=True,
         options={"temperature": "kd_temperature", "classes": "kd_classes"},
+        check=check_hinton,
     ),
     "bounded": Mode(
         bounded,
@@ -136,6 +139,7 @@ MODES: dict[str, Mode] = {
         same_anchors=True,
         options={"window": "kd_scaled_window"},
         joins={"scaled_box": "box"},
+        check=check_scaled,
     ),
     "gap": Mode(
         gap,
@@ -361,15 +365,18 @@ class KDConfig:
         return {keyword: getattr(self, setting) for keyword, setting in MODES[name].options.items()}
 
     def pairs(self, name: str, student: Network, teacher: Network, heads: Sequence[int]) -> list[FeaturePair]:
-        """The layers a mode compares; empty for response modes.
+        """The layers a mode compares; empty for response modes. The mode's options are checked on the way.
 
         Args:
             heads: per head of the student, the number of the teacher's (`Alignment.heads`).
 
         Raises:
-            UserError: the mode needs what this pair of networks lacks (a lineage, for *aligned*).
+            UserError: the mode needs what this pair of networks lacks (a lineage, for *aligned*), or its options make
+                no sense for them.
         """
         mode = MODES[name]
+        if mode.check is not None:
+            mode.check(student.specs, **self.options(name))
         if mode.pairs is None:
             return []
         options = {keyword: getattr(self, setting) for keyword, setting in mode.pair_options.items()}

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -37,9 +39,11 @@ def scaled(student: Outputs, teacher: Outputs, matches: Matches, *, window: int 
 
     Returns:
         Scalars ``scaled_obj``, ``scaled_cls`` (nats), ``scaled_box`` (squared cells and logarithms).
+
+    Raises:
+        UserError: `window` is not odd.
     """
-    if window < 1 or window % 2 == 0:
-        raise UserError(f"the FM-NMS window {window} is not odd", todo="--kd-scaled-window 5")
+    check_scaled(student.specs, window=window)
     sums: dict[str, list[Tensor]] = {"scaled_obj": [], "scaled_cls": [], "scaled_box": []}
     weights, certain = [], []
     for spec, their_spec, ours, theirs, match in zip(
@@ -66,6 +70,12 @@ def scaled(student: Outputs, teacher: Outputs, matches: Matches, *, window: int 
         name: torch.stack(each).sum() / (by_weight if name == "scaled_obj" else by_certainty)
         for name, each in sums.items()
     }
+
+
+def check_scaled(specs: Sequence[HeadSpec], *, window: int) -> None:
+    """Refuse a window that has no middle cell (UserError)."""
+    if window < 1 or window % 2 == 0:
+        raise UserError(f"the FM-NMS window {window} is not odd", todo="--kd-scaled-window 5")
 
 
 def strongest_nearby(teacher: Tensor, window: int) -> Tensor:

@@ -251,3 +251,17 @@ def test_every_mode_trains_a_student_under_the_objective(name: str) -> None:
     assert all(grad is None or grad.isfinite().all() for grad in grads)
     if MODES[name].adapter is not None:
         assert any(each.grad is not None and each.grad.any() for each in objective.adapters.parameters())
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"kd": "hinton", "kd_classes": "softmax"}, "single class is always 1"),
+        ({"kd": "hinton", "kd_temperature": 0.0}, "temperature 0.0 is not above 0"),
+        ({"kd": "scaled", "kd_scaled_window": 2}, "window 2 is not odd"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused_before_the_first_step(options: dict, named: str) -> None:
+    student = tiny_network(8, classes=1)
+    with pytest.raises(UserError, match=named):
+        KDObjective(student, Teacher(tiny_network(8, classes=1, seed=1), student), kd=KDConfig(**options))
