@@ -30,7 +30,8 @@ def options(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--weights", required=True, help="the sparse network, a .pt")
     parser.add_argument("--data", required=True, help="the data set's yaml, or shapes")
-    parser.add_argument("--share", type=float, default=0.6, help="share of all channels that goes (default %(default)s)")
+    parser.add_argument("--share", type=float, default=0.6,
+                        help="share of all channels that goes (default %(default)s)")
     parser.add_argument("--strategy", default="union", help="who decides about tied channels (default %(default)s)")
     parser.add_argument("--split", default="val", help="the split that is scored (default %(default)s)")
     parser.add_argument("--imgsz", type=int, help="side of the network input; by default the cfg's")
@@ -38,7 +39,8 @@ def options(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--batches", type=int, default=16,
                         help="training batches for the BatchNorm statistics (default %(default)s)")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--tolerance", type=float, default=0.01, help="the mAP50-95 that may be lost (default %(default)s)")
+    parser.add_argument("--tolerance", type=float, default=0.01,
+                        help="the mAP50-95 that may be lost (default %(default)s)")
     return parser.parse_args(argv)
 
 
@@ -89,15 +91,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     folded, plain = result.network, prune.channels(net, fold=False, **asked).network
     gone, stayed = gone_gammas(net, folded)
     print(result.report.text())
-    print(f"|gamma| of the {len(gone)} channels that went: median {np.median(gone):.2e}, 99 % {np.quantile(gone, .99):.2e}, "
-          f"largest {gone.max():.2e}; of the {len(stayed)} that stayed: median {np.median(stayed):.2e}")
+    print(f"|gamma| of the {len(gone)} channels that went: median {np.median(gone):.2e}, 99 % "
+          f"{np.quantile(gone, .99):.2e}, largest {gone.max():.2e}; of the {len(stayed)} that "
+          f"stayed: median {np.median(stayed):.2e}")
     scores = {}
     print(f"\n{'':36}  mAP50-95     lost     mAP50  parameters  away from 'gammas at 0'")
     for name, candidate in candidates(net, folded, plain, spec, args).items():
         score = engine.evaluate(candidate, spec, args.split, size=(args.imgsz, args.imgsz) if args.imgsz else None,
                                 batch_size=args.batch_size, device=args.device)
         scores[name] = score.map50_95
-        away = f"{max(prune.border_error(net, candidate)):23.2e}" if name in ("pruned, folded", "pruned, not folded") else ""
+        measured = candidate is folded or candidate is plain
+        away = f"{max(prune.border_error(net, candidate)):23.2e}" if measured else ""
         print(f"{name:36}  {score.map50_95:8.4f}  {scores['sparse'] - score.map50_95:+7.4f}  {score.map50:8.4f}  "
               f"{models.parameters(candidate):10,}  {away}", flush=True)
     lost = scores["sparse"] - scores["pruned, folded"]

@@ -122,13 +122,13 @@ def _shortcut(layer: torch.nn.Module, flow: list[Flow]) -> Flow:
 
 def _route(groups: int, part: int, flow: list[Flow]) -> Flow:
     def cut(tensor: Tensor, dim: int) -> Tensor:
-        kept = tensor.chunk(groups, dim)[part]
-        return kept
+        return tensor.chunk(groups, dim)[part]
 
     for source in flow:
         assert len({int(piece.sum()) for piece in source.gone.chunk(groups)}) == 1, "slices of unequal width"
     return Flow(torch.cat([cut(source.value, 1) for source in flow], 1),
-                torch.cat([cut(source.gone, 0) for source in flow]), torch.cat([cut(source.wild, 0) for source in flow]))
+                torch.cat([cut(source.gone, 0) for source in flow]),
+                torch.cat([cut(source.wild, 0) for source in flow]))
 
 
 def _gate(layer: torch.nn.Module, gate: Flow, scaled: Flow) -> Flow:
