@@ -13,8 +13,9 @@ from common.errors import UserError
 from models.cfg import parse_cfg
 from prune.importance import gamma
 from prune.select import Selector
-from tests.alive import alive
+from tests.alive import alive, noise
 from tests.nets import TINY
+from tests.prune.reference import TOLERANCE, distance, multiplied_by_zero
 
 EVERY = [pytest.param(name, id=name) for name in TINY]
 
@@ -169,6 +170,16 @@ def test_what_is_only_carried_follows_its_producer_unless_all_have_a_vote() -> N
             assert set(range(width)) - set(rows[str(number)]["kept"]) == gone[strategy], (strategy, number)
         assert result.report.tied == 0
         assert result.report.carried == (2 * (1 + 1) if strategy == "union" else 2 * 1)
+
+
+@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize("strategy", ["shared", "conservative"])
+def test_what_a_strategy_cuts_equals_the_fat_network_without_it(name: str, strategy: str) -> None:
+    net = alive(models.Network(parse_cfg(TINY[name])), dtype=torch.float64)
+    result = prune.channels(net, strategy, ratio=0.6, fold=False)
+    assert result.report.removed > 0
+    images = noise(net, (64, 64), torch.Generator().manual_seed(3))
+    assert distance(result.network, multiplied_by_zero(net, result.network), images) < TOLERANCE
 
 
 def test_the_ratio_is_of_the_scores_that_decide() -> None:
