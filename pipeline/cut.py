@@ -56,6 +56,8 @@ class Cutter:
             found = search.result
         else:
             found = prune.prune(network, kind=kind, **options)
+            if found.report.folded:
+                found.report.border_error = prune.border_error(network, found.network)
             if config.reestimate_bn:
                 prune.reestimate(found.network.to(self.device), self.batches)
         found.network.cpu()

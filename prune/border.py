@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import copy
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from common.errors import UserError
+from models.lineage import conv_key, moved_key
 from models.network import Network
 from models.summary import fingerprint
 from prune.blocks import cut_blocks, find_blocks
+from prune.tracing import trace
 
 
 @torch.no_grad()
@@ -57,21 +60,26 @@ def gammas_at_zero(fat: Network, thin: Network) -> Network:
         known = ", ".join(f"{entry['kind']} ({entry['sha256'][:12]})" for entry in thin.lineage) or "none"
         raise UserError(f"the network {sha[:12]} is no ancestor of the thin one; its ancestors: {known}",
                         todo="hand in the network that was pruned, as it was then")
-    kept = {row["layer"]: row["kept"] for row in entry["layers"].values()}
-    missing = fat.convolutions.keys() - kept.keys()
+    kept = {str(row["layer"]): row["kept"] for row in entry["layers"].values()}
+    missing = {int(str(key).split(".")[0]) for key in fat.conv_modules if str(key) not in kept}
     blocks = [block for block in find_blocks(fat) if not block.obstacle and missing.intersection(block.branch)]
     rest = sorted(missing.difference(*(block.branch for block in blocks)))
     if rest:
-        raise UserError(f"the thin network lacks the convolutions {rest}, which are no shortcut block",
+        raise UserError(f"the thin network lacks the convolutions of layers {rest}, which are no shortcut block",
                         todo="compare with the network as it was after its heads were dropped")
     if blocks:
         reference, moved = cut_blocks(fat, blocks)
     else:
-        reference, moved = copy.deepcopy(fat), {number: number for number in fat.convolutions}
-    for new, old in moved.items():
-        layer = reference.convolutions[new]
-        if layer.bn is not None:
-            gone = torch.ones(layer.out_channels, dtype=torch.bool, device=layer.bn.weight.device)
-            gone[kept[old]] = False
-            layer.bn.weight[gone] = 0
+        reference, moved = copy.deepcopy(fat), {number: number for number in range(len(fat.layers))}
+    graph = trace(reference)
+    keep = np.ones(len(graph.root), bool)
+    for name, conv in graph.convs.items():
+        gone = np.ones(len(conv.makes), bool)
+        gone[kept[str(moved_key(conv_key(name), moved))]] = False
+        keep[conv.makes[gone]] = False
+    modules = dict(reference.named_modules())
+    for name, ids in graph.norms.items():
+        weight = modules[name].weight
+        assert isinstance(weight, Tensor)
+        weight[torch.from_numpy(~keep[ids]).to(weight.device)] = 0
     return reference
