@@ -18,6 +18,6 @@ __all__ = [
     "Section", "assign", "available_cfgs", "cfg_path", "compose", "decode_head", "decode_matched", "descend",
     "encode_boxes", "entry_for", "fingerprint", "from_checkpoint", "identity_lineage", "identity_step", "init_heads",
     "init_weights", "kept_channels", "layer_table", "load", "load_darknet", "lowered", "macs", "megabytes",
-    "opencv_problems", "parameters", "parse_cfg", "portable", "read_cfg", "read_checkpoint", "save", "save_darknet", "transfer",
-    "weights_bytes",
+    "opencv_problems", "parameters", "parse_cfg", "portable", "read_cfg", "read_checkpoint", "save", "save_darknet",
+    "transfer", "weights_bytes",
 ]

@@ -77,6 +77,8 @@ class Backbone(Layer):
         self.channels = list(self.model.feature_info.channels())
         if self.widths:
             self.channels = self._measured_channels(section)
+        if _without_data():
+            _drop_data(self.model)
         self.out_channels = self.channels[-1]
         self.scale = Fraction(1, self.features[-1])
         import timm
@@ -229,12 +231,11 @@ def narrow(model: nn.Module, widths: Mapping[str, Width], section: Section) -> N
 
 
 def _create(name: str, section: Section, **options: Any) -> nn.Module:
-    """timm's feature extractor, on the CPU even where Networks are built without data."""
+    """timm's feature extractor, on the CPU, for a pruned one is measured; uninitialised where no data is asked for."""
     import timm
 
-    without_data = torch.empty(0).device.type == "meta"
     try:
-        with _Uninitialised() if without_data else contextlib.nullcontext(), torch.device("cpu"):
+        with _Uninitialised() if _without_data() else contextlib.nullcontext(), torch.device("cpu"):
             model = timm.create_model(name, features_only=True, **options)
     except (RuntimeError, TypeError, AssertionError, AttributeError, ValueError, IndexError, KeyError) as error:
         raise section.error(f"model={name}: timm cannot cut this network into features: {error}", "model",
@@ -243,6 +244,22 @@ def _create(name: str, section: Section, **options: Any) -> nn.Module:
     if stages and isinstance(getattr(model, "blocks", None), nn.Sequential):
         model.blocks = model.blocks[: max(stages)]  # timm runs the later ones for nothing
     return model
+
+
+def _without_data() -> bool:
+    """Are Networks being built under ``torch.device("meta")``?"""
+    return torch.empty(0).device.type == "meta"
+
+
+def _drop_data(model: nn.Module) -> None:
+    """Move all that a state dict holds to the meta device; constants that it does not hold stay."""
+    for module in model.modules():
+        for name, parameter in module._parameters.items():
+            if parameter is not None:
+                module._parameters[name] = nn.Parameter(parameter.to("meta"))
+        for name, buffer in module._buffers.items():
+            if buffer is not None and name not in module._non_persistent_buffers_set:
+                module._buffers[name] = buffer.to("meta")
 
 
 class _Uninitialised(TorchFunctionMode):
