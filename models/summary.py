@@ -77,5 +77,5 @@ def fingerprint(net: Network) -> str:
     digest = hashlib.sha256(repr(net.cfg.structure()).encode())
     for name, tensor in file_tensors(net):
         digest.update(name.encode())
-        digest.update(tensor.detach().cpu().float().contiguous().numpy().astype("<f4", copy=False).reshape(-1))
+        digest.update(tensor.detach().cpu().float().contiguous().numpy().astype("<f4", copy=False).reshape(-1).data)
     return digest.hexdigest()
