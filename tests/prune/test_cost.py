@@ -13,6 +13,9 @@ import prune
 from models.cfg import parse_cfg
 from prune.blocks import cut_blocks, find_blocks
 from prune.cost import Cost
+from prune.importance import gamma
+from prune.select import Selector
+from prune.surgery import thin_network
 from tests.alive import alive
 from tests.nets import TINY
 
@@ -86,7 +89,25 @@ def test_the_cost_of_a_candidate_takes_milliseconds() -> None:
     assert best < 0.005
 
 
+def test_graph_selection_and_surgery_of_62_million_parameters_take_less_than_a_second() -> None:
+    with torch.device("meta"):
+        net = models.Network(models.read_cfg(models.cfg_path("yolov3")))
+    net.to_empty(device="cpu")
+    for layer in net.convolutions.values():
+        if layer.bn is not None:
+            torch.nn.init.uniform_(layer.bn.weight)
+
+    def cut() -> models.Network:
+        graph = prune.trace(net)
+        selector = Selector(graph, gamma(net, graph))
+        return thin_network(net, graph, selector.settle(selector.cut_at_ratio(0.5)).keep)
+
+    assert models.parameters(cut()) < 0.5 * models.parameters(net)
+    assert min(_seconds(cut) for _ in range(2)) < 1.0
+
+
 def _seconds(work) -> float:
-    start = time.perf_counter()
+    """CPU time: a machine that is busy with other things does not make the code slow."""
+    start = time.process_time()
     work()
-    return time.perf_counter() - start
+    return time.process_time() - start
