@@ -175,11 +175,13 @@ class Writer:
     def up(self) -> None:
         """Upsampling, and the concatenation with what was there before the downsampling."""
         if self.stride <= 2 or not self.peers(self.stride // 2):
-            return self.down()
+            self.down()
+        if not self.peers(self.stride // 2):
+            return
         self.add("\n[upsample]\nstride=2\n", self.width, self.stride // 2)
         early = self.one_of(self.peers())
         self.refer("route", "layers", [len(self.maps) - 1, early], self.width + self.width_of(early), self.stride)
-        return self.narrow()
+        self.narrow()
 
     def branch(self) -> None:
         """Go on from an earlier layer, as CSP and C3 blocks do."""
@@ -200,7 +202,7 @@ class Writer:
 
 
 PIECES = (
-    Writer.residual, Writer.plain, Writer.depthwise, Writer.grouped, Writer.several, Writer.concat, Writer.part,
+    *[Writer.residual] * 4, Writer.plain, Writer.depthwise, Writer.grouped, Writer.several, Writer.concat, Writer.part,
     Writer.squeeze, Writer.spotlight, Writer.attention, Writer.pyramid, Writer.pool, Writer.drop, Writer.down,
     Writer.up, Writer.branch,
 )  # fmt: skip

@@ -1,6 +1,6 @@
 """Both equalities, files and mutants on random small networks: every way of joining sections, at random.
 
-The same 500 networks each time; THINYOLO_EXAMPLES=5000 tries that many new ones.
+The same 500 networks each time; THINYOLO_EXAMPLES=5000 tries that many new ones, and shrinks what fails.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
-from hypothesis import HealthCheck, Phase, assume, given, settings
+from hypothesis import HealthCheck, Phase, assume, given, seed, settings
 from hypothesis import strategies as st
 from torch.func import functional_call
 
@@ -33,15 +34,13 @@ from tests.prune.grammar import SIDE, cfg_texts
 from tests.prune.interpreter import expected
 from tests.prune.reference import TOLERANCE, keep_mask, mutants, wither
 
-NETWORKS = 500
+PARTS, NETWORKS = 5, 100
 MORE = int(os.environ.get("THINYOLO_EXAMPLES") or 0)
-SEEN: Counter[str] = Counter()
 Tensors = dict[str, torch.Tensor]
 Cut = tuple[Mask, models.Network]
 SETTINGS = settings(
-    max_examples=MORE or NETWORKS, derandomize=not MORE, database=None, deadline=None,
-    suppress_health_check=list(HealthCheck), print_blob=True,
-    phases=[Phase.generate] + [Phase.shrink] * bool(MORE),
+    max_examples=MORE // PARTS or NETWORKS, database=None, deadline=None, print_blob=True,
+    suppress_health_check=list(HealthCheck), phases=[Phase.generate] + [Phase.shrink] * bool(MORE),
 )  # fmt: skip
 
 
@@ -49,9 +48,9 @@ SETTINGS = settings(
 def living_networks(draw: Callable) -> models.Network:
     """A random network in float64 whose every head listens to its input."""
     cfg = parse_cfg(draw(cfg_texts()))
-    seed = draw(st.integers(0, 1000))
+    weights = draw(st.integers(0, 1000))
     try:
-        net = alive(models.Network(cfg), (SIDE, SIDE), seed, torch.float64)
+        net = alive(models.Network(cfg), (SIDE, SIDE), weights, torch.float64)
     except AssertionError:  # hardly listens to its input
         assume(False)
     return net
@@ -93,8 +92,8 @@ def chosen_cut(draw: Callable, net: models.Network, graph: ChannelGraph) -> Cut:
     return keep_mask(graph, result.network), result.network
 
 
-def check_files(thin: models.Network) -> None:
-    """cfg text, `.pt` and `.weights` give the same network back."""
+def check_files(draw: Callable, thin: models.Network) -> None:
+    """The cfg's text and the `.pt`, or the `.weights`, give the same network back."""
     again = parse_cfg(thin.cfg.text())
     assert again.structure() == thin.cfg.structure()
     assert again.text() == thin.cfg.text()
@@ -103,10 +102,13 @@ def check_files(thin: models.Network) -> None:
     wanted = [head.clone() for head in thin(images)]
     with tempfile.TemporaryDirectory() as folder:
         cfg, weights, pt = (Path(folder, name) for name in ("thin.cfg", "thin.weights", "thin.pt"))
-        models.save(thin, pt)
-        models.save_darknet(thin, cfg, weights)
-        for loaded in (models.load(pt), models.load(cfg, weights)):
-            assert all(torch.equal(one, two) for one, two in zip(loaded.eval()(images), wanted, strict=True))
+        if draw(st.booleans()):
+            models.save(thin, pt)
+            loaded = models.load(pt)
+        else:
+            models.save_darknet(thin, cfg, weights)
+            loaded = models.load(cfg, weights)
+    assert all(torch.equal(one, two) for one, two in zip(loaded.eval()(images), wanted, strict=True))
 
 
 def check_legal(graph: ChannelGraph, keep: Mask) -> None:
@@ -118,17 +120,21 @@ def check_legal(graph: ChannelGraph, keep: Mask) -> None:
         assert len({int(keep[ids].sum()) for ids in constraint.slices}) == 1, constraint.name
 
 
-def check_blocks(draw: Callable, net: models.Network) -> models.Network:
-    """Some removable blocks gone; the network without them is what the checks go on with."""
+def check_blocks(draw: Callable, net: models.Network) -> tuple[models.Network, int]:
+    """Some removable blocks gone; the network without them is what the checks go on with, and how many went."""
     able = [block for block in find_blocks(net) if not block.obstacle]
     gone = [block for block in able if draw(st.booleans())]
     if not gone:
-        return net
-    SEEN["networks without a block"] += 1
+        return net, 0
     shorter, _ = cut_blocks(net, gone)
     wanted = expected(net, nothing_dropped(net), pictures(net), False, [block.layer for block in gone])
     assert apart(shorter(pictures(net)), wanted) < TOLERANCE
-    return shorter
+    return shorter, len(gone)
+
+
+def listening(heads: list[torch.Tensor]) -> bool:
+    """Do two pictures differ by more than 1 % of max|out| at every head?"""
+    return all(float((head[0] - head[1]).abs().max()) > 0.01 * float(head.abs().max()) for head in heads)
 
 
 def listened_to(thin: models.Network, right: Tensors, wrong: Tensors, images: torch.Tensor) -> bool:
@@ -147,13 +153,10 @@ def listened_to(thin: models.Network, right: Tensors, wrong: Tensors, images: to
                for (name, tensor), slope in zip(leaves.items(), found) if slope is not None)
 
 
-@SETTINGS
-@given(st.data())
-@torch.no_grad()
-def check_a_network(data: st.DataObject) -> None:
-    net = check_blocks(data.draw, data.draw(living_networks()))
+def check_a_network(draw: Callable, seen: Counter[str]) -> None:
+    net, blocks = check_blocks(draw, draw(living_networks()))
     images, graph = pictures(net), prune.trace(net)
-    keep, folded = data.draw(st.sampled_from((any_cut, chosen_cut)))(data.draw, net, graph)
+    keep, folded = draw(st.sampled_from((any_cut, chosen_cut)))(draw, net, graph)
     check_legal(graph, keep)
     gone = dropped(graph, keep)
     # The network of the tensors that are merely sliced: the folded one's sections, so it need not be built.
@@ -161,28 +164,38 @@ def check_a_network(data: st.DataObject) -> None:
     assert apart(functional_call(folded, plain, (images,)), wanted) < TOLERANCE
     constants = expected(net, gone, images, fold=True)
     assert apart(folded(images), constants) < TOLERANCE
-    for what, wrong in islice(mutants(graph, keep), data.draw(st.integers(0, 5)), None, 4):
+    # A cut may shut a gate for good, and all behind it is then deaf: mutants are tried where the thin heads listen.
+    tried = islice(mutants(graph, keep), draw(st.integers(0, 5)), None, 4) if listening(wanted) else ()
+    for what, wrong in tried:
         mutant = sliced_tensors(net, wrong, keep)
         if apart(functional_call(folded, mutant, (images,)), wanted) > TOLERANCE:
-            SEEN["mutants"] += 1
+            seen["mutants"] += 1
         else:
             with torch.enable_grad():
                 assert not listened_to(folded, plain, mutant, images), what
-    check_files(folded)
-    SEEN["networks"] += 1
-    SEEN["cut"] += not keep.all()
-    SEEN["told apart"] += apart(wanted, constants) > 1e-4
-    SEEN.update({section.kind for section in net.cfg.layers})
+    check_files(draw, folded)
+    seen.update(networks=1, blocks=blocks, cut=not keep.all(), differ=apart(wanted, constants) > 1e-4)
+    seen.update({section.kind for section in net.cfg.layers})
 
 
-def test_thin_equals_fat_and_mutants_do_not_for_random_networks() -> None:
-    SEEN.clear()
-    check_a_network()
+@pytest.mark.parametrize("part", range(PARTS))
+def test_thin_equals_fat_and_mutants_do_not_for_random_networks(part: int) -> None:
+    seen: Counter[str] = Counter()
+
+    @SETTINGS
+    @given(st.data())
+    @torch.no_grad()
+    def check(data: st.DataObject) -> None:
+        check_a_network(data.draw, seen)
+
+    if not MORE:
+        seed(part)(check)
+    check()
     # The networks were worth it: most lost channels whose constants matter, and no kind of section was left out.
-    assert SEEN["networks"] >= NETWORKS
-    assert SEEN["cut"] > 0.8 * NETWORKS
-    assert SEEN["told apart"] > 0.5 * NETWORKS
-    assert SEEN["mutants"] > 2 * NETWORKS
-    assert SEEN["networks without a block"] > 0.05 * NETWORKS
+    assert seen["networks"] >= NETWORKS
+    assert seen["cut"] > 0.7 * NETWORKS
+    assert seen["differ"] > 0.5 * NETWORKS
+    assert seen["mutants"] > NETWORKS
+    assert seen["blocks"] > 0
     for kind in LAYERS.keys() - {"reorg"}:
-        assert SEEN[kind] > 0.05 * NETWORKS, kind
+        assert seen[kind] > 0.02 * NETWORKS, kind
