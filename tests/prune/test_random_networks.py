@@ -30,7 +30,7 @@ from prune.pruning import STRATEGIES
 from prune.select import Selector
 from prune.surgery import sliced_tensors, thin_network
 from tests.alive import alive, noise
-from tests.prune.grammar import SIDE, cfg_texts
+from tests.prune.grammar import PIECES, SIDE, Writer, cfg_texts
 from tests.prune.interpreter import expected
 from tests.prune.reference import TOLERANCE, keep_mask, mutants, wither
 
@@ -175,7 +175,6 @@ def check_a_network(draw: Callable, seen: Counter[str]) -> None:
                 assert not listened_to(folded, plain, mutant, images), what
     check_files(draw, folded)
     seen.update(networks=1, blocks=blocks, cut=not keep.all(), differ=apart(wanted, constants) > 1e-4)
-    seen.update({section.kind for section in net.cfg.layers})
 
 
 @pytest.mark.parametrize("part", range(PARTS))
@@ -191,11 +190,21 @@ def test_thin_equals_fat_and_mutants_do_not_for_random_networks(part: int) -> No
     if not MORE:
         seed(part)(check)
     check()
-    # The networks were worth it: most lost channels whose constants matter, and no kind of section was left out.
+    # The networks were worth it: most lost channels whose constants matter, and mutants of most could be told.
     assert seen["networks"] >= NETWORKS
     assert seen["cut"] > 0.7 * NETWORKS
     assert seen["differ"] > 0.5 * NETWORKS
-    assert seen["mutants"] > NETWORKS
+    assert seen["mutants"] > 0.7 * NETWORKS
     assert seen["blocks"] > 0
-    for kind in LAYERS.keys() - {"reorg"}:
-        assert seen[kind] > 0.02 * NETWORKS, kind
+
+
+@settings(SETTINGS, max_examples=10, derandomize=True)
+@given(st.data())
+def test_the_pieces_of_the_grammar_speak_of_every_kind_of_section(data: st.DataObject) -> None:
+    net = Writer(data.draw)
+    for piece in PIECES:
+        piece(net)
+    net.head()
+    cfg = parse_cfg(net.text)
+    assert {section.kind for section in cfg.layers} == {*LAYERS, "yolo"} - {"reorg"}
+    assert models.Network(cfg).layer_sizes((SIDE, SIDE))
