@@ -14,8 +14,9 @@ import models
 import prune
 from common.errors import UserError
 from models.cfg import parse_cfg
-from models.layers import BN_MOMENTUM
+from models.layers import BN_EPS, BN_MOMENTUM
 from models.network import Network
+from models.timm_lower import _conv_tensors
 from tests.alive import alive
 from tests.nets import NET, TINY, conv, yolo
 from tests.opencv import assert_opencv_agrees, needs_opencv_4
@@ -201,13 +202,25 @@ def test_pretrained_weights_of_a_file_see_the_pictures_they_were_trained_on(tmp_
     assert (ours - theirs).abs().max() > 1e-3  # the border, where padding is no longer the mean colour
 
 
-@pytest.mark.parametrize("model", [SMALL, "resnet18", "mobilenetv2_050", "vgg11_bn"])
+@pytest.mark.parametrize("model", [SMALL, "resnet18", "mobilenetv2_050"])
 def test_darknet_sections_give_the_same_outputs(model: str) -> None:
     net = alive(network(model=model), dtype=torch.float64)
     plain = models.lowered(net)
     assert not plain.backbones
     for one, two in zip(outputs(plain), outputs(net), strict=True):
         assert (one - two).abs().max() < 1e-10 * two.abs().max()
+
+
+def test_a_bias_before_batchnorm_and_another_eps_have_their_darknet_form() -> None:
+    conv_, norm = torch.nn.Conv2d(3, 4, 1).double(), torch.nn.BatchNorm2d(4, eps=1e-3).double().eval()
+    with torch.no_grad():
+        for tensor in (norm.weight, norm.bias, norm.running_mean):
+            tensor.uniform_(0.5, 2)
+        plain = torch.nn.Conv2d(3, 4, 1, bias=False).double(), torch.nn.BatchNorm2d(4, eps=BN_EPS).double().eval()
+        for name, tensor in _conv_tensors(conv_, norm).items():
+            plain[name.startswith("bn.")].state_dict()[name.split(".")[1]].copy_(tensor)
+        images = torch.rand(1, 3, 5, 5).double()
+        torch.testing.assert_close(plain[1](plain[0](images)), norm(conv_(images)), rtol=0, atol=1e-12)
 
 
 def test_a_network_without_a_backbone_is_left_alone() -> None:
