@@ -25,7 +25,7 @@ from models.network import Network
 from pipeline.ablate_table import Table, publish
 from pipeline.executor import EXECUTORS, run_all
 from pipeline.finetune import DistilConfig, finetune, load_network, make_teacher, train_assistants
-from pipeline.step_cost import PLAIN, measure_steps
+from pipeline.step_cost import PLAIN, first_batch, measure_steps
 
 ABLATION = "ablation"
 NONE, ALL = "none", "all"
@@ -189,7 +189,7 @@ def ablate(config: AblateConfig, run: Path) -> str:
              len(cells))  # fmt: skip
     todo = [replace(cell, known=known()) for cell in todo]
     failed = _train(todo, config)
-    costs = _step_costs(config, run, variants, student, teacher)
+    costs = _step_costs(config, run, spec, variants, student, teacher)
     done = {(cell.variant, cell.seed): found for cell in cells if (found := _finished(cell)) is not None}
     if not distributed.is_main():
         return ""
@@ -339,7 +339,7 @@ def _mean(values: Sequence[float]) -> float | None:
 
 
 def _step_costs(
-    config: AblateConfig, run: Path, variants: Sequence[Variant], student: Network, teacher: Teacher
+    config: AblateConfig, run: Path, spec: DataSpec, variants: Sequence[Variant], student: Network, teacher: Teacher
 ) -> dict[str, dict[str, float]]:
     """Row -> milliseconds of a step and its ratio to that of `none`, measured once in interleaved rounds."""
     names = [variant.text for variant in variants]
@@ -352,7 +352,7 @@ def _step_costs(
     device = distributed.start(config.device)
     found = measure_steps(
         student, teacher, {variant.text: variant.kd for variant in variants if variant.text != NONE},
-        size=config.input_size, batch=batch, loss=config.loss, device=device,
+        first_batch(spec, config.input_size, batch), loss=config.loss, device=device,
     )  # fmt: skip
     costs = {
         NONE if name == PLAIN else name: {"milliseconds": cost.milliseconds, "ratio": cost.to_plain, "batch": batch}

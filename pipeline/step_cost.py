@@ -15,7 +15,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from data import Dataset, DataSpec
 from data.batch import Batch
+from data.loader import collate
 from distill import KDConfig, KDObjective, Teacher
 from engine.progress import memory_used
 from models.loss import LossConfig
@@ -46,9 +48,8 @@ def measure_steps(
     student: Network,
     teacher: Teacher,
     variants: Mapping[str, KDConfig],
+    batch: Batch,
     *,
-    size: tuple[int, int],
-    batch: int = 8,
     rounds: int = 9,
     loss: LossConfig | None = None,
     device: torch.device | str = "cpu",
@@ -59,8 +60,7 @@ def measure_steps(
         student: is copied.
         teacher: made for `student`.
         variants: name -> what the student takes from the teacher.
-        size: (H, W) of the pictures.
-        batch: pictures a step.
+        batch: the pictures of a step. What some modes cost depends on how many objects the teacher sees.
         rounds: measured after one that is not.
         loss: of the detection loss.
         device: where both networks are to run.
@@ -68,10 +68,10 @@ def measure_steps(
     device = torch.device(device)
     network = copy.deepcopy(student).to(device).to(memory_format=torch.channels_last)
     teacher.to(device)
-    pictures = random_batch(network, size, batch).prepared(device)
+    pictures = batch.prepared(device)
     jobs: dict[str, Callable[[], object]] = {
         PLAIN: _stepper(KDObjective(network, None, loss), pictures),
-        TEACHER: lambda: teacher(pictures.images),
+        TEACHER: lambda: _ask(teacher, pictures),
     }
     for name, kd in variants.items():
         jobs[name] = _stepper(KDObjective(network, teacher, loss, kd).to(device), pictures)
@@ -98,6 +98,12 @@ def measure_steps(
     }
 
 
+def first_batch(spec: DataSpec, size: tuple[int, int], count: int) -> Batch:
+    """The first `count` pictures of the val split at `size` (H, W), or all if there are fewer."""
+    dataset = Dataset(spec, "val", size)
+    return collate([dataset[number] for number in range(min(count, len(dataset)))])
+
+
 def random_batch(network: Network, size: tuple[int, int], batch: int) -> Batch:
     """`batch` noisy pictures of `size` (H, W) with `OBJECTS` objects each; the same every time."""
     height, width = size
@@ -110,6 +116,12 @@ def random_batch(network: Network, size: tuple[int, int], batch: int) -> Batch:
     targets = torch.tensor(np.column_stack([image, label, boxes]), dtype=torch.float32)
     images = torch.from_numpy(rng.integers(0, 256, (batch, 3, height, width), dtype=np.uint8))
     return Batch(images, targets, torch.arange(batch))
+
+
+@torch.no_grad()
+def _ask(teacher: Teacher, batch: Batch) -> object:
+    """The teacher's own forward pass, as an evaluation would run it; what a step runs is faster where that can be."""
+    return teacher.network(batch.images)
 
 
 def _stepper(objective: KDObjective, batch: Batch) -> Callable[[], object]:

@@ -1,0 +1,217 @@
+"""An ablation by its real command: killed, resumed, grown, and on a Ray cluster."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import finetune_kd
+import models
+from common.errors import UserError
+from data.batch import Batch
+from engine.trainer import Trainer
+from pipeline.ablate import AblateConfig, Cell, run_cell
+from pipeline.executor import run_all
+from tests.cli.material import NAMES, QUICK, ROOT, in_process, killed, make_set
+from tests.distill.material import tiny_network
+
+GRID = ("--weights", "thin.pt", "--t_weights", "fat.pt", "--data", "data.yaml", "--ablate", "none; bounded", "--seeds")
+GRID += ("2", *QUICK)
+CELLS = [(mode, f"seed{seed}") for mode in ("none", "bounded") for seed in (0, 1)]
+
+
+@pytest.fixture(scope="module")
+def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `data.yaml`, `thin.pt` and `fat.pt`."""
+    folder = make_set(tmp_path_factory.mktemp("grid"))
+    for name, width in (("thin", 8), ("fat", 16)):
+        network = tiny_network(width, seed=width)
+        network.names = list(NAMES)
+        models.save(network, folder / f"{name}.pt")
+    return folder
+
+
+Seen = dict[tuple[str, str], list[float]]
+
+
+@pytest.fixture(scope="module")
+def steps() -> Iterator[Seen]:
+    """(mode, seed) -> a number from the pictures of each optimiser step that was taken, in order."""
+    seen: Seen = {}
+    original = Trainer._step
+
+    def recorded(self: Trainer, batches: Sequence[Batch]) -> None:
+        seen.setdefault((self.run_dir.parent.name, self.run_dir.name), []).append(
+            sum(float(batch.images.double().mean()) for batch in batches)
+        )
+        original(self, batches)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Trainer, "_step", recorded)
+        patch.setattr("engine.trainer.plot_results", lambda *_: None)
+        yield seen
+
+
+@pytest.fixture(scope="module")
+def whole(material: Path, steps: Seen) -> tuple[Path, Seen]:
+    """An uninterrupted ablation, and the pictures it saw."""
+    with pytest.MonkeyPatch.context() as patch:
+        assert in_process(finetune_kd.main, patch, material, *GRID, "--name", "whole") == 0
+    taken, seen = dict(steps), steps
+    seen.clear()
+    return material / "runs" / "ablate" / "whole", taken
+
+
+def rows(run: Path) -> list[dict[str, str]]:
+    with open(run / "table.csv", newline="") as handle:
+        return list(csv.DictReader(handle))
+
+
+def test_every_cell_is_a_run_and_the_table_has_all_rows(whole: tuple[Path, Seen]) -> None:
+    run, _ = whole
+    for mode, seed in CELLS:
+        assert all((run / mode / seed / name).is_file() for name in ("args.yaml", "results.csv", "weights/best.pt"))
+        content = json.loads((run / mode / seed / "cell.json").read_text())
+        assert set(content["scores"]) == {"val", "test"}
+        assert (content["gate_rate"] is not None) == (mode == "bounded")
+    assert [row["mode"] for row in rows(run)] == ["teacher", "not fine-tuned", "none", "bounded"]
+    assert [row["runs"] for row in rows(run)][2:] == ["2", "2"]
+    assert float(rows(run)[3]["step by none"]) > 0
+    assert "best.pt chosen on val" in (run / "table.txt").read_text()
+
+
+def test_runs_of_a_seed_see_the_same_pictures_and_runs_of_two_do_not(whole: tuple[Path, Seen]) -> None:
+    _, seen = whole
+    assert {len(pictures) for pictures in seen.values()} == {4}, "equal budgets"
+    for seed in ("seed0", "seed1"):
+        assert seen["none", seed] == seen["bounded", seed]
+    assert seen["none", "seed0"] != seen["none", "seed1"]
+
+
+def same_weights(one: Path, other: Path) -> bool:
+    states = [models.read_checkpoint(path)["state"] for path in (one, other)]
+    return all(torch.equal(tensor, states[1][name]) for name, tensor in states[0].items())
+
+
+def test_killed_grid_goes_on_in_the_middle_of_its_cell_and_ends_with_the_same_bits(
+    material: Path, whole: tuple[Path, Seen], steps: Seen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = material / "runs" / "ablate" / "broken"
+    killed("finetune_kd.py", material, "seed1", 3, *GRID, "--name", "broken", "--save-every", "1")
+    kept = (broken / "none" / "seed0" / "weights" / "best.pt").stat().st_mtime_ns
+    steps.clear()
+    assert in_process(finetune_kd.main, monkeypatch, material, "--resume", str(broken)) == 0
+    assert {cell: len(taken) for cell, taken in steps.items()} == {
+        ("none", "seed1"): 2, ("bounded", "seed0"): 4, ("bounded", "seed1"): 4
+    }  # fmt: skip
+    assert (broken / "none" / "seed0" / "weights" / "best.pt").stat().st_mtime_ns == kept
+    for mode, seed in CELLS:
+        assert same_weights(*(run / mode / seed / "weights" / "last.pt" for run in (whole[0], broken)))
+    scores = [[{key: row[key] for key in ("mode", "mAP50-95 mean", "mAP50-95 sd", "difference")} for row in rows(run)]
+              for run in (whole[0], broken)]  # fmt: skip
+    assert scores[0] == scores[1]
+
+
+def test_finished_grid_grows_by_modes_and_seeds_and_trains_only_those(
+    material: Path, whole: tuple[Path, Seen], steps: Seen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps.clear()
+    more = ["--resume", str(whole[0]), "--seeds", "0,1,5", "--ablate", "none; bounded; hinton"]
+    assert in_process(finetune_kd.main, monkeypatch, material, *more) == 0
+    new = {("none", "seed5"), ("bounded", "seed5"), *(("hinton", f"seed{seed}") for seed in (0, 1, 5))}
+    assert set(steps) == new
+    assert [row["runs"] for row in rows(whole[0])][2:] == ["3", "3", "3"]
+
+
+def test_other_settings_in_a_reused_folder_are_trained_anew(
+    material: Path, whole: tuple[Path, Seen], steps: Seen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    again = [*GRID, "--name", "reused", "--exist-ok", "--seeds", "1", "--epochs", "1"]
+    for rate, trained in (("0.002", 2), ("0.002", 0), ("0.004", 2)):
+        steps.clear()
+        assert in_process(finetune_kd.main, monkeypatch, material, *again, "--lr0", rate) == 0
+        assert len(steps) == trained
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--ablate", "none; hintn"], "hintn"),
+        (["--ablate", "none; aligned"], "ancestor"),
+        (["--seeds", "many"], "many"),
+    ],
+    ids=["unknown mode", "mode without its needs", "seeds"],
+)
+def test_mistakes_are_said_before_anything_is_trained(
+    material: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, steps: Seen,
+    arguments: list[str], said: str,
+) -> None:  # fmt: skip
+    steps.clear()
+    assert in_process(finetune_kd.main, monkeypatch, material, *GRID, "--name", "wrong", *arguments) == 2
+    assert said in capsys.readouterr().err
+    assert not steps
+
+
+def test_without_a_teacher_there_is_nothing_to_compare(
+    material: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    chosen = ["--weights", "thin.pt", "--data", "data.yaml", "--kd", "none", "--ablate", "none; bounded", *QUICK]
+    assert in_process(finetune_kd.main, monkeypatch, material, *chosen) == 2
+    assert "there is none" in capsys.readouterr().err
+
+
+def in_trouble(number: int) -> int:
+    if number == 1:
+        raise UserError("too large", todo="less")
+    return 10 * number
+
+
+def test_a_cell_that_fails_does_not_stop_the_others() -> None:
+    found = dict(run_all(in_trouble, [0, 1, 2], "local"))
+    assert (found[0], found[2]) == (0, 20)
+    assert isinstance(found[1], UserError)
+
+
+def dying_cell(cell: Cell) -> dict[str, Any]:
+    """A cell whose worker is killed the first time it gets to step 3."""
+    original, mark = Trainer._step, cell.folder / "killed"
+
+    def lethal(self: Trainer, batches: Sequence[Batch]) -> None:
+        original(self, batches)
+        if self.progress.step == 3 and not mark.exists():
+            mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    Trainer._step = lethal  # type: ignore[method-assign]
+    return run_cell(cell)
+
+
+def test_worker_killed_on_ray_loses_only_what_came_after_its_last_checkpoint(
+    material: Path, whole: tuple[Path, Seen], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("ray", reason="needs the extra [ray]")
+    monkeypatch.chdir(material)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("RAY_DEDUP_LOGS", "0")
+    run = whole[0]
+    config = finetune_kd.parse_config(AblateConfig, [*GRID, "--save-every", "1", "--kd", "bounded"])
+    from data import load_spec
+    from export.results import scores
+
+    thin, fat = models.load("thin.pt"), models.load("fat.pt")
+    spec = load_spec(config.data)
+    known = {name: scores(net, spec, config) for name, net in (("start", thin), ("teacher", fat))}
+    cell = Cell("bounded", 0, config, Path("ray") / "bounded" / "seed0", "ray", known, "key")
+    (cell.folder).mkdir(parents=True)
+    [(_, result)] = run_all(dying_cell, [cell], "ray", threads=1, device="cpu")
+    assert not isinstance(result, UserError), result
+    assert (cell.folder / "killed").exists()
+    assert same_weights(run / "bounded" / "seed0" / "weights" / "last.pt", cell.folder / "weights" / "last.pt")
