@@ -110,8 +110,8 @@ class Mode:
 _HEADS = "heads of equal strides and classes"
 _NECKS = f"{_HEADS}; trains a 1x1 convolution per head"
 
-# Default weights: the gradient that a term gives the student is 0.1 to 0.45 of the detection loss's, both on a freshly
-# pruned network and after its fine-tuning (demo network and data, adapters warmed up).
+# Default weights: the gradient that a term gives a fine-tuned student is 0.1 to 0.35 of the detection loss's (demo
+# network and data, adapters trained for 50 steps); a freshly pruned one, whose adapters are untrained, 0.03 to 0.45.
 MODES: dict[str, Mode] = {
     "hinton": Mode(
         hinton,
@@ -285,7 +285,7 @@ class KDConfig:
     kd_aligned_layers: str = field(
         default="stages",
         metadata={
-            "help": "aligned: the last convolution of each stage, or all (slower, more memory)",
+            "help": "aligned: the last convolution of each stage and head, or all (slower, more memory)",
             "choices": ALIGNED_LAYERS,
         },
     )

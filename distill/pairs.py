@@ -79,8 +79,9 @@ def pairs_on_lineage(
     Args:
         teacher: an ancestor, in the number format its fingerprint was taken in (FP32).
         heads: unused; head convolutions are left to the terms on responses.
-        layers: "all" convolutions; or "stages": the last one before the map's size changes, from the finest head's
-            stride on. Finer maps are the dearest to compare and say the least about objects.
+        layers: "all" convolutions; or "stages": the last one before the map's size changes, and what the heads' own
+            convolutions read, from the finest head's stride on. Finer maps are the dearest to compare and say the least
+            about objects.
 
     Raises:
         UserError: the teacher is no ancestor of the student (its ancestors are named), or no layer is left.
@@ -106,13 +107,15 @@ def pairs_on_lineage(
 
 
 def _stage_ends(net: Network, layers: list[int]) -> list[int]:
-    """Of `layers` in order, the last of each run of equal stride."""
+    """Of `layers` in order, the last of each run of equal stride, and those that the head convolutions read."""
+    number = net.cfg.index()
+    fed = {number[head_feeder(head).inputs[0]] for head in net.cfg.heads}
     finest = min(spec.stride for spec in net.specs)
     strides = [net.strides[layer] for layer in layers]
     return [
         layer
         for layer, stride, following in zip(layers, strides, [*strides[1:], None])
-        if stride is not None and stride >= finest and stride != following
+        if stride is not None and stride >= finest and (stride != following or layer in fed)
     ]
 
 

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 import models
-from distill.pairs import neck_output, pairs_at_heads
+from distill.pairs import neck_output, pairs_at_heads, pairs_on_lineage
+from models.lineage import descend, identity_step
 from models.network import Network
 from tests.distill.material import tiny_network
 
@@ -57,3 +58,11 @@ def test_paired_maps_have_equal_sizes() -> None:
         maps = one.forward_features(images, layers)[1]
         for layer, spec in zip(layers, one.specs):
             assert maps[layer].shape[2:] == (64 // spec.stride, 64 // spec.stride)
+
+
+def test_stages_end_where_the_size_changes_and_at_the_heads() -> None:
+    fat, student = models.load("yolov3-tiny", classes=2), models.load("yolov3-tiny", classes=2)
+    student.lineage = descend(fat, "baseline", identity_step(fat))
+    pairs = pairs_on_lineage(student, fat, (0, 1))
+    # Backbone at stride 16; head at 32 and the lateral that leaves for 16; head at 16. Strides below 16 have no head.
+    assert [(pair.student_layer, pair.stride) for pair in pairs] == [(8, 16), (14, 32), (18, 32), (21, 16)]
