@@ -80,6 +80,17 @@ def test_removed_blocks_are_no_part_of_the_border_error() -> None:
     assert prune.border_error(net, thin)[0] < 1e-12
 
 
+def test_a_removed_block_inside_another_does_not_take_that_one_along() -> None:
+    add = "\n[shortcut]\nfrom={}\nactivation=linear\n"
+    inner = conv(8, 1) + conv(8, 1) + add.format(-3)  # 2-4
+    net = network(NET + conv(8, stride=2) + conv(8, 1) + inner + conv(8, 1) + add.format(-6) + conv(8, 1) + HEAD)
+    with torch.no_grad():
+        net.convolutions[3].bn.weight.fill_(1e-6)
+    thin = prune.prune(net, shortcuts=1, ratio=0.3)
+    assert list(thin.report.removed_blocks) == [4]
+    assert prune.border_error(net, thin.network)[0] < 1e-12
+
+
 def test_a_network_that_is_no_ancestor_is_refused() -> None:
     net = network(TINY["residual"])
     thin = prune.channels(net, ratio=0.3).network
