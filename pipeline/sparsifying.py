@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -15,8 +16,9 @@ from models.network import Network
 from pipeline.prune_options import PruneConfig
 from prune.options import held_layers
 
-# The controller of --sparsity auto backs off by what validations say: it gets at least so many.
+# The controller of --sparsity auto backs off by what validations say: it gets at least half so many.
 VALIDATIONS = 8
+USUAL_TARGET = 0.7
 
 
 def make_sparsity(network: Network, config: PruneConfig) -> prune.Sparsity:
@@ -26,7 +28,12 @@ def make_sparsity(network: Network, config: PruneConfig) -> prune.Sparsity:
     if config.sparsity == "auto":
         if config.s:
             log.info("--sparsity auto chooses the pull itself: --s %g is not used", config.s)
-        return prune.AutoSparsity(network, config.target, config.tolerance, config.layer_keep, config.strategy, graph)
+        target, budget = config.target, ""
+        if not target:  # as far as the cut
+            wanted = foreseen(config)
+            target, budget = wanted.get("ratio") or USUAL_TARGET, wanted.get("budget", "")
+        return prune.AutoSparsity(network, target, config.tolerance, config.layer_keep, config.strategy, graph, budget,
+                                  config.input_size)  # fmt: skip
     form = config.sparse_form
     if form == "auto":
         form = "proximal" if config.optimizer == "adamw" else "subgradient"
@@ -37,7 +44,7 @@ def watched(config: PruneConfig) -> PruneConfig:
     """The stage's options, validated often enough for its controller."""
     if config.sparsity != "auto":
         return config
-    return replace(config, val_every=min(config.val_every, max(1, config.epochs // VALIDATIONS)))
+    return replace(config, val_every=min(config.val_every, math.ceil(config.epochs / VALIDATIONS)))
 
 
 def foreseen(config: PruneConfig) -> dict[str, Any]:
@@ -51,7 +58,7 @@ def foreseen(config: PruneConfig) -> dict[str, Any]:
         kind = str(options.get("budget", "")).partition("=")[0].strip()
         if kind not in ("channels", "params", "flops") and "ratio" not in options:
             options.pop("budget", None)
-            options["ratio"] = config.target
+            options["ratio"] = config.target or USUAL_TARGET
         if options.get("criterion") == "taylor":
             options["criterion"] = "gamma"
     return options

@@ -20,7 +20,9 @@ to prune", 2017, equation 1)::
     c(p) = target * (1 - (1 - u)^3),    u = (p - START) / (END - START) in 0..1
 
 Fast at first, while the learning rate is high and the rest can adapt; nothing changes in the last part, which
-recovers. A group is called WINDOW before the curve needs it at zero.
+recovers. A group is called WINDOW before the curve needs it at zero. Instead of a share of gammas the target may be the
+budget of the cut to come ("params=0.25"): the curve is then about the share of the parameters (channels, FLOPs) that
+would go with what is at zero, and in the end the cut takes just that.
 
 **How hard?** A called gamma has a deadline. After each optimiser step it is shrunk by the soft threshold |gamma| / n, n
 being the optimiser steps left to its deadline::
@@ -32,12 +34,14 @@ optimiser do. There is nothing to tune, under SGD and AdamW alike. No other gamm
 
 **Backing off.** Where the validation mAP50-95 falls below (1 - tolerance) times the best of this training, the curve
 stands still and called groups not yet at zero are let go, until the mAP is back; the rest of the curve then starts
-anew from there and may end as late as LATEST. What stays below the target is said, with the reason (`conclusion`).
+anew from there and may end as late as LATEST, if that is still a WINDOW away. What stays below the target is said, with
+the reason (`conclusion`).
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -48,7 +52,9 @@ from common.errors import UserError
 from common.log import log
 from engine import distributed
 from models.network import Network
-from prune.identities import ChannelGraph
+from prune.cost import Cost
+from prune.identities import ChannelGraph, Mask
+from prune.options import parse_budget
 from prune.select import Selection, Selector
 from prune.sparsity import Sparsity
 
@@ -70,18 +76,23 @@ class AutoSparsity(Sparsity):
         tolerance: the share of the best validation mAP50-95 of this training that may be lost for a while.
         layer_keep: no convolution's idle channels leave fewer than this share (float) or number (int); the cut's own.
         strategy: the cut's own: under "conservative" what an add ties is left alone.
+        budget: instead of `target`, what the cut will keep of the whole network: "params=0.25", "channels=0.4" or
+            "flops=0.3".
+        size: (H, W) at which FLOPs are counted; the cfg's own if None.
         graph: the identities of `net`, if already traced; what it calls fixed (excluded layers) is left alone.
 
     Raises:
-        UserError: a target or tolerance that is no share.
+        UserError: a target or tolerance that is no share, or a budget that cannot be computed.
 
     Attributes:
-        share: of prunable gammas that are at exactly 0, when last ranked or at the end of an epoch.
+        target: the share that is to go: of the prunable gammas, or 1 - the budget.
+        share: how much of it has gone: is at exactly 0 when last ranked or at the end of an epoch.
         obstacle: why the network's structure does not allow the target; "" where it does.
     """
 
     def __init__(self, net: Network, target: float = 0.7, tolerance: float = 0.1, layer_keep: float = 0.05,
-                 strategy: str = "union", graph: ChannelGraph | None = None):
+                 strategy: str = "union", graph: ChannelGraph | None = None, budget: str = "",
+                 size: tuple[int, int] | None = None):
         if not 0 < target < 1:
             raise UserError(f"sparsity target {target} is not a share", todo="give a number between 0 and 1, as 0.7")
         if not 0 < tolerance <= 1:
@@ -97,6 +108,10 @@ class AutoSparsity(Sparsity):
         self.sizes = torch.bincount(self.groups, minlength=count).float()  # (N,) prunable gammas of each group
         self.importance = torch.zeros(count)  # (N,) at the groups' own numbers, like the next one
         self.deadline = torch.full((count,), math.inf)  # progress by which a group is at 0; infinite: not called
+        self._measure: Callable[[Mask], float] = self._gammas_kept
+        self.goal = f"{target:.0%} of the prunable channels"
+        if budget:
+            self._aim_at(net, budget, size)
         self.share, self.obstacle = 0.0, ""
         self._plan = (START, 0.0, END)  # the curve: from where, from what share, until when
         self._wanted = 0.0  # the share that has been called for
@@ -104,6 +119,15 @@ class AutoSparsity(Sparsity):
         self._best, self._held, self._said = -1.0, False, ""
         self._limits: ChannelGraph | None = None  # the graph in which frozen gammas are fixed as well
         self._reachable()
+
+    def _aim_at(self, net: Network, budget: str, size: tuple[int, int] | None) -> None:
+        what, kept = parse_budget(budget)
+        cost = Cost(net, self.graph, size or net.image_size)
+        if what not in cost.whole:
+            raise UserError(f"budget={budget!r} has to be measured: sparsity cannot aim at it",
+                            todo=f"give one of {', '.join(cost.whole)}, or a target share of channels")
+        self.target, self.goal = 1 - kept, f"{1 - kept:.0%} of the {what}"
+        self._measure = lambda keep: cost.share(keep, what)
 
     # -- around a step -------------------------------------------------------------------------------------------------
 
@@ -150,7 +174,7 @@ class AutoSparsity(Sparsity):
     # -- which groups --------------------------------------------------------------------------------------------------
 
     def curve(self, progress: float) -> float:
-        """The share of prunable gammas that should be at zero by then."""
+        """The share that should be at zero by then."""
         begin, share, until = self._plan
         u = min(1.0, max(0.0, (progress - begin) / max(until - begin, 1e-9)))
         return share + (self.target - share) * (1 - (1 - u) ** 3)
@@ -178,26 +202,30 @@ class AutoSparsity(Sparsity):
         scores = {name: importance[graph.root[graph.norms[name]]] for name in self.masks}
         selector = Selector(graph, scores, self.layer_keep, strategy=self.strategy)
         selection = selector.least()
-        if self._kept(selection.keep) < 1 - wanted:
-            selection = selector.settle(selector.cut_at_budget(1 - wanted + 1e-9, self._kept, "sparsity"))
+        if self._measure(selection.keep) < 1 - wanted:
+            selection = selector.settle(selector.cut_at_budget(1 - wanted + 1e-9, self._measure, "sparsity"))
         return self._gone(selection)
 
     def _gone(self, selection: Selection) -> np.ndarray:
         return ~selection.keep & (self.sizes.cpu().numpy() > 0)
 
-    def _kept(self, keep: np.ndarray) -> float:
-        """The share of prunable gammas whose group stays."""
+    def _gammas_kept(self, keep: Mask) -> float:
+        """The share of prunable gammas whose group stays, by the ``(N,)`` keep mask over identities."""
         sizes = self.sizes.cpu().double().numpy()
         return float(sizes[keep].sum() / max(sizes.sum(), 1.0))
 
     def _reachable(self) -> None:
         """Set `obstacle` where not even the largest cut leaves the target share at zero."""
         gone = self._lowest(np.zeros(len(self.importance)), 1.0)
-        most = 1 - self._kept(~gone)
+        most = self._gone_share(gone)
         if most < self.target - 1e-9:
-            self.obstacle = (f"at most {most:.1%} of the prunable channels may go: ties, equal slices and the floor of "
+            self.obstacle = (f"at most {most:.1%} may go: what is fixed, ties, equal slices and the floor of "
                              f"{self.layer_keep:g} per layer hold the rest")
-            log.warning("auto sparsity: the target %.0f %% is out of reach: %s", 100 * self.target, self.obstacle)
+            log.warning("auto sparsity: %s is out of reach: %s", self.goal, self.obstacle)
+
+    def _gone_share(self, gone: np.ndarray) -> float:
+        """What goes with the groups: ``(N,)`` bool at the groups' own numbers."""
+        return 1 - self._measure(~gone[self.graph.root])
 
     def _at_zero(self, network: nn.Module) -> Tensor:
         """``(N,)`` bool over groups: every prunable gamma is exactly 0."""
@@ -205,7 +233,7 @@ class AutoSparsity(Sparsity):
         groups = self.groups.cpu()
         largest = torch.zeros(len(self.deadline)).scatter_reduce(0, groups, values, "amax")
         found = (largest == 0) & (self.sizes.cpu() > 0)
-        self.share = float(found[groups].double().mean()) if len(groups) else 0.0
+        self.share = self._gone_share(found.numpy())
         return found
 
     def _cached(self, network: Network) -> list[tuple[nn.Parameter, Tensor]]:
@@ -248,7 +276,7 @@ class AutoSparsity(Sparsity):
                 log.info("auto sparsity holds at %.1f %%: %s", 100 * self.share, self._said)
             self._held, self._wanted = True, self.share
             self.deadline = torch.where(at_zero, self.deadline.cpu(), math.inf)
-        elif self._held:
+        elif self._held and self._at < LATEST - WINDOW:  # later there would be no time to recover
             # What is left of the curve, at the pace it would have had, as far as there is time.
             begin, _, until = self._plan
             part = (self.target - self.share) / self.target
@@ -258,16 +286,16 @@ class AutoSparsity(Sparsity):
 
     def conclusion(self) -> str:
         """One sentence for the end of the training: the target reached, or why not."""
-        reached = f"{self.share:.1%} of the prunable channels are at zero"
+        reached = f"{self.share:.1%} at zero"
         if self.share >= self.target - 1e-9:
-            return f"{reached} (target {self.target:.0%})"
+            return f"{reached}; the target of {self.goal} is reached"
         if self.obstacle:
             why = self.obstacle
         elif self._said:
             why = f"it stood still because {self._said}; train longer, or allow a larger --tolerance"
         else:
             why = "the training ended before its curve did; train for more optimiser steps"
-        return f"{reached}, short of the target {self.target:.0%}: {why}"
+        return f"{reached}, short of the target of {self.goal}: {why}"
 
     # -- state ---------------------------------------------------------------------------------------------------------
 

@@ -36,6 +36,16 @@ def test_without_a_strength_the_target_decides() -> None:
     assert (hook.target, hook.tolerance, hook.layer_keep) == (0.4, 0.2, 0.1)
 
 
+def test_target_zero_aims_at_the_cut() -> None:
+    hook = make_sparsity(network(), PruneConfig(target=0, prune="params=0.3"))
+    assert isinstance(hook, prune.AutoSparsity)
+    assert hook.target == pytest.approx(0.7)
+    assert "params" in hook.goal
+    hook = make_sparsity(network(), PruneConfig(target=0, prune="none", shortcuts="1"))
+    assert isinstance(hook, prune.AutoSparsity)
+    assert (hook.target, hook.goal) == (0.7, "70% of the prunable channels")
+
+
 def test_a_strength_alone_means_the_constant_schedule() -> None:
     config = PruneConfig(s=0.7, optimizer="adamw")
     hook = make_sparsity(network(), config)
