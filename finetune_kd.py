@@ -15,6 +15,7 @@ from data import load_spec
 from distill.modes import describe_modes
 from engine import distributed
 from engine.config import parse_config
+from engine.rundir import no_trace_if_refused
 from pipeline.ablate import AblateConfig, ablate
 from pipeline.finetune import check_test, finetune, report, start_run, train_assistants
 
@@ -38,13 +39,14 @@ def main() -> int:
         return 0
     try:
         check_test(load_spec(config.data, single_cls=config.single_cls))
-        if config.ablate:
-            text = ablate(config, start_run(config, "ablate"))
-        else:
-            run = start_run(config, "finetune_kd")
-            config = train_assistants(config, run)
-            result = finetune(config, run)
-            text = report(result, config) if distributed.is_main() else ""
+        run = start_run(config, "ablate" if config.ablate else "finetune_kd")
+        with no_trace_if_refused(run, resumed=bool(config.resume)):
+            if config.ablate:
+                text = ablate(config, run)
+            else:
+                config = train_assistants(config, run)
+                result = finetune(config, run)
+                text = report(result, config) if distributed.is_main() else ""
         if distributed.is_main():
             print(text)
     finally:
