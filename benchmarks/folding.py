@@ -25,6 +25,9 @@ from common.errors import UserError, run_cleanly
 from common.log import show_log
 from prune.border import gammas_at_zero
 
+NEAR_ZERO = 0.01
+"""A gamma up to this part of the median of those that stay counts as near 0."""
+
 
 def options(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -94,6 +97,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f"|gamma| of the {len(gone)} channels that went: median {np.median(gone):.2e}, 99 % "
           f"{np.quantile(gone, .99):.2e}, largest {gone.max():.2e}; of the {len(stayed)} that "
           f"stayed: median {np.median(stayed):.2e}")
+    live = int((gone > NEAR_ZERO * np.median(stayed)).sum())
+    print(f"{len(gone) - live} of those that went were near 0 (up to {NEAR_ZERO:.0%} of that median)" + (
+        f"; what the other {live} did is lost, folding or not: ask for a smaller --share" if live else ""))
     scores = {}
     print(f"\n{'':36}  mAP50-95     lost     mAP50  parameters  away from 'gammas at 0'")
     for name, candidate in candidates(net, folded, plain, spec, args).items():
