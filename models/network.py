@@ -259,7 +259,8 @@ class Network(nn.Module):
             else:
                 out = layer(*(outputs[number] for number in self._inputs[place]))
             if isinstance(layer, Backbone):
-                maps[place], out = out, out[-1]
+                maps[place] = list(out)
+                out = maps[place][-1]
             if isinstance(layer, Head):
                 heads.append(out)
             outputs[place] = out

@@ -74,7 +74,8 @@ class Backbone(Layer):
         self.widths = read_widths(section)
         narrow(self.model, self.widths, section)
         self._sizes: dict[Size, dict[str, Size]] = {}
-        self.channels = list(self.model.feature_info.channels())
+        info: Any = self.model.feature_info
+        self.channels = list(info.channels())
         if self.widths:
             self.channels = self._measured_channels(section)
         if _without_data():
@@ -240,9 +241,9 @@ def _create(name: str, section: Section, **options: Any) -> nn.Module:
     except (RuntimeError, TypeError, AssertionError, AttributeError, ValueError, IndexError, KeyError) as error:
         raise section.error(f"model={name}: timm cannot cut this network into features: {error}", "model",
                             todo="choose a convolutional network, as resnet18 or mobilenetv4_conv_small") from error
-    stages = getattr(model, "_stage_out_idx", None)
-    if stages and isinstance(getattr(model, "blocks", None), nn.Sequential):
-        model.blocks = model.blocks[: max(stages)]  # timm runs the later ones for nothing
+    stages, blocks = getattr(model, "_stage_out_idx", None), getattr(model, "blocks", None)
+    if stages and isinstance(blocks, nn.Sequential):
+        model.blocks = blocks[: max(stages)]  # timm runs the later ones for nothing
     return model
 
 
@@ -292,7 +293,7 @@ def _strides_of(name: str) -> tuple[tuple[int, int], ...] | None:
     import timm
 
     with _Uninitialised(), torch.device("meta"):
-        info = getattr(timm.create_model(name), "feature_info", None)
+        info: Any = getattr(timm.create_model(name), "feature_info", None)
     rows = info.info if hasattr(info, "info") else info
     if not rows or not all(isinstance(row.get("reduction"), int) for row in rows):
         return None
@@ -324,7 +325,7 @@ def load_pretrained(layer: Backbone, section: Section) -> None:
     if layer.widths:
         raise section.error("pretrained= belongs to the uncut backbone, but widths= says that this one was pruned",
                             "pretrained", todo="remove one of them")
-    overlay = {}
+    overlay: dict[str, Any] = {}
     if wanted != "1":
         if not Path(wanted).is_file():
             raise section.error(f"pretrained={wanted} does not exist", "pretrained",
