@@ -63,7 +63,7 @@ def _on_ray(
         gpus = 1 if device != "cpu" and have.get("GPU", 0) >= 1 else 0
         log.info("Ray: %d cells on %g CPUs and %g GPUs, each takes %d and %d", len(tasks), have.get("CPU", 0),
                  have.get("GPU", 0), threads, gpus)  # fmt: skip
-        remote = ray.remote(num_cpus=threads, num_gpus=gpus, max_retries=RETRIES)(_on_worker)
+        remote: Any = ray.remote(num_cpus=threads, num_gpus=gpus, max_retries=RETRIES)(_on_worker)
         running: dict[Any, Task] = {remote.remote(os.getcwd(), function, task): task for task in tasks}
         while running:
             (reference, *_), _ = ray.wait(list(running), num_returns=1)
