@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-import re
 from collections.abc import Collection
 from typing import Any
 
@@ -13,10 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from models.lineage import conv_key
 from models.network import Network
 from prune.identities import ChannelGraph, Ids, Mask
-
-_PLAIN = re.compile(r"^layers\.(\d+)\.conv$")
 
 
 class Cost:
@@ -101,10 +99,9 @@ def _segments(parts: list[Ids]) -> tuple[Ids, Ids]:
 
 def _pixels(net: nn.Module, names: list[str], size: tuple[int, int]) -> list[int]:
     """Output pixels of each convolution: computed by a `Network`; else one pass with tensors that have no data."""
-    plain = [_PLAIN.match(name) for name in names]
-    if isinstance(net, Network) and all(plain):
-        sizes = net.layer_sizes(size)
-        return [math.prod(sizes[int(found[1])]) for found in plain if found]
+    if isinstance(net, Network):
+        sizes = net.conv_sizes(size)
+        return [math.prod(sizes[conv_key(name)]) for name in names]
     seen = dict.fromkeys(names, 0)
     modules = dict(net.named_modules())
 
