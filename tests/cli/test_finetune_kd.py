@@ -66,7 +66,25 @@ def test_results_have_student_teacher_gap_and_every_term(
         gap = float(row["teacher/mAP50-95"]) - float(row["student/mAP50-95"])
         assert float(row["gap"]) == pytest.approx(gap, abs=1e-5)
         assert row["student/mAP50-95"] == row["val/mAP50-95"]
+        for name in NAMES:
+            student, teacher, gap = (float(row[f"{who}/AP50-95/{name}"]) for who in ("student", "teacher", "gap"))
+            assert gap == pytest.approx(teacher - student, abs=1e-5)
     assert table[0]["teacher/mAP50-95"] == table[1]["teacher/mAP50-95"]
+
+
+def test_shares_are_of_the_weighted_total(material: Path, done: subprocess.CompletedProcess[str]) -> None:
+    """Two steps an epoch: the mean of the steps' shares lies near the share of the means."""
+    for row in rows(material / "runs" / "finetune_kd" / "kd"):
+        share = 5 * float(row["train/bounded"]) / float(row["train/total"])
+        assert float(row["train/share_bounded"]) == pytest.approx(share, rel=0.2)
+
+
+def test_epochs_line_tells_the_teachers_score_and_the_gap(done: subprocess.CompletedProcess[str]) -> None:
+    lines = [line for line in done.stderr.splitlines() if line.startswith("epoch 1: ")]
+    assert len(lines) == 1
+    assert ", teacher mAP50-95 " in lines[0]
+    assert ", gap " in lines[0]
+    assert "share_" not in lines[0]
 
 
 def test_total_is_the_weighted_sum_of_all_terms(material: Path, done: subprocess.CompletedProcess[str]) -> None:
@@ -127,6 +145,33 @@ def test_darknet_teacher_and_no_terms_is_plain_fine_tuning(material: Path, monke
     assert "teacher/mAP50-95" in row
 
 
+@pytest.mark.usefixtures("no_plots")
+def test_chain_trains_the_assistant_first_and_resumes_in_either(
+    material: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = ["--weights", "thin.pt", "--t_weights", "fat.pt,thin.pt", "--data", "data.yaml", *QUICK]
+    assert in_process(finetune_kd.main, monkeypatch, material, *chosen, "--name", "chain", "--epochs", "1") == 0
+    run = material / "runs" / "finetune_kd" / "chain"
+    assistant, student = (models.load(folder / "weights" / "best.pt") for folder in (run / "assistant1", run))
+    assert assistant.meta["teacher"]["sha256"] == models.fingerprint(models.load(material / "fat.pt"))
+    assert student.meta["teacher"]["sha256"] == models.fingerprint(assistant)
+    before = (run / "assistant1" / "weights" / "best.pt").stat().st_mtime_ns
+    assert in_process(finetune_kd.main, monkeypatch, material, "--resume", str(run)) == 0
+    assert (run / "assistant1" / "weights" / "best.pt").stat().st_mtime_ns == before
+
+
+@pytest.mark.usefixtures("no_plots")
+def test_two_teachers_are_one_row_and_score_as_their_average(
+    material: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    chosen = ["--weights", "thin.pt", "--t_weights", "fat.pt+fat.pt", "--data", "data.yaml", *QUICK, "--epochs", "1"]
+    assert in_process(finetune_kd.main, monkeypatch, material, *chosen, "--name", "two", "--kd-off", "0.5") == 0
+    shown = capsys.readouterr().out
+    assert "2 teachers, averaged" in shown
+    assert f"{2 * models.parameters(models.load(material / 'fat.pt')):,}" in shown
+    assert "peak memory: " in shown
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -134,8 +179,10 @@ def test_darknet_teacher_and_no_terms_is_plain_fine_tuning(material: Path, monke
         (["--weights", "thin.pt", "--t_weights", "fat.pt", "--kd", "hintn"], "'hintn'"),
         (["--t_weights", "fat.pt"], "no network"),
         (["--weights", "thin.pt", "--t_cfg", "fat.cfg"], "needs trained weights"),
+        (["--weights", "thin.pt", "--t_weights", "fat.pt+fat.pt", "--kd", "pkd"], "the average of 2 teachers"),
+        (["--weights", "thin.pt", "--t_weights", "fat.pt", "--kd", "aligned"], "ancestor"),
     ],
-    ids=["no teacher", "unknown term", "no student", "cfg without weights"],
+    ids=["no teacher", "unknown term", "no student", "cfg without weights", "averaged features", "no lineage"],
 )
 def test_mistakes_end_with_a_sentence_and_status_2(
     material: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, arguments: list[str], said: str
