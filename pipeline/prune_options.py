@@ -37,8 +37,8 @@ class PruneConfig(DistilConfig):
     )
     target: float = option(
         0.7,
-        "auto: the share of prunable channels to be at zero by the end: more leaves a thinner network and costs mAP; 0: "
-        "as many as --prune will cut",
+        "auto: the share of prunable channels to be at zero by the end: more leaves a thinner network and costs mAP; "
+        "0: as many as --prune will cut",
         group=SPARSE, low=0, high=0.95,
     )
     tolerance: float = option(

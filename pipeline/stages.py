@@ -31,7 +31,7 @@ def chosen_stages(config: PruneConfig, start: Network, spec: DataSpec) -> list[s
         if unknown := named - set(STAGES):
             raise UserError(f"--stages {config.stages}: no stage is called {', '.join(sorted(unknown))}",
                             todo=f"choose from {', '.join(STAGES)}")  # fmt: skip
-        if config.then_kd:
+        if config.then_kd and "prune" in named:  # a recipe's then_kd does not make a student of an uncut network
             named.add("student")
     if not named:
         raise UserError(f"--stages {config.stages!r} names no stage", todo=f"choose from {', '.join(STAGES)}")

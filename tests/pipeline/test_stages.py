@@ -69,6 +69,7 @@ def test_what_an_earlier_run_noted_in_the_weights_is_not_trusted(folder: Path, s
 def test_student_comes_with_then_kd(folder: Path, spec: DataSpec) -> None:
     assert begin(folder, spec, weights="mine.pt", then_kd=True) == ["sparse", "prune", "student"]
     assert begin(folder, spec, weights="mine.pt", then_kd=True, stages="prune") == ["prune", "student"]
+    assert begin(folder, spec, weights="mine.pt", then_kd=True, stages="sparse") == ["sparse"]
 
 
 def test_named_stages_override_and_run_in_the_order_of_the_line(folder: Path, spec: DataSpec) -> None:
