@@ -27,19 +27,23 @@ def network(text: str) -> Network:
 
 def test_layer_rows_name_kinds_and_count_what_stays() -> None:
     net = network(nets.GATED)
-    rows = {row["layer"]: row for row in layer_rows(net, prune.channels(net, budget="channels=0.7").report)}
+    result = prune.channels(net, budget="channels=0.7")
+    rows = {row["layer"]: row for row in layer_rows(net, result.network, net.image_size, result.report.held)}
     assert list(rows) == list(net.convolutions)
     kinds = {0: "3x3 stride 2", 1: "1x1", 2: "3x3 stride 2 depthwise", 9: "3x3 depthwise", 17: "1x1 head",
              15: "3x3 stride 2 in 4 groups"}  # fmt: skip
     assert {number: rows[number]["kind"] for number in kinds} == kinds
     assert rows[17]["share"] == 1, "the head stays whole"
+    for total, column in ((result.report.params, "parameters"), (result.report.macs, "MACs")):
+        for now, when in zip(total, ("before", "after")):
+            assert sum(row[f"{column} {when}"] for row in rows.values()) == now
     for row in rows.values():
         assert row["share"] == pytest.approx(row["channels after"] / row["channels before"], abs=1e-4)
 
 
 def test_removed_block_has_no_channels_left(tmp_path: Path) -> None:
     net = network(nets.RESIDUAL)
-    rows = layer_rows(net, prune.shortcuts(net, remove=1).report)
+    rows = layer_rows(net, prune.shortcuts(net, remove=1).network, net.image_size)
     assert sum(row["channels after"] == 0 for row in rows) == 2
     write_rows(tmp_path / "channels.csv", rows)
     with open(tmp_path / "channels.csv", newline="") as handle:
