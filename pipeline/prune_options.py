@@ -77,8 +77,8 @@ class PruneConfig(DistilConfig):
     )
     max_drop: float = option(
         0.0,
-        "instead of a budget: the most val mAP50-95 the cut may cost before any fine-tuning, BatchNorm re-estimated "
-        "(0.01 is a point); the deepest such cut is searched for. 0 does not search",
+        "instead of a budget: the most val mAP50-95 the cut may cost before any fine-tuning, with BatchNorm "
+        "re-estimated where that helps (0.01 is a point); the deepest such cut is searched for. 0 does not search",
         group=PRUNING, low=0, high=1,
     )
     shortcuts: str = option(
@@ -119,7 +119,7 @@ class PruneConfig(DistilConfig):
     reestimate_bn: bool = option(
         False,
         "measure BatchNorm statistics anew on training pictures after the cut: mAP before fine-tuning rises where live "
-        "channels were cut",
+        "channels were cut, and can fall where only idle ones were",
         group=PRUNING,
     )
     rounds: int = option(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 
@@ -101,16 +103,25 @@ def test_largest_drop_is_searched_for_with_statistics_taken_anew(
     assert min(seen) < 0.6
 
 
-def test_score_is_taken_after_statistics_are_re_estimated(spec: DataSpec, net: Network) -> None:
+@pytest.mark.parametrize("better", ["as cut", "anew"])
+def test_score_keeps_the_statistics_that_detect_better(
+    spec: DataSpec, net: Network, monkeypatch: pytest.MonkeyPatch, better: str
+) -> None:
     cutter = Cutter(options(max_drop=0.01), spec, net)
-    other = models.from_checkpoint(
-        {"cfg": net.cfg.text(), "names": net.names, "state": net.state_dict(), "lineage": [], "meta": {}}
-    )
-    prune.reestimate(other, cutter.batches)
-    assert 0 <= cutter.score(net) <= 1
-    norms = [conv.bn for conv in net.convolutions.values() if conv.bn is not None]
-    twins = [conv.bn for conv in other.convolutions.values() if conv.bn is not None]
-    assert all(torch.allclose(a.running_mean, b.running_mean) for a, b in zip(norms, twins))
+    anew = copy.deepcopy(net)
+    prune.reestimate(anew, cutter.batches)
+    as_cut = copy.deepcopy(net)
+    scores = iter([0.4, 0.3] if better == "as cut" else [0.3, 0.4])
+    monkeypatch.setattr(Cutter, "_val_score", lambda self, network: next(scores))
+    assert cutter.score(net) == 0.4
+    for name, kept in net.state_dict().items():
+        wanted = (as_cut if better == "as cut" else anew).state_dict()[name]
+        assert torch.allclose(kept, wanted), name
+    assert not all(torch.allclose(a, b) for a, b in zip(as_cut.buffers(), anew.buffers()))
+
+
+def test_score_is_the_map_on_val(spec: DataSpec, net: Network) -> None:
+    assert 0 <= Cutter(options(max_drop=0.01), spec, net).score(net) <= 1
 
 
 @pytest.mark.parametrize(
