@@ -26,7 +26,7 @@ under its teacher). This one is for what comes before and after."""
 EPILOG = """\
 examples:
   thinyolo check --data mine.yaml
-  thinyolo val --weights runs/kd/exp/weights/best.pt --data bccd.yaml --split test
+  thinyolo val --weights runs/finetune_kd/exp/weights/best.pt --data bccd.yaml --split test
   thinyolo predict --weights student.pt --source holiday/ --conf 0.4
   thinyolo predict --cfg yolov3-tiny --weights yolov3-tiny.weights --source street.mp4
   thinyolo convert coco --help

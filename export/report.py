@@ -173,6 +173,8 @@ def _quality_word(baseline: Row, student: Row) -> str:
     before, after = pair if None not in pair else (baseline.map50, student.map50)
     if before is None or after is None:
         return ""
+    if max(before, after) < 5e-4:
+        return "Neither detects anything yet, so nothing is shown about the quality: "
     difference = round(after, 3) - round(before, 3)
     if abs(difference) < 5e-4:
         return "It detects as well: "

@@ -9,6 +9,7 @@ from common.errors import UserError
 from engine.config import option
 from pipeline.finetune import DistilConfig
 from prune.importance import CRITERIA
+from prune.options import BUDGETS
 from prune.pruning import STRATEGIES, parse_budget
 from prune.sparsity import FORMS, SCHEDULES
 
@@ -114,7 +115,7 @@ class PruneConfig(DistilConfig):
     )
     exclude: tuple[str, ...] = option((), "these layers keep all their channels", group=PRUNING, metavar="LAYERS")
     fold: bool = option(
-        True, "drop what pruned channels still put out, instead of folding it into their readers", group=PRUNING
+        True, "drop what pruned channels still put out; without: it is folded into their readers", group=PRUNING
     )
     reestimate_bn: bool = option(
         False,
@@ -151,7 +152,7 @@ class PruneConfig(DistilConfig):
                             todo="leave it out; --prune says what to keep: params=.25 (docs/migrating.md)")  # fmt: skip
         kind = self.budget_kind
         if kind not in ("none", "ratio", "drop"):
-            parse_budget(self.budget)
+            self._check_budget()
         if kind == "ratio":
             _share(self.budget)
         if kind == "none" and self.shortcuts in ("0", "auto") and "prune" in self.stages.replace("auto", "prune"):
@@ -164,6 +165,16 @@ class PruneConfig(DistilConfig):
             raise UserError(f"--rounds {self.rounds} needs a budget to share out among its cuts",
                             todo="give --prune params=0.25, channels=, flops= or latency=")  # fmt: skip
         _ = self.head_strides  # refuses what is no list
+
+    def _check_budget(self) -> None:
+        try:
+            parse_budget(self.budget)
+        except UserError:
+            raise UserError(
+                f"--prune {self.prune} is not a share to keep",
+                todo=f"write one of {', '.join(BUDGETS)} and a number in 0..1, as params=0.25; or ratio=0.7, the share "
+                     "of the scores that goes",
+            ) from None  # fmt: skip
 
     def for_stage(self, epochs: int, lr0: float) -> PruneConfig:
         """The options of a stage with its own length and learning rate, where given."""

@@ -77,6 +77,9 @@ def without_heads(config: PruneConfig, network: Network, spec: DataSpec) -> Netw
         if unknown := [str(stride) for stride in wanted if stride not in strides]:
             raise UserError(f"--drop-heads {config.drop_heads}: no head has the stride {', '.join(unknown)}",
                             where=network.cfg.source, todo=f"strides are {', '.join(map(str, strides))}")  # fmt: skip
+        if len(places) == len(strides):
+            raise UserError(f"--drop-heads {config.drop_heads} leaves no head", where=network.cfg.source,
+                            todo=f"strides are {', '.join(map(str, strides))}: name fewer")  # fmt: skip
     shown = ", ".join(f"stride {stride} {share:.1%}" for stride, share in zip(strides, shares))
     log.info("boxes whose best anchor is the head's: %s", shown)
     if not places:

@@ -28,6 +28,12 @@ def test_the_verdict_calls_the_student_what_the_numbers_say(score, word):
     assert f"It detects {word}:" in verdict(BASE, Row("student", 1, map50_95=score))
 
 
+def test_the_verdict_on_two_networks_that_detect_nothing_is_no_praise():
+    said = verdict(Row("baseline", 2, map50_95=0.0, map50=0.0), Row("student", 1, map50_95=0.0001, map50=0.0))
+    assert "Neither detects anything" in said
+    assert "as well" not in said
+
+
 def test_the_verdict_admits_a_student_that_is_larger_and_slower():
     said = verdict(BASE, Row("student", 1_500_000, latency_ms=20.0, map50=0.9))
     assert "50.0 % more parameters" in said

@@ -134,6 +134,8 @@ def test_score_is_the_map_on_val(spec: DataSpec, net: Network) -> None:
         ({"max_drop": 0.01, "rounds": 2}, "--rounds 2"),
         ({"prune": "ratio=0.5", "rounds": 2}, "--rounds 2"),
         ({"prune": "ratio=much"}, "ratio=much"),
+        ({"prune": "prams=0.2"}, "--prune prams=0.2 is not a share"),
+        ({"prune": "params=2"}, "--prune params=2 is not a share"),
         ({"shortcuts": "many"}, "many"),
         ({"drop_heads": "coarse"}, "coarse"),
     ],
@@ -178,3 +180,5 @@ def test_idle_head_is_cut_off_and_the_rest_has_to_learn(spec: DataSpec, net: Net
     assert without_heads(options(), net, spec) is net
     with pytest.raises(UserError, match="strides are 16, 8"):
         without_heads(options(drop_heads="32"), net, spec)
+    with pytest.raises(UserError, match="--drop-heads 8,16 leaves no head"):
+        without_heads(options(drop_heads="8,16"), net, spec)
