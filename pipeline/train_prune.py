@@ -253,7 +253,7 @@ class Line:
         tracker = stage_tracker(config, folder, stage, self.run.name)
         hooks: list[Hooks] = []
         if sparsity:
-            pruned_now = PrunedScore(lambda averaged: prune.prune(averaged, **foreseen(config)).network)
+            pruned_now = PrunedScore(lambda averaged: prune.thin(averaged, **foreseen(config)))
             hooks = [sparsity, GammaHistograms(sparsity, network, tracker), pruned_now]
         trained = train_network(network, self.spec, config, folder, kind=stage, hooks=hooks, tracker=tracker)
         if isinstance(sparsity, prune.AutoSparsity):

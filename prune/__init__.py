@@ -8,7 +8,7 @@ from prune.blocks import Block, find_blocks
 from prune.border import border_error
 from prune.identities import ChannelGraph
 from prune.importance import CRITERIA, taylor
-from prune.pruning import ChannelOptions, PruneResult, channels, prune, shortcuts
+from prune.pruning import ChannelOptions, PruneResult, channels, prune, shortcuts, thin
 from prune.reestimate import reestimate
 from prune.report import PruneReport
 from prune.search import MaxDrop, max_drop
@@ -19,5 +19,5 @@ from prune.tracing import trace
 __all__ = [
     "AutoSparsity", "Block", "CRITERIA", "ChannelGraph", "ChannelOptions", "MaxDrop", "PruneReport", "PruneResult",
     "STRATEGIES", "Sparsity", "border_error", "channels", "find_blocks", "gamma_metrics", "max_drop", "prune",
-    "reestimate", "settle_ema", "shortcuts", "taylor", "trace",
+    "reestimate", "settle_ema", "shortcuts", "taylor", "thin", "trace",
 ]  # fmt: skip

@@ -86,7 +86,8 @@ class Candidates:
         self.net, self.options, self.shortcuts = net, options, shortcuts
         self.size = (options.size if options else None) or net.image_size
         self.graph = trace(net)
-        self.whole = Cost(net, self.graph, self.size)
+        self.fold = options.fold if options else False
+        self.whole = Cost(net, self.graph, self.size, self.fold)
         self.held = held_layers(self.graph, options.include, options.exclude) if options else set()
         self.ranking = Ranking(np.zeros(0), {})
         if options is not None:
@@ -138,7 +139,7 @@ class Candidates:
                                                                                         self.ranking))
         network, moved = cut_blocks(self.net, self.order[:count])
         graph = trace(network)
-        cost = Cost(network, graph, self.size)
+        cost = Cost(network, graph, self.size, self.fold)
         cost.whole = self.whole.whole
         selector = None
         if self.options is not None:
@@ -247,7 +248,7 @@ class Candidates:
         """The thin network, without a lineage, and what was folded."""
         if self.options is None:
             return variant.network, Leftovers()
-        left = leftovers(variant.network, variant.graph, keep) if self.options.fold else Leftovers()
+        left = leftovers(variant.network, variant.graph, keep) if self.fold else Leftovers()
         return thin_network(variant.network, variant.graph, keep, left), left
 
     def build(self, variant: Variant, selection: Selection, kind: str = "sparse") -> PruneResult:
@@ -262,7 +263,7 @@ class Candidates:
         report = PruneReport({**options, "shortcuts": self.shortcuts}, size=self.size)
         before, every = self.whole, np.ones(len(self.graph.root), bool)
         report.channels = (before.channels(every), cost.channels(keep))
-        report.params = (before.parameters(every), cost.parameters(keep))
+        report.params = (before.parameters(every), cost.parameters(keep, left.added))
         report.macs = (before.macs(every), cost.macs(keep))
         rows = {conv_key(name): np.flatnonzero(keep[conv.makes]).tolist() for name, conv in variant.graph.convs.items()}
         step = {key: (moved_key(key, variant.moved), kept) for key, kept in rows.items()}

@@ -24,9 +24,11 @@ class Cost:
         net: the fat network.
         graph: its identities.
         size: (H, W) of the network input, for the MACs.
+        fold: what dropped channels leave behind is folded into their readers: one that has neither a BatchNorm of its
+            own nor a bias gets a bias.
     """
 
-    def __init__(self, net: nn.Module, graph: ChannelGraph, size: tuple[int, int] = (416, 416)):
+    def __init__(self, net: nn.Module, graph: ChannelGraph, size: tuple[int, int] = (416, 416), fold: bool = False):
         self.graph = graph
         modules = dict(net.named_modules())
         self.convs = list(graph.convs.values())
@@ -36,6 +38,8 @@ class Cost:
         self.depthwise = np.array([conv.depthwise for conv in self.convs])
         self.kernel = np.array([module.kernel_size[0] * module.kernel_size[1] for module in convs])
         self.bias = np.array([module.bias is not None for module in convs], np.int64)
+        self.gains = np.array([fold and not (bias or conv.depthwise or conv.norm)
+                               for conv, bias in zip(self.convs, self.bias)], bool)
         pixels = _pixels(net, [conv.name for conv in self.convs], size)
         self.pixels = np.array(pixels, np.float64)
         self.norms = dict(graph.norms)
@@ -58,7 +62,7 @@ class Cost:
         rest = copy.copy(self)
         stays = np.array([conv.name not in modules for conv in self.convs])
         rest.convs = [conv for conv in self.convs if conv.name not in modules]
-        for part in ("groups", "depthwise", "kernel", "bias", "pixels"):
+        for part in ("groups", "depthwise", "kernel", "bias", "gains", "pixels"):
             setattr(rest, part, getattr(self, part)[stays])
         rest.norms = {name: ids for name, ids in self.norms.items() if name not in modules}
         rest._join()
@@ -77,10 +81,22 @@ class Cost:
         """Output channels of all convolutions."""
         return int(keep[self.makes].sum())
 
-    def parameters(self, keep: Mask) -> int:
-        """Trainable parameters (weights, biases, gammas, betas)."""
+    def parameters(self, keep: Mask, folded: Collection[str] | None = None) -> int:
+        """Trainable parameters (weights, biases, gammas, betas).
+
+        Args:
+            folded: the convolutions that something is folded into. None: not known yet, so every one that reads a
+                dropped channel counts, and the figure is an upper bound where biases are gained.
+        """
         weights, out = self._weights(keep)
-        return int((weights + self.bias * out).sum()) + 2 * int(keep[self.norm_ids].sum()) + self.rest
+        bias = self.bias
+        if self.gains.any():
+            if folded is None:
+                folds = np.add.reduceat((~keep[self.reads]).astype(np.int64), self.read_at) > 0
+            else:
+                folds = np.array([conv.name in folded for conv in self.convs])
+            bias = bias + (self.gains & folds)
+        return int((weights + bias * out).sum()) + 2 * int(keep[self.norm_ids].sum()) + self.rest
 
     def macs(self, keep: Mask) -> float:
         """Multiply-adds of the convolutions for one picture."""

@@ -21,10 +21,16 @@ _POINTWISE = _names(
     "elu_ selu celu mish softplus softsign clamp clamp_ clamp_min clamp_max exp sqrt rsqrt abs neg square pow "
     "logsigmoid dropout dropout2d contiguous clone detach float double half to"
 )
-_PASS = _names("max_pool2d avg_pool2d adaptive_avg_pool2d adaptive_max_pool2d interpolate upsample lp_pool2d")
+_PASS = _names("max_pool2d avg_pool2d adaptive_avg_pool2d adaptive_max_pool2d interpolate upsample")
 _ADD = _names("add add_ iadd __add__ __radd__ __iadd__")
 _MUL = _names("mul mul_ imul multiply __mul__ __rmul__ __imul__")
 _WITH_NUMBER = _names("sub sub_ isub __sub__ __rsub__ rsub div div_ truediv __truediv__")
+
+
+def _own_divisor(name: str, args: tuple, kwargs: dict) -> bool:
+    """Is it an average pool that divides by something else than the number of pixels?"""
+    given = args[6] if len(args) > 6 else kwargs.get("divisor_override")
+    return name == "avg_pool2d" and given is not None
 
 
 class FunctionRules(Recorder):
@@ -60,8 +66,10 @@ class FunctionRules(Recorder):
         if len(refs) == 1 and args and args[0] is first:
             if name in _POINTWISE:
                 return self.pointwise(first, as_function(target, args[1:], kwargs))
-            # A sum over pixels does not map a constant onto itself: it is not among these.
-            if name in _PASS or (name in ("mean", "amax") and over_pixels(args[1:], kwargs)):
+            # A sum over pixels does not map a constant onto itself, nor do lp_pool2d and an average with a divisor of
+            # its own: they are not among these.
+            reduced = name in ("mean", "amax") and over_pixels(args[1:], kwargs)
+            if reduced or (name in _PASS and not _own_divisor(name, args, kwargs)):
                 return self.passed(first)
             if name == "pad" and len(args) > 1 and len(args[1]) <= 4:
                 return self.passed(first)
@@ -150,6 +158,8 @@ class FunctionRules(Recorder):
     def binary(self, op: str, args: tuple, target: Any, kwargs: dict) -> Ref:
         """Sum or product of two tensors, or of a tensor and a number."""
         refs = refs_in(args)
+        if refs_in(kwargs) or (kwargs and len(refs) == 2):
+            return self.opaque([args, kwargs])  # add(a, b, alpha=2) is no plain sum
         if len(refs) == 1:
             if holds_unknown([arg for arg in args if not isinstance(arg, Ref)]):
                 return self.opaque(refs)

@@ -11,7 +11,8 @@ from prune.options import BUDGETS, ChannelOptions, parse_budget
 from prune.search import Latency, within_latency
 from prune.select import STRATEGIES, Scores
 
-__all__ = ["BUDGETS", "STRATEGIES", "ChannelOptions", "PruneResult", "channels", "parse_budget", "prune", "shortcuts"]
+__all__ = ["BUDGETS", "STRATEGIES", "ChannelOptions", "PruneResult", "channels", "parse_budget", "prune", "shortcuts",
+           "thin"]
 
 
 def channels(net: Network, strategy: str = "union", criterion: str = "gamma", *, budget: str | None = None,
@@ -33,6 +34,16 @@ def channels(net: Network, strategy: str = "union", criterion: str = "gamma", *,
     return prune(net, 0, kind, scores=scores, losses=losses, cost=cost, strategy=strategy, criterion=criterion,
                  budget=budget, ratio=ratio, threshold=threshold, layer_keep=layer_keep, round_to=round_to, fold=fold,
                  include=include, exclude=exclude, size=size, seed=seed)
+
+
+def thin(net: Network, shortcuts: int | Auto = 0, **options: object) -> Network:
+    """The network that `prune` would cut, to be looked at and thrown away: without lineage and report.
+
+    Both cost a hash of every weight of `net`, which on large networks takes longer than the cut.
+    """
+    candidates = Candidates(net, ChannelOptions(**options) if options else None, shortcuts)  # type: ignore[arg-type]
+    variant, selection = candidates.choose()
+    return candidates.network(variant, selection.keep)[0]
 
 
 def shortcuts(net: Network, remove: int, kind: str = "sparse") -> PruneResult:

@@ -99,7 +99,9 @@ def _block(weight: Tensor, rows: Mask, columns: Mask) -> Tensor:
 def _fold(done: dict[str, Tensor], conv: Conv, added: Tensor) -> None:
     """Give a convolution's readers back what its output lost: through the running mean, or its own bias."""
     if conv.norm is not None and f"{conv.name}.bias" not in done:
-        mean = done[f"{conv.norm}.running_mean"]
+        mean = done.get(f"{conv.norm}.running_mean")
+        if mean is None:  # normalised by the batch's own statistics: a constant falls out
+            return
         done[f"{conv.norm}.running_mean"] = (mean.double() - added.to(mean.device)).to(mean.dtype)
         return
     weight = done[f"{conv.name}.weight"]

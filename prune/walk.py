@@ -35,7 +35,9 @@ def _modules_of(namespace: ModuleType) -> set[type[nn.Module]]:
 
 ACTIVATION_TYPES: tuple[type[nn.Module], ...] = tuple(
     _modules_of(activation) | {type(make()) for make in ACTIVATIONS.values()})
-_PASSING: tuple[type[nn.Module], ...] = (*_modules_of(pooling), nn.Upsample, nn.ZeroPad2d)
+# A norm over the window (LPPool) is no mean: it does not map a constant onto itself.
+_PASSING: tuple[type[nn.Module], ...] = (
+    *(kind for kind in _modules_of(pooling) if "LPPool" not in kind.__name__), nn.Upsample, nn.ZeroPad2d)
 _ELEMENTWISE: tuple[type[nn.Module], ...] = (*ACTIVATION_TYPES, dropout._DropoutNd, nn.Identity)
 UNSUPPORTED = (nn.LayerNorm, nn.GroupNorm, nn.LocalResponseNorm)
 
@@ -117,7 +119,8 @@ class Walk(FunctionRules):
             return self.opaque(refs)
         if isinstance(module, _ELEMENTWISE):
             return self.pointwise(ref, module)
-        if isinstance(module, _PASSING) and not getattr(module, "return_indices", False):
+        indices, divisor = getattr(module, "return_indices", False), getattr(module, "divisor_override", None)
+        if isinstance(module, _PASSING) and not indices and divisor is None:
             return self.passed(ref)
         if isinstance(module, nn.PixelUnshuffle) and (width := self.width(ref)) is not None:
             return self.take(ref, np.repeat(np.arange(width), module.downscale_factor**2))

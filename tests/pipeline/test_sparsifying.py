@@ -121,7 +121,7 @@ def test_training_logs_both_maps_and_the_share(tmp_path: Path, monkeypatch: pyte
     )  # fmt: skip
     net = models.load(_cfg(tmp_path), names=NAMES)
     hook = make_sparsity(net, config)
-    shown = PrunedScore(lambda averaged: prune.prune(averaged, **foreseen(config)).network)
+    shown = PrunedScore(lambda averaged: prune.thin(averaged, **foreseen(config)))
     trainer: Any = engine.Trainer(
         DetectionObjective(net, config.loss), spec, config, tmp_path / "run", hooks=[hook, shown], kind="sparse"
     )

@@ -13,11 +13,12 @@ import prune
 from models.cfg import parse_cfg
 from prune.blocks import cut_blocks, find_blocks
 from prune.cost import Cost
+from prune.fold import leftovers
 from prune.importance import gamma
 from prune.select import Selector
-from prune.surgery import thin_network
+from prune.surgery import thin_module, thin_network
 from tests.alive import alive
-from tests.nets import TINY
+from tests.nets import NET, TINY, conv, yolo
 
 EVERY = [pytest.param(name, id=name) for name in TINY]
 
@@ -78,6 +79,47 @@ def test_parameters_outside_of_convolutions_are_counted_and_stay() -> None:
     assert cost.macs(keep) == 8 * 10 * (27 * 8 + 8 * 5)
     keep[graph.convs["conv"].makes[:3]] = False
     assert cost.parameters(keep) == 27 * 5 + 2 * 5 + 5 * 5 + 5 + 5 * 7 + 7
+
+
+def test_a_bias_that_folding_gives_a_reader_without_one_is_counted() -> None:
+    class PreActivated(torch.nn.Module):
+        """As in densenet: what `second` puts out is joined before any BatchNorm sees it."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.bn = torch.nn.Conv2d(3, 8, 3, bias=False), torch.nn.BatchNorm2d(8)
+            self.second = torch.nn.Conv2d(8, 6, 1, bias=False)
+            self.joint, self.out = torch.nn.BatchNorm2d(14), torch.nn.Conv2d(14, 2, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = self.bn(self.conv(x)).sigmoid()
+            return self.out(self.joint(torch.cat([x, self.second(x)], 1)))
+
+    net = PreActivated().eval()  # sigmoid(0) is not 0: there is something to fold
+    graph = prune.trace(net)
+    cost, keep = Cost(net, graph, (16, 16), fold=True), np.ones(len(graph.root), bool)
+    assert cost.parameters(keep) == sum(p.numel() for p in net.parameters())
+    keep[graph.convs["conv"].makes[:3]] = False
+    left = leftovers(net, graph, keep)
+    assert "second" in left.added
+    folded = thin_module(net, graph, keep, left)
+    assert cost.parameters(keep) == cost.parameters(keep, left.added) == sum(p.numel() for p in folded.parameters())
+    plain = thin_module(net, graph, keep)
+    assert cost.parameters(keep, ()) == sum(p.numel() for p in plain.parameters()) == cost.parameters(keep) - 6
+    assert Cost(net, graph, (16, 16)).parameters(keep) == sum(p.numel() for p in plain.parameters())
+
+
+def test_a_budget_is_met_where_folding_adds_biases() -> None:
+    cfg = parse_cfg(NET + "\n[timm]\nmodel=densenet121\nfeatures=8\n" + conv(24, 1, activation="linear", bn=0)
+                    + yolo("0,1,2"))
+    net = models.Network(cfg)
+    for module in net.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(module.weight)
+            torch.nn.init.uniform_(module.bias)
+    result = prune.channels(net, budget="params=0.5")
+    assert result.report.params[1] == models.parameters(result.network) <= 0.5 * models.parameters(net)
+    assert any(name not in net.state_dict() for name in result.network.state_dict()), "no bias was added"
 
 
 def test_the_cost_of_a_candidate_takes_milliseconds() -> None:

@@ -84,6 +84,39 @@ def test_a_clock_that_lied_once_is_asked_again() -> None:
     assert clock.true(result.network) <= 0.7 * clock.true(net)
 
 
+class Worse(Clock):
+    """Every network looks fast at first; each time it is asked again it is slower, by `factor`."""
+
+    def __init__(self, factor: float):
+        super().__init__()
+        self.factor = factor
+
+    def __call__(self, candidate: models.Network) -> float:
+        value = super().__call__(candidate)
+        times = self.seen.count(self.seen[-1])
+        return value if self.calls == 1 or self.seen[-1] == self.seen[0] else value * self.factor ** (times - 1)
+
+
+@pytest.mark.parametrize("factor", [1.02, 1.1, 1.25])
+def test_a_clock_that_lies_every_time_costs_few_measurements(factor: float, caplog: pytest.LogCaptureFixture) -> None:
+    net, clock = network(), Worse(factor)
+    with caplog.at_level("INFO"):
+        result = prune.channels(net, budget="latency=0.7", cost=clock)
+    before, after = result.report.latency
+    assert after <= 0.7 * before
+    assert factor * clock.true(result.network) <= 0.7 * clock.true(net)
+    candidates = {tuple(sorted(widths.items())) for widths in clock.seen[1:]} - {tuple(sorted(clock.seen[0].items()))}
+    assert len(candidates) <= 15
+    assert f"measuring {len(candidates)} networks" in caplog.text
+
+
+def test_a_clock_that_cannot_be_trusted_ends_the_search() -> None:
+    clock = Worse(1000.0)
+    with pytest.raises(UserError, match=r"not when measured again .* networks\)"):
+        prune.channels(network(), budget="latency=0.7", cost=clock)
+    assert clock.calls <= 2 + 2 * 15
+
+
 def test_blocks_and_channels_share_a_latency_budget() -> None:
     net, clock = network(), Clock()
     torch.nn.init.constant_(net.convolutions[6].bn.weight, 1e-3)

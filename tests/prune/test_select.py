@@ -29,6 +29,16 @@ def set_gammas(net: models.Network, values: dict[int, float]) -> None:
         torch.nn.init.constant_(net.convolutions[number].bn.weight, value)
 
 
+def test_a_cut_to_throw_away_is_the_same_network_without_its_costly_lineage(monkeypatch: pytest.MonkeyPatch) -> None:
+    net = network("residual")
+    kept = prune.prune(net, shortcuts=1, budget="params=0.5").network
+    monkeypatch.setattr("prune.candidates.descend", lambda *_: pytest.fail("the uncut network was hashed"))
+    thrown = prune.thin(net, shortcuts=1, budget="params=0.5")
+    assert thrown.lineage == []
+    assert all(torch.equal(tensor, thrown.state_dict()[name]) for name, tensor in kept.state_dict().items())
+    assert len(prune.thin(net, shortcuts=1).layers) < len(net.layers)
+
+
 def test_a_tied_channel_goes_only_if_every_member_lets_it_go() -> None:
     net = network("residual")
     with torch.no_grad():

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 import models
 import prune
@@ -202,3 +203,45 @@ def test_timm_backbones_are_traced(name: str) -> None:
     assert len(able) > 5
     norms = {n for n, m in net.named_modules() if isinstance(m, nn.BatchNorm2d)}
     assert set(graph.norms) == norms
+
+
+class Pooled(nn.Module):
+    """Two convolutions with an operation between them."""
+
+    def __init__(self, between):
+        super().__init__()
+        self.first, self.bn, self.second = nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8), nn.Conv2d(8, 4, 1)
+        self.between = between
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.second(self.between(self.bn(self.first(x))))
+
+
+@pytest.mark.parametrize("between", [
+    nn.LPPool2d(2, 2), lambda x: F.lp_pool2d(x, 2.0, 2), nn.AvgPool2d(2, divisor_override=3),
+    lambda x: F.avg_pool2d(x, 2, divisor_override=3), lambda x: F.avg_pool2d(x, 2, 2, 0, False, True, 3),
+    lambda x: torch.add(x, x.relu(), alpha=2), lambda x: torch.add(input=x, other=x.relu()),
+], ids=["LPPool2d", "lp_pool2d", "divisor", "divisor=", "divisor by place", "alpha", "by keyword"])  # fmt: skip
+def test_what_makes_something_else_of_a_constant_keeps_its_channels(between) -> None:
+    graph = prune.trace(Pooled(between))
+    assert graph.fixed[graph.convs["first"].makes].all()
+
+
+@pytest.mark.parametrize("between", [nn.AvgPool2d(2), lambda x: F.avg_pool2d(x, 2), nn.MaxPool2d(2),
+                                     lambda x: torch.add(x, x.relu())])  # fmt: skip
+def test_pools_and_plain_sums_let_channels_go(between) -> None:
+    graph = prune.trace(Pooled(between))
+    assert not graph.fixed[graph.convs["first"].makes].any()
+
+
+def test_batch_statistics_swallow_what_is_folded() -> None:
+    first = Pooled(nn.Sigmoid())
+    first.second = nn.Conv2d(8, 4, 1, bias=False)
+    net = nn.Sequential(first, nn.BatchNorm2d(4, track_running_stats=False), nn.Conv2d(4, 2, 1)).double().eval()
+    graph = prune.trace(net)
+    keep = np.ones(len(graph.root), bool)
+    keep[graph.convs["0.first"].makes[:3]] = False
+    first.bn.weight.data[:3] = 0
+    thin = thin_module(net, graph, keep, leftovers(net, graph, keep))
+    images = torch.rand(2, 3, 12, 12, dtype=torch.float64)
+    assert (thin(images) - net(images)).abs().max() < 1e-9
