@@ -27,6 +27,8 @@ def hinton(
 
     Cells count with weight 1 where an object is matched and with the teacher's objectness elsewhere, and the sums are
     divided by the sum of these weights: neither background, nor batch size, nor picture size changes the terms' size.
+    The sum is that of this batch, averaged over ranks: where a step accumulates several batches, each is a mean of its
+    own. That of the whole step would need the teacher's answers to pictures that are still to come.
 
     Args:
         student, teacher: raw heads, each ``(B, A, H, W, 5 + C)``; no gradient reaches the teacher.

@@ -125,8 +125,9 @@ class Teacher:
 
     It is not a `torch.nn.Module`, so that whatever holds it registers nothing: no optimiser, DDP wrapper, EMA or
     checkpoint ever sees its tensors. It answers in eval mode without gradients, from a copy with channels last in
-    memory and every BatchNorm folded into its convolution (5 to 25 % of the time on a CPU, 1e-7 of the answer), and on
-    a GPU in half precision whatever the student is trained in: its answers are targets and need no more.
+    memory and every BatchNorm of the cfg folded into its convolution (5 to 25 % of the time on a CPU, 1e-7 of the
+    answer; a timm backbone keeps its own), and on a GPU in half precision whatever the student is trained in: its
+    answers are targets and need no more.
 
     Args:
         network: the teacher, or several to be averaged; taken over (eval mode, no gradients).
@@ -239,7 +240,7 @@ def fastest_precision(device: torch.device) -> Iterator[None]:
 
 
 def _folded(network: Network) -> Network:
-    """A copy that answers the same, faster: no BatchNorm after a convolution, channels last."""
+    """A copy that answers the same, faster: no BatchNorm after a convolution of the cfg, channels last."""
     fast = copy.deepcopy(network)
     for layer in fast.convolutions.values():
         if layer.bn is not None:

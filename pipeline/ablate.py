@@ -20,6 +20,7 @@ from distill.modes import MODES
 from engine import checkpoints, distributed
 from engine.config import option, options, to_dict
 from engine.rundir import ARGS
+from engine.tracking import ID_FILE
 from export.results import Scores, scores
 from models.network import Network
 from pipeline.ablate_table import Table, publish
@@ -85,7 +86,7 @@ class Cell:
         config: its options.
         folder: its run folder.
         group: W&B's group, the name of the ablation's run.
-        known: scores of teacher and untrained student, which all cells share.
+        known: scores of the teacher and of the student before its first step, which all cells share.
         key: of everything its numbers depend on; a finished cell counts only under the same key.
     """
 
@@ -127,7 +128,7 @@ def parse_variants(text: str, kd: KDConfig) -> list[Variant]:
     Raises:
         UserError: an unknown mode or option, or a row given twice.
     """
-    words = [" ".join(entry.split()) for entry in text.split(";") if entry.strip()]
+    words = _entries(text)
     if ALL in words:
         words = [*(word for word in words if word != ALL), *(name for name in MODES if name not in words)]
     found = {variant.text: variant for variant in (_variant(word, kd) for word in words if word != NONE)}
@@ -141,6 +142,11 @@ def parse_variants(text: str, kd: KDConfig) -> list[Variant]:
     if len({row.folder.lower() for row in rows}) < len(rows):
         raise UserError(f"--ablate {text}: two rows would share a folder", todo="write them differently")
     return rows
+
+
+def _entries(text: str) -> list[str]:
+    """What stands between the semicolons, white space made one blank."""
+    return [" ".join(entry.split()) for entry in text.split(";") if entry.strip()]
 
 
 def _variant(text: str, kd: KDConfig) -> Variant:
@@ -180,7 +186,7 @@ def ablate(config: AblateConfig, run: Path) -> str:
     if teacher is None:
         raise UserError("--ablate compares ways of learning from a teacher, and there is none",
                         todo="add --t_weights FAT.pt")  # fmt: skip
-    variants = _possible(variants, student, teacher, asked_for_all=ALL in config.ablate)
+    variants = _possible(variants, student, teacher, asked_for_all=ALL in _entries(config.ablate))
     key = _key(config, student, teacher, spec)
     cells = [_cell(config, run, variant, seed, key) for variant in variants for seed in seeds]
     reference, known = _references(config, run, spec, student, teacher, key)
@@ -189,7 +195,7 @@ def ablate(config: AblateConfig, run: Path) -> str:
              len(cells))  # fmt: skip
     todo = [replace(cell, known=known()) for cell in todo]
     failed = _train(todo, config)
-    costs = _step_costs(config, run, spec, variants, student, teacher)
+    costs = _step_costs(config, run, spec, variants, student, teacher, key)
     done = {(cell.variant, cell.seed): found for cell in cells if (found := _finished(cell)) is not None}
     if not distributed.is_main():
         return ""
@@ -227,14 +233,17 @@ def _key(config: DistilConfig, student: Network, teacher: Teacher, spec: DataSpe
     pictures = {split: str(spec.splits.get(split)) for split in ("train", "val", "test")}
     # Weights that no file fills follow from the cell's own seed.
     start = models.fingerprint(student) if config.weights else config.cfg
-    text = json.dumps([settings, start, teacher.fingerprint, list(spec.names), pictures], default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return _digest([settings, start, teacher.fingerprint, list(spec.names), pictures])
+
+
+def _digest(content: list[Any]) -> str:
+    return hashlib.sha256(json.dumps(content, default=str).encode()).hexdigest()[:16]
 
 
 def _cell(config: AblateConfig, run: Path, variant: Variant, seed: int, key: str) -> Cell:
     folder = run / variant.folder / f"seed{seed}"
     own = replace(config, distil=variant.kd, seed=seed, ablate="", resume="")
-    key += hashlib.sha256(json.dumps([to_dict(variant.kd), seed]).encode()).hexdigest()[:16]
+    key += _digest([to_dict(variant.kd), seed])
     return Cell(variant.text, seed, own, folder, run.name, {}, key)
 
 
@@ -278,7 +287,7 @@ def _references(config: DistilConfig, run: Path, spec: DataSpec, student: Networ
         log.info("teacher on val: mAP50-95 %.4f; student before the first step: %.4f", val[TEACHER].map50_95,
                  val[START].map50_95)  # fmt: skip
         if val[TEACHER].map50_95 < val[START].map50_95:
-            log.warning("the teacher is worse than the untrained student: it has little to teach")
+            log.warning("the teacher is worse than the student before its first step: it has little to teach")
     return {name: kept[name] for name in (TEACHER, START)}, known
 
 
@@ -309,7 +318,8 @@ def run_cell(cell: Cell) -> dict[str, Any]:
     identity = {"key": cell.key, "modes": cell.variant, "seed": cell.seed}
     if distributed.is_main() and not begun:
         cell.config.save(cell.folder / ARGS)
-        (cell.folder / checkpoints.LAST).unlink(missing_ok=True)  # of other settings
+        for other in (checkpoints.LAST, ID_FILE):  # of other settings: neither their weights nor their W&B run
+            (cell.folder / other).unlink(missing_ok=True)
         _write(cell.folder / CELL, identity)
     distributed.barrier()
     config = replace(cell.config, resume=str(cell.folder))
@@ -339,13 +349,15 @@ def _mean(values: Sequence[float]) -> float | None:
 
 
 def _step_costs(
-    config: AblateConfig, run: Path, spec: DataSpec, variants: Sequence[Variant], student: Network, teacher: Teacher
+    config: AblateConfig, run: Path, spec: DataSpec, variants: Sequence[Variant], student: Network, teacher: Teacher,
+    key: str,
 ) -> dict[str, dict[str, float]]:
     """Row -> milliseconds of a step and its ratio to that of `none`, measured once in interleaved rounds."""
-    names = [variant.text for variant in variants]
+    # A table never mixes rounds: whatever is new, or was measured on other networks or options, measures all anew.
+    wanted = {variant.text: _digest([key, to_dict(variant.kd)]) for variant in variants}
     kept = _read(run / COST)
-    if all(name in kept for name in names):
-        return kept
+    if all(kept.get("keys", {}).get(name) == own for name, own in wanted.items()):
+        return kept["steps"]
     if not distributed.is_main():
         return {}
     batch = min(config.batch_size, 16) if config.batch_size > 0 else 8
@@ -358,7 +370,7 @@ def _step_costs(
         NONE if name == PLAIN else name: {"milliseconds": cost.milliseconds, "ratio": cost.to_plain, "batch": batch}
         for name, cost in found.items()
     }
-    _write(run / COST, costs)
+    _write(run / COST, {"keys": wanted, "steps": costs})
     return costs
 
 

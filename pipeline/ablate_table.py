@@ -127,14 +127,15 @@ class Table:
     def notes(self) -> list[str]:
         """How the table is to be read."""
         shown, modes = self.split, sum(line.difference is not None for line in self.lines)
+        chance = f"Of {modes} modes that change nothing the best looks good by chance: " if modes > 1 else ""
         notes = [
             f"mAP on {shown}" + (", best.pt chosen on val." if shown != "val" else
             ", on which best.pt was also chosen: too good for all trained rows. Give the data set a test split."),
             self.varies,
             "difference: mAP50-95 minus that of none with the same seed; [ ]: the 95 % t interval of one mode looked "
-            f"at alone. Of {modes} modes the best looks good by chance: "
-            "p is Holm's, corrected for their number, and 'helps' or 'hurts' means p < .05. 'not shown' is not 'no "
-            "effect': the interval says how large one could be.",
+            f"at alone. {chance}"
+            "p is Holm's, corrected for the number of modes, and 'helps' or 'hurts' means p < .05. 'not shown' is not "
+            "'no effect': the interval says how large one could be.",
         ]  # fmt: skip
         if len(self.seeds) == 1:
             notes.append("One seed shows nothing of chance: give --seeds 5 or more.")
@@ -228,7 +229,7 @@ def publish(table: Table, config: Any, run: Path) -> str:
     tracker = stage_tracker(config, run, "report", run.name)
     tracker.log_table("ablation", list(rows[0]), [list(row.values()) for row in rows])
     if figure is not None:
-        tracker.log_pictures("ablation", [("difference to none", figure)])
+        tracker.log_pictures("differences", [("difference to none", figure)])  # a name of its own beside the table's
     tracker.finish()
     return f"{text}\n{run / 'report.html'}"
 

@@ -63,6 +63,10 @@ def _on_ray(
         gpus = 1 if device != "cpu" and have.get("GPU", 0) >= 1 else 0
         log.info("Ray: %d cells on %g CPUs and %g GPUs, each takes %d and %d", len(tasks), have.get("CPU", 0),
                  have.get("GPU", 0), threads, gpus)  # fmt: skip
+        largest = max((node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]), default=0)
+        if tasks and largest < threads:
+            log.warning("Ray: no machine has the %d CPUs a cell takes (the largest has %g): nothing begins until one "
+                        "joins; else stop and give fewer --threads", threads, largest)  # fmt: skip
         remote: Any = ray.remote(num_cpus=threads, num_gpus=gpus, max_retries=RETRIES)(_on_worker)
         running: dict[Any, Task] = {remote.remote(os.getcwd(), function, task): task for task in tasks}
         while running:

@@ -277,7 +277,8 @@ def _announce(found: dict[str, Scores]) -> None:
         log.info("teacher on val: mAP50-95 %.4f, mAP50 %.4f", teacher.map50_95, teacher.map50)
         if teacher.map50_95 < start.map50_95:
             log.warning(
-                "the teacher (mAP50-95 %.4f) is worse than the untrained student (%.4f): it has little to teach",
+                "the teacher (mAP50-95 %.4f) is worse than the student before its first step (%.4f): it has "
+                "little to teach",
                 teacher.map50_95,
                 start.map50_95,
             )

@@ -59,6 +59,16 @@ def read_history(folder: Path) -> list[dict]:
     return rows
 
 
+def recorded(row: dict, name: str) -> Any:
+    """An entry of a row, None where there is none; the client nests names at each slash or leaves them as they are."""
+    if name in row:
+        return row[name]
+    found: Any = row
+    for part in name.split("/"):
+        found = found.get(part) if isinstance(found, dict) else None
+    return found
+
+
 def settled(folder: Path) -> list[pb.Record]:
     """All records, once the client's own process has written the last one (the exit)."""
     deadline = time.monotonic() + 20

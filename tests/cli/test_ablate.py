@@ -20,8 +20,9 @@ from data.batch import Batch
 from engine.trainer import Trainer
 from pipeline.ablate import AblateConfig, Cell, run_cell
 from pipeline.executor import run_all
-from tests.cli.material import NAMES, QUICK, ROOT, in_process, killed, make_set
+from tests.cli.material import NAMES, QUICK, ROOT, command, in_process, killed, make_set
 from tests.distill.material import tiny_network
+from tests.tracked import history, recorded, start_of
 
 GRID = ("--weights", "thin.pt", "--t_weights", "fat.pt", "--data", "data.yaml", "--ablate", "none; bounded", "--seeds")
 GRID += ("2", *QUICK)
@@ -135,10 +136,59 @@ def test_other_settings_in_a_reused_folder_are_trained_anew(
     material: Path, whole: tuple[Path, Seen], steps: Seen, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     again = [*GRID, "--name", "reused", "--exist-ok", "--seeds", "1", "--epochs", "1"]
+    run = material / "runs" / "ablate" / "reused"
+    costs = []
     for rate, trained in (("0.002", 2), ("0.002", 0), ("0.004", 2)):
         steps.clear()
         assert in_process(finetune_kd.main, monkeypatch, material, *again, "--lr0", rate) == 0
         assert len(steps) == trained
+        costs.append(json.loads((run / "step_cost.json").read_text()))
+        (run / "none" / "seed0" / "wandb-id.txt").write_text("ofbefore")
+    assert costs[0] == costs[1]
+    assert costs[0]["keys"] != costs[2]["keys"]
+    assert costs[0]["steps"] != costs[2]["steps"], "measured anew"
+
+
+def test_cell_of_other_settings_begins_a_wandb_run_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And one that goes on stays in its own."""
+    left: list[bool] = []
+
+    def stopped(config: AblateConfig, run: Path, **_: Any) -> None:
+        left.append((run / "wandb-id.txt").exists())
+        raise UserError("far enough")
+
+    monkeypatch.setattr("pipeline.ablate.finetune", stopped)
+    for key in ("a", "a", "b"):
+        cell = Cell("none", 0, AblateConfig(), tmp_path / "cell", "grid", {}, key)
+        with pytest.raises(UserError, match="far enough"):
+            run_cell(cell)
+        (cell.folder / "wandb-id.txt").write_text("known")
+    assert left == [False, True, False]
+
+
+def test_grid_is_a_tracked_group_with_a_run_a_cell(material: Path) -> None:
+    chosen = [*GRID, "--name", "tracked", "--seeds", "1", "--epochs", "1", "--wandb", "offline"]
+    done = command("finetune_kd.py", material, *chosen)
+    assert done.returncode == 0, done.stderr
+    run = material / "runs" / "ablate" / "tracked"
+    names = ("none/seed0", "bounded/seed0", ".")
+    folders = {name: next((run / name / "wandb").glob("offline-run-*")) for name in names}
+    starts = {name: start_of(folder) for name, folder in folders.items()}
+    assert {start.run_group for start in starts.values()} == {"tracked"}
+    assert {name: (start.display_name, start.job_type) for name, start in starts.items()} == {
+        "none/seed0": ("tracked-none-seed0", "ablation"),
+        "bounded/seed0": ("tracked-bounded-seed0", "ablation"),
+        ".": ("tracked-report", "report"),
+    }
+    assert len({start.run_id for start in starts.values()}) == 3
+    for mode in ("none", "bounded"):
+        assert {item.key: item.value_json for item in starts[f"{mode}/seed0"].config.update}["kd"] == f'"{mode}"'
+        epoch = next(row for row in history(folders[f"{mode}/seed0"], 1) if "epoch" in row)
+        assert (recorded(epoch, "train/bounded") is not None) == (mode == "bounded")
+        student, teacher, gap = (recorded(epoch, name) for name in ("student/mAP50-95", "teacher/mAP50-95", "gap"))
+        assert gap == pytest.approx(teacher - student, abs=1e-5)
+    end = history(folders["."], 1)[0]
+    assert (end["ablation"]["nrows"], end["differences"]["count"]) == (4, 1)
 
 
 @pytest.mark.parametrize(
@@ -146,9 +196,10 @@ def test_other_settings_in_a_reused_folder_are_trained_anew(
     [
         (["--ablate", "none; hintn"], "hintn"),
         (["--ablate", "none; aligned"], "ancestor"),
+        (["--ablate", "none; bounded; aligned kd_aligned_layers=all"], "ancestor"),
         (["--seeds", "many"], "many"),
     ],
-    ids=["unknown mode", "mode without its needs", "seeds"],
+    ids=["unknown mode", "mode without its needs", "an option that is called all", "seeds"],
 )
 def test_mistakes_are_said_before_anything_is_trained(
     material: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, steps: Seen,

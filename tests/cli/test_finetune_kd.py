@@ -14,7 +14,7 @@ import finetune_kd
 import models
 from tests.cli.material import NAMES, QUICK, command, in_process, killed, make_set
 from tests.distill.material import tiny_network
-from tests.tracked import artifacts, history
+from tests.tracked import artifacts, history, recorded
 
 PAIR = ["--weights", "thin.pt", "--t_weights", "fat.pt", "--data", "data.yaml"]
 
@@ -94,7 +94,7 @@ def test_total_is_the_weighted_sum_of_all_terms(material: Path, done: subprocess
         assert float(row["train/total"]) == pytest.approx(total, rel=1e-3)
 
 
-def test_tracked_run_has_terms_gap_and_an_artifact_that_names_the_teacher(
+def test_tracked_run_has_terms_gap_classes_and_an_artifact_that_names_the_teacher(
     material: Path, done: subprocess.CompletedProcess[str]
 ) -> None:
     folder = next((material / "runs" / "finetune_kd" / "kd" / "wandb").glob("offline-run-*"))
@@ -102,7 +102,10 @@ def test_tracked_run_has_terms_gap_and_an_artifact_that_names_the_teacher(
     assert len(epochs) == 2
     for row in epochs:
         for name in ("student/mAP50-95", "teacher/mAP50-95", "gap", "train/bounded", "train/gate_rate"):
-            assert name in row or row.get(name.split("/")[0], {}).get(name.split("/")[-1]) is not None, name
+            assert recorded(row, name) is not None, name
+        for name in NAMES:
+            mine, theirs, gap = (recorded(row, f"{who}/AP50-95/{name}") for who in ("student", "teacher", "gap"))
+            assert gap == pytest.approx(theirs - mine, abs=1e-5), name
     student = artifacts(folder)["kd-student"]
     assert models.fingerprint(models.load(material / "fat.pt")) in student.metadata
 

@@ -5,15 +5,22 @@ from __future__ import annotations
 import csv
 import json
 import math
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from common.errors import UserError
-from distill import MODES, KDConfig
+from common.log import log
+from distill import MODES, KDConfig, Teacher
+from models.spec import Outputs
 from pipeline.ablate import AblateConfig, parse_seeds, parse_variants
 from pipeline.ablate_table import Table, publish
+from pipeline.executor import run_all
+from pipeline.step_cost import measure_steps, random_batch
+from tests.distill.material import tiny_network
 
 
 @pytest.mark.parametrize(
@@ -112,6 +119,12 @@ def test_missing_and_failed_runs_are_counted_and_compared_where_both_are() -> No
     assert "a, seed 2 failed: out of memory" in found.text()
 
 
+def test_luck_among_many_is_only_said_where_there_are_many() -> None:
+    several = {"none": NONE, "a": [value + 0.01 for value in NONE], "b": NONE}
+    assert "Of 2 modes that change nothing the best looks good by chance" in table(several).text()
+    assert "by chance" not in table({name: several[name] for name in ("none", "a")}).text()
+
+
 def test_one_seed_says_that_it_shows_nothing() -> None:
     found = table({"none": [0.5], "a": [0.7]})
     assert {line.name: line.verdict for line in found.lines}["a"] == "one seed"
@@ -136,3 +149,40 @@ def test_table_is_published_in_every_form(tmp_path: Path) -> None:
     assert "a&lt;b" in page
     assert "data:image/png" in page
     assert not any(math.isnan(value) for row in content["rows"] for value in row.values() if isinstance(value, float))
+
+
+def test_step_is_measured_with_its_terms_on_even_if_they_go_off_early(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    original = Teacher.__call__
+
+    def counted(self: Teacher, *arguments: Any) -> Outputs:
+        asked.append(1)
+        return original(self, *arguments)
+
+    monkeypatch.setattr(Teacher, "__call__", counted)
+    student, teacher = tiny_network(8), tiny_network(16)
+    kd = KDConfig(kd="hinton", kd_off=0.9)
+    measure_steps(student, Teacher(teacher, student), {"a": kd}, random_batch(student, (64, 64), 2), rounds=1)
+    assert len(asked) == 2, "the first step, which is not measured, and one round"
+
+
+def test_cells_too_large_for_every_machine_of_the_cluster_are_said(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Ray itself waits without a word."""
+
+    class Remote:
+        def remote(self, folder: str, function: Any, task: int) -> int:
+            return function(task)
+
+    nodes = [{"Alive": True, "Resources": {"CPU": 2.0}}, {"Alive": False, "Resources": {"CPU": 64.0}}]
+    cluster = SimpleNamespace(
+        is_initialized=lambda: True, cluster_resources=lambda: {"CPU": 2.0}, nodes=lambda: nodes, get=lambda it: it,
+        remote=lambda **_: lambda function: Remote(), wait=lambda running, num_returns: (running[:1], running[1:]),
+    )  # fmt: skip
+    monkeypatch.setitem(sys.modules, "ray", cluster)
+    monkeypatch.setattr(log, "propagate", True)
+    assert list(run_all(abs, [-3], "ray", threads=2)) == [(-3, 3)]
+    assert "no machine has" not in caplog.text
+    list(run_all(abs, [-3], "ray", threads=3))
+    assert "no machine has the 3 CPUs" in caplog.text
