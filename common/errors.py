@@ -22,7 +22,7 @@ class UserError(Exception):
 
     def __init__(self, problem: str, *, where: str | Path | None = None, line: int | None = None, todo: str = ""):
         self.problem, self.where, self.line, self.todo = problem, where, line, todo
-        place = "" if where is None else f"{where}:{line}: " if line is not None else f"{where}: "
+        place = "" if where is None or where == "" else f"{where}:{line}: " if line is not None else f"{where}: "
         super().__init__(f"{place}{problem}" + (f"\n  -> {todo}" if todo else ""))
 
 

@@ -21,6 +21,7 @@ def test_the_message_names_file_and_line_and_what_to_do():
     [
         (UserError("nothing fits"), "nothing fits"),
         (UserError("nothing fits", where=Path("a.cfg")), "a.cfg: nothing fits"),
+        (UserError("nothing fits", where=""), "nothing fits"),
         (UserError("nothing fits", line=3), "nothing fits"),  # a line without its file says nothing
     ],
 )
