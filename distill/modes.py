@@ -41,6 +41,7 @@ from distill.mgd import generators, mgd
 from distill.pairs import ALIGNED_LAYERS, FeaturePair, pairs_at_heads, pairs_on_lineage
 from distill.pkd import pkd
 from distill.scaled import check_scaled, scaled
+from engine.options import option
 from models.network import Network
 from models.spec import Matches, Outputs
 
@@ -72,9 +73,9 @@ class Mode:
     paper: str
     needs: str
     weight: float
-    relative_to: str
-    same_anchors: bool
-    options: dict[str, str]
+    relative_to: str = "box"
+    same_anchors: bool = False
+    options: Mapping[str, str] = field(default_factory=dict)
     joins: Mapping[str, str] = field(default_factory=dict)
     pairs: Callable[..., list[FeaturePair]] | None = None
     pair_options: Mapping[str, str] = field(default_factory=dict)
@@ -128,8 +129,6 @@ MODES: dict[str, Mode] = {
         "Chen et al. NeurIPS 2017: box regression where the teacher is nearer to the truth",
         f"{_HEADS}, equally many anchors",
         weight=0.5,
-        relative_to="box",
-        same_anchors=False,
         options={"margin": "kd_margin", "distance": "kd_distance", "target": "kd_target"},
     ),
     "scaled": Mode(
@@ -148,17 +147,13 @@ MODES: dict[str, Mode] = {
         "Yang et al. ICCV 2023 (BCKD): overlap with the teacher's boxes, where the scores differ",
         f"{_HEADS}, equal anchors",
         weight=3.0,
-        relative_to="box",
         same_anchors=True,
-        options={},
     ),
     "aligned": Mode(
         aligned,
         "He et al. ICCV 2017, Cao et al. NeurIPS 2022: channel k against the ancestor's channel it was cut from",
         "a student (.pt) whose lineage names the teacher",
         weight=1.0,
-        relative_to="box",
-        same_anchors=False,
         options={"distance": "kd_aligned_distance"},
         pairs=pairs_on_lineage,
         pair_options={"layers": "kd_aligned_layers"},
@@ -168,9 +163,6 @@ MODES: dict[str, Mode] = {
         "Romero et al. ICLR 2015: a linear map of the student's features predicts the teacher's",
         _NECKS,
         weight=1.0,
-        relative_to="box",
-        same_anchors=False,
-        options={},
         pairs=pairs_at_heads,
         adapter=projections,
     ),
@@ -179,9 +171,6 @@ MODES: dict[str, Mode] = {
         "Zagoruyko & Komodakis ICLR 2017: active at the same places",
         _HEADS,
         weight=0.5,
-        relative_to="box",
-        same_anchors=False,
-        options={},
         pairs=pairs_at_heads,
     ),
     "cwd": Mode(
@@ -189,8 +178,6 @@ MODES: dict[str, Mode] = {
         "Shu et al. ICCV 2021: each channel active at the same places",
         _NECKS,
         weight=5.0,
-        relative_to="box",
-        same_anchors=False,
         options={"temperature": "kd_cwd_temperature"},
         pairs=pairs_at_heads,
         adapter=projections_where_needed,
@@ -200,9 +187,6 @@ MODES: dict[str, Mode] = {
         "Cao et al. NeurIPS 2022: each channel correlated with the teacher's",
         _NECKS,
         weight=1.0,
-        relative_to="box",
-        same_anchors=False,
-        options={},
         pairs=pairs_at_heads,
         adapter=projections_where_needed,
     ),
@@ -211,8 +195,6 @@ MODES: dict[str, Mode] = {
         "Yang et al. ECCV 2022: the teacher's map rebuilt from the student's, masked",
         f"{_HEADS}; trains three convolutions per head",
         weight=1.0,
-        relative_to="box",
-        same_anchors=False,
         options={"masked": "kd_masked"},
         pairs=pairs_at_heads,
         adapter=generators,
@@ -222,8 +204,6 @@ MODES: dict[str, Mode] = {
         "Yang et al. CVPR 2022: features by object and attention, attention, and global relations",
         f"{_HEADS}; trains seven convolutions per head",
         weight=0.3,
-        relative_to="box",
-        same_anchors=False,
         options={"temperature": "kd_fgd_temperature", "background": "kd_fgd_background"},
         pairs=pairs_at_heads,
         adapter=focal_global,
@@ -233,8 +213,6 @@ MODES: dict[str, Mode] = {
         "Wang et al. CVPR 2019: the teacher's features near objects",
         f"{_HEADS}; trains a 3x3 convolution per head",
         weight=0.5,
-        relative_to="box",
-        same_anchors=False,
         options={"near": "kd_near"},
         pairs=pairs_at_heads,
         adapter=wide_projections,
@@ -246,102 +224,66 @@ MODES: dict[str, Mode] = {
 class KDConfig:
     """What the student takes from the teacher."""
 
-    kd: str = field(
-        default="hinton,bounded",
-        metadata={
-            "help": "KD terms, name:weight,... (a weight is relative to the gain of the detection term it joins); "
-            "none is plain fine-tuning; --list-modes shows all",
-            "metavar": "NAME[:W],...",
-        },
+    kd: str = option(
+        "hinton,bounded",
+        "KD terms, name:weight,... (a weight is relative to the gain of the detection term it joins); none is "
+        "plain fine-tuning; --list-modes shows all",
+        metavar="NAME[:W],...",
     )
-    kd_temperature: float = field(
-        default=2.0, metadata={"help": "hinton: higher T looks at all scores, 1 mostly at the wrong ones", "low": 0.01}
+    kd_temperature: float = option(2.0, "hinton: higher T looks at all scores, 1 mostly at the wrong ones", low=0.01)
+    kd_classes: str = option(
+        "auto",
+        "hinton: class scores one by one (binary) or against each other (softmax); auto: as decoded",
+        choices=CLASS_FORMS,
     )
-    kd_classes: str = field(
-        default="auto",
-        metadata={
-            "help": "hinton: class scores one by one (binary) or against each other (softmax); auto: as decoded",
-            "choices": CLASS_FORMS,
-        },
+    kd_margin: float = option(0.0, "bounded: how far the student has to beat the teacher before the term lets go")
+    kd_distance: str = option(
+        "l2",
+        "bounded: l2 of the encoded boxes, or iou (1 - GIoU), which weighs all sizes alike",
+        choices=DISTANCES,
     )
-    kd_margin: float = field(
-        default=0.0, metadata={"help": "bounded: how far the student has to beat the teacher before the term lets go"}
+    kd_target: str = option("truth", "bounded: pull gated boxes to the truth or to the teacher's box", choices=TARGETS)
+    kd_scaled_window: int = option(
+        5,
+        "scaled: the teacher's detections of a class compete within so many cells (odd)",
+        low=1,
     )
-    kd_distance: str = field(
-        default="l2",
-        metadata={
-            "help": "bounded: l2 of the encoded boxes, or iou (1 - GIoU), which weighs all sizes alike",
-            "choices": DISTANCES,
-        },
+    kd_aligned_layers: str = option(
+        "stages",
+        "aligned: the last convolution of each stage and head, or all (slower, more memory)",
+        choices=ALIGNED_LAYERS,
     )
-    kd_target: str = field(
-        default="truth",
-        metadata={"help": "bounded: pull gated boxes to the truth or to the teacher's box", "choices": TARGETS},
+    kd_aligned_distance: str = option(
+        "pearson",
+        "aligned: pearson ignores how loud a channel is, l2 does not",
+        choices=ALIGNED_DISTANCES,
     )
-    kd_scaled_window: int = field(
-        default=5,
-        metadata={"help": "scaled: the teacher's detections of a class compete within so many cells (odd)", "low": 1},
+    kd_cwd_temperature: float = option(4.0, "cwd: higher looks at all places, lower at the most active ones", low=0.01)
+    kd_masked: float = option(0.65, "mgd: share of the student's cells that are hidden", low=0, high=0.99)
+    kd_fgd_temperature: float = option(0.5, "fgd: higher spreads the attention over more cells and channels", low=0.01)
+    kd_fgd_background: float = option(0.5, "fgd: what the background counts against the objects", low=0)
+    kd_near: float = option(
+        0.5,
+        "imitation: higher imitates nearer to the objects only (psi of the paper)",
+        low=0, high=0.99,
     )
-    kd_aligned_layers: str = field(
-        default="stages",
-        metadata={
-            "help": "aligned: the last convolution of each stage and head, or all (slower, more memory)",
-            "choices": ALIGNED_LAYERS,
-        },
+    kd_ramp: float = option(
+        0.0,
+        "share of the training over which KD weights rise from 0: the truth first",
+        low=0, high=1,
     )
-    kd_aligned_distance: str = field(
-        default="pearson",
-        metadata={
-            "help": "aligned: pearson ignores how loud a channel is, l2 does not",
-            "choices": ALIGNED_DISTANCES,
-        },
+    kd_off: float = option(
+        0.0,
+        "share of the training at its end without KD terms, and without the teacher's time: the last steps "
+        "belong to the truth",
+        low=0, high=1,
     )
-    kd_cwd_temperature: float = field(
-        default=4.0, metadata={"help": "cwd: higher looks at all places, lower at the most active ones", "low": 0.01}
-    )
-    kd_masked: float = field(
-        default=0.65, metadata={"help": "mgd: share of the student's cells that are hidden", "low": 0, "high": 0.99}
-    )
-    kd_fgd_temperature: float = field(
-        default=0.5, metadata={"help": "fgd: higher spreads the attention over more cells and channels", "low": 0.01}
-    )
-    kd_fgd_background: float = field(
-        default=0.5, metadata={"help": "fgd: what the background counts against the objects", "low": 0}
-    )
-    kd_near: float = field(
-        default=0.5,
-        metadata={
-            "help": "imitation: higher imitates nearer to the objects only (psi of the paper)",
-            "low": 0,
-            "high": 0.99,
-        },
-    )
-    kd_ramp: float = field(
-        default=0.0,
-        metadata={
-            "help": "share of the training over which KD weights rise from 0: the truth first",
-            "low": 0,
-            "high": 1,
-        },
-    )
-    kd_off: float = field(
-        default=0.0,
-        metadata={
-            "help": "share of the training at its end without KD terms, and without the teacher's time: the last steps "
-            "belong to the truth",
-            "low": 0,
-            "high": 1,
-        },
-    )
-    kd_balance: float = field(
-        default=0.0,
-        metadata={
-            "help": "keep each mode's gradient norm at this share of the detection loss's (bare flag: 0.3; a mode with "
-            "twice its default weight gets twice that); 0 leaves the weights as they are. Measuring costs a few "
-            "steps in a hundred",
-            "low": 0,
-            "const": 0.3,
-        },
+    kd_balance: float = option(
+        0.0,
+        "keep each mode's gradient norm at this share of the detection loss's (bare flag: 0.3; a mode with twice "
+        "its default weight gets twice that); 0 leaves the weights as they are. Measuring costs a few steps in a "
+        "hundred",
+        low=0, const=0.3,
     )
 
     def modes(self) -> dict[str, float]:

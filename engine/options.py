@@ -27,7 +27,7 @@ def option(
     default: Any,
     help: str,
     *,
-    group: str = "run",
+    group: str | None = None,
     choices: Sequence[Any] | None = None,
     low: float | None = None,
     high: float | None = None,
@@ -41,7 +41,7 @@ def option(
     Args:
         default: also shown in the help.
         help: what the option does and what it trades.
-        group: the heading of ``--help`` it stands under.
+        group: the heading of ``--help`` it stands under; None: that of the dataclass it is nested in, or "run".
         choices, low, high: allowed values (both ends allowed).
         flags: further spellings (``-sr``, ``--s``); one that equals the field's name is the one shown (``--t_cfg``).
         const: the value of the bare flag, where the flag may come without a value.
@@ -125,7 +125,7 @@ def _walk(cls: type, prefix: tuple[str, ...], group: str = "") -> typing.Iterato
         if each.default_factory is not dataclasses.MISSING:
             default = each.default_factory()
         metadata = dict(each.metadata)
-        metadata.setdefault("group", group or "run")
+        metadata["group"] = metadata.get("group") or group or "run"
         metadata.setdefault("help", described.get(each.name, ""))
         yield Option(each.name, path, kind, default, metadata)
 
