@@ -8,23 +8,28 @@ and, for every way, it shows:
 
 - the mAP at the end of the stage (averaged weights, the gammas that are exactly 0 settled);
 - the share of prunable gammas that could go: near zero (1 % of the 95th percentile), with their whole tied group;
-- the mAP once the network is cut to the same number of channels, with folding and before any fine-tuning.
+- the mAP once the network is cut to the same number of channels, with folding and before any fine-tuning;
+- the mAP of that cut network after ``--finetune-epochs`` of plain fine-tuning, the same for all: what a user ends with.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import models
 import prune
 from common.errors import run_cleanly
-from data import load_spec
+from common.files import whole_file
+from data import DataSpec, load_spec
 from engine import evaluate
 from engine.config import load_config
+from models.network import Network
+from pipeline.finetune import finetune
 from pipeline.prune_options import PruneConfig
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -33,12 +38,13 @@ STRENGTHS = ("1e-4", "3e-4", "1e-3", "3e-3", "1e-2")
 
 @dataclass(frozen=True)
 class Row:
-    """One way of training; mAPs are 50-95 and 50."""
+    """One way of training; mAPs are [50-95, 50]. `tuned` is empty where nothing was fine-tuned."""
 
     name: str
-    sparse: tuple[float, float]
+    sparse: list[float]
     share: float
-    pruned: tuple[float, float]
+    pruned: list[float]
+    tuned: list[float]
 
 
 def trained(name: str, flags: list[str], arguments: argparse.Namespace) -> Path:
@@ -57,8 +63,11 @@ def trained(name: str, flags: list[str], arguments: argparse.Namespace) -> Path:
     return run
 
 
-def measured(name: str, run: Path, target: float) -> Row:
-    """Score the network of a run, and what is left of it when the target share is cut."""
+def measured(name: str, run: Path, target: float, epochs: int) -> Row:
+    """Score the network of a run, and what is left of it when the target share is cut; kept in the run's folder."""
+    kept = run / f"measured-{target:g}-{epochs}.json"
+    if kept.exists():
+        return Row(**json.loads(kept.read_text(encoding="utf-8")))
     config = load_config(PruneConfig, run)
     net = models.load(run / "sparse" / "weights" / "sparse.pt")
     hook = prune.Sparsity(net, 0.0)
@@ -66,24 +75,41 @@ def measured(name: str, run: Path, target: float) -> Row:
     budget = f"channels={1 - target * len(hook.values(net)) / total:.4f}"
     thin = prune.channels(net, budget=budget, layer_keep=config.layer_keep).network
     spec = load_spec(config.data, single_cls=config.single_cls)
-    found = [evaluate(each, spec, "val", config.input_size) for each in (net, thin)]
-    whole, cut = ((score.map50_95, score.map50) for score in found)
-    return Row(name, whole, hook.share_near_zero(net), cut)
+    share = hook.share_near_zero(net)
+    scores = [val(each, spec, config) for each in (net, thin)]
+    tuned = val(finetuned(thin, config, run / f"finetuned-{target:g}-{epochs}", epochs), spec, config) if epochs else []
+    row = Row(name, scores[0], share, scores[1], tuned)
+    with whole_file(kept) as temporary:
+        temporary.write_text(json.dumps(asdict(row)), encoding="utf-8")
+    return row
+
+
+def val(net: Network, spec: DataSpec, config: PruneConfig) -> list[float]:
+    score = evaluate(net, spec, "val", config.input_size)
+    return [score.map50_95, score.map50]
+
+
+def finetuned(thin: Network, config: PruneConfig, folder: Path, epochs: int) -> Network:
+    """`thin` after a fine-tune without a teacher, with the recipe's own options for that stage."""
+    stage = config.for_stage(epochs, config.finetune_lr0)
+    plain = replace(stage, distil=replace(stage.distil, kd="none"), resume=str(folder))
+    return finetune(plain, folder, student=thin, kind="plain", figures=False).student
 
 
 def table(rows: list[Row], target: float) -> str:
     """The rows, and how far the target's run lies from the best strength."""
-    lines = [f"{'':>16}  {'sparse mAP50-95':>15}  {'mAP50':>6}  {'near zero':>9}  "
-             f"{f'cut by {target:.0%}: mAP50-95':>22}  {'mAP50':>6}"]  # fmt: skip
-    lines += [f"{row.name:>16}  {row.sparse[0]:15.4f}  {row.sparse[1]:6.4f}  {row.share:9.1%}  "
-              f"{row.pruned[0]:22.4f}  {row.pruned[1]:6.4f}" for row in rows]  # fmt: skip
+    lines = [f"{'':>18}  {'sparse mAP50-95':>15}  {'mAP50':>6}  {'near zero':>9}  "
+             f"{f'cut by {target:.0%}: mAP50-95':>22}  {'mAP50':>6}  {'fine-tuned: mAP50-95':>20}  {'mAP50':>6}"]
+    for row in rows:
+        line = (f"{row.name:>18}  {row.sparse[0]:15.4f}  {row.sparse[1]:6.4f}  {row.share:9.1%}  "
+                f"{row.pruned[0]:22.4f}  {row.pruned[1]:6.4f}")  # fmt: skip
+        lines.append(line + (f"  {row.tuned[0]:20.4f}  {row.tuned[1]:6.4f}" if row.tuned else ""))
     by_hand = [row for row in rows if row.name.startswith("s=")]
-    for auto in (row for row in rows if not row.name.startswith("s=")):
-        if by_hand:
-            best = max(row.sparse[0] for row in by_hand)
-            best_cut = max(row.pruned[0] for row in by_hand)
-            lines.append(f"{auto.name} - best strength: {auto.sparse[0] - best:+.4f} sparse, "
-                         f"{auto.pruned[0] - best_cut:+.4f} cut")  # fmt: skip
+    for auto in (row for row in rows if by_hand and row not in by_hand):
+        shown = [("sparse", "sparse"), ("pruned", "cut"), *([("tuned", "fine-tuned")] if auto.tuned else [])]
+        gaps = [f"{getattr(auto, what)[0] - max(getattr(row, what)[0] for row in by_hand):+.4f} {word}"
+                for what, word in shown]  # fmt: skip
+        lines.append(f"{auto.name} - best strength: {', '.join(gaps)}")
     return "\n".join(lines)
 
 
@@ -94,6 +120,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True, help="folder of the runs")
     parser.add_argument("--target", type=float, default=0.7, help="share of the prunable channels (default: 0.7)")
     parser.add_argument("--only", default="", help="auto and strengths, as auto,1e-3,proximal/0.5 (default: all)")
+    parser.add_argument("--finetune-epochs", type=int, default=0, help="of the cut networks (default: 0, not at all)")
     parser.add_argument("further", nargs="*", help="after --: further options of train_prune.py")
     arguments = parser.parse_args()
     wanted = arguments.only.split(",") if arguments.only else ["auto", *STRENGTHS]
@@ -104,7 +131,7 @@ def main() -> int:
         flags = ["--sparsity", "auto", "--target", str(arguments.target)]
         if each != "auto":
             flags = ["--sparsity", "constant", "--s", strength, "--sparse-form", form or "auto"]
-        rows.append(measured(name, trained(name, flags, arguments), arguments.target))
+        rows.append(measured(name, trained(name, flags, arguments), arguments.target, arguments.finetune_epochs))
         print(table(rows, arguments.target), flush=True)
     return 0
 
