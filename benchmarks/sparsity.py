@@ -27,7 +27,7 @@ from common.errors import run_cleanly
 from common.files import whole_file
 from data import DataSpec, load_spec
 from engine import evaluate
-from engine.config import load_config
+from engine.config import load_config, parse_config
 from models.network import Network
 from pipeline.finetune import finetune
 from pipeline.prune_options import PruneConfig
@@ -63,7 +63,7 @@ def trained(name: str, flags: list[str], arguments: argparse.Namespace) -> Path:
     return run
 
 
-def measured(name: str, run: Path, target: float, epochs: int) -> Row:
+def measured(name: str, run: Path, target: float, epochs: int, recipe: PruneConfig) -> Row:
     """Score the network of a run, and what is left of it when the target share is cut; kept in the run's folder."""
     kept = run / f"measured-{target:g}-{epochs}.json"
     if kept.exists():
@@ -77,7 +77,11 @@ def measured(name: str, run: Path, target: float, epochs: int) -> Row:
     spec = load_spec(config.data, single_cls=config.single_cls)
     share = hook.share_near_zero(net)
     scores = [val(each, spec, config) for each in (net, thin)]
-    tuned = val(finetuned(thin, config, run / f"finetuned-{target:g}-{epochs}", epochs), spec, config) if epochs else []
+    tuned = []
+    if epochs:
+        # One optimiser for all: whichever the sparsity training had, the recipe's own repairs the cut.
+        stage = replace(config, optimizer=recipe.optimizer).for_stage(epochs, recipe.finetune_lr0 or recipe.lr0)
+        tuned = val(finetuned(thin, stage, run / f"finetuned-{target:g}-{epochs}"), spec, config)
     row = Row(name, scores[0], share, scores[1], tuned)
     with whole_file(kept) as temporary:
         temporary.write_text(json.dumps(asdict(row)), encoding="utf-8")
@@ -89,9 +93,8 @@ def val(net: Network, spec: DataSpec, config: PruneConfig) -> list[float]:
     return [score.map50_95, score.map50]
 
 
-def finetuned(thin: Network, config: PruneConfig, folder: Path, epochs: int) -> Network:
-    """`thin` after a fine-tune without a teacher, with the recipe's own options for that stage."""
-    stage = config.for_stage(epochs, config.finetune_lr0)
+def finetuned(thin: Network, stage: PruneConfig, folder: Path) -> Network:
+    """`thin` after a fine-tune without a teacher."""
     plain = replace(stage, distil=replace(stage.distil, kd="none"), resume=str(folder))
     return finetune(plain, folder, student=thin, kind="plain", figures=False).student
 
@@ -124,6 +127,7 @@ def main() -> int:
     parser.add_argument("further", nargs="*", help="after --: further options of train_prune.py")
     arguments = parser.parse_args()
     wanted = arguments.only.split(",") if arguments.only else ["auto", *STRENGTHS]
+    recipe = parse_config(PruneConfig, ["--hyp", arguments.hyp])
     rows = []
     for each in wanted:
         form, _, strength = each.rpartition("/")
@@ -131,7 +135,8 @@ def main() -> int:
         flags = ["--sparsity", "auto", "--target", str(arguments.target)]
         if each != "auto":
             flags = ["--sparsity", "constant", "--s", strength, "--sparse-form", form or "auto"]
-        rows.append(measured(name, trained(name, flags, arguments), arguments.target, arguments.finetune_epochs))
+        run = trained(name, flags, arguments)
+        rows.append(measured(name, run, arguments.target, arguments.finetune_epochs, recipe))
         print(table(rows, arguments.target), flush=True)
     return 0
 
