@@ -113,7 +113,7 @@ def _words(row: LayerHeld) -> str:
     reasons = {"tied": "by ties", "carried": "by carriers", "floored": "by the floor",
                "equalised": "by equal slices", "rounded": "by rounding"}  # fmt: skip
     said = [f"{count} {words}" for name, words in reasons.items() if (count := getattr(row, name))]
-    return ", ".join([f"{row.fixed} fixed", *said] if row.fixed else said)
+    return ", ".join([f"{row.fixed} fixed ({', '.join(row.fixed_by)})", *said] if row.fixed else said)
 
 
 def _kind(conv: nn.Conv2d, head: bool) -> str:

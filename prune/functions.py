@@ -27,6 +27,10 @@ _MUL = _names("mul mul_ imul multiply __mul__ __rmul__ __imul__")
 _WITH_NUMBER = _names("sub sub_ isub __sub__ __rsub__ rsub div div_ truediv __truediv__")
 
 
+# Why channels stay that a forward of somebody else's splits: it would go on cutting at the old places.
+BY_NUMBER = "split by a number written in the code"
+
+
 def _own_divisor(name: str, args: tuple, kwargs: dict) -> bool:
     """Is it an average pool that divides by something else than the number of pixels?"""
     given = args[6] if len(args) > 6 else kwargs.get("divisor_override")
@@ -138,11 +142,11 @@ class FunctionRules(Recorder):
         size = len(index)
         even = size > 0 and len(ids) % size == 0 and index[0] % size == 0 and index[-1] - index[0] == size - 1
         if self.keeps_counts():
-            self.fix(ids)
+            self.fix(ids, BY_NUMBER)
         elif even and size < len(ids):
             self.constraints.append(EqualSlices(self.node.name, tuple(np.split(ids, len(ids) // size))))
         elif not even:
-            self.fix(ids)
+            self.fix(ids, "cut into unequal slices")
         return self.take(ref, index)
 
     def cat(self, args: tuple, kwargs: dict) -> Ref:
@@ -173,6 +177,6 @@ class FunctionRules(Recorder):
         else:  # one channel broadcast over all
             for ids in (a.ids, b.ids):
                 if len(ids) == 1:
-                    self.fix(ids)
+                    self.fix(ids, "one channel for all")
         wide = a.ids if len(a.ids) >= len(b.ids) else b.ids
         return self.emit(op, refs, wide, origin=a.origin if a.origin == b.origin else len(self.steps))

@@ -8,7 +8,7 @@ numpy integer arrays over identities; nothing loops over channels.
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -19,6 +19,8 @@ from common.errors import UserError
 
 Ids = NDArray[np.int64]
 Mask = NDArray[np.bool_]
+
+EXCLUDED = "by include and exclude"  # why a channel is fixed that nothing in the network holds
 
 
 @dataclass
@@ -85,7 +87,7 @@ class ChannelGraph:
         constraints: the cardinality constraints.
         root: ``(N,)`` identity -> the number of its tied group (the smallest identity in it).
         fixed: ``(N,)`` whether the identity's group has to stay.
-        reasons: identity's group -> why it is fixed (the node's name).
+        reasons: number of a fixed group -> why it is fixed, as "the network's output".
     """
 
     steps: list[Step]
@@ -104,6 +106,15 @@ class ChannelGraph:
     def tied(self) -> Mask:
         """``(N,)``: does the identity share its group with another one?"""
         return np.bincount(self.root, minlength=len(self.root))[self.root] > 1
+
+    def fixed_by(self, ids: Ids) -> dict[str, int]:
+        """Why how many of these ``(C,)`` channels are fixed."""
+        groups, counts = np.unique(self.root[ids[self.fixed[ids]]], return_counts=True)
+        found: dict[str, int] = {}
+        for group, count in zip(groups.tolist(), counts.tolist()):
+            why = self.reasons.get(group, EXCLUDED)
+            found[why] = found.get(why, 0) + count
+        return found
 
     def participating(self) -> dict[str, Mask]:
         """Norm -> mask of its prunable gammas; norms without any are left out. Sparsity acts on these."""
@@ -134,6 +145,12 @@ def matches(name: str, pattern: str) -> bool:
     """Does the glob match the dotted name or one of its leading parts?"""
     parts = name.split(".")
     return any(fnmatch.fnmatchcase(".".join(parts[:n]), pattern) for n in range(1, len(parts) + 1))
+
+
+def said_by_count(counts: Mapping[str, int]) -> str:
+    """ "72 head outputs, 64 by include and exclude": the most first."""
+    most_first = sorted(counts.items(), key=lambda item: -item[1])
+    return ", ".join(f"{count} {what}" for what, count in most_first)
 
 
 def tied_groups(count: int, left: list[Ids], right: list[Ids]) -> Ids:

@@ -68,9 +68,9 @@ class Recorder:
         self.count += channels
         return np.arange(self.count - channels, self.count)
 
-    def fix(self, ids: Ids) -> None:
-        """These have to stay."""
-        self.fixed.append((ids, self.node.name))
+    def fix(self, ids: Ids, why: str) -> None:
+        """These have to stay; `why` fits after "12 channels:"."""
+        self.fixed.append((ids, why))
 
     def tie(self, a: Ids, b: Ids) -> None:
         """Pair by pair, they stand or fall together."""
@@ -83,6 +83,16 @@ class Recorder:
         more.setdefault("origin", number)
         self.steps.append(Step(op, self.node.name, tuple(ref.step for ref in reads), ids, **more))
         return Ref(number)
+
+    def no_rule(self) -> str:
+        """Why channels stay that an operation reads of which nothing is known."""
+        return f"read by {self.operation}, through which channels cannot be followed"
+
+    @property
+    def operation(self) -> str:
+        """What is called where the walk stands, as a person would name it: "softmax", "layers.0.model.head"."""
+        target = self.node.target
+        return target if isinstance(target, str) else getattr(target, "__name__", str(target))
 
     def step(self, ref: Ref) -> Step:
         return self.steps[ref.step]
@@ -98,15 +108,16 @@ class Recorder:
         for ref in refs:
             ids = self.step(ref).ids
             if ids is not None:
-                self.fix(ids)
+                self.fix(ids, self.no_rule())
         return self.emit("opaque", refs)
 
     def mixed(self, ref: Ref, channels: int) -> Ref:
         """A known number of channels, each made of many: all that enter and leave stay."""
+        why = f"mixed by {self.operation}"
         if (ids := self.step(ref).ids) is not None:
-            self.fix(ids)
+            self.fix(ids, why)
         made = self.fresh(channels)
-        self.fix(made)
+        self.fix(made, why)
         return self.emit("mixed", [ref], made)
 
     def pointwise(self, ref: Ref, apply: Callable[..., Tensor]) -> Ref:

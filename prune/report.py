@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from prune.identities import said_by_count
 from prune.select import LayerHeld
 
 # What keeps channels, as it is said in the report.
@@ -28,6 +29,7 @@ class PruneReport:
         held: convolution of the uncut network -> what became of its channels; those of removed blocks are not in it.
         wanted: channels whose own score let them go.
         fixed: channels of convolutions that may never go (head outputs, what passes a reshape, excluded layers).
+        fixed_by: why -> how many of these.
         tied, carried: channels whose own score let them go, but a member of the tied group, or a carrying layer, did
             not.
         overruled: channels whose own score would have kept them, but the layer that decides for the tie let them go.
@@ -52,6 +54,7 @@ class PruneReport:
     held: dict[str, LayerHeld] = field(default_factory=dict)
     wanted: int = 0
     fixed: int = 0
+    fixed_by: dict[str, int] = field(default_factory=dict)
     tied: int = 0
     carried: int = 0
     overruled: int = 0
@@ -77,6 +80,10 @@ class PruneReport:
         self.wanted = sum(row.asked for row in layers.values())
         for name in (*_HELD, "overruled"):
             setattr(self, name, sum(getattr(row, name) for row in layers.values()))
+        self.fixed_by = {}
+        for row in layers.values():
+            for why, count in row.fixed_by.items():
+                self.fixed_by[why] = self.fixed_by.get(why, 0) + count
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data, for a checkpoint or JSON."""
@@ -105,7 +112,8 @@ class PruneReport:
             lines.append(f"not folded, for the dropped channels are not constant there: {places}")
         if self.border_error:
             heads = ", ".join(f"{error:.2%}" for error in self.border_error)
-            lines.append(f"away from the fat network with the dropped gammas at 0, by head: {heads}")
+            lines.append(f"folding error: {heads} of the largest output, by head: how far the thin network is from the "
+                         "uncut one with the dropped gammas set to 0; padded borders make it, and what is not folded")
         if self.tried:
             lines.append("tried:")
             lines += ["  " + ", ".join(f"{key} {_short(value)}" for key, value in row.items()) for row in self.tried]
@@ -118,6 +126,8 @@ class PruneReport:
         shown = ", ".join(f"{getattr(self, name)} {what}" for name, what in _HELD.items() if getattr(self, name))
         if shown:
             lines.append(f"channels that stayed: {shown}")
+        if self.fixed_by:
+            lines.append(f"fixed: {said_by_count(self.fixed_by)}")
         if self.overruled:
             lines.append(f"channels that went because the first layer of their tie decided: {self.overruled}")
         most = sorted(self.held.items(), key=lambda item: -_kept_back(item[1]))[:3]

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.errors import UserError
-from prune.identities import ChannelGraph, Conv, Ids, Mask
+from prune.identities import ChannelGraph, Conv, Ids, Mask, said_by_count
 
 Scores = dict[str, NDArray[np.float64]]
 
@@ -79,6 +79,7 @@ class LayerHeld:
     Attributes:
         before, after: its channels, and those that stay.
         fixed: channels that may never go (head outputs, what passes a reshape, excluded layers).
+        fixed_by: why -> how many of these.
         asked: channels whose own score let them go.
         tied, carried: of those asked, how many a member of the tied group, or a layer that carries the channel, held.
         overruled: channels whose own score would have kept them, but the layer that decides for the tie let them go.
@@ -96,6 +97,7 @@ class LayerHeld:
     floored: int = 0
     equalised: int = 0
     rounded: int = 0
+    fixed_by: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass
@@ -212,7 +214,7 @@ class Selector:
         low, high = -1, len(cuts) - 1
         if (reached := cost(self.settle(int(cuts[high])).keep)) > kept_share:
             raise UserError(f"{what}={kept_share:g} cannot be reached: the most that may go leaves {reached:.4f}",
-                            todo=self._binding(cost, reached))
+                            todo=self._binding(cost, reached, kept_share))
         while high - low > 1:
             middle = (low + high) // 2
             if cost(self.settle(int(cuts[middle])).keep) <= kept_share:
@@ -225,8 +227,8 @@ class Selector:
         """Everything goes that may."""
         return self.settle(int(self.cuts[-1]))
 
-    def _binding(self, cost: Callable[[Mask], float], reached: float) -> str:
-        """Which limit holds the most, found by lifting each in turn."""
+    def _binding(self, cost: Callable[[Mask], float], reached: float, asked: float) -> str:
+        """Which limit holds the most, found by lifting each in turn; and what else holds where that is not enough."""
         def without(layer_keep: float, round_to: int, strategy: str) -> float:
             return cost(Selector(self.graph, self.ranking, layer_keep, round_to, strategy).least().keep)
 
@@ -239,10 +241,15 @@ class Selector:
                 without(self.layer_keep, self.round_to, "union" if self.strategy == "conservative" else self.strategy),
         }
         name = min(lifted, key=lambda key: lifted[key])
-        if lifted[name] >= reached - 1e-9:
-            return ("what is left is one channel a layer and what is fixed: head outputs, what passes a reshape, "
-                    "excluded layers; ask for a larger share, or remove shortcut blocks too")
-        return f"it is held by {name}: without that {lifted[name]:.4f} could be reached; or ask for a larger share"
+        best = lifted[name]
+        fixed = said_by_count(self.graph.fixed_by(np.concatenate([conv.makes for conv in self.graph.convs.values()])))
+        rest = (f"what is left is one channel a layer and what is fixed ({fixed or 'nothing'}); ask for a larger "
+                "share, or remove shortcut blocks too")
+        if best >= reached - 1e-9:
+            return rest
+        if best > asked:
+            return f"it is held by {name}, and without that {best:.4f} could be reached, which is not enough: {rest}"
+        return f"it is held by {name}: without that {best:.4f} could be reached; or ask for a larger share"
 
     # -- a cut becomes a keep mask ------------------------------------------------------------------------------------
 
@@ -276,6 +283,7 @@ class Selector:
             roots = graph.root[conv.makes]
             row = LayerHeld(len(roots), int(selection.keep[conv.makes].sum()), int(graph.fixed[conv.makes].sum()))
             _, row.floored, row.equalised, row.rounded = np.bincount(selection.reason[roots], minlength=4).tolist()
+            row.fixed_by = graph.fixed_by(conv.makes)
             if (position := self._own_position(conv)) is not None:
                 asked = (position >= 0) & (position < cut)
                 held = asked & ~gone[roots]

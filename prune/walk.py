@@ -18,7 +18,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from common.errors import UserError
 from models.activations import ACTIVATIONS
-from models.layers import Reorg, Shortcut
+from models.layers import Head, Reorg, Shortcut
 from models.network import Network
 from prune.functions import FunctionRules
 from prune.identities import ChannelGraph, Conv, EqualSlices
@@ -60,8 +60,14 @@ class Walk(FunctionRules):
 
     def keeps_counts(self) -> bool:
         # A cfg's routes are built anew for the thin widths; other modules' forward keeps the sizes written in it.
-        inside = (kind for _, kind in self.node.meta.get("nn_module_stack", {}).values())
-        return not self.from_cfg or any(getattr(kind, "keeps_counts", False) for kind in inside)
+        return not self.from_cfg or any(getattr(kind, "keeps_counts", False) for kind in self.inside())
+
+    def no_rule(self) -> str:
+        return "head outputs" if Head in self.inside() else super().no_rule()
+
+    def inside(self) -> list[Any]:
+        """The types of the modules in whose forward the walk stands."""
+        return [kind for _, kind in self.node.meta.get("nn_module_stack", {}).values()]
 
     # -- nodes -----------------------------------------------------------------------------------------------------
 
@@ -75,7 +81,7 @@ class Walk(FunctionRules):
             for ref in refs_in([args, kwargs]):
                 ids = self.step(ref).ids
                 if ids is not None:
-                    self.fix(ids)
+                    self.fix(ids, "the network's output")
             return None
         if node.op == "call_module":
             return self.call_module(str(node.target), args, kwargs)
@@ -130,7 +136,7 @@ class Walk(FunctionRules):
         reads = self.step(ref).ids
         if reads is None:  # the picture, or what comes out of a reshape
             reads = self.fresh(module.in_channels)
-            self.fix(reads)
+            self.fix(reads, "the picture, or what comes out of a reshape")
         known = self.convs.get(name)
         depthwise = module.groups > 1 and module.groups == module.in_channels
         if known is not None:  # a module called twice keeps the same channels both times
@@ -151,12 +157,12 @@ class Walk(FunctionRules):
         ids = self.step(ref).ids
         if ids is None:
             ids = self.fresh(module.num_features)
-            self.fix(ids)
+            self.fix(ids, "normalised without a convolution before")
         if name in self.norms:
             self.tie(self.norms[name], ids)
         self.norms.setdefault(name, ids)
         if not module.affine or not module.track_running_stats:
-            self.fix(ids)
+            self.fix(ids, "a BatchNorm without gammas or statistics of its own")
         return self.emit("norm", [ref], ids, module=name)
 
     def shortcut(self, module: Shortcut, refs: list[Ref]) -> Ref:

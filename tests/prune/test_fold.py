@@ -49,6 +49,13 @@ def test_folding_brings_every_head_nearer_to_the_fat_network_with_its_gammas_at_
     assert all(torch.equal(tensor, before[key]) for key, tensor in net.state_dict().items())
 
 
+def test_the_report_says_what_its_folding_error_is() -> None:
+    report = prune.channels(network(NET + conv(16, stride=2) + conv(12, 1) + HEAD), ratio=0.5).report
+    report.border_error = [0.0014]
+    assert "folding error: 0.14% of the largest output, by head: how far the thin network is from the uncut one" in (
+        report.text())
+
+
 def test_the_border_error_by_hand() -> None:
     """One padded reader: the difference is what the constants would have added beyond the border."""
     net = network(NET + conv(6, stride=2) + conv(8, 1, activation="mish") + conv(24, activation="linear", bn=0)

@@ -129,7 +129,8 @@ def test_a_budget_is_met_after_rounding_and_never_exceeded(budget: str, round_to
 @pytest.mark.parametrize("options,named", [
     ({"layer_keep": 0.9}, r"the floor per layer layer_keep=0.9, first at layers\.\d+\.conv.*without that 0\.\d+"),
     ({"round_to": 8}, "rounding to round_to=8.*without that"), ({"strategy": "conservative"}, "strategy=conservative"),
-    ({"layer_keep": 1}, "one channel a layer and what is fixed"),
+    ({"layer_keep": 1}, r"one channel a layer and what is fixed \(48 head outputs\)"),
+    ({"exclude": "0-7", "layer_keep": 0.5}, r"which is not enough: .* \(\d+ by include and exclude, 48 head outputs\)"),
 ])  # fmt: skip
 def test_an_unreachable_budget_names_what_binds(options: dict, named: str) -> None:
     with pytest.raises(UserError, match=r"params=0.01 cannot be reached: .* leaves 0\.\d+\n.*" + named):
@@ -302,6 +303,13 @@ def test_the_report_says_for_each_layer_what_held_its_channels() -> None:
     plain = report.as_dict()
     assert plain["held"]["layers.15.conv"]["fixed"] == 24
     assert json.loads(json.dumps(plain))["params"] == list(report.params)
+
+
+def test_the_report_says_why_channels_are_fixed() -> None:
+    report = prune.channels(network("residual"), ratio=0.5, exclude="0").report
+    assert report.fixed_by == {"head outputs": 48, "by include and exclude": report.layers[0][0]}
+    assert f"fixed: 48 head outputs, {report.layers[0][0]} by include and exclude\n" in report.text()
+    assert report.held["layers.15.conv"].fixed_by == {"head outputs": 24}
 
 
 def test_the_network_handed_in_is_not_touched() -> None:

@@ -112,6 +112,13 @@ def test_what_a_forward_splits_by_a_number_is_held_and_the_rest_can_go() -> None
     assert not able & held
 
 
+@pytest.mark.parametrize("name", ["cspdarknet53", "res2net50_26w_4s"])
+def test_the_report_names_a_split_by_a_number(name: str) -> None:
+    report = prune.channels(models.Network(parse_cfg(around(name))), ratio=0.3).report
+    assert report.fixed_by.keys() == {"split by a number written in the code", "head outputs"}
+    assert f"fixed: {report.fixed - 48} split by a number written in the code, 48 head outputs\n" in report.text()
+
+
 def test_all_of_a_slice_that_takes_everything_can_go() -> None:
     graph = prune.trace(models.Network(parse_cfg(around("ghostnet_050"))))
     assert not any(graph.fixed[conv_.makes].any() for name, conv_ in graph.convs.items()
