@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from common.errors import UserError
-from engine.options import Option, canonical, describe, from_dict, options, read_yaml, shown
+from engine.options import Option, canonical, describe, from_dict, options, read_yaml, shown, shown_default
 from engine.rundir import find_run
 
 Config = TypeVar("Config")
@@ -51,11 +51,11 @@ def make_parser(
 
 
 def _add_argument(group: Any, each: Option) -> None:
-    text = f"{each.metadata['help'].rstrip('.')} (default: {shown(each.default)})".replace("%", "%%")
+    text = f"{each.metadata['help'].rstrip('.')} (default: {shown_default(each)})".replace("%", "%%")
     spellings = [each.flag, *(flag for flag in each.metadata.get("flags", ()) if flag != each.flag)]
     shared: dict[str, Any] = {"dest": each.key, "default": argparse.SUPPRESS}
     if each.type is bool:
-        positive, negative = spellings, ["--no-" + each.key.replace("_", "-")]
+        positive, negative = spellings, [each.negative]
         # Only the spelling that changes something is shown.
         hidden = argparse.SUPPRESS
         group.add_argument(*positive, nargs=0, action=_Switch, help=hidden if each.default else text, **shared)

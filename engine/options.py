@@ -82,6 +82,16 @@ class Option:
                 return spelling
         return "--" + self.key.replace("_", "-")
 
+    @property
+    def negative(self) -> str:
+        """The spelling that switches a yes-or-no option off."""
+        return "--no-" + self.key.replace("_", "-")
+
+    @property
+    def described(self) -> str:
+        """The spelling that the help text is about: of a switch that is on, the one that changes something."""
+        return self.negative if self.type is bool and self.default else self.flag
+
     def convert(self, value: Any) -> Any:
         """`value` from YAML or the command line as this option's type.
 
@@ -269,8 +279,12 @@ def _closest(key: str, known: typing.Iterable[str]) -> str:
 
 
 def describe(each: Option) -> str:
-    text = each.metadata.get("help", "")
-    return f"{each.flag}: {text} (default: {shown(each.default)})"
+    return f"{each.described}: {each.metadata.get('help', '')} (default: {shown_default(each)})"
+
+
+def shown_default(each: Option) -> str:
+    """The default as the help says it; of a switch that is on its own spelling, for the text is about the other one."""
+    return each.flag if each.type is bool and each.default else shown(each.default)
 
 
 def shown(value: Any) -> str:

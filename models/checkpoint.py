@@ -117,7 +117,12 @@ def load(source: str | Path, weights: str | Path | None = None, classes: int | N
     if Path(source).suffix == ".weights":
         raise UserError("holds tensors but no structure", where=source,
                         todo=f"give its cfg and pass it as weights: load('yolov3.cfg', weights='{source}')")
-    path = Path(source) if Path(source).suffix in (".pt", ".pth") and Path(source).is_file() else cfg_path(source)
+    if Path(source).suffix in (".pt", ".pth"):
+        path = Path(source)
+        if not path.is_file():
+            raise UserError("does not exist", where=source, todo="check the path of the .pt")
+    else:
+        path = cfg_path(source)
     if path.suffix in (".pt", ".pth"):
         net = _adapted(_read_pt(path), classes, names)
     else:

@@ -115,7 +115,10 @@ class PruneConfig(DistilConfig):
     )
     exclude: tuple[str, ...] = option((), "these layers keep all their channels", group=PRUNING, metavar="LAYERS")
     fold: bool = option(
-        True, "drop what pruned channels still put out; without: it is folded into their readers", group=PRUNING
+        True,
+        "lose what pruned channels still put out (the constant act(beta)) instead of folding it into their readers: "
+        "only to compare with",
+        group=PRUNING,
     )
     reestimate_bn: bool = option(
         False,

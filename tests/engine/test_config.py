@@ -111,6 +111,17 @@ def test_bad_command_line_is_a_user_error(flags: list[str], said: str) -> None:
     assert said in str(caught.value)
 
 
+def test_a_switch_that_is_on_is_described_by_the_spelling_that_changes_something(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        parse_config(ThinConfig, ["--help"])
+    assert "--no-sparse whether (default: --sparse)" in " ".join(capsys.readouterr().out.split())
+    (tmp_path / "h.yaml").write_text("sparse: perhaps\n")
+    with pytest.raises(UserError, match=r"--no-sparse: whether \(default: --sparse\)"):
+        read_yaml(ThinConfig, tmp_path / "h.yaml")
+
+
 def test_help_lists_every_option_with_its_default(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         parse_config(ThinConfig, ["--help"], prog="train", description="what it does", epilog="an example")

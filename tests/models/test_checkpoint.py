@@ -168,11 +168,17 @@ def test_an_own_file_goes_before_the_packages(tmp_path, monkeypatch):
     assert models.cfg_path("yolov3-tiny.cfg").resolve() == tmp_path / "yolov3-tiny.cfg"
 
 
-@pytest.mark.parametrize("name", ["yolov9", "else/yolov3.cfg", "gone.pt"])
+@pytest.mark.parametrize("name", ["yolov9", "else/yolov3.cfg"])
 def test_an_unknown_network_lists_the_known_ones(name):
     with pytest.raises(UserError, match="does not exist") as caught:
         models.load(name)
     assert "yolov3.cfg" in str(caught.value)
+
+
+def test_a_missing_pt_is_a_missing_file_and_no_cfg_stands_for_it():
+    with pytest.raises(UserError, match=r"gone\.pt: does not exist") as caught:
+        models.load("else/gone.pt")
+    assert "yolov3.cfg" not in str(caught.value)
 
 
 def test_loading_a_cfg_with_training_keys_says_who_decides(tmp_path, caplog):
