@@ -40,9 +40,10 @@ def main() -> int:
     try:
         check_test(load_spec(config.data, single_cls=config.single_cls))
         run = start_run(config, "ablate" if config.ablate else "finetune_kd")
+        complete = True
         with no_trace_if_refused(run, resumed=bool(config.resume)):
             if config.ablate:
-                text = ablate(config, run)
+                text, complete = ablate(config, run)
             else:
                 config = train_assistants(config, run)
                 result = finetune(config, run)
@@ -51,7 +52,7 @@ def main() -> int:
             print(text)
     finally:
         distributed.finish()
-    return 0
+    return 0 if complete else 1
 
 
 if __name__ == "__main__":

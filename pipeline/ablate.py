@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
+import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,21 +16,20 @@ from common.files import whole_file
 from common.log import log
 from data import DataSpec, load_spec
 from distill import KDConfig, KDObjective, Teacher
-from distill.modes import MODES
 from engine import checkpoints, distributed
 from engine.config import option, options, to_dict
 from engine.rundir import ARGS
 from engine.tracking import ID_FILE
 from export.results import Scores, scores
 from models.network import Network
+from pipeline.ablate_grid import ALL, NONE, Variant, entries, parse_seeds, parse_variants
 from pipeline.ablate_table import Table, publish
 from pipeline.executor import EXECUTORS, run_all
 from pipeline.finetune import DistilConfig, finetune, load_network, make_teacher, train_assistants
 from pipeline.step_cost import PLAIN, first_batch, measure_steps
 
 ABLATION = "ablation"
-NONE, ALL = "none", "all"
-CELL, REFERENCE, COST = "cell.json", "reference.json", "step_cost.json"
+CELL, REFERENCE, COST, ERROR = "cell.json", "reference.json", "step_cost.json", "error.txt"
 TEACHER, START = "teacher", "not fine-tuned"
 # Options of a cell on which its numbers do not depend, beside those that may be changed when a run is resumed.
 _NOT_NUMBERS = ("resume", "name", "project", "exist_ok", "list_modes", "hyp", "ablate", "seeds", "executor")
@@ -60,24 +59,6 @@ class AblateConfig(DistilConfig):
 
 
 @dataclass(frozen=True)
-class Variant:
-    """One row of the table.
-
-    Attributes:
-        text: as the user wrote it.
-        kd: what its student takes from the teacher.
-    """
-
-    text: str
-    kd: KDConfig
-
-    @property
-    def folder(self) -> str:
-        """Its folder's name."""
-        return re.sub(r"[^\w.+=-]+", "_", re.sub(r"\s*,\s*", "+", self.text).replace(":", "-"))
-
-
-@dataclass(frozen=True)
 class Cell:
     """One training of the grid; picklable, so that it can be sent to a worker.
 
@@ -99,81 +80,13 @@ class Cell:
     key: str
 
 
-def parse_seeds(text: str) -> list[int]:
-    """The seeds ``--seeds`` means: "5" the first five, "5-9" those, "0,3,7" those.
-
-    Raises:
-        UserError: it is none of these, or names no seed or one twice.
-    """
-    seeds: list[int] = []
-    for part in text.split(","):
-        found = re.fullmatch(r"\s*(\d+)\s*(?:-\s*(\d+)\s*)?", part)
-        if found is None:
-            raise UserError(f"--seeds {text}: '{part.strip()}' is neither a number nor a range", todo="5, 5-9 or 0,3,7")
-        low = int(found[1])
-        seeds += range(low, int(found[2]) + 1) if found[2] else [low]
-    if text.strip().isdigit():
-        seeds = list(range(int(text)))
-    if not seeds or len(set(seeds)) < len(seeds):
-        raise UserError(f"--seeds {text} names {'a seed twice' if seeds else 'no seed'}", todo="5, 5-9 or 0,3,7")
-    return seeds
-
-
-def parse_variants(text: str, kd: KDConfig) -> list[Variant]:
-    """The rows ``--ablate`` means; `none` comes first, also where it is not named: the others are compared with it.
-
-    Args:
-        kd: options of all rows, of which ``name=value`` in a row changes some.
-
-    Raises:
-        UserError: an unknown mode or option, or a row given twice.
-    """
-    words = _entries(text)
-    if ALL in words:
-        words = [*(word for word in words if word != ALL), *(name for name in MODES if name not in words)]
-    found = {variant.text: variant for variant in (_variant(word, kd) for word in words if word != NONE)}
-    given = [word for word in words if word != NONE]
-    if len(found) < len(given):
-        twice = next(word for word in given if given.count(word) > 1)
-        raise UserError(f"--ablate {text}: '{twice}' is there twice", todo="name each row once")
-    if not found:
-        raise UserError(f"--ablate {text}: there is nothing to compare with none", todo='--ablate "none; hinton"')
-    rows = [Variant(NONE, replace(kd, kd=NONE)), *found.values()]
-    if len({row.folder.lower() for row in rows}) < len(rows):
-        raise UserError(f"--ablate {text}: two rows would share a folder", todo="write them differently")
-    return rows
-
-
-def _entries(text: str) -> list[str]:
-    """What stands between the semicolons, white space made one blank."""
-    return [" ".join(entry.split()) for entry in text.split(";") if entry.strip()]
-
-
-def _variant(text: str, kd: KDConfig) -> Variant:
-    known = options(KDConfig)
-    changes: dict[str, Any] = {}
-    for word in re.findall(r"[\w-]+\s*=\s*\S+", text):
-        name, value = (part.strip() for part in word.split("=", 1))
-        name = name.replace("-", "_")
-        if name not in known or name == "kd":
-            raise UserError(f"--ablate: '{text}' has the unknown option '{name}'", todo=f"known: {', '.join(known)}")
-        try:
-            changes[name] = known[name].convert(value)
-        except ValueError as error:
-            raise UserError(f"--ablate: '{text}': {name} {value} {error}", todo="see --help") from None
-    modes = re.sub(r"[\w-]+\s*=\s*\S+", "", text).strip()
-    variant = Variant(text, replace(kd, kd=modes, **changes))
-    if not variant.kd.modes():
-        raise UserError(f"--ablate: '{text}' has no KD mode", todo="name modes as for --kd; none stands alone")
-    return variant
-
-
-def ablate(config: AblateConfig, run: Path) -> str:
+def ablate(config: AblateConfig, run: Path) -> tuple[str, bool]:
     """Run whatever the grid in the folder `run` still lacks, then write its table, figure and page.
 
     Returns:
-        The table and how to read it, for the terminal.
+        The table and how to read it, for the terminal; and whether no cell failed.
     """
+    _check_equal(config)
     variants, seeds = parse_variants(config.ablate, config.distil), parse_seeds(config.seeds)
     if config.executor == "ray" and distributed.world() > 1:
         raise UserError("--executor ray under torchrun", todo="use one of the two: Ray starts its own processes")
@@ -186,7 +99,7 @@ def ablate(config: AblateConfig, run: Path) -> str:
     if teacher is None:
         raise UserError("--ablate compares ways of learning from a teacher, and there is none",
                         todo="add --t_weights FAT.pt")  # fmt: skip
-    variants = _possible(variants, student, teacher, asked_for_all=ALL in _entries(config.ablate))
+    variants = _possible(variants, student, teacher, asked_for_all=ALL in entries(config.ablate))
     key = _key(config, student, teacher, spec)
     cells = [_cell(config, run, variant, seed, key) for variant in variants for seed in seeds]
     reference, known = _references(config, run, spec, student, teacher, key)
@@ -198,11 +111,30 @@ def ablate(config: AblateConfig, run: Path) -> str:
     costs = _step_costs(config, run, spec, variants, student, teacher, key)
     done = {(cell.variant, cell.seed): found for cell in cells if (found := _finished(cell)) is not None}
     if not distributed.is_main():
-        return ""
+        return "", not failed
     names = [variant.text for variant in variants]
     split = "test" if spec.splits.get("test") else "val"
     table = Table(names, seeds, done, failed, reference, costs, split, _what_varies(config, student))
-    return publish(table, config, run)
+    return publish(table, config, run), not failed
+
+
+def _check_equal(config: AblateConfig) -> None:
+    """Refuse what every cell would find for itself, and so differently.
+
+    Raises:
+        UserError: ``--batch-size -1`` or ``--anchors fit``.
+    """
+    if config.batch_size < 1:
+        raise UserError(
+            f"--batch-size {config.batch_size} with --ablate: modes that need more memory would train on smaller "
+            "batches, and not be comparable",
+            todo="give a number that fits with every mode",
+        )
+    if config.anchors == "fit":
+        raise UserError(
+            "--anchors fit with --ablate: every seed would fit its own, and not be comparable",
+            todo="--anchors keep, with a student whose baseline was trained with fitted ones",
+        )
 
 
 def _possible(
@@ -294,7 +226,7 @@ def _references(config: DistilConfig, run: Path, spec: DataSpec, student: Networ
 def _train(cells: Sequence[Cell], config: AblateConfig) -> dict[tuple[str, int], str]:
     """Train the cells; those that failed, with what was wrong."""
     failed: dict[tuple[str, int], str] = {}
-    results = run_all(run_cell, cells, config.executor, threads=config.threads, device=config.device)
+    results = run_all(attempt_cell, cells, config.executor, threads=config.threads, device=config.device)
     for number, (cell, result) in enumerate(results, start=1):
         if isinstance(result, UserError):
             failed[cell.variant, cell.seed] = str(result)
@@ -304,6 +236,26 @@ def _train(cells: Sequence[Cell], config: AblateConfig) -> dict[tuple[str, int],
             log.info("%d/%d %s, seed %d: mAP50-95 %.4f on %s", number, len(cells), cell.variant, cell.seed,
                      result["scores"][split]["mAP50-95"], split)  # fmt: skip
     return failed
+
+
+def attempt_cell(cell: Cell) -> dict[str, Any]:
+    """`run_cell`, where a bug costs the others nothing: the cell counts as failed, its traceback is in `error.txt`.
+
+    Not so under torchrun: the other processes would wait for one that gave up, so all of them end.
+    """
+    (cell.folder / ERROR).unlink(missing_ok=True)
+    try:
+        return run_cell(cell)
+    except UserError:
+        raise
+    except Exception as error:
+        if distributed.world() > 1:
+            raise
+        cell.folder.mkdir(parents=True, exist_ok=True)
+        (cell.folder / ERROR).write_text(traceback.format_exc(), encoding="utf-8")
+        what = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+    # Outside of the handler: inside, this error would keep the other's frames, and all memory they hold, alive.
+    raise UserError(what, where=cell.folder / ERROR, todo="when the cause is gone, go on with --resume")
 
 
 def run_cell(cell: Cell) -> dict[str, Any]:
@@ -362,10 +314,11 @@ def _step_costs(
         return {}
     batch = min(config.batch_size, 16) if config.batch_size > 0 else 8
     device = distributed.start(config.device)
-    found = measure_steps(
-        student, teacher, {variant.text: variant.kd for variant in variants if variant.text != NONE},
-        first_batch(spec, config.input_size, batch), loss=config.loss, device=device,
-    )  # fmt: skip
+    with distributed.alone():  # the other processes of torchrun take no part
+        found = measure_steps(
+            student, teacher, {variant.text: variant.kd for variant in variants if variant.text != NONE},
+            first_batch(spec, config.input_size, batch), loss=config.loss, device=device,
+        )  # fmt: skip
     costs = {
         NONE if name == PLAIN else name: {"milliseconds": cost.milliseconds, "ratio": cost.to_plain, "batch": batch}
         for name, cost in found.items()

@@ -44,7 +44,7 @@ def _attempt(function: Callable[[Task], Result], task: Task) -> Result | UserErr
     try:
         return function(task)
     except UserError as error:
-        return error
+        return error.with_traceback(None)  # whose frames keep a network alive while the next task runs
 
 
 def _on_ray(

@@ -6,6 +6,9 @@ import csv
 import json
 import os
 import signal
+import subprocess
+import sys
+import weakref
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,10 +20,11 @@ import finetune_kd
 import models
 from common.errors import UserError
 from data.batch import Batch
+from engine.objective import DetectionObjective
 from engine.trainer import Trainer
-from pipeline.ablate import AblateConfig, Cell, run_cell
+from pipeline.ablate import AblateConfig, Cell, attempt_cell, run_cell
 from pipeline.executor import run_all
-from tests.cli.material import NAMES, QUICK, ROOT, command, in_process, killed, make_set
+from tests.cli.material import NAMES, QUICK, ROOT, command, in_process, killed, make_set, surroundings
 from tests.distill.material import tiny_network
 from tests.tracked import history, recorded, start_of
 
@@ -198,8 +202,10 @@ def test_grid_is_a_tracked_group_with_a_run_a_cell(material: Path) -> None:
         (["--ablate", "none; aligned"], "ancestor"),
         (["--ablate", "none; bounded; aligned kd_aligned_layers=all"], "ancestor"),
         (["--seeds", "many"], "many"),
+        (["--batch-size", "-1"], "smaller batches"),
+        (["--anchors", "fit"], "every seed would fit its own"),
     ],
-    ids=["unknown mode", "mode without its needs", "an option that is called all", "seeds"],
+    ids=["unknown mode", "mode without its needs", "an option that is called all", "seeds", "batches", "anchors"],
 )
 def test_mistakes_are_said_before_anything_is_trained(
     material: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, steps: Seen,
@@ -229,6 +235,93 @@ def test_a_cell_that_fails_does_not_stop_the_others() -> None:
     found = dict(run_all(in_trouble, [0, 1, 2], "local"))
     assert (found[0], found[2]) == (0, 20)
     assert isinstance(found[1], UserError)
+
+
+def test_cell_with_a_bug_is_recorded_with_its_traceback_and_the_others_go_on(
+    material: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, steps: Seen
+) -> None:
+    run = material / "runs" / "ablate" / "bug"
+    original = Trainer._close_epoch
+
+    def wrong(self: Trainer, began: float) -> None:
+        if self.run_dir == Path("runs/ablate/bug/none/seed0"):
+            raise ZeroDivisionError("of all things")
+        original(self, began)
+
+    chosen = [*GRID, "--name", "bug", "--epochs", "1"]
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_close_epoch", wrong)
+        assert in_process(finetune_kd.main, patch, material, *chosen) == 1
+    assert "ZeroDivisionError: of all things" in capsys.readouterr().out
+    assert "in wrong" in (run / "none" / "seed0" / "error.txt").read_text()
+    assert [(row["runs"], row["failed"]) for row in rows(run)[2:]] == [("1", "1"), ("2", "0")]
+    steps.clear()
+    assert in_process(finetune_kd.main, monkeypatch, material, "--resume", str(run)) == 0
+    assert set(steps) == {("none", "seed0")}
+    assert not (run / "none" / "seed0" / "error.txt").exists()
+    assert [(row["runs"], row["failed"]) for row in rows(run)[2:]] == [("2", "0"), ("2", "0")]
+
+
+@pytest.mark.parametrize("kind", [MemoryError, UserError])
+def test_failure_keeps_nothing_of_the_cell_alive(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type[Exception]
+) -> None:
+    """The memory of a cell that ran out of it is there for the next one."""
+
+    class Large:
+        pass
+
+    left: list[weakref.ref[Large]] = []
+
+    def out_of_memory(*_: Any, **__: Any) -> None:
+        held = Large()
+        left.append(weakref.ref(held))
+        raise kind("too much")
+
+    monkeypatch.setattr("pipeline.ablate.finetune", out_of_memory)
+    cell = Cell("none", 0, AblateConfig(), tmp_path / "cell", "grid", {}, "key")
+    [(_, error)] = run_all(attempt_cell, [cell], "local")
+    assert isinstance(error, UserError)
+    assert left[0]() is None
+
+
+def test_grid_of_two_processes_has_its_table_and_step_costs(material: Path) -> None:
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    chosen = [*GRID, "--name", "two", "--seeds", "1", "--epochs", "1", "--ablate", "none; fitnets,hinton"]
+    done = subprocess.run(
+        [*launch, str(ROOT / "finetune_kd.py"), *chosen], cwd=material, capture_output=True, text=True, timeout=300,
+        env=surroundings(material),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    table = rows(material / "runs" / "ablate" / "two")
+    assert [row["runs"] for row in table[2:]] == ["1", "1"]
+    assert all(float(row["step by none"]) > 0 for row in table[2:])
+
+
+@pytest.mark.parametrize("workers", ["0", "2"])
+def test_adapters_and_masks_shift_neither_pictures_nor_boxes(
+    material: Path, monkeypatch: pytest.MonkeyPatch, workers: str
+) -> None:
+    """With everything that is drawn: order, mosaic, mixup, colours and the size of a step."""
+    seen: dict[str, list[torch.Tensor]] = {}
+    begin = DetectionObjective.begin_step
+
+    def recorded(self: DetectionObjective, batches: Sequence[Batch]) -> None:
+        for batch in batches:
+            seen.setdefault("+".join(self.modes), []).extend([batch.images.clone(), batch.targets.clone()])
+        begin(self, batches)
+
+    monkeypatch.setattr(DetectionObjective, "begin_step", recorded)
+    chosen = [*GRID, "--name", f"drawn{workers}", "--seeds", "1", "--ablate", "none; mgd; fgd,hinton"]
+    chosen += ["--mosaic", "0.7", "--mixup", "0.5", "--multi-scale", "0.5", "--nominal-batch", "8"]
+    with monkeypatch.context() as patch:
+        patch.setattr("pipeline.ablate.measure_steps", lambda *_, **__: {})
+        assert in_process(finetune_kd.main, patch, material, *chosen, "--workers", workers) == 0
+    assert set(seen) == {"", "mgd", "fgd+hinton"}
+    assert len(seen[""]) == 8, "two epochs of two batches, pictures and boxes"
+    for mode in ("mgd", "fgd+hinton"):
+        assert all(torch.equal(*pair) for pair in zip(seen[""], seen[mode], strict=True))
+    assert not torch.equal(seen[""][0], seen[""][4])
 
 
 def dying_cell(cell: Cell) -> dict[str, Any]:

@@ -16,7 +16,8 @@ from common.errors import UserError
 from common.log import log
 from distill import MODES, KDConfig, Teacher
 from models.spec import Outputs
-from pipeline.ablate import AblateConfig, parse_seeds, parse_variants
+from pipeline.ablate import AblateConfig
+from pipeline.ablate_grid import parse_seeds, parse_variants
 from pipeline.ablate_table import Table, publish
 from pipeline.executor import run_all
 from pipeline.step_cost import measure_steps, random_batch

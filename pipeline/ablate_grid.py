@@ -1,0 +1,101 @@
+"""What ``--ablate`` and ``--seeds`` say: the rows of the grid and its columns."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from typing import Any
+
+from common.errors import UserError
+from distill import KDConfig
+from distill.modes import MODES
+from engine.config import options
+
+NONE, ALL = "none", "all"
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One row of the table.
+
+    Attributes:
+        text: as the user wrote it.
+        kd: what its student takes from the teacher.
+    """
+
+    text: str
+    kd: KDConfig
+
+    @property
+    def folder(self) -> str:
+        """Its folder's name."""
+        return re.sub(r"[^\w.+=-]+", "_", re.sub(r"\s*,\s*", "+", self.text).replace(":", "-"))
+
+
+def parse_seeds(text: str) -> list[int]:
+    """The seeds ``--seeds`` means: "5" the first five, "5-9" those, "0,3,7" those.
+
+    Raises:
+        UserError: it is none of these, or names no seed or one twice.
+    """
+    seeds: list[int] = []
+    for part in text.split(","):
+        found = re.fullmatch(r"\s*(\d+)\s*(?:-\s*(\d+)\s*)?", part)
+        if found is None:
+            raise UserError(f"--seeds {text}: '{part.strip()}' is neither a number nor a range", todo="5, 5-9 or 0,3,7")
+        low = int(found[1])
+        seeds += range(low, int(found[2]) + 1) if found[2] else [low]
+    if text.strip().isdigit():
+        seeds = list(range(int(text)))
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise UserError(f"--seeds {text} names {'a seed twice' if seeds else 'no seed'}", todo="5, 5-9 or 0,3,7")
+    return seeds
+
+
+def parse_variants(text: str, kd: KDConfig) -> list[Variant]:
+    """The rows ``--ablate`` means; `none` comes first, also where it is not named: the others are compared with it.
+
+    Args:
+        kd: options of all rows, of which ``name=value`` in a row changes some.
+
+    Raises:
+        UserError: an unknown mode or option, or a row given twice.
+    """
+    words = entries(text)
+    if ALL in words:
+        words = [*(word for word in words if word != ALL), *(name for name in MODES if name not in words)]
+    found = {variant.text: variant for variant in (_variant(word, kd) for word in words if word != NONE)}
+    given = [word for word in words if word != NONE]
+    if len(found) < len(given):
+        twice = next(word for word in given if given.count(word) > 1)
+        raise UserError(f"--ablate {text}: '{twice}' is there twice", todo="name each row once")
+    if not found:
+        raise UserError(f"--ablate {text}: there is nothing to compare with none", todo='--ablate "none; hinton"')
+    rows = [Variant(NONE, replace(kd, kd=NONE)), *found.values()]
+    if len({row.folder.lower() for row in rows}) < len(rows):
+        raise UserError(f"--ablate {text}: two rows would share a folder", todo="write them differently")
+    return rows
+
+
+def entries(text: str) -> list[str]:
+    """What stands between the semicolons, white space made one blank."""
+    return [" ".join(entry.split()) for entry in text.split(";") if entry.strip()]
+
+
+def _variant(text: str, kd: KDConfig) -> Variant:
+    known = options(KDConfig)
+    changes: dict[str, Any] = {}
+    for word in re.findall(r"[\w-]+\s*=\s*\S+", text):
+        name, value = (part.strip() for part in word.split("=", 1))
+        name = name.replace("-", "_")
+        if name not in known or name == "kd":
+            raise UserError(f"--ablate: '{text}' has the unknown option '{name}'", todo=f"known: {', '.join(known)}")
+        try:
+            changes[name] = known[name].convert(value)
+        except ValueError as error:
+            raise UserError(f"--ablate: '{text}': {name} {value} {error}", todo="see --help") from None
+    modes = re.sub(r"[\w-]+\s*=\s*\S+", "", text).strip()
+    variant = Variant(text, replace(kd, kd=modes, **changes))
+    if not variant.kd.modes():
+        raise UserError(f"--ablate: '{text}' has no KD mode", todo="name modes as for --kd; none stands alone")
+    return variant
