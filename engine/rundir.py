@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from common.errors import UserError
-from engine import distributed
+from engine import distributed, tracking
 
 ARGS, START = "args.yaml", "start.pt"
 LAST, BEST = Path("weights") / "last.pt", Path("weights") / "best.pt"
+
+_made: set[Path] = set()  # by this process: nobody else has anything in these
 
 
 def make_run_dir(project: str | Path, kind: str, name: str, *, exist_ok: bool = False) -> Path:
@@ -23,29 +26,38 @@ def make_run_dir(project: str | Path, kind: str, name: str, *, exist_ok: bool = 
     while True:
         path = parent / (name if number == 1 else f"{name}{number}")
         try:
-            path.mkdir(parents=True, exist_ok=exist_ok)
+            path.mkdir(parents=True)
         except FileExistsError:
+            if exist_ok and path.is_dir():
+                return path
             if exist_ok:
                 raise UserError(f"{path} is a file", todo="give the run another --name") from None
             number += 1
         except OSError as error:
             raise UserError(f"cannot create the run's folder {path}: {error}", todo="set --project") from None
         else:
+            _made.add(path)
             return path
 
 
 @contextmanager
 def no_trace_if_refused(run: Path, resumed: bool) -> Iterator[None]:
-    """A new run that ends with a `UserError` before it has trained anything leaves no folder behind."""
+    """A run that ends with a `UserError` before it has left any network behind leaves no folder behind either.
+
+    A folder that was there before this process, or that is resumed, stays whatever happens.
+    """
     try:
         yield
     except UserError:
-        written = {path.name for path in run.iterdir()} if run.is_dir() and not resumed else set()
-        if distributed.is_main() and written and written <= {ARGS, START}:
-            for name in written:
-                (run / name).unlink()
-            run.rmdir()
+        if distributed.is_main() and run in _made and not resumed and not _networks(run):
+            tracking.close_all()  # W&B writes into the folder until then
+            shutil.rmtree(run, ignore_errors=True)
         raise
+
+
+def _networks(run: Path) -> list[Path]:
+    """The checkpoints that a run has made; what it began with is none."""
+    return [path for path in run.rglob("*.pt") if path != run / START]
 
 
 def find_run(resume: str | Path, project: str | Path = "runs") -> Path:

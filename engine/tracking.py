@@ -12,6 +12,7 @@ import os
 import re
 import socket
 import uuid
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
@@ -30,6 +31,8 @@ ID_FILE = "wandb-id.txt"
 INIT_SECONDS, FINISH_SECONDS = 30, 60
 
 Method = TypeVar("Method", bound=Callable[..., Any])
+
+_trackers: weakref.WeakSet[Tracker] = weakref.WeakSet()
 
 
 def _harmless(method: Method) -> Method:
@@ -99,6 +102,7 @@ class Tracker:
         }
         try:
             self._open(resolved, options, settings or {})
+            _trackers.add(self)
         except Exception as error:
             log.warning("W&B is off: %s", _first_line(error))
 
@@ -214,12 +218,18 @@ class Tracker:
         self._run.log_artifact(artifact)
 
     @_harmless
-    def finish(self) -> None:
+    def finish(self, exit_code: int = 0) -> None:
         """Send what is left and close the run; at most a minute without a network. Safe to call twice."""
         run, self._run = self._run, None
         if self._pending:
             run.log(self._pending, step=self._last_step + 1)
-        run.finish()
+        run.finish(exit_code=exit_code)
+
+
+def close_all() -> None:
+    """Close whatever run is still open, as one that failed: its folder is about to go."""
+    for tracker in list(_trackers):
+        tracker.finish(exit_code=1)
 
 
 def _asked(mode: str) -> str:

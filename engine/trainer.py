@@ -260,13 +260,14 @@ class Trainer:
     def _refuse(self, what: str, value: float) -> None:
         """Stop before a value that is not a number gets into the weights."""
         progress, config = self.progress, self.config
+        kept = (self.run_dir / checkpoints.LAST).exists()
         raise UserError(
             f"{what} became {value} in epoch {progress.epoch}, step {progress.step} (learning rate "
             f"{self.optimizer.param_groups[0]['lr']:.3g}, {self.precision}); the step was not taken",
-            where=self.run_dir,
+            where=self.run_dir if kept else None,
             todo=f"start anew with a smaller --lr0 (now {config.lr0:g}), more --warmup-epochs (now "
-            f"{config.warmup_epochs:g}), a smaller --clip (now {config.clip:g}) or --amp off; weights/last.pt is from "
-            "before and sound",
+            f"{config.warmup_epochs:g}), a smaller --clip (now {config.clip:g}) or --amp off"
+            + "; weights/last.pt is from before and sound" * kept,
         )
 
     def _close_epoch(self, began: float) -> None:

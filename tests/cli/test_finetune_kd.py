@@ -184,15 +184,19 @@ def test_two_teachers_are_one_row_and_score_as_their_average(
         (["--weights", "thin.pt", "--t_cfg", "fat.cfg"], "needs trained weights"),
         (["--weights", "thin.pt", "--t_weights", "fat.pt+fat.pt", "--kd", "pkd"], "the average of 2 teachers"),
         (["--weights", "thin.pt", "--t_weights", "fat.pt", "--kd", "aligned"], "ancestor"),
+        (["--weights", "thin.pt", "--t_weights", "none.pt"], "none.pt: does not exist"),
+        (["--weights", "thin.pt", "--kd", "none", "--freeze", "99", "--wandb", "offline"], "--freeze 99"),
     ],
-    ids=["no teacher", "unknown term", "no student", "cfg without weights", "averaged features", "no lineage"],
+    ids=["no teacher", "unknown term", "no student", "cfg without weights", "averaged features", "no lineage",
+         "no such file", "too many layers"],
 )
 def test_mistakes_end_with_a_sentence_and_status_2(
     material: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, arguments: list[str], said: str
 ) -> None:
-    arguments = [*arguments, "--data", "data.yaml", "--name", "wrong", *QUICK]
+    arguments = [*QUICK, *arguments, "--data", "data.yaml", "--name", "wrong"]
     assert in_process(finetune_kd.main, monkeypatch, material, *arguments) == 2
     assert said in capsys.readouterr().err
+    assert not list((material / "runs").glob("*/wrong*")), "no folder is left"
 
 
 def test_list_modes_names_every_term(

@@ -335,6 +335,10 @@ def test_two_processes_go_through_the_line_as_one(material: Path, trained: Path)
         (["--weights", "mine.pt", "--data", "data.yaml", "-sr", "--s", "much"], "much"),
         (["--weights", "mine.pt", "--data", "data.yaml", "--then-kd", "--kd", "hintn"], "hintn"),
         (["--cfg", "net.cfg", "--data", "data.yaml", "--then-kd", "--t_weights", "three.pt"], "3 classes"),
+        (["--weights", "mine.pt", "--data", "data.yaml", "--then-kd", "--t_weights", "none.pt"], "none.pt: does not exist"),
+        (["--weights", "mine.pt", "--data", "data.yaml", "--freeze", "99", "--wandb", "offline"], "--freeze 99"),
+        (["--weights", "mine.pt", "--data", "data.yaml", "--sparse-form", "subgradient", "--s", "0.1", "--optimizer",
+          "adamw", "--wandb", "offline"], "sub-gradient"),
         (["--resume", "runs/train_prune/nobody"], "nobody"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
@@ -347,7 +351,7 @@ def test_mistakes_end_with_a_sentence_and_status_2(
     arguments: list[str],
     said: str,
 ) -> None:
-    chosen = arguments if "--resume" in arguments else [*arguments, "--name", "wrong", *QUICK]
+    chosen = arguments if "--resume" in arguments else [*QUICK, *arguments, "--name", "wrong"]
     assert in_process(train_prune.main, monkeypatch, material, *chosen) == 2
     error = capsys.readouterr().err
     assert said in error

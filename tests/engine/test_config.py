@@ -11,7 +11,7 @@ from common.errors import UserError
 from engine.command_line import find_hyp
 from engine.config import TrainConfig, load_config, option, options, parse_config, to_dict
 from engine.options import read_yaml
-from engine.rundir import find_run, make_run_dir
+from engine.rundir import find_run, make_run_dir, no_trace_if_refused
 
 HYP = Path(__file__).resolve().parents[2] / "cfg" / "hyp"
 
@@ -222,3 +222,38 @@ def test_flat_dict_has_every_option_once() -> None:
     values = to_dict(TrainConfig())
     assert list(values) == list(options(TrainConfig))
     assert {"lr0", "mosaic", "box_loss"} <= values.keys()
+
+
+def refused(run: Path, *written: str, resumed: bool = False) -> bool:
+    """Whether the folder is still there after a refusal that comes when these files were written."""
+    with pytest.raises(UserError, match="no such thing"), no_trace_if_refused(run, resumed):
+        for name in written:
+            (run / name).parent.mkdir(parents=True, exist_ok=True)
+            (run / name).touch()
+        raise UserError("no such thing")
+    return run.exists()
+
+
+def test_refused_run_leaves_no_folder_as_long_as_it_has_trained_nothing(tmp_path: Path) -> None:
+    assert not refused(make_run_dir(tmp_path, "train", "exp"), "args.yaml", "start.pt", "sparse/wandb/run.wandb")
+    run = make_run_dir(tmp_path, "train", "exp")
+    assert run.name == "exp", "the name is free again"
+    assert refused(run, "args.yaml", "sparse/weights/last.pt")
+    assert refused(make_run_dir(tmp_path, "train", "exp"), "args.yaml", resumed=True)
+
+
+@pytest.mark.parametrize("before", [(), ("args.yaml",), ("notes.txt", "start.pt")])
+def test_folder_that_was_there_before_is_left_alone(tmp_path: Path, before: tuple[str, ...]) -> None:
+    mine = tmp_path / "train" / "mine"
+    mine.mkdir(parents=True)
+    for name in before:
+        (mine / name).write_text("mine")
+    assert refused(make_run_dir(tmp_path, "train", "mine", exist_ok=True), "args.yaml")
+    assert {path.name for path in mine.iterdir()} == {"args.yaml", *before}
+
+
+def test_exception_that_is_no_refusal_leaves_everything(tmp_path: Path) -> None:
+    run = make_run_dir(tmp_path, "train", "exp")
+    with pytest.raises(KeyboardInterrupt), no_trace_if_refused(run, resumed=False):
+        raise KeyboardInterrupt
+    assert run.is_dir()
