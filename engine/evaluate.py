@@ -6,13 +6,14 @@ Confidence .001, NMS IoU .6, several labels a box, 300 boxes kept, 100 scored, a
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from common.errors import UserError
@@ -20,11 +21,29 @@ from data.batch import Batch
 from engine.metrics import AREAS, CONFIDENCES, Curves, PictureBoxes, coco_scores, confusion_matrix, curves
 from engine.postprocess import postprocess, to_original
 
-if TYPE_CHECKING:
-    from models.network import Network
-
 CONFIDENCE, NMS_IOU, KEPT = 0.001, 0.6, 300
 SAMPLES = 16  # pictures kept for the prediction mosaic
+
+
+class Detector(Protocol):
+    """What can be scored and can detect: a `Network`, or an exported file (`export.runtimes.Runtime`)."""
+
+    names: list[str]
+    classes: int
+    image_size: tuple[int, int]
+    training: bool
+
+    def __call__(self, images: Tensor, /) -> list[Tensor]: ...
+    def decode(self, heads: Sequence[Tensor], /) -> Tensor: ...
+    def parameters(self) -> Iterator[nn.Parameter]: ...
+    def to(self, device: torch.device, /) -> Any: ...
+    def eval(self) -> Any: ...
+    def train(self, mode: bool, /) -> Any: ...
+
+
+def device_of(net: Detector) -> torch.device:
+    """Where `net` takes its pictures; an exported file, which has no parameters of torch's, takes them on the CPU."""
+    return next((parameter.device for parameter in net.parameters()), torch.device("cpu"))
 
 
 @dataclass(frozen=True)
@@ -97,7 +116,7 @@ class Score:
 
 @torch.no_grad()
 def evaluate(
-    net: Network,
+    net: Detector,
     data: Any,
     split: str = "val",
     size: tuple[int, int] | None = None,
@@ -150,14 +169,14 @@ def evaluate(
 
 @torch.no_grad()
 def detect(
-    net: Network,
+    net: Detector,
     batches: Iterable[Batch],
     device: torch.device | str | None = None,
     keep: int = 0,
     progress: bool = False,
 ) -> tuple[list[PictureBoxes], list[Sample]]:
     """Run `net` over batches: every picture's boxes in original pixels, and the first `keep` pictures for drawing."""
-    device = torch.device(device) if device is not None else next(net.parameters()).device
+    device = torch.device(device) if device is not None else device_of(net)
     training = net.training
     net.to(device).eval()
     pictures: list[PictureBoxes] = []

@@ -1,4 +1,4 @@
-"""The `thinyolo` command: check a data set, score a network, detect with it, convert annotations, read a report."""
+"""The `thinyolo` command: what comes before a training and after it."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from common.errors import UserError, run_cleanly
 from common.files import whole_file
-from common.log import log, show_log
+from common.log import show_log
+from export.opening import class_names, input_size, network_options, open_chosen
 
 if TYPE_CHECKING:
     from engine.evaluate import Score
-    from models.network import Network
 
 DESCRIPTION = """\
 ThinYOLO: give it a YOLO and a data set, get back a far thinner YOLO that detects as well, and the proof.
@@ -26,9 +26,12 @@ under its teacher). This one is for what comes before and after."""
 EPILOG = """\
 examples:
   thinyolo check --data mine.yaml
-  thinyolo val --weights runs/finetune_kd/exp/weights/best.pt --data bccd.yaml --split test
-  thinyolo predict --weights student.pt --source holiday/ --conf 0.4
-  thinyolo predict --cfg yolov3-tiny --weights yolov3-tiny.weights --source street.mp4
+  thinyolo val --model runs/finetune_kd/exp/weights/best.pt --data bccd.yaml --split test
+  thinyolo predict --model student.pt --source holiday/ --conf 0.4
+  thinyolo predict --cfg yolov3-tiny --model yolov3-tiny.weights --source street.mp4
+  thinyolo predict --compare fat.pt thin.pt --source holiday/
+  thinyolo export --weights student.pt --to onnx,int8 --data mine.yaml
+  thinyolo latency fat.pt thin.pt thin-int8.onnx
   thinyolo convert coco --help
   thinyolo report runs/train_prune/exp
 
@@ -53,6 +56,8 @@ def _main(argv: Sequence[str] | None) -> int:
 def make_parser() -> argparse.ArgumentParser:
     """The parser with every sub-command; a parsed namespace's `run` is the function to call with it."""
     from data.convert import register as register_convert
+    from export.command import register as register_export
+    from export.latency_table import register as register_latency
 
     parser = argparse.ArgumentParser(
         prog="thinyolo",
@@ -64,29 +69,14 @@ def make_parser() -> argparse.ArgumentParser:
     _register_check(commands)
     _register_val(commands)
     _register_predict(commands)
+    register_export(commands)
+    register_latency(commands)
     register_convert(commands)
     _register_report(commands)
     return parser
 
 
-def _network_options(parser: argparse.ArgumentParser) -> None:
-    network = parser.add_argument_group("network")
-    network.add_argument(
-        "--weights",
-        required=True,
-        metavar="FILE",
-        help="a .pt of ThinYOLO or YOLOv5, or Darknet .weights (with --cfg)",
-    )
-    network.add_argument(
-        "--cfg", metavar="FILE", help="the cfg, where --weights holds none (.weights), or a name: yolov3-tiny"
-    )
-    network.add_argument(
-        "--imgsz",
-        default="",
-        metavar="SIZE",
-        help="network input, 416 or WIDTHxHEIGHT such as 1280x800 (default: the size it was trained for)",
-    )
-    network.add_argument("--device", default="", metavar="D", help="cpu, cuda, cuda:1 (default: a GPU if there is one)")
+def _run_options(parser: argparse.ArgumentParser) -> None:
     run = parser.add_argument_group("run")
     run.add_argument("--project", default="runs", metavar="DIR", help="where runs are kept (default: runs)")
     run.add_argument("--name", default="exp", help="the run's folder; a number is added if it exists (default: exp)")
@@ -110,11 +100,11 @@ def _register_val(commands: Any) -> None:
     parser = commands.add_parser(
         "val",
         help="score a network on a data set: mAP, curves, confusion matrix, pictures",
-        description="Score a network: COCO mAP 50:95, 50 and 75, per class and by object size, at confidence .001 and\n"
-        "NMS IoU .6. Figures, prediction pictures and score.json go to runs/val/NAME.",
+        description="Score a network of any format: COCO mAP 50:95, 50 and 75, per class and by object size, at\n"
+        "confidence .001 and NMS IoU .6. Figures, prediction pictures and score.json go to runs/val/NAME.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    _network_options(parser)
+    network_options(parser)
     data = parser.add_argument_group("data")
     data.add_argument("--data", required=True, metavar="FILE", help="the data set's yaml (or Darknet .data)")
     data.add_argument("--split", default="val", choices=("train", "val", "test"), help="which pictures (default: val)")
@@ -122,6 +112,7 @@ def _register_val(commands: Any) -> None:
     data.add_argument("--batch-size", type=int, default=16, metavar="N", help="pictures at a time (default: 16)")
     data.add_argument("--workers", type=int, default=0, metavar="N", help="processes that read pictures (default: 0)")
     data.add_argument("--no-plots", action="store_true", help="numbers only")
+    _run_options(parser)
     parser.set_defaults(run=run_val)
 
 
@@ -129,11 +120,18 @@ def _register_predict(commands: Any) -> None:
     parser = commands.add_parser(
         "predict",
         help="detect in pictures, a folder or a video",
-        description="Detect in pictures, a folder of them or a video. Drawn pictures, predictions.json and YOLO txt\n"
-        "files (labels/) go to runs/predict/NAME.",
+        description="Detect in pictures, a folder of them or a video, with a network of any format. Drawn pictures,\n"
+        "predictions.json and YOLO txt files (labels/) go to runs/predict/NAME. With --compare the pictures hold what\n"
+        "each network finds, side by side, and each has its own folder of labels.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    _network_options(parser)
+    network_options(parser, many=True)
+    parser.add_argument(
+        "--compare",
+        nargs="+",
+        metavar="FILE",
+        help="instead of --model: two or more networks with the same classes, side by side in one picture",
+    )
     boxes = parser.add_argument_group("boxes")
     boxes.add_argument("--source", required=True, metavar="PATH", help="a picture, a video or a folder")
     boxes.add_argument(
@@ -157,6 +155,7 @@ def _register_predict(commands: Any) -> None:
     )
     boxes.add_argument("--max-det", type=int, default=300, metavar="N", help="most boxes a picture (default: 300)")
     boxes.add_argument("--agnostic-nms", action="store_true", help="one box an object, even if two classes claim it")
+    _run_options(parser)
     parser.set_defaults(run=run_predict)
 
 
@@ -177,67 +176,6 @@ def _share(text: str) -> float:
     return value
 
 
-def load_network(options: argparse.Namespace, names: Sequence[str] | None = None) -> Network:
-    """The network `--weights`, `--cfg` and `--device` name, in eval mode; `names` replace its class names.
-
-    Raises:
-        UserError: a file is absent, or does not fill the whole network: its untrained part would say anything.
-    """
-    import torch
-
-    import models
-
-    weights = Path(options.weights)
-    if not weights.is_file():
-        raise UserError(f"--weights {weights} does not exist", todo="give a trained network's .pt or .weights file")
-    if weights.suffix == ".weights" and not options.cfg:
-        raise UserError(f"{weights} holds tensors but no structure", todo="add --cfg with its cfg file")
-    net = models.load(options.cfg, weights=weights, names=names) if options.cfg else models.load(weights)
-    if (report := net.load_report) is not None and (report.missing or report.unfit):
-        gaps = [*report.missing, *report.unfit]
-        problem = f"does not fill {options.cfg}: {len(gaps)} tensors lack or do not fit, the first is {gaps[0]}"
-        raise UserError(problem, where=weights, todo="give the cfg it was trained with, and by --data its classes")
-    if names is not None:
-        if len(names) != net.classes:
-            problem = f"has {len(names)} class names, the network {net.classes} classes"
-            raise UserError(problem, where=options.data, todo="give the data set the network was trained on")
-        net.names = list(names)
-    name = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(f"cuda:{name}" if name.isdigit() else name)
-        net.to(device)
-    except (RuntimeError, AssertionError) as error:
-        raise UserError(f"--device {name}: {str(error).splitlines()[0]}", todo="cpu, cuda or cuda:0") from error
-    return net.eval()
-
-
-def class_names(path: str) -> list[str]:
-    """The class names of a data set's yaml or Darknet `.data`, or of a `.names` file."""
-    from data import load_spec
-
-    if Path(path).suffix not in (".names", ".txt"):
-        return list(load_spec(path).names)
-    try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise UserError(f"cannot read class names: {error}", where=path) from error
-    return [line.strip() for line in lines if line.strip()]
-
-
-def input_size(options: argparse.Namespace, net: Network) -> tuple[int, int]:
-    """(H, W) from `--imgsz`, rounded up to the network's largest stride, or the cfg's."""
-    from engine.config import parse_size
-
-    if not options.imgsz:
-        return net.image_size
-    height, width = parse_size(options.imgsz)
-    stride = net.max_stride
-    size = -(-height // stride) * stride, -(-width // stride) * stride
-    if size != (height, width):
-        log.info("--imgsz %sx%s is rounded up to %sx%s, multiples of %s", width, height, size[1], size[0], stride)
-    return size
-
-
 def run_check(options: argparse.Namespace) -> int:
     """`thinyolo check`."""
     from data import check
@@ -255,8 +193,8 @@ def run_val(options: argparse.Namespace) -> int:
     from engine.rundir import make_run_dir
 
     spec = load_spec(options.data, single_cls=options.single_cls)
-    net = load_network(options, spec.names if options.cfg else None)  # a cfg's heads follow the classes
-    size = input_size(options, net)
+    net = open_chosen(options, options.model, spec.names if options.cfg else None)  # a cfg's heads follow the classes
+    size = input_size(options.imgsz, net)
     folder = make_run_dir(options.project, "val", options.name, exist_ok=options.exist_ok)
     score = evaluate(
         net,
@@ -269,7 +207,7 @@ def run_val(options: argparse.Namespace) -> int:
         progress=sys.stderr.isatty(),
     )
     record = {
-        "weights": str(options.weights),
+        "weights": str(options.model),
         "data": str(options.data),
         "split": options.split,
         "size": list(size),
@@ -310,22 +248,48 @@ def score_table(score: Score) -> str:
 def run_predict(options: argparse.Namespace) -> int:
     """`thinyolo predict`."""
     from engine.rundir import make_run_dir
-    from export.predict import PredictOptions, find_sources, predict
+    from export.predict import PredictOptions, find_sources, predict, predict_side_by_side
+    from export.tables import short_names
 
+    files = options.compare or [options.model]
+    if bool(options.compare) == bool(options.model) or len(files) < 2 - bool(options.model):
+        raise UserError("name one network by --model, or several by --compare", todo="--compare fat.pt thin.pt")
     find_sources(options.source)  # a wrong path is told before a network is loaded and a folder made
-    net = load_network(options, class_names(options.data) if options.data else None)
-    settings = PredictOptions(
-        input_size(options, net), options.conf, options.iou, options.max_det, options.agnostic_nms
-    )
+    names = class_names(options.data) if options.data else None
+    captions = short_names(files)
+    nets = {caption: open_chosen(options, file, names) for caption, file in zip(captions, files)}
+    if len(nets) < len(files):
+        raise UserError(f"--compare names {len(files)} files, but two are the same", todo="name different files")
+    settings = {
+        caption: PredictOptions(
+            input_size(options.imgsz, net), options.conf, options.iou, options.max_det, options.agnostic_nms
+        )
+        for caption, net in nets.items()
+    }
+    first = next(iter(nets.values()))
+    for caption, net in nets.items():
+        if net.names != first.names:
+            raise UserError(f"{caption} has other classes than {captions[0]}: {net.names[:10]}, {first.names[:10]}",
+                            todo="compare networks of one data set, or give its names by --data")  # fmt: skip
     folder = make_run_dir(options.project, "predict", options.name, exist_ok=options.exist_ok)
-    predictions = predict(net, options.source, folder, settings, progress=sys.stderr.isatty())
-    for each in predictions[:20]:
-        frame = "" if each.frame is None else f" frame {each.frame}"
-        print(f"{each.source}{frame}: {_found(each.boxes, net.names)}")
-    if len(predictions) > 20:
-        print(f"... and {len(predictions) - 20} more")
+    if options.model:
+        found = {"": predict(first, options.source, folder, settings[captions[0]], progress=sys.stderr.isatty())}
+    else:
+        found = predict_side_by_side(nets, options.source, folder, settings, progress=sys.stderr.isatty())
+    for caption, predictions in found.items():
+        _tell_predictions(caption, predictions, first.names)
     print(f"written to {folder}")
     return 0
+
+
+def _tell_predictions(caption: str, predictions: Sequence[Any], names: Sequence[str], most: int = 20) -> None:
+    if caption:
+        print(f"{caption}:")
+    for each in predictions[:most]:
+        frame = "" if each.frame is None else f" frame {each.frame}"
+        print(f"{'  ' if caption else ''}{each.source}{frame}: {_found(each.boxes, names)}")
+    if len(predictions) > most:
+        print(f"... and {len(predictions) - most} more")
 
 
 def _found(boxes: Any, names: Sequence[str]) -> str:

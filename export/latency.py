@@ -2,11 +2,13 @@
 
 All networks run in one process on the same picture, in interleaved rounds: a machine that slows down for a while slows
 all of them. Reported are medians and quartiles; a mean would be one interruption away from nonsense. `measure` times
-PyTorch, what the tables show; `OnnxLatency` times ONNX Runtime, what a latency budget counts.
+PyTorch, what the tables show; `OnnxLatency` times ONNX Runtime, what a latency budget counts; `time_calls` times
+whatever can be called, and ``python -m export.latency`` any files.
 """
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -59,7 +61,15 @@ def measure(
         for name, net in networks.items():
             for _ in range(warm_up):
                 net(pictures[name])
-        times = _rounds({name: _forward(net, pictures[name]) for name, net in networks.items()}, rounds)
+        return time_calls({name: _forward(net, pictures[name]) for name, net in networks.items()}, rounds)
+
+
+def time_calls(calls: Mapping[str, Callable[[], None]], rounds: int, warm_up: int = 0) -> dict[str, Latency]:
+    """The latency of each call; `warm_up` calls of each come first and are not counted."""
+    for call in calls.values():
+        for _ in range(warm_up):
+            call()
+    times = _rounds(calls, rounds)
     first = next(iter(times.values()))
     return {
         name: Latency(
@@ -154,3 +164,9 @@ class OnnxLatency:
         for _ in range(self.warm_up):
             runtime.run(None, picture)
         return lambda: runtime.run(None, picture)
+
+
+if __name__ == "__main__":
+    from export.latency_table import main
+
+    sys.exit(main())

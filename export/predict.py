@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,12 +21,12 @@ from data.dataset import Dataset
 from data.loader import collate
 from data.pictures import read_picture
 from data.spec import PICTURE_SUFFIXES
-from engine.evaluate import detect
+from engine.evaluate import Detector, detect, device_of
 from engine.pictures import draw_detections, save_picture, side_by_side
 from engine.postprocess import postprocess, to_original
-from models.network import Network
 
 VIDEOS = {".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv"}
+LABELLED = 480  # smaller pictures are enlarged until their shorter side reaches it: labels need room
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class PredictOptions:
 
 
 @torch.no_grad()
-def detect_picture(net: Network, image: np.ndarray, options: PredictOptions | None = None) -> np.ndarray:
+def detect_picture(net: Detector, image: np.ndarray, options: PredictOptions | None = None) -> np.ndarray:
     """The boxes in one picture.
 
     Args:
@@ -104,7 +104,7 @@ def detect_picture(net: Network, image: np.ndarray, options: PredictOptions | No
     """
     options = options or PredictOptions()
     fitted, record = letterbox(image, options.size or net.image_size)
-    device = next(net.parameters()).device
+    device = device_of(net)
     batch = torch.from_numpy(np.ascontiguousarray(fitted.transpose(2, 0, 1)))[None].to(device).float() / 255
     decoded = net.decode(net(batch))
     boxes = postprocess(
@@ -114,7 +114,7 @@ def detect_picture(net: Network, image: np.ndarray, options: PredictOptions | No
 
 
 def compare(
-    networks: Mapping[str, Network], dataset: Dataset, count: int = 6, conf: float = 0.25
+    networks: Mapping[str, Detector], dataset: Dataset, count: int = 6, conf: float = 0.25
 ) -> list[tuple[str, np.ndarray]]:
     """Pictures with the ground truth and what each network finds, side by side: ``[(file name, image), ...]``.
 
@@ -158,7 +158,7 @@ def find_sources(source: str | Path) -> list[Path]:
 
 
 def predict(
-    net: Network,
+    net: Detector,
     source: str | Path,
     out: str | Path,
     options: PredictOptions | None = None,
@@ -172,52 +172,118 @@ def predict(
     Raises:
         UserError: `source` cannot be read.
     """
-    options, out = options or PredictOptions(), Path(out)
-    training = net.training
-    net.eval()
-    root = Path(source) if Path(source).is_dir() else Path(source).parent
-    predictions: list[Prediction] = []
-    try:
-        for path in tqdm(find_sources(source), desc="predict", unit="file", disable=not progress):
-            target = out / path.relative_to(root)
-            if path.suffix.lower() in VIDEOS:
-                predictions += _video(net, path, target.with_suffix(".mp4"), options, progress)
-            else:
-                predictions.append(_picture(net, path, target, out / "labels" / path.relative_to(root), options))
-    finally:
-        net.train(training)
-    with whole_file(out / "predictions.json") as temporary:
-        temporary.write_text(json.dumps([each.as_dict(net.names) for each in predictions], indent=1), encoding="utf-8")
+
+    def draw(image: np.ndarray, found: Sequence[np.ndarray], min_side: int) -> np.ndarray:
+        return draw_detections(image, found[0], net.names, conf=0, min_side=min_side)
+
+    (predictions,) = _everywhere([net], source, out, [options or PredictOptions()], draw, [""], progress)
+    _write_json(Path(out), [each.as_dict(net.names) for each in predictions])
     return predictions
 
 
-def _picture(net: Network, path: Path, target: Path, label: Path, options: PredictOptions) -> Prediction:
+def predict_side_by_side(
+    nets: Mapping[str, Detector],
+    source: str | Path,
+    out: str | Path,
+    options: Mapping[str, PredictOptions],
+    progress: bool = False,
+) -> dict[str, list[Prediction]]:
+    """As `predict`, with several networks of the same classes: each picture shows what each of them finds.
+
+    Written are the pictures, ``labels/CAPTION/NAME.txt`` and one ``predictions.json`` by caption.
+
+    Args:
+        nets: by the caption of their column.
+        options: by caption too: a file may be made for a size of its own.
+    """
+    names, captions = next(iter(nets.values())).names, list(nets)
+
+    def draw(image: np.ndarray, found: Sequence[np.ndarray], min_side: int) -> np.ndarray:
+        return side_by_side(image, list(zip(captions, found)), names, conf=0)
+
+    folders = [caption.replace("/", "_") for caption in captions]
+    chosen = [options[caption] for caption in captions]
+    found = dict(zip(captions, _everywhere(list(nets.values()), source, out, chosen, draw, folders, progress)))
+    _write_json(Path(out), {caption: [each.as_dict(names) for each in rows] for caption, rows in found.items()})
+    return found
+
+
+# (picture, boxes of each network, least side of what is drawn) -> the drawn picture
+_Draw = Callable[[np.ndarray, Sequence[np.ndarray], int], np.ndarray]
+
+
+def _everywhere(
+    nets: Sequence[Detector],
+    source: str | Path,
+    out: str | Path,
+    options: Sequence[PredictOptions],
+    draw: _Draw,
+    folders: Sequence[str],
+    progress: bool,
+) -> list[list[Prediction]]:
+    """Per network its predictions, everything but the JSON written; their modes are the same afterwards."""
+    out = Path(out)
+    training = [net.training for net in nets]
+    root = Path(source) if Path(source).is_dir() else Path(source).parent
+
+    def look(image: np.ndarray) -> list[np.ndarray]:
+        return [detect_picture(net, image, chosen) for net, chosen in zip(nets, options)]
+
+    predictions: list[list[Prediction]] = [[] for _ in nets]
+    try:
+        for net in nets:
+            net.eval()
+        for path in tqdm(find_sources(source), desc="predict", unit="file", disable=not progress):
+            relative = path.relative_to(root)
+            if path.suffix.lower() in VIDEOS:
+                found = _video(look, path, (out / relative).with_suffix(".mp4"), draw, progress)
+            else:
+                labels = [out / "labels" / folder / relative for folder in folders]
+                found = [[each] for each in _picture(look, path, out / relative, labels, draw)]
+            for rows, more in zip(predictions, found):
+                rows += more
+    finally:
+        for net, before in zip(nets, training):
+            net.train(before)
+    return predictions
+
+
+def _write_json(out: Path, content: Any) -> None:
+    with whole_file(out / "predictions.json") as temporary:
+        temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
+
+
+_Look = Callable[[np.ndarray], list[np.ndarray]]
+
+
+def _picture(look: _Look, path: Path, target: Path, labels: Sequence[Path], draw: _Draw) -> list[Prediction]:
     image = read_picture(path)
-    boxes = detect_picture(net, image, options)
-    prediction = Prediction(str(path), (image.shape[0], image.shape[1]), boxes)
+    found = look(image)
+    predictions = [Prediction(str(path), (image.shape[0], image.shape[1]), boxes) for boxes in found]
     suffix = target.suffix if target.suffix.lower() in (".jpg", ".jpeg", ".png") else ".jpg"
-    save_picture(target.with_suffix(suffix), draw_detections(image, boxes, net.names, conf=0))
-    with whole_file(label.with_suffix(".txt")) as temporary:
-        temporary.write_text("".join(line + "\n" for line in prediction.yolo_lines()), encoding="utf-8")
-    return prediction
+    save_picture(target.with_suffix(suffix), draw(image, found, LABELLED))
+    for prediction, label in zip(predictions, labels):
+        with whole_file(label.with_suffix(".txt")) as temporary:
+            temporary.write_text("".join(line + "\n" for line in prediction.yolo_lines()), encoding="utf-8")
+    return predictions
 
 
-def _video(net: Network, path: Path, target: Path, options: PredictOptions, progress: bool) -> list[Prediction]:
-    """A video is drawn frame by frame; it keeps its size and frame rate, sound is lost."""
+def _video(look: _Look, path: Path, target: Path, draw: _Draw, progress: bool) -> list[list[Prediction]]:
+    """A video is drawn frame by frame; it keeps its frame rate, and alone its size; sound is lost."""
     reader = cv2.VideoCapture(str(path))
     rate = reader.get(cv2.CAP_PROP_FPS) or 25.0
-    predictions: list[Prediction] = []
+    predictions: list[list[Prediction]] = []
     writer: cv2.VideoWriter | None = None
     try:
         frames = tqdm(_frames(reader), desc=path.name, unit="frame", leave=False, disable=not progress)
         for number, image in enumerate(frames):
-            boxes = detect_picture(net, image, options)
-            predictions.append(Prediction(str(path), (image.shape[0], image.shape[1]), boxes, frame=number))
-            drawn = draw_detections(image, boxes, net.names, conf=0, min_side=1)
+            found = look(image)
+            predictions.append([Prediction(str(path), image.shape[:2], boxes, frame=number) for boxes in found])
+            drawn = draw(image, found, 1)
             if writer is None:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 codec = cv2.VideoWriter.fourcc(*"mp4v")
-                writer = cv2.VideoWriter(str(target), codec, rate, (image.shape[1], image.shape[0]))
+                writer = cv2.VideoWriter(str(target), codec, rate, (drawn.shape[1], drawn.shape[0]))
                 if not writer.isOpened():
                     log.warning("%s: this OpenCV cannot write mp4 videos; only the JSON is written", target)
             writer.write(cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR))
@@ -227,7 +293,7 @@ def _video(net: Network, path: Path, target: Path, options: PredictOptions, prog
             writer.release()
     if not predictions:
         raise UserError("no frame of this video can be read", where=path, todo="convert it: ffmpeg -i IN out.mp4")
-    return predictions
+    return [list(rows) for rows in zip(*predictions)]
 
 
 def _frames(reader: cv2.VideoCapture) -> Iterator[np.ndarray]:

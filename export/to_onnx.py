@@ -1,7 +1,7 @@
 """ONNX files of networks, by torch's own exporter (the extra `export`: onnx, onnxscript, onnxruntime).
 
 The graph takes ``images`` (B, 3, H, W) in 0..1 and gives the raw heads, as `Network.forward` does; BatchNorms are
-folded into their convolutions.
+folded into their convolutions. `export.onnx_graph` puts decoding and NMS behind the heads.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.export import Dim
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from common.errors import UserError
@@ -46,15 +47,45 @@ def export_onnx(net: Network, path: str | Path, size: tuple[int, int] | None = N
     return error
 
 
-def onnx_model(net: Network, size: tuple[int, int]) -> bytes:
-    """`net` as an ONNX model for one picture of `size` (H, W), serialised; `net` is left as it is."""
+def onnx_model(net: Network, size: tuple[int, int], batch: int = 1, any_size: bool = False) -> bytes:
+    """`net` as an ONNX model, serialised; `net` is left as it is.
+
+    Args:
+        size: (H, W) of the pictures.
+        batch: pictures at a time; 0: any number.
+        any_size: pictures of every size the network's largest stride divides.
+    """
     need_onnx("onnx", "onnxscript")
     twin = fused(net)
-    picture = torch.zeros(1, twin.in_channels, *size)
-    heads = [f"head{number}" for number in range(len(twin.specs))]
+    step = twin.max_stride
+    moving: dict[int, Any] = {}
+    height, width = size
+    if batch == 0:
+        moving[0] = Dim("batch", min=1, max=1024)
+    if any_size:
+        moving |= {2: step * Dim("rows", min=1, max=1024), 3: step * Dim("columns", min=1, max=1024)}
+        height, width = (max(side, 2 * step) for side in size)
+    return exported(
+        twin,
+        torch.zeros(batch or 2, twin.in_channels, height, width),  # an example of 1 would fix what is to stay free
+        [INPUT],
+        [f"head{number}" for number in range(len(twin.specs))],
+        (moving,) if moving else None,
+    )
+
+
+def exported(module: torch.nn.Module, example: Any, inputs: list[str], outputs: list[str], shapes: Any) -> bytes:
+    """`module` as a serialised ONNX model; `shapes` says which dimensions of its arguments are free."""
+    arguments = example if isinstance(example, tuple) else (example,)
     with _quiet(), torch.no_grad():
         program = torch.onnx.export(
-            twin, (picture,), input_names=[INPUT], output_names=heads, dynamo=True, verbose=False
+            module,
+            arguments,
+            input_names=inputs,
+            output_names=outputs,
+            dynamic_shapes=shapes,
+            dynamo=True,
+            verbose=False,
         )
     assert program is not None
     return program.model_proto.SerializeToString()

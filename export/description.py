@@ -1,0 +1,126 @@
+"""What an exported file says about itself, so that it can be used alone: names, anchors, sizes, meaning of its outputs.
+
+The same few text fields travel in the metadata of an ONNX file, in the `rt_info` of OpenVINO's, and in the model card.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from common.errors import UserError
+from models.network import Network
+from models.spec import HeadSpec
+
+FORMAT = "thinyolo/1"
+OUTPUTS = ("heads", "decoded", "nms")
+MEANING = {
+    "heads": "head0, head1, ...: (B, A, H, W, 5 + C) logits x, y, w, h, objectness, classes",
+    "decoded": "decoded: (B, N, 5 + C) cx, cy, w, h in pixels of the input, objectness, class probabilities",
+    "nms": "detections: (K, 7) picture, x1, y1, x2, y2 in pixels of the input, confidence, class",
+}
+INPUT_MEANING = "(B, 3, H, W) float32, RGB, 0..1; pictures keep their aspect, the rest is filled with grey 114/255"
+
+
+@dataclass(frozen=True)
+class Description:
+    """An exported network without its weights.
+
+    Attributes:
+        names: class names.
+        specs: one `HeadSpec` per head.
+        size: (H, W) of the input the file was made for; where `any_size`, of the input it was trained for.
+        any_size: pictures of every size that `stride` divides are taken.
+        batch: pictures at a time; 0: as many as one likes.
+        stride: height and width have to be multiples of it.
+        outputs: "heads", "decoded" or "nms", see `MEANING`.
+        precision: "fp32", "fp16" or "int8".
+        fingerprint: `models.fingerprint` of the network it was made of.
+        nms: the thresholds inside the graph ("conf", "iou", "max_det"), where `outputs` is "nms".
+    """
+
+    names: tuple[str, ...]
+    specs: tuple[HeadSpec, ...]
+    size: tuple[int, int]
+    any_size: bool = False
+    batch: int = 1
+    stride: int = 32
+    outputs: str = "heads"
+    precision: str = "fp32"
+    fingerprint: str = ""
+    nms: Mapping[str, float] | None = None
+
+    @property
+    def classes(self) -> int:
+        return len(self.names)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data."""
+        return {
+            "format": FORMAT,
+            "names": list(self.names),
+            "heads": [asdict(spec) for spec in self.specs],
+            "size": list(self.size),
+            "any_size": self.any_size,
+            "batch": self.batch,
+            "stride": self.stride,
+            "outputs": self.outputs,
+            "precision": self.precision,
+            "fingerprint": self.fingerprint,
+            "nms": dict(self.nms) if self.nms else None,
+            "input_meaning": INPUT_MEANING,
+            "output_meaning": MEANING[self.outputs],
+        }
+
+    def metadata(self) -> dict[str, str]:
+        """Text by key: JSON, but for what is text already."""
+        return {key: value if isinstance(value, str) else json.dumps(value) for key, value in self.as_dict().items()}
+
+    @classmethod
+    def from_metadata(cls, metadata: Mapping[str, str], where: str | Path) -> Description:
+        """The inverse of `metadata`.
+
+        Raises:
+            UserError: the file was not written by this program.
+        """
+        if metadata.get("format") != FORMAT:
+            raise UserError(
+                "does not say what its outputs mean: it was not exported by ThinYOLO",
+                where=where,
+                todo="export it anew: python -m export --weights FILE.pt --to onnx",
+            )
+        text = {"format", "outputs", "precision", "fingerprint", "input_meaning", "output_meaning"}
+        return cls.from_dict({key: value if key in text else json.loads(value) for key, value in metadata.items()})
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> Description:
+        """The inverse of `as_dict`."""
+        return cls(
+            names=tuple(content["names"]),
+            specs=tuple(_spec(head) for head in content["heads"]),
+            size=(int(content["size"][0]), int(content["size"][1])),
+            any_size=bool(content["any_size"]),
+            batch=int(content["batch"]),
+            stride=int(content["stride"]),
+            outputs=content["outputs"],
+            precision=content["precision"],
+            fingerprint=content["fingerprint"],
+            nms=content["nms"],
+        )
+
+
+def describe(net: Network, size: tuple[int, int] | None = None, **more: Any) -> Description:
+    """The description of `net` for pictures of `size` (H, W), by default the cfg's."""
+    from models import fingerprint
+
+    return Description(
+        tuple(net.names), net.specs, size or net.image_size, stride=net.max_stride, fingerprint=fingerprint(net), **more
+    )
+
+
+def _spec(head: Mapping[str, Any]) -> HeadSpec:
+    anchors = tuple((float(width), float(height)) for width, height in head["anchors"])
+    return HeadSpec(**{**head, "anchors": anchors})

@@ -1,0 +1,381 @@
+"""What ``python -m export`` does, step by step: write, check, score, time, tell."""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import platform
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import models
+from common.errors import UserError
+from common.files import whole_file
+from common.log import log
+from data import Dataset, load_spec
+from engine.evaluate import Score, evaluate
+from export.card import Facts, data_name, network_facts, write_card
+from export.checks import Difference, check_pictures, compare_outputs
+from export.description import Description, describe
+from export.latency import Latency, time_calls
+from export.latency_table import caller
+from export.onnx_graph import finished, model_of, unknown_to_tensorrt
+from export.opening import Opened, input_size, open_model
+from export.quantise import Quantised, calibration_pictures, quantise
+from export.runtimes import Runtime, open_onnx, open_opencv, open_openvino, open_tensorrt
+from export.tables import megabytes, table
+from export.to_onnx import INPUT, need_onnx, onnx_model
+from export.to_openvino import need_openvino, save_ir
+from export.to_tensorrt import build_engine, need_tensorrt
+from models.network import Network
+
+TITLES = {
+    "onnx": "ONNX",
+    "int8": "ONNX, INT8",
+    "openvino": "OpenVINO",
+    "openvino-int8": "OpenVINO, INT8",
+    "darknet": "Darknet",
+    "tensorrt": "TensorRT",
+}
+BATCH = 16  # pictures at a time in an evaluation
+ROUNDS = 20  # of the table's latency
+
+
+@dataclass
+class Made:
+    """A file that was written, and what was measured of it.
+
+    Attributes:
+        title: the format in words.
+        path: the file (of two, the one that is opened).
+        description: what it says about itself.
+        net: the file, opened by a runtime that is here; None where none is.
+        difference: to PyTorch's outputs.
+        score: on ``--split``.
+        latency: beside the others.
+        note: a footnote of the table.
+        more: further facts for the card.
+    """
+
+    title: str
+    path: Path
+    description: Description
+    net: Opened | None = None
+    difference: Difference | None = None
+    score: Score | None = None
+    latency: Latency | None = None
+    note: str = ""
+    more: Facts = field(default_factory=dict)
+
+
+class Exporter:
+    """One call of the command.
+
+    Args:
+        options: of `export.command.add_arguments`, checked.
+    """
+
+    def __init__(self, options: argparse.Namespace):
+        self.options = options
+        self.spec = load_spec(options.data, single_cls=options.single_cls) if options.data else None
+        if options.threads:
+            torch.set_num_threads(options.threads)
+        self.threads = torch.get_num_threads()
+        self.weights = Path(options.weights)
+        names = list(self.spec.names) if self.spec and options.cfg else None
+        net = open_model(self.weights, options.cfg, "torch", names=names, device="cpu")
+        assert isinstance(net, Network)
+        self.net = net
+        if self.spec and len(self.spec.names) != net.classes:
+            raise UserError(
+                f"--data {options.data} has {len(self.spec.names)} classes, the network {net.classes}",
+                todo="give the data set it was trained on",
+            )
+        self.size = input_size(options.imgsz, net)
+        self.folder, self.name = self._place()
+        self.made: list[Made] = []
+        self.refused: list[tuple[str, UserError]] = []
+
+    def _place(self) -> tuple[Path, str]:
+        """(folder, name) of the files: ``run/weights/best.pt`` gives ``run/export/run.*``."""
+        in_run = self.weights.parent.name == "weights" and self.weights.stem in ("best", "last")
+        run = self.weights.resolve().parents[1] if in_run else self.weights.parent
+        beside = self.weights.parent.parent if in_run else self.weights.parent
+        folder = Path(self.options.out) if self.options.out else beside / "export"
+        return folder, self.options.name or (run.name if in_run else self.weights.stem)
+
+    def run(self) -> int:
+        """Make every format; what fails is told at the end and does not stop the others."""
+        torch_row = Made("PyTorch", self.weights, describe(self.net, self.size), self.net)
+        if self.spec:
+            torch_row.score = self._scored(self.net)
+        makers: dict[str, Callable[[], Made]] = {
+            "onnx": self.onnx,
+            "int8": self.int8,
+            "openvino": self.openvino,
+            "openvino-int8": self.openvino_int8,
+            "darknet": self.darknet,
+            "tensorrt": self.tensorrt,
+        }
+        for name in self.options.formats:
+            log.info("%s ...", TITLES[name])
+            try:
+                made = makers[name]()
+                self._judge(made)
+                self.made.append(made)
+            except UserError as error:
+                self.refused.append((name, error))
+        rows = [torch_row, *self.made]
+        if not self.options.no_latency:
+            self._time(rows)
+        self._cards(torch_row)
+        self._tell(rows)
+        return 2 if self.refused else 0
+
+    @cached_property
+    def trunk(self) -> bytes:
+        """Images -> heads, FP32."""
+        return onnx_model(self.net, self.size, self._batch, self._any_size)
+
+    @property
+    def _batch(self) -> int:
+        return 0 if self.options.dynamic in ("batch", "both") else self.options.batch
+
+    @property
+    def _any_size(self) -> bool:
+        return self.options.dynamic in ("size", "both")
+
+    def _description(self, precision: str = "fp32") -> Description:
+        options = self.options
+        nms = {"conf": options.conf, "iou": options.iou, "max_det": options.max_det}
+        return describe(
+            self.net,
+            self.size,
+            any_size=self._any_size,
+            batch=self._batch,
+            outputs=options.outputs,
+            precision=precision,
+            nms=nms if options.outputs == "nms" else None,
+        )
+
+    @cached_property
+    def fp32(self) -> Any:
+        """The finished ONNX model in FP32."""
+        return finished(model_of(self.trunk), self._description())
+
+    @cached_property
+    def quantised(self) -> Quantised:
+        """The INT8 trunk that keeps the most mAP."""
+        need_onnx()
+        assert self.spec is not None
+        pictures = calibration_pictures(self.spec, self.size, self.options.calibrate)
+        log.info("INT8: calibrated on %d training pictures", len(pictures))
+        if self.options.batch > 1 and self._batch:
+            pictures = [np.repeat(picture, self._batch, 0) for picture in pictures]
+        before = self._val_score(self.net)
+        options = self.options
+        return quantise(self.trunk, pictures, self._score_trunk, before, options.max_drop, options.reduce_range)
+
+    @cached_property
+    def int8_model(self) -> Any:
+        """The finished ONNX model in INT8."""
+        return finished(copy.deepcopy(self.quantised.model), self._description("int8"))
+
+    def _score_trunk(self, model: Any) -> float:
+        """val mAP50-95 of a trunk, decoded outside, whatever the finished file will put out."""
+        from export.to_onnx import session
+
+        started = session(model.SerializeToString(), self.threads)
+        description = describe(self.net, self.size, any_size=self._any_size, batch=self._batch)
+        return self._val_score(Runtime(description, lambda images: started.run(None, {INPUT: images}), "", self.name))
+
+    def _val_score(self, net: Opened) -> float:
+        return evaluate(net, self.spec, size=self.size, batch_size=BATCH, dataset=self.val).map50_95
+
+    @cached_property
+    def val(self) -> Dataset:
+        assert self.spec is not None
+        return Dataset(self.spec, "val", self.size, cache="ram")
+
+    def _scored(self, net: Opened) -> Score:
+        split = self.options.split
+        dataset = self.val if split == "val" else None
+        return evaluate(net, self.spec, split, self.size, BATCH, dataset=dataset, progress=sys.stderr.isatty())
+
+    def onnx(self) -> Made:
+        """``NAME.onnx``."""
+        need_onnx()
+        path = self._written(self.fp32, f"{self.name}.onnx")
+        return Made(TITLES["onnx"], path, self._description(), open_onnx(path, self.threads))
+
+    def int8(self) -> Made:
+        """``NAME-int8.onnx``."""
+        path = self._written(self.int8_model, f"{self.name}-int8.onnx")
+        made = Made(TITLES["int8"], path, self._description("int8"), open_onnx(path, self.threads))
+        made.more["int8"] = self._int8_facts()
+        made.note = f"{self.quantised.candidate.name} in INT8"
+        return made
+
+    def _int8_facts(self) -> Facts:
+        found = self.quantised
+        return {
+            "candidate": found.candidate.name,
+            "pictures": self.options.calibrate,
+            "val_mAP50-95_before": found.before,
+            "val_mAP50-95_tried": found.scores,
+        }
+
+    def openvino(self) -> Made:
+        """``NAME.xml`` and ``NAME.bin``."""
+        need_openvino()
+        half = self.options.half
+        return self._ir(self.fp32, self._description("fp16" if half else "fp32"), f"{self.name}.xml", "openvino", half)
+
+    def openvino_int8(self) -> Made:
+        """``NAME-int8.xml`` and ``NAME-int8.bin``."""
+        need_openvino()
+        made = self._ir(self.int8_model, self._description("int8"), f"{self.name}-int8.xml", "openvino-int8", False)
+        made.more["int8"] = self._int8_facts()
+        made.note = f"{self.quantised.candidate.name} in INT8"
+        return made
+
+    def _ir(self, model: Any, description: Description, file: str, name: str, half: bool) -> Made:
+        path = self.folder / file
+        save_ir(model, path, description.metadata(), half)
+        return Made(TITLES[name], path, description, open_openvino(path, self.threads))
+
+    def darknet(self) -> Made:
+        """``NAME.cfg``, ``NAME.weights`` and ``NAME.names``."""
+        cfg, weights = self.folder / f"{self.name}.cfg", self.folder / f"{self.name}.weights"
+        models.save_darknet(copy.deepcopy(self.net).with_image_size(self.size), cfg, weights)
+        with whole_file(cfg.with_suffix(".names")) as temporary:
+            temporary.write_text("".join(f"{name}\n" for name in self.net.names), encoding="utf-8")
+        description = describe(self.net, self.size, any_size=True, batch=0)
+        made = Made(TITLES["darknet"], cfg, description)
+        try:
+            made.net = open_opencv(cfg, weights, self.net.names)
+            made.note = "run by OpenCV"
+        except UserError as error:
+            made.note = "not run here: " + error.problem
+        return made
+
+    def tensorrt(self) -> Made:
+        """``NAME.engine``; its ONNX file is checked even where no engine can be built."""
+        need_onnx()
+        if unknown := unknown_to_tensorrt(self.fp32):
+            raise UserError(f"TensorRT has no {', '.join(unknown)}, which the network uses", todo="use --to onnx")
+        log.info("TensorRT takes all of the graph's operators")
+        need_tensorrt()
+        path = self.folder / f"{self.name}.engine"
+        source = self._written(self.fp32, f"{self.name}.onnx")
+        description = self._description("fp16" if self.options.half else "fp32")
+        build_engine(source, path, description, self.options.half)
+        made = Made(TITLES["tensorrt"], path, description)
+        try:
+            made.net = open_tensorrt(path, description)
+        except UserError as error:  # built by trtexec, without the package
+            made.note = "not run here: " + error.problem
+        return made
+
+    def _written(self, model: Any, name: str) -> Path:
+        path = self.folder / name
+        with whole_file(path) as temporary:
+            temporary.write_bytes(model.SerializeToString())
+        return path
+
+    def _judge(self, made: Made) -> None:
+        """Compare a file with PyTorch, and score it.
+
+        Raises:
+            UserError: it does not compute what the network does; INT8 and FP16 may differ, and are scored instead.
+        """
+        if made.net is None:
+            return
+        if made.description.outputs != "nms":  # which box comes first is no difference
+            made.difference = compare_outputs(self.net, made.net, self.pictures)
+            if made.description.precision == "fp32" and not made.difference.fits:
+                raise UserError(
+                    f"its outputs differ from PyTorch's by {made.difference.share:.2g} of the largest one "
+                    f"({made.difference.where})", where=made.path, todo="do not use this file; please report it",
+                )  # fmt: skip
+        if self.spec:
+            made.score = self._scored(made.net)
+
+    @cached_property
+    def pictures(self) -> torch.Tensor:
+        """What files are compared with PyTorch on."""
+        return check_pictures(self.val if self.spec else None, self.size)
+
+    def _time(self, rows: list[Made]) -> None:
+        """One interleaved run of all that can run here."""
+        timed = [row for row in rows if row.net is not None]
+        calls = {str(number): caller(row.net, self.size) for number, row in enumerate(timed) if row.net is not None}
+        found = time_calls(calls, rounds=ROUNDS, warm_up=3)
+        for number, row in enumerate(timed):
+            row.latency = found[str(number)]
+
+    def _cards(self, torch_row: Made) -> None:
+        facts = network_facts(self.net, self.weights, self.size)
+        if self.spec and facts["data"]["set"] is None:
+            facts["data"]["scored_on"] = data_name(self.options.data)
+        for made in self.made:
+            measured: Facts = {"format": made.title, **made.more}
+            if made.difference is not None:
+                measured |= {"difference": made.difference.absolute, "difference_on": made.difference.where}
+            if made.score is not None and torch_row.score is not None and self.spec:
+                measured["scores"] = {
+                    "data": data_name(self.options.data),
+                    "split": self.options.split,
+                    **made.score.as_dict(),
+                    **{f"torch_{name}": value for name, value in torch_row.score.as_dict().items()},
+                }
+            if made.latency is not None and made.net is not None:
+                measured["latency"] = {
+                    "median_ms": made.latency.median_ms / max(1, made.description.batch),
+                    "ratio_to_torch": made.latency.ratio_to_first,
+                    "runtime": getattr(made.net, "runtime", "torch"),
+                    "threads": self.threads,
+                    "machine": platform.machine(),
+                }
+            write_card(made.path, made.description, facts, measured)
+
+    def _tell(self, rows: list[Made]) -> None:
+        lines = []
+        for row in rows:
+            score, latency = row.score, row.latency
+            lines.append([
+                row.title,
+                row.path.name,
+                f"{megabytes(row.path):.2f}",
+                "-" if row.difference is None else f"{row.difference.absolute:.1e}",
+                "-" if score is None else f"{score.map50_95:.4f}",
+                "-" if score is None else f"{score.map50:.4f}",
+                "-" if latency is None else f"{latency.median_ms:.2f}",
+                "-" if latency is None else f"{latency.ratio_to_first:.2f}",
+            ])  # fmt: skip
+        heading = ["format", "file", "MB", "difference", "mAP50-95", "mAP50", "latency ms", "ratio"]
+        print(table(heading, lines, left=2))
+        self._footnotes(rows)
+
+    def _footnotes(self, rows: list[Made]) -> None:
+        where = f"mAP on {self.options.split} of {self.options.data}" if self.spec else "--data would measure mAP"
+        notes = [f"input {self.size[1]}x{self.size[0]}; {where}"]
+        compared = next((row.difference for row in rows if row.difference is not None), None)
+        if compared:
+            notes.append(f"difference: largest absolute one to PyTorch's {self.options.outputs}, {compared.where}")
+        if any(row.latency for row in rows):
+            words = "1 thread" if self.threads == 1 else f"{self.threads} threads"
+            notes.append(f"latency: median of {ROUNDS} interleaved rounds, {words}; thinyolo latency measures longer")
+        notes += [f"{row.path.name}: {row.note}" for row in rows if row.note]
+        if self.made:
+            notes.append(f"files and model cards: {self.folder}")
+        print("\n".join(notes))
+        for name, error in self.refused:
+            print(f"error: {name} was not made: {error}", file=sys.stderr)

@@ -1,0 +1,189 @@
+"""What is done to an ONNX graph after torch has written it: decoding and NMS behind the heads, metadata, tidying."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.export import Dim
+
+from export.description import Description
+from export.to_onnx import INPUT, exported
+from models.heads import decode_head
+from models.spec import HeadSpec
+
+# Operators TensorRT's ONNX parser takes (TensorRT 10), of those that networks here can contain.
+_TENSORRT = (
+    "Abs Add ArgMax AveragePool BatchNormalization Cast Ceil Clip Concat Constant ConstantOfShape Conv "
+    "DepthToSpace DequantizeLinear Div Dropout Elu Equal Erf Exp Expand Flatten Floor Gather GatherElements "
+    "GatherND Gelu Gemm GlobalAveragePool GlobalMaxPool Greater GreaterOrEqual HardSigmoid HardSwish Identity "
+    "LeakyRelu Less LessOrEqual Log MatMul Max MaxPool Min Mish Mul Neg NonMaxSuppression NonZero Not Or Pad Pow "
+    "QuantizeLinear Range Reciprocal ReduceMax ReduceMean ReduceMin ReduceSum Relu Reshape Resize Selu Shape "
+    "Sigmoid Size Slice Softmax Softplus SpaceToDepth Split Sqrt Squeeze Sub Sum Tanh Tile TopK Transpose "
+    "Unsqueeze Upsample Where And "
+)
+TENSORRT_OPERATORS = frozenset(_TENSORRT.split())
+
+
+def model_of(content: bytes) -> Any:
+    """The `onnx.ModelProto` of a serialised model."""
+    import onnx
+
+    return onnx.load_from_string(content)
+
+
+def finished(trunk: Any, description: Description) -> Any:
+    """A trunk (images -> heads) with what `description` asks for behind its heads, tidied and described."""
+    model = trunk
+    if description.outputs != "heads":
+        model = _with_decode(model, description)
+    if description.outputs == "nms":
+        assert description.nms is not None
+        _append_nms(model, description.nms)
+    tidy(model)
+    describe_model(model, description.metadata())
+    import onnx
+
+    onnx.checker.check_model(model)
+    return model
+
+
+def describe_model(model: Any, metadata: Mapping[str, str]) -> None:
+    """Write `metadata` into the model, in place."""
+    import onnx
+
+    model.producer_name = "thinyolo"
+    onnx.helper.set_model_props(model, dict(metadata))
+
+
+def tidy(model: Any) -> None:
+    """Remove what torch notes on every node (stack traces with the paths of this machine), and name free dimensions."""
+    graph = model.graph
+    model.metadata_props.clear()
+    graph.metadata_props.clear()
+    for part in (*graph.node, *graph.value_info, *graph.input, *graph.output, *graph.initializer):
+        part.doc_string = ""
+        part.metadata_props.clear()
+    words = {0: "batch", 2: "height", 3: "width"}
+    for place, dim in enumerate(graph.input[0].type.tensor_type.shape.dim):
+        if dim.dim_param and place in words:
+            dim.dim_param = words[place]
+
+
+class _Decode(nn.Module):
+    """Heads -> `(B, N, 5 + C)`, as `Network.decode`."""
+
+    def __init__(self, specs: Sequence[HeadSpec]):
+        super().__init__()
+        self.specs = tuple(specs)
+
+    def forward(self, *heads: Tensor) -> Tensor:
+        return torch.cat([decode_head(head, spec).flatten(1, 3) for head, spec in zip(heads, self.specs)], 1)
+
+
+def _with_decode(trunk: Any, description: Description) -> Any:
+    import onnx
+
+    height, width = description.size
+    batch = description.batch or 2
+    heads = [
+        torch.zeros(batch, len(spec.anchors), height // spec.stride, width // spec.stride, 5 + spec.classes)
+        for spec in description.specs
+    ]
+    free: dict[int, Any] = {} if description.batch else {0: Dim.DYNAMIC}
+    if description.any_size:
+        free |= {2: Dim.DYNAMIC, 3: Dim.DYNAMIC}
+        heads = [head.new_zeros(batch, head.shape[1], 2 + place, 3 + place, head.shape[4])
+                 for place, head in enumerate(heads)]  # fmt: skip
+    names = [f"head{number}" for number in range(len(heads))]
+    shapes = (tuple(dict(free) for _ in heads),) if free else None
+    decoder = model_of(exported(_Decode(description.specs), tuple(heads), names, ["decoded"], shapes))
+    decoder = onnx.compose.add_prefix(decoder, "decode/")
+    trunk.ir_version = decoder.ir_version = max(trunk.ir_version, decoder.ir_version)
+    for model in (trunk, decoder):  # shapes of parts that were exported apart: each has its own words for them
+        model.graph.value_info.clear()
+    merged = onnx.compose.merge_models(trunk, decoder, io_map=[(name, f"decode/{name}") for name in names])
+    _rename(merged.graph, "decode/decoded", "decoded")
+    return merged
+
+
+def _rename(graph: Any, old: str, new: str) -> None:
+    for node in graph.node:
+        for names in (node.input, node.output):
+            for place, name in enumerate(names):
+                if name == old:
+                    names[place] = new
+    for value in graph.output:
+        if value.name == old:
+            value.name = new
+
+
+def _append_nms(model: Any, thresholds: Mapping[str, float]) -> None:
+    """Put NMS behind ``decoded`` (B, N, 5 + C), in place; the output becomes ``detections`` (K, 7).
+
+    A row: picture, x1, y1, x2, y2, confidence, class. Every class of a box above the confidence counts, as in
+    evaluation; ONNX's operator works class by class, so `max_det` is per picture and class.
+    """
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    graph = model.graph
+    constants = {f"[{number}]": np.array([number], np.int64) for number in (0, 1, 2, 4, 5)} | {
+        "[0,2]": np.array([0, 2], np.int64),
+        "end": np.array([2**62], np.int64),
+        "half": np.array(0.5, np.float32),
+        "most": np.array([int(thresholds["max_det"])], np.int64),
+        "iou": np.array([thresholds["iou"]], np.float32),
+        "conf": np.array([thresholds["conf"]], np.float32),
+    }
+    graph.initializer.extend(numpy_helper.from_array(value, f"nms/{name}") for name, value in constants.items())
+
+    def node(kind: str, inputs: str, output: str, **attributes: Any) -> None:
+        named = [name if name == "decoded" else f"nms/{name}" for name in inputs.split()]
+        result = output if output == "detections" else f"nms/{output}"
+        graph.node.append(helper.make_node(kind, named, [result], name=f"nms/{kind}_{output}", **attributes))
+
+    node("Slice", "decoded [0] [4] [2]", "boxes")  # (B, N, 4) cx, cy, w, h: starts, ends, axes
+    node("Slice", "decoded [4] [5] [2]", "objectness")  # (B, N, 1)
+    node("Slice", "decoded [5] end [2]", "classes")  # (B, N, C)
+    node("Mul", "objectness classes", "confidence")
+    node("Transpose", "confidence", "scores", perm=[0, 2, 1])  # (B, C, N)
+    node("NonMaxSuppression", "boxes scores most iou conf", "chosen", center_point_box=1)  # (K, 3) picture, class, box
+    node("Gather", "chosen [0,2]", "where", axis=1)
+    node("GatherND", "boxes where", "kept")  # (K, 4)
+    node("GatherND", "scores chosen", "kept_scores")  # (K,)
+    node("Unsqueeze", "kept_scores [1]", "score_column")
+    node("Slice", "kept [0] [2] [1]", "centre")
+    node("Slice", "kept [2] [4] [1]", "extent")
+    node("Mul", "extent half", "reach")
+    node("Sub", "centre reach", "low")
+    node("Add", "centre reach", "high")
+    node("Cast", "chosen", "numbers", to=TensorProto.FLOAT)
+    node("Slice", "numbers [0] [1] [1]", "picture")
+    node("Slice", "numbers [1] [2] [1]", "label")
+    node("Concat", "picture low high score_column label", "detections", axis=1)
+    del graph.output[:]
+    graph.output.append(onnx.helper.make_tensor_value_info("detections", TensorProto.FLOAT, ["detections", 7]))
+
+
+def unknown_to_tensorrt(model: Any) -> list[str]:
+    """The operators of a model that TensorRT's parser does not take."""
+    return sorted({node.op_type for node in model.graph.node} - TENSORRT_OPERATORS)
+
+
+def head_convolutions(model: Any) -> list[str]:
+    """Names of the nodes that compute a trunk's heads: the last convolution before each output."""
+    maker = {output: node for node in model.graph.node for output in node.output}
+    found = []
+    for value in model.graph.output:
+        node = maker[value.name]
+        while node.op_type != "Conv":
+            node = maker[node.input[0]]
+        found.append(node.name)
+    return found
+
+
+__all__ = ["INPUT", "describe_model", "finished", "head_convolutions", "model_of", "tidy", "unknown_to_tensorrt"]

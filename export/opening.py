@@ -1,0 +1,222 @@
+"""Any network in a file, opened: `.pt`, Darknet, ONNX, OpenVINO, TensorRT; and the options that name one."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from common.errors import UserError
+from common.log import log
+from data import load_spec
+from engine.config import parse_size
+from export.runtimes import Runtime, on_the_fly, open_onnx, open_opencv, open_openvino, open_tensorrt
+from models.network import Network
+
+RUNTIMES = ("torch", "onnxruntime", "openvino", "opencv", "tensorrt")
+# Ending -> who can run it, the first by default.
+CAN_RUN = {
+    ".pt": ("torch", "onnxruntime", "openvino", "opencv"),
+    ".pth": ("torch", "onnxruntime", "openvino", "opencv"),
+    ".weights": ("torch", "onnxruntime", "openvino", "opencv"),
+    ".cfg": ("torch", "onnxruntime", "openvino", "opencv"),
+    ".onnx": ("onnxruntime", "openvino", "opencv"),
+    ".xml": ("openvino",),
+    ".engine": ("tensorrt",),
+}
+FORMATS = "a .pt of ThinYOLO or YOLOv5, .onnx, OpenVINO's .xml, TensorRT's .engine, Darknet .cfg or .weights with --cfg"
+Opened = Network | Runtime
+
+
+def network_options(parser: argparse.ArgumentParser, many: bool = False) -> None:
+    """The options that name a network (`many`: --compare may name several instead)."""
+    network = parser.add_argument_group("network")
+    network.add_argument("--model", "--weights", dest="model", required=not many, metavar="FILE", help=FORMATS)
+    network.add_argument(
+        "--cfg", metavar="FILE", help="the cfg, where the file holds none (.weights), or a name: yolov3-tiny"
+    )
+    network.add_argument(
+        "--runtime",
+        default="auto",
+        choices=("auto", *RUNTIMES),
+        help="who runs it; auto is PyTorch for .pt and Darknet, ONNX Runtime for .onnx, OpenVINO for .xml; openvino "
+        "runs .onnx too, opencv .onnx and Darknet (default: auto)",
+    )
+    network.add_argument(
+        "--imgsz",
+        default="",
+        metavar="SIZE",
+        help="network input, 416 or WIDTHxHEIGHT such as 1280x800 (default: the size it was trained for)",
+    )
+    network.add_argument("--device", default="", metavar="D", help="cpu, cuda, cuda:1 (default: a GPU if there is one)")
+    network.add_argument(
+        "--threads", type=int, default=0, metavar="N", help="CPU threads; 0 leaves torch's choice (default: 0)"
+    )
+
+
+def open_model(
+    path: str | Path,
+    cfg: str = "",
+    runtime: str = "auto",
+    *,
+    names: Sequence[str] | None = None,
+    size: tuple[int, int] | None = None,
+    threads: int = 0,
+    device: str = "",
+) -> Opened:
+    """The network in the file `path`, in evaluation mode, as a `Network` or a `Runtime`.
+
+    Args:
+        cfg: the cfg of a `.weights` file, or its name.
+        runtime: one of `RUNTIMES`, or "auto".
+        names: class names that replace the file's.
+        size: (H, W), where a network of PyTorch is to be run by another runtime.
+        threads: CPU threads of runtimes other than PyTorch; 0: as many as torch has.
+        device: of PyTorch; "" is a GPU if there is one.
+
+    Raises:
+        UserError: the file is absent, its ending is unknown, the runtime cannot run it or is not installed.
+    """
+    import torch
+
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path} does not exist", todo=f"give {FORMATS}")
+    if path.suffix not in CAN_RUN:
+        raise UserError(f"nobody here can run a file called *{path.suffix}", where=path, todo=f"give {FORMATS}")
+    able = CAN_RUN[path.suffix]
+    runtime = able[0] if runtime == "auto" else runtime
+    if runtime not in able:
+        raise UserError(f"{runtime} does not run *{path.suffix}", where=path, todo=f"--runtime {' or '.join(able)}")
+    threads = threads or torch.get_num_threads()
+    if runtime == "opencv":
+        import cv2
+
+        cv2.setNumThreads(threads)
+    if path.suffix in (".onnx", ".xml", ".engine"):
+        return _renamed(_open_file(path, runtime, threads), names, path)
+    cfg_path, weights = _darknet_pair(path, cfg)
+    names = names or _names_beside(weights)
+    if runtime == "opencv" and cfg_path is not None and weights.suffix == ".weights":
+        return open_opencv(cfg_path, weights, names)
+    net = _open_network(cfg_path, weights, names)
+    if runtime == "torch":
+        return _on_device(net, device)
+    return on_the_fly(net, runtime, size or net.image_size, threads, path)
+
+
+def _open_file(path: Path, runtime: str, threads: int) -> Runtime:
+    if runtime == "tensorrt":
+        return open_tensorrt(path)
+    if runtime == "opencv":
+        return open_opencv(path)
+    return open_onnx(path, threads) if runtime == "onnxruntime" else open_openvino(path, threads)
+
+
+def _darknet_pair(path: Path, cfg: str) -> tuple[str | None, Path]:
+    """(cfg, weights) of a file: of `x.cfg` the weights, and of exported `x.weights` the cfg, that lie beside it."""
+    if path.suffix == ".cfg":
+        weights = path.with_suffix(".weights")
+        if not weights.is_file():
+            raise UserError(
+                f"holds no weights, and there is no {weights.name} beside it",
+                where=path,
+                todo=f"give the weights: --model FILE.weights --cfg {path}",
+            )
+        return cfg or str(path), weights
+    if path.suffix == ".weights" and not cfg:
+        beside = path.with_suffix(".cfg")
+        if not (beside.is_file() and path.with_suffix(".names").is_file()):
+            raise UserError(f"{path} holds tensors but no structure", todo="add --cfg with its cfg file")
+        return str(beside), path
+    return cfg or None, path
+
+
+def _names_beside(weights: Path) -> list[str] | None:
+    """The class names that `python -m export --to darknet` leaves beside a `.weights` file."""
+    path = weights.with_suffix(".names")
+    return class_names(str(path)) if weights.suffix == ".weights" and path.is_file() else None
+
+
+def _open_network(cfg: str | None, weights: Path, names: Sequence[str] | None) -> Network:
+    """A network whose every tensor is filled: an untrained part would say anything."""
+    import models
+
+    net = models.load(cfg, weights=weights, names=names) if cfg else models.load(weights)
+    if (report := net.load_report) is not None and (report.missing or report.unfit):
+        gaps = [*report.missing, *report.unfit]
+        problem = f"does not fill {cfg}: {len(gaps)} tensors lack or do not fit, the first is {gaps[0]}"
+        raise UserError(problem, where=weights, todo="give the cfg it was trained with, and by --data its classes")
+    return _renamed(net, names, weights).eval()  # type: ignore[return-value]
+
+
+def _renamed(net: Opened, names: Sequence[str] | None, where: Path) -> Opened:
+    if names is not None:
+        if len(names) != net.classes:
+            problem = f"there are {len(names)} class names, the network {net.classes} classes"
+            raise UserError(problem, where=where, todo="give the data set the network was trained on")
+        net.names = list(names)
+    return net
+
+
+def _on_device(net: Network, device: str) -> Network:
+    import torch
+
+    name = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return net.to(torch.device(f"cuda:{name}" if name.isdigit() else name))
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"--device {name}: {str(error).splitlines()[0]}", todo="cpu, cuda or cuda:0") from error
+
+
+def open_chosen(options: argparse.Namespace, path: str | Path, names: Sequence[str] | None = None) -> Opened:
+    """`open_model` as `network_options` ask for it; `names` replace the file's class names."""
+    import torch
+
+    if options.threads < 0:
+        raise UserError(f"--threads {options.threads} is below 0", todo="--threads 1")
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    return open_model(
+        path,
+        options.cfg or "",
+        options.runtime,
+        names=names,
+        size=parse_size(options.imgsz) if options.imgsz else None,
+        threads=options.threads,
+        device=options.device,
+    )
+
+
+def class_names(path: str) -> list[str]:
+    """The class names of a data set's yaml or Darknet `.data`, or of a `.names` file."""
+    if Path(path).suffix not in (".names", ".txt"):
+        return list(load_spec(path).names)
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise UserError(f"cannot read class names: {error}", where=path) from error
+    return [line.strip() for line in lines if line.strip()]
+
+
+def input_size(imgsz: str, net: Opened) -> tuple[int, int]:
+    """(H, W) from `--imgsz`, rounded up to the network's largest stride, or the network's own.
+
+    Raises:
+        UserError: the file is made for another size.
+    """
+    if not imgsz:
+        return net.image_size
+    height, width = parse_size(imgsz)
+    stride = net.max_stride
+    size = -(-height // stride) * stride, -(-width // stride) * stride
+    if size != (height, width):
+        log.info("--imgsz %sx%s is rounded up to %sx%s, multiples of %s", width, height, size[1], size[0], stride)
+    fixed = getattr(net, "fixed_size", None)
+    if fixed and fixed != size:
+        raise UserError(
+            f"--imgsz {imgsz}: the file takes {fixed[1]}x{fixed[0]} (WIDTHxHEIGHT) only",
+            where=getattr(net, "path", None),
+            todo="leave --imgsz out, or export the network anew with that --imgsz, or with --dynamic",
+        )
+    return size

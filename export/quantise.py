@@ -1,0 +1,217 @@
+"""INT8: ONNX Runtime's static quantisation (QDQ, weights per channel), calibrated on training pictures, judged by mAP.
+
+Which convolutions stay in FP32 is decided by measuring. Candidates go from everything in INT8 to more and more left as
+it was; boxes are always decoded in FP32.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import io
+import logging
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from common.errors import UserError
+from common.log import log
+from data import Dataset, DataSpec
+from export.onnx_graph import head_convolutions, model_of
+from export.to_onnx import INPUT, need_onnx
+
+CALIBRATION = 128
+CLOSE = 0.001
+"""Without a bound, a candidate with less in FP32 is taken where its mAP50-95 is within this of the best."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One way to quantise.
+
+    Attributes:
+        name: what the log and the model card call it.
+        heads, first: the convolutions of the heads, and the first one of all, stay in FP32.
+        percentile: ranges are the 99.99 % of the values instead of all of them: outliers are cut, calibrating takes
+            several times as long.
+    """
+
+    name: str
+    heads: bool = False
+    first: bool = False
+    percentile: bool = False
+
+
+CANDIDATES = (
+    Candidate("everything"),
+    Candidate("all but the heads' convolutions", heads=True),
+    Candidate("all but the heads' and the first convolution", heads=True, first=True),
+)
+# Only tried where a bound is asked for and the quick ones miss it.
+SLOW = (Candidate("all but the heads' and the first convolution, outliers cut", True, True, percentile=True),)
+
+
+@dataclass(frozen=True)
+class Quantised:
+    """The chosen INT8 trunk.
+
+    Attributes:
+        model: the `onnx.ModelProto`, images -> heads.
+        candidate: how it was made.
+        scores: candidate's name -> val mAP50-95, of all that were tried.
+        before: val mAP50-95 of the FP32 file.
+    """
+
+    model: Any
+    candidate: Candidate
+    scores: dict[str, float]
+    before: float
+
+    @property
+    def drop(self) -> float:
+        return self.before - self.scores[self.candidate.name]
+
+
+def calibration_pictures(spec: DataSpec, size: tuple[int, int], count: int, seed: int = 0) -> list[np.ndarray]:
+    """`count` training pictures ``(1, 3, H, W)``, letterboxed as in evaluation, drawn with `seed`."""
+    pictures = Dataset(spec, "train", size)
+    chosen = np.random.default_rng(seed).permutation(len(pictures))[:count]
+    return [pictures[int(number)].image.numpy()[None].astype(np.float32) / 255 for number in chosen]
+
+
+def quantise(
+    trunk: bytes,
+    pictures: Sequence[np.ndarray],
+    score: Callable[[Any], float],
+    before: float,
+    max_drop: float | None = None,
+    reduce_range: bool = False,
+) -> Quantised:
+    """The INT8 form of a trunk (images -> heads) that keeps the most mAP.
+
+    Args:
+        trunk: a serialised ONNX model, FP32.
+        pictures: what ranges are measured on.
+        score: val mAP50-95 of a quantised model.
+        before: val mAP50-95 of the FP32 model.
+        max_drop: the first candidate that loses no more is taken. None: all quick ones are tried, the best is taken.
+        reduce_range: weights in 7 bits.
+
+    Raises:
+        UserError: no candidate keeps within `max_drop`; the best one found is named.
+    """
+    need_onnx("onnx", "onnxruntime")
+    scores: dict[str, float] = {}
+    models: dict[str, Any] = {}
+    quantiser = Quantiser(trunk, pictures, reduce_range)
+    candidates = CANDIDATES if max_drop is None else CANDIDATES + SLOW
+    for candidate in candidates:
+        models[candidate.name] = model = quantiser(candidate)
+        scores[candidate.name] = found = score(model)
+        log.info("INT8, %s: val mAP50-95 %.4f (%+.4f)", candidate.name, found, found - before)
+        if max_drop is not None and before - found <= max_drop:
+            return Quantised(model, candidate, scores, before)
+    best = max(scores.values())
+    if max_drop is not None:
+        name = max(scores, key=scores.__getitem__)
+        raise UserError(
+            f"INT8 loses more than --max-drop {max_drop:g}: at best val mAP50-95 falls from {before:.4f} to {best:.4f} "
+            f"({before - best:.4f}), with {name} in INT8",
+            todo=f"--max-drop {before - best + 5e-4:.3f}, more pictures (--calibrate), or leave int8 out of --to",
+        )
+    chosen = next(each for each in candidates if scores[each.name] >= best - CLOSE)
+    return Quantised(models[chosen.name], chosen, scores, before)
+
+
+class Quantiser:
+    """Makes candidates of one network; what ranges its activations have is measured once.
+
+    Activations become uint8, weights int8: the pair ONNX Runtime has fast code for. With int8 activations the file is
+    slower than in FP32 (see docs/export.md). The ranges are averages over pictures of each one's least and greatest
+    value: a single outlier would make every other value coarser.
+
+    Args:
+        trunk: a serialised ONNX model, FP32.
+        pictures: what ranges are measured on.
+        reduce_range: weights in 7 bits.
+    """
+
+    def __init__(self, trunk: bytes, pictures: Sequence[np.ndarray], reduce_range: bool = False):
+        self.trunk, self.pictures, self.reduce_range = trunk, pictures, reduce_range
+        self.ranges: dict[bool, str] = {}
+
+    def __call__(self, candidate: Candidate) -> Any:
+        """The candidate's model."""
+        from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
+        from onnxruntime.quantization.shape_inference import quant_pre_process
+
+        with tempfile.TemporaryDirectory() as folder, _quiet():
+            source, ready, target = (Path(folder) / f"{name}.onnx" for name in ("source", "ready", "int8"))
+            source.write_bytes(self.trunk)
+            quant_pre_process(str(source), str(ready), skip_symbolic_shape=True)
+            percentile = candidate.percentile
+            with self._kept_ranges(Path(folder) / "ranges.json", percentile) as cache:
+                quantize_static(
+                    str(ready),
+                    str(target),
+                    _Reader(self.pictures),
+                    quant_format=QuantFormat.QDQ,
+                    per_channel=True,
+                    reduce_range=self.reduce_range,
+                    activation_type=QuantType.QUInt8,
+                    weight_type=QuantType.QInt8,
+                    nodes_to_exclude=excluded(model_of(ready.read_bytes()), candidate),
+                    calibrate_method=CalibrationMethod.Percentile if percentile else CalibrationMethod.MinMax,
+                    extra_options={"CalibPercentile": 99.99} if percentile else {"CalibMovingAverage": True},
+                    **cache,
+                )
+            return model_of(target.read_bytes())
+
+    @contextmanager
+    def _kept_ranges(self, path: Path, percentile: bool) -> Iterator[dict[str, str]]:
+        """Arguments that make ONNX Runtime take the ranges of an earlier call, where it is new enough to keep them."""
+        from onnxruntime.quantization import quantize_static
+
+        if "calibration_cache_path" not in inspect.signature(quantize_static).parameters:
+            yield {}
+            return
+        if percentile in self.ranges:
+            path.write_text(self.ranges[percentile])
+        yield {"calibration_cache_path": str(path)}
+        self.ranges[percentile] = path.read_text()
+
+
+def excluded(model: Any, candidate: Candidate) -> list[str]:
+    """Names of the nodes a candidate leaves in FP32."""
+    names = head_convolutions(model) if candidate.heads else []
+    if candidate.first:
+        names.append(next(node.name for node in model.graph.node if node.op_type == "Conv"))
+    return names
+
+
+class _Reader:
+    """Hands the pictures to the calibration, one after the other."""
+
+    def __init__(self, pictures: Sequence[np.ndarray]):
+        self.left: Iterator[np.ndarray] = iter(pictures)
+
+    def get_next(self) -> dict[str, np.ndarray] | None:
+        picture = next(self.left, None)
+        return None if picture is None else {INPUT: picture}
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what the quantiser says on its way: advice to call a function that has been called, and progress."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        logging.disable(before)

@@ -1,0 +1,217 @@
+"""One face for a network in a file, whatever the format: `Runtime` does what a `Network` does where it only detects.
+
+ONNX Runtime, OpenVINO, OpenCV's DNN, TensorRT. What they are given and give back is described by the file itself (see
+`export.description`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from common.errors import UserError
+from export.description import Description, describe
+from export.to_onnx import INPUT, need_onnx, onnx_model, session
+from models.heads import decode_head
+from models.network import Network
+
+Run = Callable[[np.ndarray], Sequence[np.ndarray]]
+
+
+class Runtime(nn.Module):
+    """A network that something other than PyTorch runs.
+
+    Args:
+        description: what goes in and what comes out.
+        run: pictures ``(B, 3, H, W)`` float32 in 0..1 -> the outputs, in the file's order.
+        runtime: who runs it: "onnxruntime", "openvino", "opencv", "tensorrt".
+        path: the file.
+
+    Attributes:
+        names, classes, specs, image_size, max_stride: as a `Network` has them.
+        fixed_size: (H, W) of the only pictures it takes; None where it takes all that `max_stride` divides.
+    """
+
+    def __init__(self, description: Description, run: Run, runtime: str, path: str | Path):
+        super().__init__()
+        self.description, self.run, self.runtime, self.path = description, run, runtime, Path(path)
+        self.names, self.classes, self.specs = list(description.names), description.classes, description.specs
+        self.image_size, self.max_stride = description.size, description.stride
+        self.fixed_size = None if description.any_size else description.size
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Pictures -> heads ``(B, A, H, W, 5 + C)``, or one tensor ``(B, N, 5 + C)`` where the file decodes itself."""
+        self._check(images)
+        content = images.detach().cpu().float().contiguous().numpy()
+        step = self.description.batch or len(content)
+        parts = [self._part(content[start : start + step], step) for start in range(0, len(content), step)]
+        return [_joined(outputs).to(images.device) for outputs in zip(*parts, strict=True)]
+
+    def decode(self, outputs: Sequence[Tensor]) -> Tensor:
+        """What `forward` gave -> ``(B, N, 5 + C)``: cx, cy, w, h in pixels, objectness, class probabilities."""
+        if self.description.outputs != "heads":
+            return outputs[0]
+        return torch.cat([decode_head(head, spec).flatten(1, 3) for head, spec in zip(outputs, self.specs)], 1)
+
+    def _part(self, content: np.ndarray, step: int) -> list[Tensor]:
+        """The outputs for at most `step` pictures, filled up where the file wants exactly so many."""
+        count = len(content)
+        if count < step:
+            content = np.concatenate((content, np.zeros((step - count, *content.shape[1:]), content.dtype)))
+        outputs = [torch.from_numpy(np.array(output, np.float32)) for output in self.run(content)]
+        if self.description.outputs == "nms":
+            return [_rows_by_picture(outputs[0], count, self.classes)]
+        return [output[:count] for output in outputs]
+
+    def _check(self, images: Tensor) -> None:
+        size = (int(images.shape[-2]), int(images.shape[-1]))
+        if self.fixed_size and size != self.fixed_size:
+            raise UserError(
+                f"takes pictures of {_shown(self.fixed_size)} (WIDTHxHEIGHT) only, not of {_shown(size)}",
+                where=self.path,
+                todo=f"leave --imgsz out, or export it anew with --imgsz {_shown(size)} or --dynamic",
+            )
+
+
+def _shown(size: tuple[int, int]) -> str:
+    return f"{size[1]}x{size[0]}"
+
+
+def _joined(outputs: Sequence[Tensor]) -> Tensor:
+    """Parts of a batch as one; where NMS left different numbers of rows, the shorter are filled with zeros."""
+    rows = max(output.shape[1] for output in outputs)
+    if any(output.shape[1] != rows for output in outputs):
+        outputs = [torch.cat((each, each.new_zeros(len(each), rows - each.shape[1], *each.shape[2:])), 1)
+                   for each in outputs]  # fmt: skip
+    return torch.cat(list(outputs))
+
+
+def _rows_by_picture(rows: Tensor, count: int, classes: int) -> Tensor:
+    """NMS's rows (picture, x1, y1, x2, y2, confidence, class) as decoded boxes: certain of one class each."""
+    rows = rows.reshape(-1, 7)
+    mine = [rows[rows[:, 0] == place] for place in range(count)]
+    decoded = rows.new_zeros(count, max((len(each) for each in mine), default=0), 5 + classes)
+    for place, each in enumerate(mine):
+        low, high = each[:, 1:3], each[:, 3:5]
+        certain = torch.nn.functional.one_hot(each[:, 6].long(), classes).to(each.dtype)
+        decoded[place, : len(each)] = torch.cat(((low + high) / 2, high - low, each[:, 5:6], certain), 1)
+    return decoded
+
+
+def open_onnx(path: str | Path, threads: int) -> Runtime:
+    """An ONNX file in ONNX Runtime on the CPU."""
+    need_onnx("onnxruntime")
+    try:
+        started = session(path, threads)
+    except Exception as error:  # onnxruntime has a class of its own for each kind
+        raise _unreadable("ONNX Runtime", path, error) from error
+    description = Description.from_metadata(started.get_modelmeta().custom_metadata_map, path)
+    return Runtime(description, lambda images: started.run(None, {INPUT: images}), "onnxruntime", path)
+
+
+def open_openvino(path: str | Path, threads: int) -> Runtime:
+    """An OpenVINO IR (.xml) or an ONNX file in OpenVINO on the CPU, computing in FP32 where the file does."""
+    from export.to_openvino import compiled, ir_metadata, need_openvino
+
+    need_openvino()
+    try:
+        run, model = compiled(path, threads)
+    except Exception as error:  # RuntimeErrors of its own, over several lines
+        raise _unreadable("OpenVINO", path, error) from error
+    metadata = _onnx_metadata(path) if Path(path).suffix == ".onnx" else ir_metadata(model)
+    return Runtime(Description.from_metadata(metadata, path), run, "openvino", path)
+
+
+def open_opencv(path: str | Path, weights: str | Path | None = None, names: Sequence[str] | None = None) -> Runtime:
+    """A Darknet cfg with its `weights`, or an ONNX file, in OpenCV's DNN."""
+    import cv2
+
+    try:
+        if weights is None:
+            net = cv2.dnn.readNetFromONNX(str(path))
+            wanted = list(net.getUnconnectedOutLayersNames())
+            description = Description.from_metadata(_onnx_metadata(path), path)
+        elif not hasattr(cv2.dnn, "readNetFromDarknet"):
+            todo = "pip install 'opencv-python-headless<5'"
+            raise UserError(f"OpenCV {cv2.__version__} reads no Darknet files", todo=todo)
+        else:
+            net = cv2.dnn.readNetFromDarknet(str(path), str(weights))
+            description, wanted = _darknet(path, names)
+    except cv2.error as error:
+        raise _unreadable(f"OpenCV {cv2.__version__}", path, error) from error
+    net.enableWinograd(False)  # its rounding alone reaches 1e-3 of the largest output after 100 layers
+
+    def run(images: np.ndarray) -> list[np.ndarray]:
+        net.setInput(images)
+        outputs = net.forward(wanted)
+        return [_as_head(out, spec) for out, spec in zip(outputs, description.specs)] if weights else list(outputs)
+
+    return Runtime(description, run, "opencv", path)
+
+
+def _darknet(cfg: str | Path, names: Sequence[str] | None) -> tuple[Description, list[str]]:
+    """A cfg's description, and what OpenCV calls the convolutions before its heads: there the logits come out."""
+    import models
+    from models.network import head_feeder
+
+    text = models.read_cfg(cfg)
+    with torch.device("meta"):
+        net = Network(text, names)
+    number = text.index()
+    wanted = [f"conv_{number[head_feeder(head)]}" for head in text.heads]
+    description = Description(tuple(net.names), net.specs, net.image_size, True, 0, net.max_stride)
+    return description, wanted
+
+
+def _as_head(out: np.ndarray, spec: Any) -> np.ndarray:
+    """``(B, A * (5 + C), H, W)`` -> ``(B, A, H, W, 5 + C)``."""
+    batch, _, height, width = out.shape
+    return out.reshape(batch, len(spec.anchors), 5 + spec.classes, height, width).transpose(0, 1, 3, 4, 2)
+
+
+def open_tensorrt(path: str | Path, description: Description | None = None) -> Runtime:
+    """A TensorRT engine, described by the model card beside it (an engine holds no metadata)."""
+    from export.card import read_description
+    from export.to_tensorrt import engine_run
+
+    return Runtime(description or read_description(path), engine_run(path), "tensorrt", path)
+
+
+def on_the_fly(net: Network, runtime: str, size: tuple[int, int], threads: int, path: str | Path) -> Runtime:
+    """A PyTorch network as another runtime would run it; nothing is left on the disk."""
+    import tempfile
+
+    from export.onnx_graph import finished, model_of
+
+    model = finished(model_of(onnx_model(net, size)), describe(net, size))
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "network.onnx"
+        file.write_bytes(model.SerializeToString())
+        opened = {"onnxruntime": open_onnx, "openvino": open_openvino}.get(runtime)
+        found = opened(file, threads) if opened else open_opencv(file)
+    found.path = Path(path)
+    return found
+
+
+def _onnx_metadata(path: str | Path) -> dict[str, str]:
+    need_onnx("onnx")
+    import onnx
+
+    model = onnx.load(str(path), load_external_data=False)
+    return {each.key: each.value for each in model.metadata_props}
+
+
+def _unreadable(who: str, path: str | Path, error: Exception) -> UserError:
+    if isinstance(error, UserError):
+        return error
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return UserError(
+        f"{who} cannot read it: {lines[-1] if lines else type(error).__name__}",
+        where=path,
+        todo="is the file whole? Another --runtime may read it; or export it anew",
+    )
