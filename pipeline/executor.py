@@ -11,6 +11,7 @@ from common.errors import UserError
 from common.log import log, show_log
 
 EXECUTORS = ("local", "ray")
+NICENESS = "RAY_worker_niceness"  # environment variable of Ray's
 RETRIES = 3  # of a cell whose worker died; each goes on at the cell's last checkpoint
 
 Task = TypeVar("Task")
@@ -57,6 +58,8 @@ def _on_ray(
                         ) from None  # fmt: skip
     began = not ray.is_initialized()
     if began:
+        # On a cluster begun here. Ray's own default is 15: beside anything else that runs, no cell gets anywhere.
+        os.environ.setdefault(NICENESS, "0")
         ray.init(include_dashboard=False, log_to_driver=False, configure_logging=False)
     try:
         have = ray.cluster_resources()

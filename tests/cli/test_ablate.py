@@ -344,7 +344,6 @@ def test_worker_killed_on_ray_loses_only_what_came_after_its_last_checkpoint(
     pytest.importorskip("ray", reason="needs the extra [ray]")
     monkeypatch.chdir(material)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    monkeypatch.setenv("RAY_worker_niceness", "0")  # else a busy machine never gets to it
     run = whole[0]
     config = finetune_kd.parse_config(AblateConfig, [*GRID, "--save-every", "1", "--kd", "bounded"])
     from data import load_spec

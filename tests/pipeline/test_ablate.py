@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import os
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,7 +20,7 @@ from models.spec import Outputs
 from pipeline.ablate import AblateConfig
 from pipeline.ablate_grid import parse_seeds, parse_variants
 from pipeline.ablate_table import Table, publish
-from pipeline.executor import run_all
+from pipeline.executor import NICENESS, run_all
 from pipeline.step_cost import measure_steps, random_batch
 from tests.distill.material import tiny_network
 
@@ -187,3 +188,22 @@ def test_cells_too_large_for_every_machine_of_the_cluster_are_said(
     assert "no machine has" not in caplog.text
     list(run_all(abs, [-3], "ray", threads=3))
     assert "no machine has the 3 CPUs" in caplog.text
+
+
+@pytest.mark.parametrize(("given", "used"), [("", "0"), ("7", "7")])
+def test_workers_of_a_cluster_begun_here_have_the_priority_of_other_programs(
+    monkeypatch: pytest.MonkeyPatch, given: str, used: str
+) -> None:
+    """Ray's default of 15 leaves a cell nothing on a machine that does anything else."""
+    monkeypatch.setenv(NICENESS, given)
+    if not given:
+        monkeypatch.delenv(NICENESS)
+    seen: list[str] = []
+    cluster = SimpleNamespace(
+        is_initialized=lambda: False, init=lambda **_: seen.append(os.environ[NICENESS]),
+        cluster_resources=lambda: {"CPU": 2.0}, nodes=list, remote=lambda **_: lambda function: function,
+        shutdown=lambda: None,
+    )  # fmt: skip
+    monkeypatch.setitem(sys.modules, "ray", cluster)
+    assert list(run_all(abs, [], "ray")) == []
+    assert seen == [used]
