@@ -110,6 +110,33 @@ def test_a_clock_that_lies_every_time_costs_few_measurements(factor: float, capl
     assert f"measuring {len(candidates)} networks" in caplog.text
 
 
+class Disturbed(Clock):
+    """A clock that is three times too slow at the calls of these numbers (from 1)."""
+
+    def __init__(self, *calls: int):
+        super().__init__()
+        self.disturbed = calls
+
+    def __call__(self, candidate: models.Network) -> float:
+        value = super().__call__(candidate)
+        return 3 * value if self.calls in self.disturbed else value
+
+
+@pytest.mark.parametrize("call", range(1, 13))
+def test_one_disturbed_figure_neither_ends_the_search_nor_promises_too_much(call: int) -> None:
+    """The first call is the uncut network's, the second the smallest candidate's; one of the last is the winner's."""
+    net, clock = network(), Disturbed(call)
+    result = prune.channels(net, budget="latency=0.7", cost=clock)
+    before, after = result.report.latency
+    assert before == pytest.approx(clock.true(net))
+    assert clock.true(result.network) <= after * (1 + 1e-9) <= 0.7 * before * (1 + 1e-9)
+
+
+def test_a_smallest_candidate_that_is_slow_twice_is_too_slow() -> None:
+    with pytest.raises(UserError, match=r"latency=0\.7 cannot be reached"):
+        prune.channels(network(), budget="latency=0.7", cost=Disturbed(2, 3))
+
+
 def test_a_clock_that_cannot_be_trusted_ends_the_search() -> None:
     clock = Worse(1000.0)
     with pytest.raises(UserError, match=r"not when measured again .* networks\)"):
