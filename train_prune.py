@@ -11,6 +11,7 @@ import sys
 
 from common.errors import run_cleanly
 from common.log import show_log
+from distill.modes import describe_modes
 from engine import distributed
 from engine.config import parse_config
 from engine.rundir import no_trace_if_refused
@@ -30,6 +31,9 @@ EPILOG = """examples:
 def main() -> int:
     show_log()
     config = parse_config(PruneConfig, prog="train_prune.py", description=__doc__ or "", epilog=EPILOG)
+    if config.list_modes:
+        print(describe_modes())
+        return 0
     try:
         run = start_run(config, "train_prune")
         with no_trace_if_refused(run, resumed=bool(config.resume)):

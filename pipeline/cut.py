@@ -64,8 +64,11 @@ class Cutter:
         network.cpu()
         return found
 
-    def rehearse(self) -> None:
+    def rehearse(self) -> Candidates:
         """Choose what would go without cutting it, and without pictures or a clock.
+
+        Returns:
+            What can be cut, with the options of the first cut.
 
         Raises:
             UserError: the options contradict the network, or the budget cannot be reached.
@@ -82,7 +85,9 @@ class Cutter:
             options["budget"] = self._budget(self.uncut, 1)
         if options.get("criterion") == "taylor":
             options["criterion"] = "l1"  # scores the same layers
-        Candidates(self.uncut, ChannelOptions(**options) if options else None, blocks).choose()
+        candidates = Candidates(self.uncut, ChannelOptions(**options) if options else None, blocks)
+        candidates.choose()
+        return candidates
 
     def options(self, network: Network, number: int) -> dict[str, Any]:
         """The options of `prune.prune` for round `number`, in which `network` is to be cut."""

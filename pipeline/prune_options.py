@@ -38,8 +38,9 @@ class PruneConfig(DistilConfig):
     )
     target: float = option(
         0.7,
-        "auto: the share of prunable channels to be at zero by the end: more leaves a thinner network and costs mAP; "
-        "0: as many as --prune will cut",
+        "auto: the share of prunable channels to be at zero by the end: more leaves a thinner network and costs mAP. "
+        "0: as many as --prune will cut, no more and no fewer, the better choice where you know the share of params, "
+        "flops or channels to keep; a share of its own suits a cut that is found by measuring (latency, --max-drop)",
         group=SPARSE, low=0, high=0.95,
     )
     tolerance: float = option(

@@ -24,6 +24,7 @@ from models.lineage import identity_lineage
 from models.network import Network
 from pipeline.cut import Cutter
 from pipeline.finetune import check_test, finetune, stage_tracker, train_network
+from pipeline.foresight import check_target, check_trained, check_used
 from pipeline.prune_options import PruneConfig
 from pipeline.show import (
     GammaHistograms,
@@ -90,8 +91,10 @@ class Line:
 
     def _rehearse(self, start: Network, stages: Sequence[str]) -> None:
         """Try the cut and the teacher on the first network: what cannot work is said before hours of training."""
+        check_used(self.config, stages)
+        check_trained(self.config, stages)
         if "prune" in stages:
-            Cutter(self.config, self.spec, start).rehearse()
+            check_target(self.config, Cutter(self.config, self.spec, start).rehearse(), stages)
         if "student" in stages and (self.config.t_cfg or self.config.t_weights):
             Teacher.load(self.config.t_cfg, self.config.t_weights, start)
 

@@ -335,7 +335,9 @@ def test_two_processes_go_through_the_line_as_one(material: Path, trained: Path)
         (["--weights", "mine.pt", "--data", "data.yaml", "-sr", "--s", "much"], "much"),
         (["--weights", "mine.pt", "--data", "data.yaml", "--then-kd", "--kd", "hintn"], "hintn"),
         (["--cfg", "net.cfg", "--data", "data.yaml", "--then-kd", "--t_weights", "three.pt"], "3 classes"),
-        (["--weights", "mine.pt", "--data", "data.yaml", "--then-kd", "--t_weights", "none.pt"], "none.pt: does not exist"),
+        (["--weights", "mine.pt", "--data", "data.yaml", "--then-kd", "--t_weights", "none.pt"],
+         "none.pt: does not exist"),
+        (["--weights", "mine.pt", "--data", "data.yaml", "--t_weights", "three.pt"], "add --then-kd"),
         (["--weights", "mine.pt", "--data", "data.yaml", "--freeze", "99", "--wandb", "offline"], "--freeze 99"),
         (["--weights", "mine.pt", "--data", "data.yaml", "--sparse-form", "subgradient", "--s", "0.1", "--optimizer",
           "adamw", "--wandb", "offline"], "sub-gradient"),
@@ -358,3 +360,22 @@ def test_mistakes_end_with_a_sentence_and_status_2(
     assert "Traceback" not in error
     assert "epoch 0" not in error, "nothing is trained before it is said"
     assert not list((material / "runs").glob("*/wrong*")), "and no folder is left"
+
+
+def test_list_modes_is_answered_here_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    assert in_process(train_prune.main, monkeypatch, tmp_path, "--list-modes") == 0
+    assert "hinton" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("no_plots")
+def test_cut_of_random_weights_says_so_and_goes_on(
+    material: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    chosen = ["--cfg", "net.cfg", "--data", "data.yaml", "--name", "random", *QUICK]
+    chosen += ["--stages", "prune", "--kd", "none"]
+    assert in_process(train_prune.main, monkeypatch, material, *chosen) == 0
+    said = capsys.readouterr().err
+    assert "the weights of net.cfg are random" in said
+    assert "not used: --kd" in said

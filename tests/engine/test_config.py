@@ -225,11 +225,11 @@ def test_flat_dict_has_every_option_once() -> None:
 
 
 def refused(run: Path, *written: str, resumed: bool = False) -> bool:
-    """Whether the folder is still there after a refusal that comes when these files were written."""
+    """Whether the folder is still there after a refusal; `written` are the files the run had made until then."""
+    for name in written:
+        (run / name).parent.mkdir(parents=True, exist_ok=True)
+        (run / name).touch()
     with pytest.raises(UserError, match="no such thing"), no_trace_if_refused(run, resumed):
-        for name in written:
-            (run / name).parent.mkdir(parents=True, exist_ok=True)
-            (run / name).touch()
         raise UserError("no such thing")
     return run.exists()
 
