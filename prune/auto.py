@@ -240,12 +240,7 @@ class AutoSparsity(Sparsity):
         if self._found is None or self._found[0] is not network:
             frozen = [name for name, (gamma, _) in zip(self.masks, self.gammas(network)) if not gamma.requires_grad]
             if frozen:  # a group with a frozen gamma cannot go: fix all of it
-                fixed = self.graph.fixed.copy()
-                for name in frozen:
-                    fixed[self.graph.root[self.graph.norms[name]]] = True
-                graph = self.graph
-                self._limits = ChannelGraph(graph.steps, graph.convs, graph.norms, graph.constraints, graph.root,
-                                            fixed[graph.root], graph.reasons)
+                self._limits = self.graph.fixing(self.graph.norms[name] for name in frozen)
                 self._reachable()
         return super()._cached(network)
 

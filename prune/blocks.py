@@ -10,7 +10,7 @@ import torch
 from common.errors import UserError
 from models.cfg import Section
 from models.network import Network
-from prune.surgery import rebuilt, without_sections
+from prune.surgery import rebuilt, renumbered, without_sections
 
 
 @dataclass(frozen=True)
@@ -154,8 +154,5 @@ def cut_blocks(net: Network, blocks: list[Block]) -> tuple[Network, dict[int, in
     cfg.legalise()
     new_number = cfg.index()
     moved = {new_number[section]: old_number[section] for section in cfg.layers if section in old_number}
-    state = net.state_dict()
-    tensors = {f"layers.{new}.{name.split('.', 2)[2]}": tensor.clone()
-               for new, old in moved.items() for name, tensor in state.items() if name.startswith(f"layers.{old}.")}
     filled = {new: old for new, old in moved.items() if any(True for _ in net.layers[old].parameters())}
-    return rebuilt(net, cfg, tensors), filled
+    return rebuilt(net, cfg, renumbered(net, moved)), filled

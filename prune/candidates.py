@@ -285,10 +285,7 @@ class Candidates:
 
 def fixed_too(graph: ChannelGraph, layers: Iterable[str]) -> ChannelGraph:
     """A graph in which what these convolutions make is fixed too."""
-    fixed = graph.fixed.copy()
-    for name in layers:
-        fixed[graph.root[graph.convs[name].makes]] = True
-    return replace(graph, fixed=fixed[graph.root])
+    return graph.fixing(graph.convs[name].makes for name in layers)
 
 
 def uncut_name(name: str, moved: dict[int, int]) -> str:

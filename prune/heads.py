@@ -15,7 +15,7 @@ from models.heads import head_anchors, head_mask
 from models.lineage import compose, renumbering
 from models.network import Network
 from models.spec import HeadSpec
-from prune.surgery import rebuilt, without_sections
+from prune.surgery import rebuilt, renumbered, without_sections
 
 LEAST_SHARE = 0.01
 """A head with a smaller share of the boxes is idle."""
@@ -68,10 +68,7 @@ def drop_heads(net: Network, places: Iterable[int]) -> Network:
     old_number = {twins[section]: number for section, number in net.cfg.index().items()}
     cut_heads(cfg, {cfg.heads[place] for place in chosen})
     moved = {new: old_number[section] for section, new in cfg.index().items() if old_number.get(section, -1) >= 0}
-    state = net.state_dict()
-    tensors = {f"layers.{new}.{name.split('.', 2)[2]}": tensor.clone()
-               for new, old in moved.items() for name, tensor in state.items() if name.startswith(f"layers.{old}.")}
-    result = rebuilt(net, cfg, tensors)
+    result = rebuilt(net, cfg, renumbered(net, moved))
     result.lineage = compose(net.lineage, renumbering(net, moved))
     result.load_report = net.load_report
     return result

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -129,16 +129,21 @@ class ChannelGraph:
         Raises:
             UserError: a pattern that matches no convolution.
         """
-        fixed = self.fixed.copy()
+        held: list[Ids] = []
         for pattern in patterns:
             found = [conv for name, conv in self.convs.items() if matches(name, pattern)]
             if not found:
                 raise UserError(f"exclude={pattern!r} matches no convolution",
                                 todo="names look like " + ", ".join(list(self.convs)[:3]))
-            for conv in found:
-                fixed[self.root[conv.makes]] = True
-        return ChannelGraph(self.steps, self.convs, self.norms, self.constraints, self.root, fixed[self.root],
-                            self.reasons)
+            held += [conv.makes for conv in found]
+        return self.fixing(held)
+
+    def fixing(self, more: Iterable[Ids]) -> ChannelGraph:
+        """A graph in which these channels, and what is tied to them, are fixed too."""
+        fixed = self.fixed.copy()
+        for ids in more:
+            fixed[self.root[ids]] = True  # at the groups' own numbers
+        return replace(self, fixed=fixed[self.root])
 
 
 def matches(name: str, pattern: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
+from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -47,6 +48,13 @@ def rebuilt(net: Network, cfg: Cfg, tensors: dict[str, Tensor]) -> Network:
     thin.load_state_dict(tensors, assign=True)
     thin.meta = copy.deepcopy(net.meta)
     return thin.train(net.training)
+
+
+def renumbered(net: Network, moved: Mapping[int, int]) -> dict[str, Tensor]:
+    """Copies of the tensors of `net` for a cfg without some of its sections: new layer -> old."""
+    state = net.state_dict()
+    return {f"layers.{new}.{name.split('.', 2)[2]}": tensor.clone()
+            for new, old in moved.items() for name, tensor in state.items() if name.startswith(f"layers.{old}.")}
 
 
 def layer_number(name: str) -> int:
