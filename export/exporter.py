@@ -298,13 +298,15 @@ class Exporter:
         """
         if made.net is None:
             return
-        if made.description.outputs != "nms":  # which box comes first is no difference
-            made.difference = compare_outputs(self.net, made.net, self.pictures)
-            if made.description.precision == "fp32" and not made.difference.fits:
-                raise UserError(
-                    f"its outputs differ from PyTorch's by {made.difference.share:.2g} of the largest one "
-                    f"({made.difference.where})", where=made.path, todo="do not use this file; please report it",
-                )  # fmt: skip
+        made.difference = compare_outputs(self.net, made.net, self.pictures)
+        checks = [made.difference]
+        if made.description.any_size:
+            height, width = (side + made.description.stride for side in self.size)
+            checks.append(compare_outputs(self.net, made.net, check_pictures(None, (height, width))))
+        for each in checks:
+            if made.description.precision == "fp32" and not each.fits:
+                raise UserError(f"its outputs are not PyTorch's ({each.problem})", where=made.path,
+                                todo="do not use this file; please report it")  # fmt: skip
         if self.spec:
             made.score = self._scored(made.net)
 
@@ -316,10 +318,11 @@ class Exporter:
     def _time(self, rows: list[Made]) -> None:
         """One interleaved run of all that can run here."""
         timed = [row for row in rows if row.net is not None]
-        calls = {str(number): caller(row.net, self.size) for number, row in enumerate(timed) if row.net is not None}
-        found = time_calls(calls, rounds=ROUNDS, warm_up=3)
-        for number, row in enumerate(timed):
-            row.latency = found[str(number)]
+        batch = self._batch or 1
+        calls = {row.title: caller(row.net, self.size, batch) for row in timed if row.net is not None}
+        found = time_calls(calls, ROUNDS, warm_up=3, pictures=dict.fromkeys(calls, batch))
+        for row in timed:
+            row.latency = found[row.title]
 
     def _cards(self, torch_row: Made) -> None:
         facts = network_facts(self.net, self.weights, self.size)
@@ -338,7 +341,7 @@ class Exporter:
                 }
             if made.latency is not None and made.net is not None:
                 measured["latency"] = {
-                    "median_ms": made.latency.median_ms / max(1, made.description.batch),
+                    "median_ms": made.latency.median_ms,
                     "ratio_to_torch": made.latency.ratio_to_first,
                     "runtime": getattr(made.net, "runtime", "torch"),
                     "threads": self.threads,
@@ -369,10 +372,10 @@ class Exporter:
         notes = [f"input {self.size[1]}x{self.size[0]}; {where}"]
         compared = next((row.difference for row in rows if row.difference is not None), None)
         if compared:
-            notes.append(f"difference: largest absolute one to PyTorch's {self.options.outputs}, {compared.where}")
+            notes.append(f"difference: the largest to PyTorch's {compared.what}, {compared.where}")
         if any(row.latency for row in rows):
             words = "1 thread" if self.threads == 1 else f"{self.threads} threads"
-            notes.append(f"latency: median of {ROUNDS} interleaved rounds, {words}; thinyolo latency measures longer")
+            notes.append(f"latency: a picture, median of {ROUNDS} interleaved rounds, {words}; see thinyolo latency")
         notes += [f"{row.path.name}: {row.note}" for row in rows if row.note]
         if self.made:
             notes.append(f"files and model cards: {self.folder}")

@@ -64,12 +64,21 @@ def measure(
         return time_calls({name: _forward(net, pictures[name]) for name, net in networks.items()}, rounds)
 
 
-def time_calls(calls: Mapping[str, Callable[[], None]], rounds: int, warm_up: int = 0) -> dict[str, Latency]:
-    """The latency of each call; `warm_up` calls of each come first and are not counted."""
+def time_calls(
+    calls: Mapping[str, Callable[[], None]], rounds: int, warm_up: int = 0, pictures: Mapping[str, int] | None = None
+) -> dict[str, Latency]:
+    """The latency of each call, whatever it calls.
+
+    Args:
+        calls: by name; the first is what the others are compared with.
+        rounds: measurements of every call.
+        warm_up: calls before the first measurement, not counted.
+        pictures: how many pictures a call takes, where it is more than one.
+    """
     for call in calls.values():
         for _ in range(warm_up):
             call()
-    times = _rounds(calls, rounds)
+    times = {name: taken / (pictures or {}).get(name, 1) for name, taken in _rounds(calls, rounds).items()}
     first = next(iter(times.values()))
     return {
         name: Latency(

@@ -20,6 +20,7 @@ from export.latency import Latency, time_calls
 from export.memory import peak_memory
 from export.opening import CAN_RUN, FORMATS, RUNTIMES, Opened, input_size, open_model
 from export.tables import megabytes, short_names, table
+from models.network import Network
 
 DESCRIPTION = """\
 Measure how long networks take for one picture, side by side.
@@ -99,7 +100,8 @@ def run(options: argparse.Namespace) -> int:
     torch.set_num_threads(threads)
     print(surroundings(threads))
     calls = {str(number): caller(net, size) for number, (_, _, net, size) in enumerate(opened)}
-    times = time_calls(calls, options.rounds, options.warm_up)
+    at_once = {str(number): pictures_at_once(net) for number, (_, _, net, _) in enumerate(opened)}
+    times = time_calls(calls, options.rounds, options.warm_up, at_once)
     names = short_names([path for path, _, _, _ in opened])
     rows = []
     for number, (path, runtime, _, size) in enumerate(opened):
@@ -139,11 +141,14 @@ def _open(options: argparse.Namespace, threads: int) -> list[tuple[str, str, Ope
     return found
 
 
-def caller(net: Opened, size: tuple[int, int], batch: int = 0) -> Callable[[], None]:
-    """A call that runs `net` once on a random picture of `size` (H, W)."""
-    from models.network import Network
+def pictures_at_once(net: Opened) -> int:
+    """The pictures a file wants at a time; 1 where it takes any number."""
+    return 1 if isinstance(net, Network) else max(1, net.description.batch)
 
-    content = np.random.default_rng(0).random((1, 3, *size), np.float32)
+
+def caller(net: Opened, size: tuple[int, int], batch: int | None = None) -> Callable[[], None]:
+    """A call that runs `net` once on `batch` random pictures of `size` (H, W), by default as few as it takes."""
+    content = np.random.default_rng(0).random((batch or pictures_at_once(net), 3, *size), np.float32)
     if isinstance(net, Network):
         picture = torch.from_numpy(content).to(next(net.parameters()).device)
 
@@ -154,9 +159,7 @@ def caller(net: Opened, size: tuple[int, int], batch: int = 0) -> Callable[[], N
                 torch.cuda.synchronize(picture.device)
 
         return forward
-    wanted = net.description.batch
-    several = np.repeat(content, wanted, 0) if wanted > 1 else content
-    return lambda: _ignore(net.run(several))
+    return lambda: _ignore(net.run(content))
 
 
 def _ignore(_: object) -> None:

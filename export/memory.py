@@ -39,7 +39,8 @@ def _measure(asked: dict[str, Any]) -> float | None:
     torch.set_num_threads(asked["threads"])
     if asked["runtime"] in ("onnxruntime", "openvino"):
         importlib.import_module(asked["runtime"])  # the package is not the network's
-    if asked["runtime"] in ("onnxruntime", "openvino") and Path(asked["path"]).suffix not in (".onnx", ".xml"):
+    direct = (".onnx", ".xml") if asked["runtime"] != "opencv" else (".onnx", ".cfg", ".weights")
+    if asked["runtime"] in ("onnxruntime", "openvino", "opencv") and Path(asked["path"]).suffix not in direct:
         return None  # a network of PyTorch: exporting it takes more than running it
     try:
         Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far

@@ -100,7 +100,7 @@ def _with_decode(trunk: Any, description: Description) -> Any:
                  for place, head in enumerate(heads)]  # fmt: skip
     names = [f"head{number}" for number in range(len(heads))]
     shapes = (tuple(dict(free) for _ in heads),) if free else None
-    decoder = model_of(exported(_Decode(description.specs), tuple(heads), names, ["decoded"], shapes))
+    decoder = model_of(exported(_Decode(description.specs).eval(), tuple(heads), names, ["decoded"], shapes))
     decoder = onnx.compose.add_prefix(decoder, "decode/")
     trunk.ir_version = decoder.ir_version = max(trunk.ir_version, decoder.ir_version)
     for model in (trunk, decoder):  # shapes of parts that were exported apart: each has its own words for them
