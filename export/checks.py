@@ -78,10 +78,12 @@ def compare_outputs(net: Network, file: Detector, pictures: Tensor) -> Differenc
 
 def _after_nms(ours: Tensor, theirs: Tensor, nms: dict[str, float], where: str) -> Difference:
     """Boxes are compared with their nearest of the same class: which comes first is no difference."""
-    conf, iou = nms["conf"], nms["iou"]
-    most = int(nms["max_det"]) * (ours.shape[2] - 5)
+    conf, iou, most = nms["conf"], nms["iou"], int(nms["max_det"])
+    classes = ours.shape[2] - 5
     worst, lost, count = 0.0, 0, 0
-    for mine, other in zip(*(postprocess(each, conf, iou, most) for each in (ours, theirs)), strict=True):
+    found = (postprocess(each, conf, iou, most * classes) for each in (ours, theirs))
+    for mine, other in zip(*found, strict=True):
+        mine = torch.cat([mine[mine[:, 5] == label][:most] for label in range(classes)])  # as the graph limits them
         for a, b in ((mine, other), (other, mine)):
             apart = torch.cdist(a[:, :5], b[:, :5], p=float("inf")) if len(b) else a.new_full((len(a), 1), float("inf"))
             if len(b):

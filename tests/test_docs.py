@@ -16,7 +16,7 @@ from pipeline.finetune import DistilConfig
 from pipeline.prune_options import PruneConfig
 
 ROOT = Path(__file__).parents[1]
-PAGES = ("pruning.md", "migrating.md")
+PAGES = ("pruning.md", "migrating.md", "export.md")
 PARSERS = {"train_prune.py": PruneConfig, "finetune_kd.py": DistilConfig}
 FLAG = re.compile(r"(?<![\w-])(--?[a-zA-Z][\w-]*)")
 
