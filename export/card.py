@@ -244,7 +244,8 @@ def _measured(file: Mapping[str, Any], record: Mapping[str, Any]) -> list[str]:
     if int8 := file.get("int8"):
         lines.append(f"- in INT8: {int8['candidate']}; calibrated on {int8['pictures']} training pictures")
     latency = file.get("latency")
-    lines.append(f"- latency: {latency['median_ms']:.2f} ms a picture ({latency['runtime']}, {latency['machine']})"
+    lines.append(f"- latency: {latency['median_ms']:.2f} ms a picture ({latency['runtime']}, {latency['machine']}, "
+                 f"threads: {latency['threads']}, load average: {latency['load_average']})"
                  if latency else f"- latency: {UNKNOWN}")  # fmt: skip
     return lines
 

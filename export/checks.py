@@ -92,4 +92,6 @@ def _after_nms(ours: Tensor, theirs: Tensor, nms: dict[str, float], where: str) 
             near = nearest <= NEAR
             worst = max(worst, nearest[near].max().item() if near.any() else 0.0)
             lost, count = lost + int((~near).sum()), count + len(a)
+    if count == 0:
+        where += ", on which neither finds a box"
     return Difference(worst, lost / max(1, count), LOST, "boxes after NMS", where)

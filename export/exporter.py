@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import platform
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -25,7 +24,7 @@ from export.card import Facts, data_name, network_facts, write_card
 from export.checks import Difference, check_pictures, compare_outputs
 from export.description import Description, describe
 from export.latency import Latency, time_calls
-from export.latency_table import caller
+from export.latency_table import busy, caller, load_average, processor
 from export.onnx_graph import finished, model_of, unknown_to_tensorrt
 from export.opening import Opened, input_size, open_model
 from export.quantise import Quantised, calibration_pictures, quantise
@@ -345,7 +344,8 @@ class Exporter:
                     "ratio_to_torch": made.latency.ratio_to_first,
                     "runtime": getattr(made.net, "runtime", "torch"),
                     "threads": self.threads,
-                    "machine": platform.machine(),
+                    "machine": processor(),
+                    "load_average": load_average(),
                 }
             write_card(made.path, made.description, facts, measured)
 
@@ -370,12 +370,12 @@ class Exporter:
     def _footnotes(self, rows: list[Made]) -> None:
         where = f"mAP on {self.options.split} of {self.options.data}" if self.spec else "--data would measure mAP"
         notes = [f"input {self.size[1]}x{self.size[0]}; {where}"]
-        compared = next((row.difference for row in rows if row.difference is not None), None)
-        if compared:
-            notes.append(f"difference: the largest to PyTorch's {compared.what}, {compared.where}")
+        compared = dict.fromkeys(f"{each.what}, {each.where}" for row in rows if (each := row.difference) is not None)
+        notes += [f"difference: the largest to PyTorch's {each}" for each in compared]
         if any(row.latency for row in rows):
             words = "1 thread" if self.threads == 1 else f"{self.threads} threads"
             notes.append(f"latency: a picture, median of {ROUNDS} interleaved rounds, {words}; see thinyolo latency")
+            notes += filter(None, [busy()])
         notes += [f"{row.path.name}: {row.note}" for row in rows if row.note]
         if self.made:
             notes.append(f"files and model cards: {self.folder}")

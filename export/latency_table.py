@@ -31,6 +31,9 @@ same fixed number of threads. Told are the median, the quartiles, and the ratio 
 rounds of the ratio within a round: .5 is twice as fast). Memory is measured in a process for each network, as what
 loading it and running it adds."""
 
+BUSY = 1.5
+"""A load average above this is more than what this program itself adds."""
+
 EPILOG = """\
 examples:
   python -m export.latency fat.pt thin.pt --threads 1
@@ -192,15 +195,25 @@ def surroundings(threads: int) -> str:
             packages.append(f"{name} {__import__(name).__version__.split('-')[0]}")
         except ImportError:
             continue
-    busy = ""
-    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
-    if load > 0.5:
-        busy = f"\nload average {load:.1f}: other programs are running, the ratios may hold but not the milliseconds"
     words = "1 thread" if threads == 1 else f"{threads} threads"
-    return f"{_processor()}, {words}; {', '.join(packages)}{busy}"
+    return "\n".join(filter(None, [f"{processor()}, {words}; {', '.join(packages)}", busy()]))
 
 
-def _processor() -> str:
+def busy() -> str:
+    """A warning where the machine does other things too, else nothing."""
+    load = load_average()
+    if load is None or load < BUSY:
+        return ""
+    return f"load average {load:.1f}: other programs are running; the ratios may hold, the milliseconds do not"
+
+
+def load_average() -> float | None:
+    """Processes that wanted to run in the last minute; None where the system does not tell."""
+    return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
+
+
+def processor() -> str:
+    """Its name, as far as the system tells."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
