@@ -80,8 +80,7 @@ def _graph_arguments(graph: argparse._ArgumentGroup) -> None:
         const="both",
         default="none",
         choices=("none", "batch", "size", "both"),
-        help="what is left open until the file runs; OpenCV takes none of it, and fixed files are a little faster "
-        "(default: none)",
+        help="what is left open until the file runs; OpenCV takes no open size (default: none)",
     )
     graph.add_argument(
         "--outputs",

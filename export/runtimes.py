@@ -209,9 +209,10 @@ def _onnx_metadata(path: str | Path) -> dict[str, str]:
 def _unreadable(who: str, path: str | Path, error: Exception) -> UserError:
     if isinstance(error, UserError):
         return error
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    lines = [line.strip("> '\t") for line in str(error).splitlines()]
+    said = [line for line in lines if len(line) > 3] or [type(error).__name__]
     return UserError(
-        f"{who} cannot read it: {lines[-1] if lines else type(error).__name__}",
+        f"{who} cannot read it: {said[-1]}",
         where=path,
         todo="is the file whole? Another --runtime may read it; or export it anew",
     )
