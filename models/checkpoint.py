@@ -48,7 +48,8 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
-        raise UserError(f"cannot be read: {error.strerror or error}", where=path) from error
+        raise UserError(f"cannot be read: {error.strerror or error}", where=path,
+                        todo="is the file whole, and may you read it?") from error
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
         raise UserError("is no ThinYOLO checkpoint: it is damaged, or holds more than tensors and plain data",
                         where=path, todo=WHAT_TO_GIVE) from error

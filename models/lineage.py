@@ -3,7 +3,8 @@
 A lineage is a list with an entry per ancestor, oldest first::
 
     {"sha256": fingerprint of the ancestor, "kind": "baseline" | "sparse" | "pruned" | ...,
-     "layers": {"12": {"layer": 15, "kept": [0, 3, 4]}}}
+     "parameters": its own, "layers": {"12": {"layer": 15, "kept": [0, 3, 4]}},
+     "cut": what pruning it was asked for and did, where it was pruned}
 
 which says: channel k of the student's convolution 12 is channel ``kept[k]`` of the ancestor's convolution 15. A
 convolution inside a `[timm]` section is called as in `Network.conv_modules`: "0.model.layer1.0.conv1", on both sides.
@@ -16,7 +17,7 @@ from typing import Any
 
 from common.errors import UserError
 from models.network import ConvKey, Network
-from models.summary import fingerprint
+from models.summary import fingerprint, parameters
 
 Entry = dict[str, Any]
 Lineage = list[Entry]
@@ -66,14 +67,14 @@ def compose(lineage: Lineage, step: Step) -> Lineage:
             row = entry["layers"].get(str(old))
             if row is not None:
                 layers[str(new)] = {"layer": row["layer"], "kept": [row["kept"][channel] for channel in kept]}
-        composed.append({"sha256": entry["sha256"], "kind": entry["kind"], "layers": layers})
+        composed.append({**entry, "layers": layers})
     return composed
 
 
 def entry_for(parent: Network, kind: str, step: Step) -> Entry:
     """The entry that names `parent` itself as an ancestor, `step` leading from it to the new network."""
     rows = {str(new): {"layer": old, "kept": [int(channel) for channel in kept]} for new, (old, kept) in step.items()}
-    return {"sha256": fingerprint(parent), "kind": kind, "layers": rows}
+    return {"sha256": fingerprint(parent), "kind": kind, "parameters": parameters(parent), "layers": rows}
 
 
 def identity_lineage(net: Network, kind: str) -> Entry:

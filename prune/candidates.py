@@ -280,6 +280,7 @@ class Candidates:
         _note_blocks(report, variant.blocks, self.blocks)
         # One step from the uncut network: the one without blocks that lay in between is nobody's ancestor.
         network.lineage = descend(self.net, kind, step)
+        network.lineage[-1]["cut"] = report.cut()
         return PruneResult(network, report)
 
 

@@ -89,11 +89,15 @@ class PruneReport:
         """Plain data, for a checkpoint or JSON."""
         return asdict(self)
 
+    def cut(self) -> dict[str, Any]:
+        """What a descendant remembers of it: what was asked for, and what there was before and after."""
+        asked = {key: value for key, value in self.asked.items() if value not in (None, (), 0)}
+        return {"asked": asked, "channels": self.channels, "params": self.params, "macs": self.macs, "size": self.size}
+
     def text(self, by_layer: bool = False) -> str:
         """A few lines for the log; with `by_layer` also a line for each convolution."""
-        asked = ", ".join(f"{key}={value}" for key, value in self.asked.items() if value not in (None, (), 0))
         lines = [
-            f"asked: {asked}",
+            "asked: " + ", ".join(f"{key}={value}" for key, value in self.cut()["asked"].items()),
             _line("channels", *self.channels),
             _line("parameters", *self.params),
             _line(f"MACs at {self.size[0]}x{self.size[1]}", *self.macs),

@@ -266,4 +266,5 @@ class _Cliff:
         result.report.asked.pop("budget", None)
         result.report.asked |= {"max drop": self.drop, "of": self.of}
         result.report.tried = self.tried
+        result.network.lineage[-1]["cut"] = result.report.cut()  # the bound, and not the share that keeps it
         return MaxDrop(result, self.base, self.drop, self.tried)

@@ -14,6 +14,7 @@ def test_training_on_keeps_every_channel_where_it_is(net):
     (entry,) = models.descend(net, "baseline", models.identity_step(net))
     assert entry == models.identity_lineage(net, "baseline")
     assert entry["sha256"] == models.fingerprint(net)
+    assert entry["parameters"] == models.parameters(net)
     assert entry["layers"]["0"] == {"layer": 0, "kept": list(range(8))}
     assert set(entry["layers"]) == {str(number) for number in net.convolutions}
 

@@ -52,7 +52,19 @@ def test_thin_networks_give_equal_outputs_in_a_fresh_process(tmp_path: Path) -> 
 def test_the_lineage_survives_the_checkpoint(tmp_path: Path) -> None:
     thin = thin_network(parse_cfg(TINY["residual"]), shortcuts=1)
     models.save(thin, tmp_path / "thin.pt")
-    assert models.load(tmp_path / "thin.pt").lineage == thin.lineage
+    lineage = models.load(tmp_path / "thin.pt").lineage
+    assert lineage == thin.lineage
+    cut = lineage[-1]["cut"]
+    assert (cut["asked"]["ratio"], cut["asked"]["shortcuts"]) == (0.5, 1)
+    assert cut["params"] == (lineage[-1]["parameters"], models.parameters(thin))
+
+
+def test_trained_on_and_cut_again_a_network_remembers_both_cuts() -> None:
+    once = thin_network(parse_cfg(TINY["residual"]))
+    twice = prune.channels(once, ratio=0.3).network
+    first, second = twice.lineage
+    assert (first["cut"]["asked"]["ratio"], second["cut"]["asked"]["ratio"]) == (0.5, 0.3)
+    assert first["parameters"] > second["parameters"] == models.parameters(once) > models.parameters(twice)
 
 
 @needs_opencv_4

@@ -189,6 +189,9 @@ def test_the_largest_prune_stops_at_the_cliff(edge: float) -> None:
     assert [row["best"] for row in found.tried].count(True) == 1
     assert found.result.report.tried == found.tried
     assert "tried" in found.result.report.text()
+    asked = found.result.network.lineage[-1]["cut"]["asked"]
+    assert asked["max drop"] == 0.01
+    assert "budget" not in asked, "that was a step of the search, nobody's wish"
 
 
 def test_a_dip_does_not_end_the_search() -> None:
