@@ -64,13 +64,15 @@ class Quantised:
         model: the `onnx.ModelProto`, images -> heads.
         candidate: how it was made.
         scores: candidate's name -> val mAP50-95, of all that were tried.
-        before: val mAP50-95 of the FP32 file.
+        before: val mAP50-95 in FP32.
+        pictures: how many its ranges were measured on.
     """
 
     model: Any
     candidate: Candidate
     scores: dict[str, float]
     before: float
+    pictures: int
 
     @property
     def drop(self) -> float:
@@ -98,7 +100,7 @@ def quantise(
         trunk: a serialised ONNX model, FP32.
         pictures: what ranges are measured on.
         score: val mAP50-95 of a quantised model.
-        before: val mAP50-95 of the FP32 model.
+        before: val mAP50-95 in FP32.
         max_drop: the first candidate that loses no more is taken. None: all quick ones are tried, the best is taken.
         reduce_range: weights in 7 bits.
 
@@ -115,7 +117,7 @@ def quantise(
         scores[candidate.name] = found = score(model)
         log.info("INT8, %s: val mAP50-95 %.4f (%+.4f)", candidate.name, found, found - before)
         if max_drop is not None and before - found <= max_drop:
-            return Quantised(model, candidate, scores, before)
+            return Quantised(model, candidate, scores, before, len(pictures))
     best = max(scores.values())
     if max_drop is not None:
         name = max(scores, key=scores.__getitem__)
@@ -125,7 +127,7 @@ def quantise(
             todo=f"--max-drop {before - best + 5e-4:.3f}, more pictures (--calibrate), or leave int8 out of --to",
         )
     chosen = next(each for each in candidates if scores[each.name] >= best - CLOSE)
-    return Quantised(models[chosen.name], chosen, scores, before)
+    return Quantised(models[chosen.name], chosen, scores, before, len(pictures))
 
 
 class Quantiser:
@@ -143,47 +145,49 @@ class Quantiser:
 
     def __init__(self, trunk: bytes, pictures: Sequence[np.ndarray], reduce_range: bool = False):
         self.trunk, self.pictures, self.reduce_range = trunk, pictures, reduce_range
-        self.ranges: dict[bool, str] = {}
+        self.ranges: dict[str, str] = {}
 
-    def __call__(self, candidate: Candidate) -> Any:
-        """The candidate's model."""
+    def __call__(self, candidate: Candidate, **other: Any) -> Any:
+        """The candidate's model; `other` arguments of ONNX Runtime's `quantize_static` are tried in place of ours."""
         from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
         from onnxruntime.quantization.shape_inference import quant_pre_process
 
+        percentile = candidate.percentile
+        arguments = {
+            "quant_format": QuantFormat.QDQ,
+            "per_channel": True,
+            "reduce_range": self.reduce_range,
+            "activation_type": QuantType.QUInt8,
+            "weight_type": QuantType.QInt8,
+            "calibrate_method": CalibrationMethod.Percentile if percentile else CalibrationMethod.MinMax,
+            "extra_options": {"CalibPercentile": 99.99} if percentile else {"CalibMovingAverage": True},
+            **other,
+        }
         with tempfile.TemporaryDirectory() as folder, _quiet():
             source, ready, target = (Path(folder) / f"{name}.onnx" for name in ("source", "ready", "int8"))
             source.write_bytes(self.trunk)
             quant_pre_process(str(source), str(ready), skip_symbolic_shape=True)
-            percentile = candidate.percentile
-            with self._kept_ranges(Path(folder) / "ranges.json", percentile) as cache:
-                quantize_static(
-                    str(ready),
-                    str(target),
-                    _Reader(self.pictures),
-                    quant_format=QuantFormat.QDQ,
-                    per_channel=True,
-                    reduce_range=self.reduce_range,
-                    activation_type=QuantType.QUInt8,
-                    weight_type=QuantType.QInt8,
-                    nodes_to_exclude=excluded(model_of(ready.read_bytes()), candidate),
-                    calibrate_method=CalibrationMethod.Percentile if percentile else CalibrationMethod.MinMax,
-                    extra_options={"CalibPercentile": 99.99} if percentile else {"CalibMovingAverage": True},
-                    **cache,
-                )
+            left = excluded(model_of(ready.read_bytes()), candidate)
+            names = ("calibrate_method", "extra_options", "op_types_to_quantize")
+            how = str([arguments.get(name) for name in names])
+            with self._kept_ranges(Path(folder) / "ranges.json", how) as cache:
+                reader = _Reader(self.pictures)
+                quantize_static(str(ready), str(target), reader, nodes_to_exclude=left, **arguments, **cache)
             return model_of(target.read_bytes())
 
     @contextmanager
-    def _kept_ranges(self, path: Path, percentile: bool) -> Iterator[dict[str, str]]:
-        """Arguments that make ONNX Runtime take the ranges of an earlier call, where it is new enough to keep them."""
+    def _kept_ranges(self, path: Path, how: str) -> Iterator[dict[str, str]]:
+        """Arguments that make ONNX Runtime take the ranges of an earlier call that measured them the same way (`how`),
+        where it is new enough to keep them."""
         from onnxruntime.quantization import quantize_static
 
         if "calibration_cache_path" not in inspect.signature(quantize_static).parameters:
             yield {}
             return
-        if percentile in self.ranges:
-            path.write_text(self.ranges[percentile])
+        if how in self.ranges:
+            path.write_text(self.ranges[how])
         yield {"calibration_cache_path": str(path)}
-        self.ranges[percentile] = path.read_text()
+        self.ranges[how] = path.read_text()
 
 
 def excluded(model: Any, candidate: Candidate) -> list[str]:
