@@ -50,19 +50,31 @@ class Difference:
         return f"{self.what}, {self.where}: {self.share:.2g} {unit}, at most {self.limit:g} is rounding"
 
 
-def check_pictures(dataset: Dataset | None, size: tuple[int, int], count: int = PICTURES) -> Tensor:
-    """``(B, 3, H, W)`` in 0..1: pictures evenly spaced over a data set, or two of noise where there is none."""
-    if dataset is None:
-        return torch.from_numpy(np.random.default_rng(0).random((2, 3, *size), np.float32))
+@dataclass(frozen=True)
+class Pictures:
+    """What two networks are compared on: `images` ``(B, 3, H, W)`` in 0..1, and what they are."""
+
+    images: Tensor
+    what: str
+
+
+def pictures_of(dataset: Dataset, count: int = PICTURES) -> Pictures:
+    """Pictures evenly spaced over a data set."""
     chosen = np.linspace(0, len(dataset) - 1, min(count, len(dataset))).round().astype(int)
-    return torch.stack([dataset[int(number)].image for number in chosen]).float() / 255
+    images = torch.stack([dataset[int(number)].image for number in chosen]).float() / 255
+    return Pictures(images, f"{len(images)} pictures")
+
+
+def noise(size: tuple[int, int]) -> Pictures:
+    """Two pictures of noise, of `size` (H, W)."""
+    return Pictures(torch.from_numpy(np.random.default_rng(0).random((2, 3, *size), np.float32)), "noise")
 
 
 @torch.no_grad()
-def compare_outputs(net: Network, file: Detector, pictures: Tensor) -> Difference:
-    """The largest difference between what a file puts out and what the network does, on `pictures`."""
-    where = "on noise" if len(pictures) == 2 else f"on {len(pictures)} pictures"
-    ours, theirs = net.eval()(pictures), file(pictures)
+def compare_outputs(net: Network, file: Detector, pictures: Pictures) -> Difference:
+    """The largest difference between what a file puts out and what the network does."""
+    where = f"on {pictures.what}"
+    ours, theirs = net.eval()(pictures.images), file(pictures.images)
     outputs = file.description.outputs if isinstance(file, Runtime) else "heads"
     if outputs == "nms":
         assert isinstance(file, Runtime)

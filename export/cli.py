@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from common.errors import UserError, run_cleanly
 from common.files import whole_file
 from common.log import show_log
-from export.opening import class_names, input_size, network_options, open_chosen
+from export.opening import class_names, input_size, network_options, open_chosen, warn_of_other_classes
 
 if TYPE_CHECKING:
     from engine.evaluate import Score
@@ -194,6 +194,7 @@ def run_val(options: argparse.Namespace) -> int:
 
     spec = load_spec(options.data, single_cls=options.single_cls)
     net = open_chosen(options, options.model, spec.names if options.cfg else None)  # a cfg's heads follow the classes
+    warn_of_other_classes(net, spec)
     size = input_size(options.imgsz, net)
     folder = make_run_dir(options.project, "val", options.name, exist_ok=options.exist_ok)
     score = evaluate(

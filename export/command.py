@@ -160,7 +160,13 @@ def check(options: argparse.Namespace) -> None:
         raise UserError("--max-det and --calibrate have to be at least 1, --threads at least 0", todo="leave them out")
     if options.max_drop is not None and options.max_drop < 0:
         raise UserError(f"--max-drop {options.max_drop:g} is below 0", todo="--max-drop 0.01")
+    if "/" in options.name or "\\" in options.name:
+        raise UserError(f"--name {options.name} is not the name of a file", todo="name the folder by --out")
     int8 = [name for name in options.formats if "int8" in name]
+    if options.max_drop is not None and not int8:
+        raise UserError("--max-drop bounds what INT8 may cost, and --to names no INT8", todo="add int8 to --to")
+    if options.half and not {"openvino", "tensorrt"} & set(options.formats):
+        raise UserError("--half is for openvino and tensorrt, and --to names neither", todo="leave it out")
     if int8 and not options.data:
         raise UserError(f"--to {int8[0]} needs pictures to calibrate on and to judge by", todo="add --data mine.yaml")
     if options.outputs == "nms" and "tensorrt" in options.formats:

@@ -84,7 +84,7 @@ class Description:
         """The inverse of `metadata`.
 
         Raises:
-            UserError: the file was not written by this program.
+            UserError: the file was not written by this program, or its metadata are damaged.
         """
         if metadata.get("format") != FORMAT:
             raise UserError(
@@ -92,8 +92,15 @@ class Description:
                 where=where,
                 todo="export it anew: python -m export --weights FILE.pt --to onnx",
             )
-        text = {"format", "outputs", "precision", "fingerprint", "input_meaning", "output_meaning"}
-        return cls.from_dict({key: value if key in text else json.loads(value) for key, value in metadata.items()})
+        text = {"outputs", "precision", "fingerprint"}
+        coded = {"names", "heads", "size", "any_size", "batch", "stride", "nms"}  # other programs may add keys
+        try:
+            return cls.from_dict(
+                {key: metadata[key] for key in text} | {key: json.loads(metadata[key]) for key in coded}
+            )
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(f"its metadata are damaged: {type(error).__name__}: {error}", where=where,
+                            todo="export it anew: python -m export --weights FILE.pt --to onnx") from error  # fmt: skip
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Description:

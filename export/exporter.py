@@ -20,16 +20,17 @@ from common.files import whole_file
 from common.log import log
 from data import Dataset, load_spec
 from engine.evaluate import Score, evaluate
-from export.card import Facts, data_name, network_facts, write_card
-from export.checks import Difference, check_pictures, compare_outputs
+from export.card import remove_cards, write_card
+from export.checks import Difference, Pictures, compare_outputs, noise, pictures_of
 from export.description import Description, describe
 from export.latency import Latency, time_calls
 from export.latency_table import busy, caller, load_average, processor
 from export.onnx_graph import finished, model_of, unknown_to_tensorrt
-from export.opening import Opened, input_size, open_model
+from export.opening import Opened, input_size, open_model, warn_of_other_classes
+from export.origin import Facts, data_name, network_facts
 from export.quantise import Quantised, calibration_pictures, quantise
 from export.runtimes import Runtime, open_onnx, open_opencv, open_openvino, open_tensorrt
-from export.tables import megabytes, table
+from export.tables import megabytes, need_folder, parts, table
 from export.to_onnx import INPUT, need_onnx, onnx_model
 from export.to_openvino import need_openvino, save_ir
 from export.to_tensorrt import build_engine, need_tensorrt
@@ -97,8 +98,11 @@ class Exporter:
                 f"--data {options.data} has {len(self.spec.names)} classes, the network {net.classes}",
                 todo="give the data set it was trained on",
             )
+        if self.spec:
+            warn_of_other_classes(net, self.spec)
         self.size = input_size(options.imgsz, net)
         self.folder, self.name = self._place()
+        need_folder(self.folder, "--out")
         self.made: list[Made] = []
         self.refused: list[tuple[str, UserError]] = []
 
@@ -113,8 +117,7 @@ class Exporter:
     def run(self) -> int:
         """Make every format; what fails is told at the end and does not stop the others."""
         torch_row = Made("PyTorch", self.weights, describe(self.net, self.size), self.net)
-        if self.spec:
-            torch_row.score = self._scored(self.net)
+        torch_row.score = self.torch_score
         makers: dict[str, Callable[[], Made]] = {
             "onnx": self.onnx,
             "int8": self.int8,
@@ -178,8 +181,9 @@ class Exporter:
         log.info("INT8: calibrated on %d training pictures", len(pictures))
         if self.options.batch > 1 and self._batch:
             pictures = [np.repeat(picture, self._batch, 0) for picture in pictures]
-        before = self._val_score(self.net)
         options = self.options
+        known = self.torch_score if options.split == "val" else None
+        before = known.map50_95 if known else self._val_score(self.net)
         return quantise(self.trunk, pictures, self._score_trunk, before, options.max_drop, options.reduce_range)
 
     @cached_property
@@ -197,6 +201,11 @@ class Exporter:
 
     def _val_score(self, net: Opened) -> float:
         return evaluate(net, self.spec, size=self.size, batch_size=BATCH, dataset=self.val).map50_95
+
+    @cached_property
+    def torch_score(self) -> Score | None:
+        """The network's own on ``--split``; None without a data set."""
+        return self._scored(self.net) if self.spec else None
 
     @cached_property
     def val(self) -> Dataset:
@@ -226,7 +235,8 @@ class Exporter:
         found = self.quantised
         return {
             "candidate": found.candidate.name,
-            "pictures": self.options.calibrate,
+            "data": data_name(self.options.data),
+            "pictures": found.pictures,
             "val_mAP50-95_before": found.before,
             "val_mAP50-95_tried": found.scores,
         }
@@ -301,18 +311,21 @@ class Exporter:
         checks = [made.difference]
         if made.description.any_size:
             height, width = (side + made.description.stride for side in self.size)
-            checks.append(compare_outputs(self.net, made.net, check_pictures(None, (height, width))))
+            checks.append(compare_outputs(self.net, made.net, noise((height, width))))
         for each in checks:
             if made.description.precision == "fp32" and not each.fits:
+                for path in parts(made.path):
+                    path.unlink()
+                remove_cards(made.path)  # an earlier export's
                 raise UserError(f"its outputs are not PyTorch's ({each.problem})", where=made.path,
-                                todo="do not use this file; please report it")  # fmt: skip
+                                todo="the file was not kept; please report it")  # fmt: skip
         if self.spec:
             made.score = self._scored(made.net)
 
     @cached_property
-    def pictures(self) -> torch.Tensor:
+    def pictures(self) -> Pictures:
         """What files are compared with PyTorch on."""
-        return check_pictures(self.val if self.spec else None, self.size)
+        return pictures_of(self.val) if self.spec else noise(self.size)
 
     def _time(self, rows: list[Made]) -> None:
         """One interleaved run of all that can run here."""
@@ -325,8 +338,6 @@ class Exporter:
 
     def _cards(self, torch_row: Made) -> None:
         facts = network_facts(self.net, self.weights, self.size)
-        if self.spec and facts["data"]["set"] is None:
-            facts["data"]["scored_on"] = data_name(self.options.data)
         for made in self.made:
             measured: Facts = {"format": made.title, **made.more}
             if made.difference is not None:

@@ -19,7 +19,7 @@ from common.log import log, show_log
 from export.latency import Latency, time_calls
 from export.memory import peak_memory
 from export.opening import CAN_RUN, FORMATS, RUNTIMES, Opened, input_size, open_model
-from export.tables import megabytes, short_names, table
+from export.tables import megabytes, need_folder, short_names, table
 from models.network import Network
 
 DESCRIPTION = """\
@@ -98,6 +98,10 @@ def run(options: argparse.Namespace) -> int:
         if getattr(options, name) < (name == "rounds"):
             flag = f"--{name.replace('_', '-')}"
             raise UserError(f"{flag} {getattr(options, name)} is too few", todo="50 rounds, 5 to warm up")
+    if options.threads < 0:
+        raise UserError(f"--threads {options.threads} is below 0", todo="--threads 1")
+    if options.json:
+        need_folder(Path(options.json).parent, "--json")
     threads = options.threads or torch.get_num_threads()
     opened = list(_open(options, threads))
     torch.set_num_threads(threads)
@@ -128,13 +132,13 @@ def _open(options: argparse.Namespace, threads: int) -> list[tuple[str, str, Ope
     found = []
     for path in options.models:
         able = CAN_RUN.get(Path(path).suffix, ("auto",))
+        plain = open_model(path, options.cfg, "auto", threads=threads, device=options.device)
+        size = input_size(options.imgsz, plain)
         for runtime in asked:
             runtime = able[0] if runtime == "auto" else runtime
             if runtime not in able and len(asked) > 1:
                 log.warning("%s is not run by %s: left out", path, runtime)
                 continue
-            plain = open_model(path, options.cfg, "auto", threads=threads, device=options.device)
-            size = input_size(options.imgsz, plain)
             net = plain
             if runtime not in ("auto", able[0]):
                 net = open_model(path, options.cfg, runtime, size=size, threads=threads, device=options.device)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from common.errors import UserError
 from common.log import log
-from data import load_spec
+from data import DataSpec, load_spec
 from engine.config import parse_size
 from export.runtimes import Runtime, on_the_fly, open_onnx, open_opencv, open_openvino, open_tensorrt
 from models.network import Network
@@ -70,7 +70,7 @@ def open_model(
         cfg: the cfg of a `.weights` file, or its name.
         runtime: one of `RUNTIMES`, or "auto".
         names: class names that replace the file's.
-        size: (H, W), where a network of PyTorch is to be run by another runtime.
+        size: (H, W), where a network of PyTorch is to be run by another runtime; rounded up as by `input_size`.
         threads: CPU threads of runtimes other than PyTorch; 0: as many as torch has.
         device: of PyTorch; "" is a GPU if there is one.
 
@@ -102,7 +102,7 @@ def open_model(
     net = _open_network(cfg_path, weights, names)
     if runtime == "torch":
         return _on_device(net, device)
-    return on_the_fly(net, runtime, size or net.image_size, threads, path)
+    return on_the_fly(net, runtime, rounded_up(size or net.image_size, net.max_stride), threads, path)
 
 
 def _open_file(path: Path, runtime: str, threads: int) -> Runtime:
@@ -199,6 +199,22 @@ def class_names(path: str) -> list[str]:
     return [line.strip() for line in lines if line.strip()]
 
 
+def warn_of_other_classes(net: Opened, spec: DataSpec) -> None:
+    """Say so where a data set has as many classes as a network, but others: its mAP means little then."""
+    names = [str(name) for name in net.names]
+    if len(names) == len(spec.names) and names != list(spec.names) and not all(name.isdigit() for name in names):
+        log.warning(
+            "the data set's classes are %s, the network's %s: class by number, mAP is right only if they are the same",
+            ", ".join(spec.names[:10]), ", ".join(names[:10]),
+        )  # fmt: skip
+
+
+def rounded_up(size: tuple[int, int], stride: int) -> tuple[int, int]:
+    """The least (H, W) not below `size` that `stride` divides."""
+    height, width = size
+    return -(-height // stride) * stride, -(-width // stride) * stride
+
+
 def input_size(imgsz: str, net: Opened) -> tuple[int, int]:
     """(H, W) from `--imgsz`, rounded up to the network's largest stride, or the network's own.
 
@@ -209,7 +225,7 @@ def input_size(imgsz: str, net: Opened) -> tuple[int, int]:
         return net.image_size
     height, width = parse_size(imgsz)
     stride = net.max_stride
-    size = -(-height // stride) * stride, -(-width // stride) * stride
+    size = rounded_up((height, width), stride)
     if size != (height, width):
         log.info("--imgsz %sx%s is rounded up to %sx%s, multiples of %s", width, height, size[1], size[0], stride)
     fixed = getattr(net, "fixed_size", None)

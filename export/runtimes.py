@@ -6,6 +6,7 @@ ONNX Runtime, OpenVINO, OpenCV's DNN, TensorRT. What they are given and give bac
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -140,8 +141,8 @@ def open_opencv(path: str | Path, weights: str | Path | None = None, names: Sequ
             todo = "pip install 'opencv-python-headless<5'"
             raise UserError(f"OpenCV {cv2.__version__} reads no Darknet files", todo=todo)
         else:
+            description, wanted = _darknet(path, weights, names)
             net = cv2.dnn.readNetFromDarknet(str(path), str(weights))
-            description, wanted = _darknet(path, names)
     except cv2.error as error:
         raise _unreadable(f"OpenCV {cv2.__version__}", path, error) from error
     net.enableWinograd(False)  # its rounding alone reaches 1e-3 of the largest output after 100 layers
@@ -154,14 +155,23 @@ def open_opencv(path: str | Path, weights: str | Path | None = None, names: Sequ
     return Runtime(description, run, "opencv", path)
 
 
-def _darknet(cfg: str | Path, names: Sequence[str] | None) -> tuple[Description, list[str]]:
-    """A cfg's description, and what OpenCV calls the convolutions before its heads: there the logits come out."""
+def _darknet(cfg: str | Path, weights: str | Path, names: Sequence[str] | None) -> tuple[Description, list[str]]:
+    """A cfg's description, and what OpenCV calls the convolutions before its heads: there the logits come out.
+
+    Raises:
+        UserError: the weights are not as many as the cfg needs, which OpenCV itself does not notice.
+    """
     import models
     from models.network import head_feeder
+    from models.weights import file_tensors, read_weights
 
     text = models.read_cfg(cfg)
     with torch.device("meta"):
         net = Network(text, names)
+    needed, there = sum(tensor.numel() for _, tensor in file_tensors(net)), len(read_weights(weights)[1])
+    if needed != there:
+        raise UserError(f"does not belong to {cfg}, which needs {needed:,} numbers: it has {there:,}",
+                        where=weights, todo="give the cfg the file was trained with")  # fmt: skip
     number = text.index()
     wanted = [f"conv_{number[head_feeder(head)]}" for head in text.heads]
     description = Description(tuple(net.names), net.specs, net.image_size, True, 0, net.max_stride)
@@ -211,8 +221,9 @@ def _unreadable(who: str, path: str | Path, error: Exception) -> UserError:
         return error
     lines = [line.strip("> '\t") for line in str(error).splitlines()]
     said = [line for line in lines if len(line) > 3] or [type(error).__name__]
+    words = re.sub(r"^OpenCV\S* \S+: error: \([^)]*\) ", "", said[-1])  # where in its own source it was found
     return UserError(
-        f"{who} cannot read it: {said[-1]}",
+        f"{who} cannot read it: {words}",
         where=path,
         todo="is the file whole? Another --runtime may read it; or export it anew",
     )

@@ -1,9 +1,12 @@
-"""Small things all tables of files need: columns, sizes on the disk, names that tell files apart."""
+"""Small things all that writes or lists files needs: columns, sizes on the disk, names that tell files apart."""
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+
+from common.errors import UserError
 
 
 def table(heading: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
@@ -17,6 +20,20 @@ def table(heading: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) 
         return "  ".join(cells).rstrip()
 
     return "\n".join([text(lines[0]), "-" * (sum(widths) + 2 * (len(widths) - 1)), *map(text, lines[1:])])
+
+
+def need_folder(folder: str | Path, option: str) -> None:
+    """Make a folder that the user chose by `option`, before long work is done for it.
+
+    Raises:
+        UserError: it cannot be made, or nothing can be written into it.
+    """
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise UserError(f"{option}: nothing can be written into {folder}: {error.strerror}",
+                        todo=f"give another {option}") from error  # fmt: skip
 
 
 def parts(path: str | Path) -> list[Path]:

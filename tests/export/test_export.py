@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import io
 import json
@@ -14,13 +15,14 @@ import torch
 import models
 from common.errors import UserError
 from common.log import log
-from data import Dataset
+from data import Dataset, load_spec
 from engine.evaluate import evaluate
 from engine.postprocess import postprocess
+from export.checks import compare_outputs, noise, pictures_of
 from export.command import main
 from export.description import describe
 from export.onnx_graph import finished, model_of, unknown_to_tensorrt
-from export.opening import open_model
+from export.opening import open_model, warn_of_other_classes
 from export.runtimes import Runtime, open_onnx
 from export.to_onnx import onnx_model
 from models.network import Network, adapt_classes
@@ -57,7 +59,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         status = main([
-            "--weights", str(run / "weights" / "best.pt"), "--data", str(data), "--calibrate", "4", "--threads", "1",
+            "--weights", str(run / "weights" / "best.pt"), "--data", str(data), "--calibrate", "99", "--threads", "1",
             "--to", "onnx,int8,openvino,darknet,tensorrt",
         ])  # fmt: skip
     log.handlers.clear()
@@ -135,9 +137,14 @@ def test_the_card_tells_what_is_known_and_what_is_not(exported: Exported) -> Non
     assert record["lineage"]["kd"] == "hinton,bounded"
     assert record["network"]["parameters"] == models.parameters(exported.net)
     assert record["file"]["int8"]["candidate"] in text
+    assert record["file"]["int8"]["pictures"] == 8, "as many as there are, not as many as were asked for"
+    assert "8 training pictures of set/data.yaml" in text
     assert record["file"]["files"][0]["sha256"] in text
     assert "teacher: fat.pt" in text
-    assert "/some/where" not in text, "the way to a file on this machine is nobody else's business"
+    for card in exported.folder.glob("*.card.*"):
+        content = card.read_text()
+        for path in ("/some/where", str(exported.data.parent.parent)):
+            assert path not in content, "the way to a file on this machine is nobody else's business"
     assert "no ancestor is recorded" in text
     assert "mAP50 0.5000" in text
 
@@ -154,8 +161,28 @@ def test_a_wrong_file_is_refused(tmp_path, monkeypatch, capsys) -> None:
     models.save(tiny(nets.RESIDUAL), tmp_path / "net.pt")
     other = onnx_model(alive(Network(models.parse_cfg(nets.RESIDUAL)), seed=1).eval(), (64, 64))
     monkeypatch.setattr(exporter, "onnx_model", lambda *_: other)
+    (tmp_path / "export").mkdir()
+    for name in ("net.onnx", "net.onnx.card.md", "net.onnx.card.json"):
+        (tmp_path / "export" / name).write_text("an earlier export's")
     assert main(["--weights", str(tmp_path / "net.pt"), "--no-latency"]) == 2
     assert "are not PyTorch's" in capsys.readouterr().err
+    assert list((tmp_path / "export").iterdir()) == [], "a wrong file, or a card that speaks of another one"
+
+
+def test_a_comparison_says_what_it_was_made_on(exported: Exported) -> None:
+    two = pictures_of(Dataset(exported.data, "test", (64, 64)))
+    assert len(two.images) == 2
+    assert compare_outputs(exported.net, exported.net, two).where == "on 2 pictures"
+    assert compare_outputs(exported.net, exported.net, noise((64, 64))).where == "on noise"
+
+
+def test_other_classes_of_the_same_number_are_pointed_out(exported: Exported, caplog) -> None:
+    spec = load_spec(exported.data)
+    warn_of_other_classes(exported.net, spec)
+    assert caplog.text == ""
+    warn_of_other_classes(exported.net, dataclasses.replace(spec, names=("cat", "dog")))
+    assert "cat, dog" in caplog.text
+    assert "red, blue" in caplog.text
 
 
 @functools.cache
@@ -208,6 +235,10 @@ def test_a_file_of_one_size_refuses_others_and_a_batch_is_filled_up(tmp_path) ->
     [
         (["--to", "onx"], "did you mean onnx"),
         (["--to", "int8"], "add --data"),
+        (["--max-drop", "0.01"], "names no INT8"),
+        (["--half"], "names neither"),
+        (["--name", "a/b"], "not the name of a file"),
+        (["--out", "net.pt"], "nothing can be written into net.pt"),
         (["--to", "tensorrt", "--outputs", "nms"], "is not for tensorrt"),
         (["--batch", "0"], "--dynamic batch"),
         (["--conf", "2"], "not between 0 and 1"),

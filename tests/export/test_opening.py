@@ -21,6 +21,7 @@ from export.to_onnx import onnx_model
 from models.network import Network
 from tests.engine.test_evaluate import write_set
 from tests.export.test_predict import ONE_CELL
+from tests.opencv import needs_opencv_4
 
 
 @pytest.fixture(scope="module")
@@ -118,10 +119,14 @@ def test_memory_is_measured_in_a_process_of_its_own(files):
         (["latency", "net.pt", "--runtime", "fast"], "none of auto"),
         (["latency", "net.onnx", "--imgsz", "64"], "takes 32x32"),
         (["latency", "net.pt", "--rounds", "0"], "too few"),
+        (["latency", "net.pt", "--threads", "-1"], "is below 0"),
+        (["latency", "net.pt", "--json", "net.pt/out.json"], "nothing can be written into net.pt"),
         (["predict", "--model", "net.onnx", "--runtime", "torch", "--source", "one.png"], "does not run"),
         (["predict", "--model", "one.png", "--source", "one.png"], "nobody here can run"),
         (["predict", "--model", "broken.onnx", "--source", "one.png"], "cannot read it"),
         (["predict", "--model", "net.engine", "--source", "one.png"], "needs its model card"),
+        (["predict", "--model", "card.engine", "--source", "one.png"], "needs its model card"),
+        (["predict", "--model", "half.onnx", "--source", "one.png"], "metadata are damaged"),
         (["predict", "--model", "foreign.onnx", "--source", "one.png"], "not exported by ThinYOLO"),
     ],
 )
@@ -129,13 +134,39 @@ def test_mistakes_end_with_status_2_and_what_to_do(files, monkeypatch, capsys, a
     monkeypatch.chdir(files)
     Path("broken.onnx").write_bytes(b"no model")
     Path("net.engine").touch()
+    Path("card.engine").touch()
+    Path("card.engine.card.json").write_text('{"file": 3}')
     foreign = model_of(Path("net.onnx").read_bytes())
+    (heads,) = [each for each in foreign.metadata_props if each.key == "heads"]
+    heads.value = "["
+    Path("half.onnx").write_bytes(foreign.SerializeToString())
     foreign.metadata_props.clear()
     Path("foreign.onnx").write_bytes(foreign.SerializeToString())
     assert main(arguments) == 2
     error = capsys.readouterr().err
     assert said in error
     assert "->" in error
+
+
+def test_metadata_of_other_programs_are_no_hindrance(files, tmp_path):
+    model = model_of((files / "net.onnx").read_bytes())
+    model.metadata_props.add(key="simplified", value="by somebody")
+    (tmp_path / "net.onnx").write_bytes(model.SerializeToString())
+    assert open_model(tmp_path / "net.onnx").names == ["square", "disc"]
+
+
+def test_a_size_is_rounded_up_before_a_network_is_exported_on_the_fly(files):
+    assert open_model(files / "net.pt", runtime="onnxruntime", size=(33, 64)).image_size == (64, 64)
+
+
+@needs_opencv_4
+def test_opencv_is_not_given_weights_of_another_cfg(files, tmp_path):
+    models.save_darknet(models.load(files / "net.pt"), tmp_path / "net.cfg", tmp_path / "net.weights")
+    assert open_model(tmp_path / "net.cfg", runtime="opencv").classes == 2
+    whole = (tmp_path / "net.weights").read_bytes()
+    (tmp_path / "net.weights").write_bytes(whole[:-4])
+    with pytest.raises(UserError, match="does not belong to"):
+        open_model(tmp_path / "net.cfg", runtime="opencv")
 
 
 def test_a_package_that_is_not_installed_is_named_with_its_extra(files, monkeypatch):

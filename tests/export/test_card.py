@@ -1,0 +1,91 @@
+"""Model cards: a student's cut, ancestors and teacher, from its own checkpoint or from the runs it came from."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import models
+import prune
+from export.card import write_card
+from export.description import describe
+from export.origin import network_facts
+from models.network import Network
+from tests import nets
+from tests.alive import alive
+
+
+class Runs:
+    """A run that pruned a network and one that fine-tuned what was left; `old`: lineages as they once were."""
+
+    def __init__(self, folder: Path, old: bool):
+        self.fat = alive(Network(models.parse_cfg(nets.RESIDUAL))).eval()
+        models.save(self.fat, folder / "cut" / "start.pt")
+        result = prune.prune(self.fat, budget="params=0.4", shortcuts=1, kind="baseline")
+        self.thin = result.network
+        if old:
+            for entry in self.thin.lineage:
+                del entry["parameters"], entry["cut"]
+        self.pruned = folder / "cut" / "pruned" / "pruned.pt"
+        models.save(self.thin, self.pruned, extra={"pruning": result.report.as_dict()})
+        (folder / "cut" / "args.yaml").write_text("data: /far/away/bccd/data.yaml\nimgsz: '64'\nweights: ''\n")
+        student = alive(models.load(self.pruned), seed=3)  # trained on
+        student.meta["teacher"] = {"source": "/far/away/fat.pt", "sha256": models.fingerprint(self.fat)}
+        self.student = folder / "tuned" / "weights" / "best.pt"
+        models.save(student, self.student, extra={"kind": "student"})
+        tuned = f"data: /far/away/bccd/data.yaml\nimgsz: '64'\nkd: bounded\nweights: {self.pruned}\n"
+        (folder / "tuned" / "args.yaml").write_text(tuned)
+
+
+@pytest.fixture(params=[False, True], ids=["now", "old"])
+def runs(request: pytest.FixtureRequest, tmp_path: Path) -> Runs:
+    return Runs(tmp_path, request.param)
+
+
+def facts_of(path: Path) -> dict[str, Any]:
+    return network_facts(models.load(path), path, (64, 64))
+
+
+def test_a_student_far_from_its_pruning_knows_its_ratio_and_its_cut(runs: Runs) -> None:
+    fat, thin = models.parameters(runs.fat), models.parameters(runs.thin)
+    facts = facts_of(runs.student)
+    (ancestor,) = facts["lineage"]["ancestors"]
+    assert (ancestor["kind"], ancestor["parameters"]) == ("baseline", fat)
+    assert ancestor["share_kept"] == pytest.approx(thin / fat)
+    (cut,) = facts["lineage"]["cuts"]
+    assert tuple(cut["params"]) == (fat, thin)
+    assert (cut["asked"]["budget"], cut["asked"]["shortcuts"]) == ("params=0.4", 1)
+    assert facts["lineage"]["teacher"]["ancestor"] == "baseline"
+    assert facts["lineage"]["kd"] == "bounded"
+    assert facts["source"]["kind"] == "student"
+    assert facts_of(runs.pruned)["source"]["kind"] == "pruned"
+
+
+def test_the_card_says_it_in_words_and_names_no_folder_of_the_machine(runs: Runs, tmp_path: Path) -> None:
+    net, file = models.load(runs.student), tmp_path / "net.onnx"
+    file.write_bytes(b"graph")
+    text = write_card(file, describe(net), facts_of(runs.student), {"format": "ONNX"}).read_text()
+    fat, thin = models.parameters(runs.fat), models.parameters(runs.thin)
+    assert "budget=params=0.4, " in text
+    assert f"parameters {fat:,} -> {thin:,} ({thin / fat:.1%} left)" in text
+    assert "the baseline named above" in text
+    assert "data set: bccd/data.yaml" in text
+    assert "distillation: bounded" in text
+    record = (tmp_path / "net.onnx.card.json").read_text()
+    assert json.loads(record)["lineage"]["teacher"]["file"] == "fat.pt"
+    for content in (text, record):
+        assert "/far" not in content
+        assert str(tmp_path) not in content
+
+
+def test_a_stranger_among_the_runs_lends_nothing(tmp_path: Path) -> None:
+    runs = Runs(tmp_path, old=True)
+    models.save(alive(Network(models.parse_cfg(nets.RESIDUAL)), seed=9), tmp_path / "cut" / "start.pt")
+    other = prune.prune(runs.fat, budget="params=0.6").network
+    models.save(other, runs.pruned, extra={"pruning": {}})
+    facts = facts_of(runs.student)
+    assert facts["lineage"]["ancestors"][0]["parameters"] is None
+    assert facts["lineage"]["cuts"] == []
