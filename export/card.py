@@ -139,10 +139,12 @@ def _measured(file: Mapping[str, Any], record: Mapping[str, Any]) -> list[str]:
     if int8 := file.get("int8"):
         pictures = f"{int8['pictures']} training pictures of {int8['data']}"
         lines.append(f"- in INT8: {int8['candidate']}; calibrated on {pictures}")
-    latency = file.get("latency")
-    lines.append(f"- latency: {latency['median_ms']:.2f} ms a picture ({latency['runtime']}, {latency['machine']}, "
-                 f"threads: {latency['threads']}, load average: {latency['load_average']})"
-                 if latency else f"- latency: {UNKNOWN}")  # fmt: skip
+    if latency := file.get("latency"):
+        where = f"{latency['runtime']}, {latency['machine']}, threads: {latency['threads']}"
+        times = f"{latency['median_ms']:.2f} ms a picture, {latency['cpu_ms']:.2f} ms of CPU time"
+        lines.append(f"- latency: {times} ({where}, load average: {latency['load_average']})")
+    else:
+        lines.append(f"- latency: {UNKNOWN}")
     return lines
 
 

@@ -353,6 +353,8 @@ class Exporter:
                 measured["latency"] = {
                     "median_ms": made.latency.median_ms,
                     "ratio_to_torch": made.latency.ratio_to_first,
+                    "cpu_ms": made.latency.cpu_ms,
+                    "cpu_ratio_to_torch": made.latency.cpu_ratio,
                     "runtime": getattr(made.net, "runtime", "torch"),
                     "threads": self.threads,
                     "machine": processor(),
@@ -373,8 +375,9 @@ class Exporter:
                 "-" if score is None else f"{score.map50:.4f}",
                 "-" if latency is None else f"{latency.median_ms:.2f}",
                 "-" if latency is None else f"{latency.ratio_to_first:.2f}",
+                "-" if latency is None else f"{latency.cpu_ms:.2f}",
             ])  # fmt: skip
-        heading = ["format", "file", "MB", "difference", "mAP50-95", "mAP50", "latency ms", "ratio"]
+        heading = ["format", "file", "MB", "difference", "mAP50-95", "mAP50", "latency ms", "ratio", "CPU ms"]
         print(table(heading, lines, left=2))
         self._footnotes(rows)
 
@@ -385,7 +388,7 @@ class Exporter:
         notes += [f"difference: the largest to PyTorch's {each}" for each in compared]
         if any(row.latency for row in rows):
             words = "1 thread" if self.threads == 1 else f"{self.threads} threads"
-            notes.append(f"latency: a picture, median of {ROUNDS} interleaved rounds, {words}; see thinyolo latency")
+            notes.append(f"latency, CPU: a picture, median of {ROUNDS} interleaved rounds, {words} (thinyolo latency)")
             notes += filter(None, [busy()])
         notes += [f"{row.path.name}: {row.note}" for row in rows if row.note]
         if self.made:

@@ -1,9 +1,10 @@
 """How long networks take, measured so that the numbers can be compared.
 
 All networks run in one process on the same picture, in interleaved rounds: a machine that slows down for a while slows
-all of them. Reported are medians and quartiles; a mean would be one interruption away from nonsense. `measure` times
-PyTorch, what the tables show; `OnnxLatency` times ONNX Runtime, what a latency budget counts; `time_calls` times
-whatever can be called, and ``python -m export.latency`` any files.
+all of them. Reported are medians and quartiles; a mean would be one interruption away from nonsense. Beside the time by
+the clock stands the CPU time of this process, which leaves out the waiting where other programs want the processor too.
+`measure` times PyTorch, what the tables show; `OnnxLatency` times ONNX Runtime, what a latency budget counts;
+`time_calls` times whatever can be called, and ``python -m export.latency`` any files.
 """
 
 from __future__ import annotations
@@ -30,12 +31,16 @@ class Latency:
         low, high: the quartiles (25 %, 75 %), in ms.
         ratio_to_first: the median over rounds of this network's time by the first network's in the same round; 0.5 is
             twice as fast.
+        cpu_ms: the median of the CPU time, of all threads together; on a GPU it says nothing.
+        cpu_ratio: as `ratio_to_first`, of CPU times.
     """
 
     median_ms: float
     low: float
     high: float
     ratio_to_first: float
+    cpu_ms: float
+    cpu_ratio: float
 
 
 def measure(
@@ -79,29 +84,25 @@ def time_calls(
         for _ in range(warm_up):
             call()
     times = {name: taken / (pictures or {}).get(name, 1) for name, taken in _rounds(calls, rounds).items()}
-    first = next(iter(times.values()))
-    return {
-        name: Latency(
-            float(np.median(taken)),
-            float(np.quantile(taken, 0.25)),
-            float(np.quantile(taken, 0.75)),
-            float(np.median(taken / first)),
-        )
-        for name, taken in times.items()
-    }
+    first = np.maximum(next(iter(times.values())), 1e-6)  # a call that only waits has next to no CPU time
+    found = {}
+    for name, taken in times.items():
+        (low, median, high), ratio = np.quantile(taken[0], (0.25, 0.5, 0.75)), np.median(taken / first, axis=1)
+        found[name] = Latency(*map(float, (median, low, high, ratio[0], np.median(taken[1]), ratio[1])))
+    return found
 
 
 def _rounds(calls: Mapping[str, Callable[[], None]], rounds: int) -> dict[str, np.ndarray]:
-    """The milliseconds of every call in every round, by name: ``(rounds,)`` each."""
-    times = {name: np.zeros(rounds) for name in calls}
+    """The milliseconds of every call in every round, by name: ``(2, rounds)`` each, by the clock and of CPU time."""
+    times = {name: np.zeros((2, rounds)) for name in calls}
     names = list(calls)
     for number in range(rounds):
         # Whoever runs after the largest network finds the caches cold: everybody takes every turn.
         turn = number % len(names)
         for name in names[turn:] + names[:turn]:
-            start = time.perf_counter()
+            clock, cpu = time.perf_counter(), time.process_time()
             calls[name]()
-            times[name][number] = (time.perf_counter() - start) * 1e3
+            times[name][:, number] = (time.perf_counter() - clock) * 1e3, (time.process_time() - cpu) * 1e3
     return times
 
 
@@ -159,13 +160,13 @@ class OnnxLatency:
         """
         candidate = self._runner(network)
         if self.reference is None:
-            self.reference_ms = float(np.median(_rounds({"": candidate}, self.rounds)[""]))
+            self.reference_ms = float(np.median(_rounds({"": candidate}, self.rounds)[""][0]))
             self.reference = candidate
             return self.reference_ms
         # Fast networks get more rounds, about a second of them: a median of few milliseconds is nothing.
         rounds = int(np.clip(500 / self.reference_ms, self.rounds, 10 * self.rounds))
         times = _rounds({"reference": self.reference, "candidate": candidate}, rounds)
-        return self.reference_ms * float(np.median(times["candidate"] / times["reference"]))
+        return self.reference_ms * float(np.median(times["candidate"][0] / times["reference"][0]))
 
     def _runner(self, network: Network) -> Callable[[], None]:
         runtime = session(onnx_model(network, self.size), self.threads)

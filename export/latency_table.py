@@ -28,8 +28,9 @@ Measure how long networks take for one picture, side by side.
 All of them run in this one process, in interleaved rounds: each round runs every network once, and who goes first
 changes from round to round, so that a machine that slows down for a while slows all of them. Every runtime gets the
 same fixed number of threads. Told are the median, the quartiles, and the ratio to the first network (the median over
-rounds of the ratio within a round: .5 is twice as fast). Memory is measured in a process for each network, as what
-loading it and running it adds."""
+rounds of the ratio within a round: .5 is twice as fast); beside them the CPU time of all threads and its ratio, which
+other programs stretch least. Memory is measured in a process for each network, as what loading it and running it
+adds."""
 
 BUSY = 1.5
 """A load average above this is more than what this program itself adds."""
@@ -186,8 +187,11 @@ def text_table(rows: Sequence[Timed]) -> str:
             f"{row.latency.median_ms:.2f}",
             f"{row.latency.low:.2f} - {row.latency.high:.2f}",
             f"{row.latency.ratio_to_first:.2f}",
+            f"{row.latency.cpu_ms:.2f}",
+            f"{row.latency.cpu_ratio:.2f}",
         ])  # fmt: skip
-    heading = ["network", "runtime", "input", "file MB", "memory MB", "median ms", "quartiles ms", "ratio"]
+    heading = ["network", "runtime", "input", "file MB", "memory MB", "median ms", "quartiles ms", "ratio",
+               "CPU ms", "CPU ratio"]  # fmt: skip
     return table(heading, lines, left=2)
 
 
@@ -208,7 +212,9 @@ def busy() -> str:
     load = load_average()
     if load is None or load < BUSY:
         return ""
-    return f"load average {load:.1f}: other programs are running; the ratios may hold, the milliseconds do not"
+    return (
+        f"load average {load:.1f}: other programs are running, and what is by the clock waited for them; see CPU time"
+    )
 
 
 def load_average() -> float | None:

@@ -7,7 +7,7 @@ import time
 import pytest
 import torch
 
-from export.latency import measure
+from export.latency import measure, time_calls
 
 
 class Sleeper(torch.nn.Module):
@@ -30,6 +30,24 @@ def test_medians_and_ratios_are_those_of_the_networks():
     assert found["thin"].ratio_to_first == pytest.approx(0.25, abs=0.15)
     assert 20 <= found["fat"].median_ms < 60
     assert found["thin"].low <= found["thin"].median_ms <= found["thin"].high
+    assert found["fat"].cpu_ms < 0.5 * found["fat"].median_ms, "who sleeps takes no CPU time"
+
+
+def test_cpu_time_is_that_of_the_work_and_not_of_waiting():
+    def spend(milliseconds: float) -> None:
+        end = time.process_time() + milliseconds / 1e3
+        while time.process_time() < end:
+            pass
+
+    def waiting() -> None:
+        time.sleep(0.02)
+        spend(5)
+
+    found = time_calls({"long": lambda: spend(10), "short": lambda: spend(5), "late": waiting}, rounds=7)
+    assert found["long"].cpu_ratio == 1
+    for name in ("short", "late"):
+        assert found[name].cpu_ratio == pytest.approx(0.5, abs=0.1)
+    assert found["late"].median_ms > 20 > found["late"].cpu_ms
 
 
 def test_rounds_are_interleaved_and_everybody_goes_first_in_turn():
