@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from export.description import Description
-from export.to_onnx import INPUT, exported
+from export.to_onnx import exported
 from models.heads import decode_head
 from models.spec import HeadSpec
 
@@ -184,6 +184,3 @@ def head_convolutions(model: Any) -> list[str]:
             node = maker[node.input[0]]
         found.append(node.name)
     return found
-
-
-__all__ = ["INPUT", "describe_model", "finished", "head_convolutions", "model_of", "tidy", "unknown_to_tensorrt"]

@@ -13,38 +13,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch.export import Dim
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from common.errors import UserError
-from common.files import whole_file
 from models.network import Network
 
 TOLERANCE = 1e-4
 """Largest difference to PyTorch an exported file may have, as a share of the largest output of its head."""
 INPUT = "images"
-
-
-def export_onnx(net: Network, path: str | Path, size: tuple[int, int] | None = None) -> float:
-    """Write `net` as an ONNX file for one picture of `size` (H, W), by default the cfg's, and check it.
-
-    Returns:
-        How far ONNX Runtime's heads are from PyTorch's (see `difference`).
-
-    Raises:
-        UserError: the extra `export` is not installed.
-        RuntimeError: the file does not compute what the network does.
-    """
-    size = size or net.image_size
-    model = onnx_model(net, size)
-    with whole_file(path) as temporary:
-        temporary.write_bytes(model)
-    error = difference(net, session(model, threads=1), size)
-    if not error <= TOLERANCE:
-        raise RuntimeError(f"{path}: ONNX Runtime's heads differ from PyTorch's by {error:.2g} of the largest output")
-    return error
 
 
 def onnx_model(net: Network, size: tuple[int, int], batch: int = 1, any_size: bool = False) -> bytes:
@@ -114,18 +92,6 @@ def session(model: bytes | str | Path, threads: int) -> Any:
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     content = model if isinstance(model, bytes) else str(model)
     return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-
-
-@torch.no_grad()
-def difference(net: Network, runtime: Any, size: tuple[int, int], seed: int = 0) -> float:
-    """Largest difference between the heads in ONNX Runtime and in PyTorch on a random picture of `size` (H, W).
-
-    As a share of the head's largest absolute output; the worst head counts.
-    """
-    picture = np.random.default_rng(seed).random((1, net.in_channels, *size), np.float32)
-    twin = copy.deepcopy(net).cpu().float().eval()
-    pairs = zip(twin(torch.from_numpy(picture)), runtime.run(None, {INPUT: picture}), strict=True)
-    return max(float((torch.from_numpy(theirs) - ours).abs().max() / ours.abs().max()) for ours, theirs in pairs)
 
 
 def need_onnx(*packages: str) -> None:
