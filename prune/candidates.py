@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -84,6 +84,7 @@ class Candidates:
         if isinstance(shortcuts, str) and shortcuts != "auto":
             raise UserError(f"shortcuts={shortcuts!r} is neither a number of blocks nor 'auto'")
         self.net, self.options, self.shortcuts = net, options, shortcuts
+        self.asked: dict[str, Any] = dict(vars(options)) if options else {}  # as the report tells it
         self.size = (options.size if options else None) or net.image_size
         self.graph = trace(net)
         self.fold = options.fold if options else False
@@ -92,7 +93,9 @@ class Candidates:
         self.ranking = Ranking(np.zeros(0), {})
         if options is not None:
             limited = fixed_too(self.graph, self.held)
-            if scores is None:
+            if scores is not None:
+                self.asked["criterion"] = "given scores"
+            else:
                 scores = score(options.criterion, net, self.graph, losses=losses, seed=options.seed)
             self.ranking = ranked(limited, scores)
         self._find_blocks()
@@ -259,8 +262,7 @@ class Candidates:
         """
         keep, cost = selection.keep, variant.cost
         network, left = self.network(variant, keep)
-        options = vars(self.options) if self.options else {}
-        report = PruneReport({**options, "shortcuts": self.shortcuts}, size=self.size)
+        report = PruneReport({**self.asked, "shortcuts": self.shortcuts}, size=self.size)
         before, every = self.whole, np.ones(len(self.graph.root), bool)
         report.channels = (before.channels(every), cost.channels(keep))
         report.params = (before.parameters(every), cost.parameters(keep, left.added))
