@@ -2,7 +2,7 @@
 
 import sys
 
-from export.command import main
+from export.command import COMMAND
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(COMMAND.main())

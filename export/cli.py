@@ -56,8 +56,8 @@ def _main(argv: Sequence[str] | None) -> int:
 def make_parser() -> argparse.ArgumentParser:
     """The parser with every sub-command; a parsed namespace's `run` is the function to call with it."""
     from data.convert import register as register_convert
-    from export.command import register as register_export
-    from export.latency_table import register as register_latency
+    from export.command import COMMAND as EXPORT
+    from export.latency_table import COMMAND as LATENCY
 
     parser = argparse.ArgumentParser(
         prog="thinyolo",
@@ -69,8 +69,8 @@ def make_parser() -> argparse.ArgumentParser:
     _register_check(commands)
     _register_val(commands)
     _register_predict(commands)
-    register_export(commands)
-    register_latency(commands)
+    EXPORT.register(commands)
+    LATENCY.register(commands)
     register_convert(commands)
     _register_report(commands)
     return parser

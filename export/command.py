@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
 from pathlib import Path
 
-from common.errors import UserError, run_cleanly
-from common.log import show_log
+from common.errors import UserError
 from export.description import MEANING, OUTPUTS
 from export.quantise import CALIBRATION
+from export.two_ways import Command
 
 FORMATS = ("onnx", "int8", "openvino", "openvino-int8", "darknet", "tensorrt")
 
@@ -202,27 +201,12 @@ def formats(text: str) -> list[str]:
     return list(dict.fromkeys(chosen))
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point of ``python -m export``."""
-    show_log()
-    parser = argparse.ArgumentParser(
-        prog="python -m export",
-        description=DESCRIPTION,
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add_arguments(parser)
-    return run_cleanly(lambda: run(parser.parse_args(argv)))
-
-
-def register(commands: argparse._SubParsersAction) -> None:
-    """``thinyolo export``: the same command."""
-    parser = commands.add_parser(
-        "export",
-        help="write a network as ONNX, INT8, OpenVINO, Darknet, TensorRT, each checked and with a model card",
-        description=DESCRIPTION,
-        epilog=EPILOG.replace("python -m export", "thinyolo export"),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add_arguments(parser)
-    parser.set_defaults(run=run)
+COMMAND = Command(
+    "export",
+    "export",
+    "write a network as ONNX, INT8, OpenVINO, Darknet, TensorRT, each checked and with a model card",
+    DESCRIPTION,
+    EPILOG,
+    add_arguments,
+    run,
+)

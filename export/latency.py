@@ -177,6 +177,6 @@ class OnnxLatency:
 
 
 if __name__ == "__main__":
-    from export.latency_table import main
+    from export.latency_table import COMMAND
 
-    sys.exit(main())
+    sys.exit(COMMAND.main())

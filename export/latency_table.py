@@ -13,13 +13,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from common.errors import UserError, run_cleanly
+from common.errors import UserError
 from common.files import whole_file
-from common.log import log, show_log
+from common.log import log
 from export.latency import Latency, time_calls
 from export.memory import peak_memory
 from export.opening import CAN_RUN, FORMATS, RUNTIMES, Opened, input_size, open_model
 from export.tables import megabytes, need_folder, short_names, table
+from export.two_ways import Command
 from models.network import Network
 
 DESCRIPTION = """\
@@ -231,27 +232,12 @@ def processor() -> str:
         return platform.processor() or platform.machine()
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point of ``python -m export.latency``."""
-    show_log()
-    parser = argparse.ArgumentParser(
-        prog="python -m export.latency",
-        description=DESCRIPTION,
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add_arguments(parser)
-    return run_cleanly(lambda: run(parser.parse_args(argv)))
-
-
-def register(commands: argparse._SubParsersAction) -> None:
-    """``thinyolo latency``: the same command."""
-    parser = commands.add_parser(
-        "latency",
-        help="how fast networks are, side by side",
-        description=DESCRIPTION,
-        epilog=EPILOG.replace("python -m export.latency", "thinyolo latency"),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add_arguments(parser)
-    parser.set_defaults(run=run)
+COMMAND = Command(
+    "export.latency",
+    "latency",
+    "how fast networks are, side by side",
+    DESCRIPTION,
+    EPILOG,
+    add_arguments,
+    run,
+)

@@ -19,7 +19,7 @@ from data import Dataset, load_spec
 from engine.evaluate import evaluate
 from engine.postprocess import postprocess
 from export.checks import compare_outputs, noise, pictures_of
-from export.command import main
+from export.command import COMMAND
 from export.description import describe
 from export.onnx_graph import finished, model_of, unknown_to_tensorrt
 from export.opening import open_model, warn_of_other_classes
@@ -58,7 +58,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     (folder / "run" / "args.yaml").write_text("data: some/where/set/data.yaml\nkd: hinton,bounded\nimgsz: '64'\n")
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        status = main([
+        status = COMMAND.main([
             "--weights", str(run / "weights" / "best.pt"), "--data", str(data), "--calibrate", "99", "--threads", "1",
             "--to", "onnx,int8,openvino,darknet,tensorrt",
         ])  # fmt: skip
@@ -164,7 +164,7 @@ def test_a_wrong_file_is_refused(tmp_path, monkeypatch, capsys) -> None:
     (tmp_path / "export").mkdir()
     for name in ("net.onnx", "net.onnx.card.md", "net.onnx.card.json"):
         (tmp_path / "export" / name).write_text("an earlier export's")
-    assert main(["--weights", str(tmp_path / "net.pt"), "--no-latency"]) == 2
+    assert COMMAND.main(["--weights", str(tmp_path / "net.pt"), "--no-latency"]) == 2
     assert "are not PyTorch's" in capsys.readouterr().err
     assert list((tmp_path / "export").iterdir()) == [], "a wrong file, or a card that speaks of another one"
 
@@ -251,7 +251,7 @@ def test_mistakes_end_with_2_and_say_what_to_do(tmp_path, monkeypatch, capsys, a
     monkeypatch.chdir(tmp_path)
     models.save(tiny(nets.RESIDUAL), "net.pt")
     Path("net.onnx").touch()
-    assert main(["--weights", "net.pt", *arguments]) == 2
+    assert COMMAND.main(["--weights", "net.pt", *arguments]) == 2
     error = capsys.readouterr().err
     assert said in error
     assert "->" in error
