@@ -16,8 +16,12 @@ BLOCK = 32768
 
 def records(folder: Path) -> Iterator[pb.Record]:
     """The records of an offline run. Its file is a LevelDB log: 32 KiB blocks of (crc, length, kind, data) chunks; a
-    record is one chunk of kind 1 (whole) or kinds 2, 3.., 4 (first, middle, last)."""
-    data = next(folder.glob("*.wandb")).read_bytes()
+    record is one chunk of kind 1 (whole) or kinds 2, 3.., 4 (first, middle, last). When a run returns, the client's own
+    process may not have begun the file: no record yet."""
+    file = next(folder.glob("*.wandb"), None)
+    data = file.read_bytes() if file is not None else b""
+    if len(data) < 7:
+        return
     assert data[:4] == b":W&B"
     place, parts = 7, b""
     while place + 7 <= len(data):
