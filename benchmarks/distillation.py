@@ -40,9 +40,11 @@ def study(name: str, arguments: argparse.Namespace) -> Study:
     """The set that ``--sets`` calls "demo" or "NAME=YAML"."""
     if name == "demo":
         return Study(["--hyp", "demo", "--prune", "params=0.1"], ["--hyp", "demo_kd"])
-    name, equals, path = name.partition("=")
-    if not equals or not arguments.weights:
-        raise UserError(f"--sets {name}: a set is demo, or NAME=YAML with --weights YOLOV5N.pt to start from")
+    _, equals, path = name.partition("=")
+    if not equals:
+        raise UserError(f"--sets {name} is neither demo nor NAME=YAML", todo="--sets demo hands=hands/data.yaml")
+    if not arguments.weights:
+        raise UserError(f"--sets {name}: there is nothing to start from", todo="add --weights YOLOV5N.pt")
     shared = ["--data", path, "--imgsz", str(arguments.imgsz)]
     epochs = ["--epochs", str(arguments.epochs), "--sparse-epochs", str(arguments.epochs)]
     line = ["--hyp", "bccd", "--weights", arguments.weights, *shared, *epochs, "--prune", f"params={arguments.keep:g}"]
