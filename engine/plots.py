@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from engine.evaluate import Score
 
 BLUE, ORANGE, GREY, RED = "#2563a8", "#d9822b", "#b8bfc6", "#b3372f"
+LINES = (BLUE, ORANGE, RED, "#4b8b3b", "#7a5195")
 STYLE: Any = {
     "font.size": 9,
     "axes.titlesize": 10,
@@ -175,7 +177,7 @@ def plot_results(results: str | Path, path: str | Path, reference: Mapping[str, 
             values = columns[name]
             x = epochs if epochs is not None else np.arange(len(values))
             shown = np.isfinite(values)
-            colour = (BLUE, ORANGE, RED, "#4b8b3b", "#7a5195")[number % 5]
+            colour = LINES[number % len(LINES)]
             marker = "o" if shown.sum() < 3 else None
             style = "--" if name.startswith("teacher/") else "-"
             panel.plot(x[shown], values[shown], style, color=colour, linewidth=1.6, marker=marker, label=name)
@@ -190,6 +192,27 @@ def plot_results(results: str | Path, path: str | Path, reference: Mapping[str, 
             panel.legend(fontsize=7, framealpha=0.6, edgecolor="none")
     for panel in axes[len(panels) :]:
         panel.set_axis_off()
+    return _save(figure, path)
+
+
+def plot_compared(results: Mapping[str, str | Path], quantity: str, path: str | Path) -> Path:
+    """One quantity over the epochs of several trainings, a line each.
+
+    Args:
+        results: name in the legend -> its `results.csv`.
+        quantity: a column of all of them, as ``val/mAP50``.
+        path: the PNG to write.
+    """
+    figure, (axes,) = _figure()
+    for (name, file), colour in zip(results.items(), itertools.cycle(LINES)):
+        columns = read_results(file)
+        shown = np.isfinite(columns[quantity])
+        last = columns[quantity][shown][-1]
+        axes.plot(columns["epoch"][shown] + 1, columns[quantity][shown], "o-", color=colour, linewidth=1.6,
+                  markersize=3, label=f"{name}: {last:.3f} at the end")  # fmt: skip
+    axes.set(xlabel="epochs", ylabel=quantity, ylim=(0, None))
+    axes.legend(loc="lower right", fontsize=8, frameon=False)
+    _whole_numbers(axes)
     return _save(figure, path)
 
 

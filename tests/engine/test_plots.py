@@ -51,6 +51,24 @@ def test_results_without_a_row_give_no_figure(tmp_path):
     assert not (tmp_path / "results.png").exists()
 
 
+def test_a_quantity_of_several_trainings_is_drawn_where_it_was_measured(tmp_path, monkeypatch):
+    for name, rows in {"one": "0,\n1,0.5\n2,\n3,0.7\n", "two": "0,0.2\n1,0.4\n"}.items():
+        (tmp_path / f"{name}.csv").write_text("epoch,val/mAP50\n" + rows)
+    lines = {}
+
+    def kept(figure, path):
+        for line in figure.axes[0].lines:
+            lines[line.get_label()] = [point.tolist() for point in line.get_xydata()]
+        return path
+
+    files = {name: tmp_path / f"{name}.csv" for name in ("one", "two")}
+    path = plots.plot_compared(files, "val/mAP50", tmp_path / "compared.png")
+    assert inked(path) > 0.005
+    monkeypatch.setattr(plots, "_save", kept)
+    plots.plot_compared(files, "val/mAP50", path)
+    assert lines == {"one: 0.700 at the end": [[2, 0.5], [4, 0.7]], "two: 0.400 at the end": [[1, 0.2], [2, 0.4]]}
+
+
 def test_channels_and_gammas_are_drawn(tmp_path):
     plots.plot_channels([(number, 64, 64 - number) for number in range(70)], tmp_path / "channels.png")
     history = [{"epoch": epoch, "quantiles": {"0.1": 0.1, "0.5": 0.5, "0.9": 0.9}} for epoch in range(3)]
