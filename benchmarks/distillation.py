@@ -46,9 +46,9 @@ def study(name: str, arguments: argparse.Namespace) -> Study:
     if not arguments.weights:
         raise UserError(f"--sets {name}: there is nothing to start from", todo="add --weights YOLOV5N.pt")
     shared = ["--data", path, "--imgsz", arguments.imgsz]
-    epochs = ["--epochs", str(arguments.epochs), "--sparse-epochs", str(arguments.sparse_epochs or arguments.epochs)]
+    epochs = ["--epochs", str(arguments.epochs), "--sparse-epochs", str(arguments.epochs)]
     line = ["--hyp", "bccd", "--weights", arguments.weights, *shared, *epochs, "--prune", f"params={arguments.keep:g}"]
-    return Study(line, ["--hyp", "small_data_kd", *shared, "--epochs", str(arguments.grid_epochs)])
+    return Study(line, ["--hyp", "small_data_kd", *shared])
 
 
 def run(script: str, folder: Path, options: list[str], arguments: argparse.Namespace) -> None:
@@ -70,9 +70,7 @@ def main() -> int:
     parser.add_argument("--modes", default="none; hinton,bounded; all", help='as --ablate: "none; hinton; bounded"')
     parser.add_argument("--seeds", default="5", help="as --seeds of the grid (default: 5, which is 0-4)")
     parser.add_argument("--imgsz", default="224", help="all sets but demo: 224, or WIDTHxHEIGHT (default: 224)")
-    parser.add_argument("--epochs", type=int, default=25, help="of the baseline, all sets but demo (default: 25)")
-    parser.add_argument("--sparse-epochs", type=int, default=0, help="of the sparse stage; 0: as the baseline")
-    parser.add_argument("--grid-epochs", type=int, default=12, help="of every cell, all sets but demo (default: 12)")
+    parser.add_argument("--epochs", type=int, default=25, help="of the baseline and of the sparse stage (default: 25)")
     parser.add_argument("--keep", type=float, default=0.06, help="share of the parameters (default: 0.06; demo: 0.1)")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads (default: 1)")
     arguments = parser.parse_args()
