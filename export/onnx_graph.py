@@ -169,6 +169,47 @@ def _append_nms(model: Any, thresholds: Mapping[str, float]) -> None:
     graph.output.append(onnx.helper.make_tensor_value_info("detections", TensorProto.FLOAT, ["detections", 7]))
 
 
+def packed_stem(model: Any) -> Any:
+    """A trunk whose first convolution reads two by two pixels at a time, where that says the same; else the model.
+
+    A 6x6 convolution of stride 2 over H x W pixels of 3 channels, as YOLOv5 begins with, is a 3x3 one of stride 1 over
+    H/2 x W/2 blocks of 12. Integer convolutions gather what they read in runs of a pixel's channels: with 3 of them
+    gathering takes longer than multiplying. (For a 3x3 stem, which would need a row of zeros, nothing is won.)
+    """
+    import onnx
+    from onnx import helper, numpy_helper
+
+    packed = onnx.ModelProto()
+    packed.CopyFrom(model)
+    graph = packed.graph
+    place, conv = next((place, node) for place, node in enumerate(graph.node) if node.op_type == "Conv")
+    kernels = [value for value in graph.initializer if value.name == conv.input[1]]
+    attributes = {each.name: helper.get_attribute_value(each) for each in conv.attribute}
+    wanted = {"strides": [2, 2], "group": 1, "dilations": [1, 1], "auto_pad": b"NOTSET"}
+    usual = {**wanted, "strides": [1, 1]}  # ONNX's defaults
+    if conv.input[0] != graph.input[0].name or not kernels or not wanted.items() <= {**usual, **attributes}.items():
+        return model
+    kernel = numpy_helper.to_array(kernels[0])
+    filters, channels, size, width = kernel.shape
+    pads = attributes.get("pads", [0, 0, 0, 0])
+    # Pairs have to start where blocks do, and half as many rows have to come out as go in.
+    if width != size or set(pads) != {(size - 2) // 2} or size % 4 != 2:
+        return model
+    pairs = size // 2
+    # ONNX's SpaceToDepth puts the row in its block first, then the column, then the channel.
+    kernel = kernel.reshape(filters, channels, pairs, 2, pairs, 2).transpose(0, 3, 5, 1, 2, 4)
+    kernel = kernel.reshape(filters, 4 * channels, pairs, pairs)
+    kernels[0].CopyFrom(numpy_helper.from_array(np.ascontiguousarray(kernel), kernels[0].name))
+    del conv.attribute[:]
+    shape = {"kernel_shape": [pairs] * 2, "strides": [1, 1], "pads": [pairs // 2] * 4}
+    conv.attribute.extend(helper.make_attribute(name, value) for name, value in shape.items())
+    blocks = f"{conv.input[0]}/blocks"
+    graph.node.insert(place, helper.make_node("SpaceToDepth", [conv.input[0]], [blocks], name=blocks, blocksize=2))
+    conv.input[0] = blocks
+    graph.value_info.clear()  # the kernel's old shape is among them
+    return packed
+
+
 def unknown_to_tensorrt(model: Any) -> list[str]:
     """The operators of a model that TensorRT's parser does not take."""
     return sorted({node.op_type for node in model.graph.node} - TENSORRT_OPERATORS)

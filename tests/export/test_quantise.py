@@ -7,7 +7,9 @@ import pytest
 
 from common.errors import UserError
 from export import quantise as module
+from export.onnx_graph import model_of, packed_stem
 from export.quantise import CANDIDATES, SLOW, Quantiser, excluded, quantise
+from export.to_onnx import INPUT, onnx_model, session
 from tests import nets
 from tests.export.test_export import tiny
 
@@ -54,9 +56,6 @@ def test_a_bound_nobody_keeps_is_an_error_that_names_the_best(tried):
 
 
 def test_ranges_are_measured_once_and_excluded_convolutions_stay():
-    from export.onnx_graph import model_of
-    from export.to_onnx import onnx_model
-
     net = tiny(nets.RESIDUAL)
     trunk = onnx_model(net, (64, 64))
     quantiser = Quantiser(trunk, [np.random.default_rng(n).random((1, 3, 64, 64), np.float32) for n in range(2)])
@@ -71,3 +70,29 @@ def test_ranges_are_measured_once_and_excluded_convolutions_stay():
 
     assert plain(all_in) == 0
     assert plain(fewer) == len(left)
+
+
+@pytest.mark.parametrize("free", [False, True])
+def test_a_stem_of_pairs_of_pixels_says_what_the_stem_says(free):
+    trunk = onnx_model(tiny(nets.YOLOV5), (64, 96), any_size=free)
+    packed = packed_stem(model_of(trunk))
+    stem = next(node for node in packed.graph.node if node.op_type == "Conv")
+    assert {tuple(each.ints) for each in stem.attribute if each.name == "kernel_shape"} == {(3, 3)}
+    for size in [(64, 96), (96, 32)] if free else [(64, 96)]:
+        images = np.random.default_rng(0).random((1, 3, *size), np.float32)
+        wants, haves = (session(model, 1).run(None, {INPUT: images}) for model in (trunk, packed.SerializeToString()))
+        for want, have in zip(wants, haves, strict=True):
+            assert np.abs(want).max() > 0.1
+            np.testing.assert_allclose(have, want, rtol=0, atol=1e-5 * np.abs(want).max())
+
+
+def test_other_stems_stay():
+    model = model_of(onnx_model(tiny(nets.RESIDUAL), (64, 64)))
+    assert packed_stem(model) is model
+
+
+def test_the_stem_is_packed_where_it_is_in_int8_and_only_there():
+    trunk = onnx_model(tiny(nets.YOLOV5), (64, 64))
+    quantiser = Quantiser(trunk, [np.random.default_rng(n).random((1, 3, 64, 64), np.float32) for n in range(2)])
+    packed = ["SpaceToDepth" in {node.op_type for node in quantiser(each).graph.node} for each in CANDIDATES]
+    assert packed == [not candidate.first for candidate in CANDIDATES]
