@@ -33,7 +33,7 @@ def make_sparsity(network: Network, config: PruneConfig) -> prune.Sparsity:
             wanted = foreseen(config)
             target, budget = wanted.get("ratio") or USUAL_TARGET, wanted.get("budget", "")
         return prune.AutoSparsity(network, target, config.tolerance, config.layer_keep, config.strategy, graph, budget,
-                                  config.input_size)  # fmt: skip
+                                  config.input_size, config.round_to)  # fmt: skip
     form = config.sparse_form
     if form == "auto":
         form = "proximal" if config.optimizer == "adamw" else "subgradient"

@@ -22,7 +22,9 @@ to prune", 2017, equation 1)::
 Fast at first, while the learning rate is high and the rest can adapt; nothing changes in the last part, which
 recovers. A group is called WINDOW before the curve needs it at zero. Instead of a share of gammas the target may be the
 budget of the cut to come ("params=0.25"): the curve is then about the share of the parameters (channels, FLOPs) that
-would go with what is at zero, and in the end the cut takes just that.
+would go with what is at zero, and in the end the cut takes just that. I_G is then not divided by |G| but by the price
+of the group, the parameters (channels, FLOPs) that go with it: what the loss minds for each unit that is saved. Where
+FLOPs are counted, a channel of the first layers has to be worth as much as dozens of the last ones.
 
 **How hard?** A called gamma has a deadline. After each optimiser step it is shrunk by the soft threshold |gamma| / n, n
 being the optimiser steps left to its deadline::
@@ -76,6 +78,7 @@ class AutoSparsity(Sparsity):
         tolerance: the share of the best validation mAP50-95 of this training that may be lost for a while.
         layer_keep: no convolution's idle channels leave fewer than this share (float) or number (int); the cut's own.
         strategy: the cut's own: under "conservative" what an add ties is left alone.
+        round_to: survivors of every convolution will be a multiple of it; the cut's own.
         budget: instead of `target`, what the cut will keep of the whole network: "params=0.25", "channels=0.4" or
             "flops=0.3".
         size: (H, W) at which FLOPs are counted; the cfg's own if None.
@@ -92,7 +95,7 @@ class AutoSparsity(Sparsity):
 
     def __init__(self, net: Network, target: float = 0.7, tolerance: float = 0.1, layer_keep: float = 0.05,
                  strategy: str = "union", graph: ChannelGraph | None = None, budget: str = "",
-                 size: tuple[int, int] | None = None):
+                 size: tuple[int, int] | None = None, round_to: int = 1):
         if not 0 < target < 1:
             raise UserError(f"sparsity target {target} is not a share", todo="give a number between 0 and 1, as 0.7")
         if not 0 < tolerance <= 1:
@@ -100,12 +103,13 @@ class AutoSparsity(Sparsity):
         super().__init__(net, 0.0, form="proximal", graph=graph)
         self.schedule = "auto"
         self.target, self.tolerance, self.layer_keep = float(target), float(tolerance), layer_keep
-        self.strategy = strategy
+        self.strategy, self.round_to = strategy, round_to
         count = len(self.graph.root)
         roots = [self.graph.root[self.graph.norms[name]] for name in self.masks]
         # The group of every channel of the participating BatchNorms, one after the other, prunable or not.
         self.channels = torch.from_numpy(np.concatenate(roots)) if roots else torch.zeros(0, dtype=torch.int64)
         self.sizes = torch.bincount(self.groups, minlength=count).float()  # (N,) prunable gammas of each group
+        self.prices = self.sizes.clamp(min=1)  # (N,) what each group's importance is divided by
         self.importance = torch.zeros(count)  # (N,) at the groups' own numbers, like the next one
         self.deadline = torch.full((count,), math.inf)  # progress by which a group is at 0; infinite: not called
         self._measure: Callable[[Mask], float] = self._gammas_kept
@@ -128,6 +132,8 @@ class AutoSparsity(Sparsity):
                             todo=f"give one of {', '.join(cost.whole)}, or a target share of channels")
         self.target, self.goal = 1 - kept, f"{1 - kept:.0%} of the {what}"
         self._measure = lambda keep: cost.share(keep, what)
+        prices = np.bincount(self.graph.root, cost.price(what), len(self.graph.root))
+        self.prices = torch.from_numpy(prices / cost.whole[what]).float().clamp(min=1e-9)
 
     # -- around a step -------------------------------------------------------------------------------------------------
 
@@ -144,7 +150,7 @@ class AutoSparsity(Sparsity):
         changes = [(gamma * gamma.grad if gamma.grad is not None else torch.zeros_like(gamma)) for gamma in gammas]
         change = torch.zeros(len(self.importance), device=device)
         change.index_add_(0, self._on(device, "channels"), torch.cat(changes).float())
-        fresh = change.square() / self._on(device, "sizes").clamp(min=1)
+        fresh = change.square() / self._on(device, "prices")
         self._on(device, "importance").lerp_(fresh, min(1.0, self._pace / MEMORY) if self._pace else 1.0)
 
     @torch.no_grad()
@@ -200,7 +206,7 @@ class AutoSparsity(Sparsity):
         """``(N,)`` bool over groups: the least important ones that make up the share, or as many as may go."""
         graph = self._limits or self.graph
         scores = {name: importance[graph.root[graph.norms[name]]] for name in self.masks}
-        selector = Selector(graph, scores, self.layer_keep, strategy=self.strategy)
+        selector = Selector(graph, scores, self.layer_keep, self.round_to, self.strategy)
         selection = selector.least()
         if self._measure(selection.keep) < 1 - wanted:
             selection = selector.settle(selector.cut_at_budget(1 - wanted + 1e-9, self._measure, "sparsity"))
@@ -219,7 +225,7 @@ class AutoSparsity(Sparsity):
         gone = self._lowest(np.zeros(len(self.importance)), 1.0)
         most = self._gone_share(gone)
         if most < self.target - 1e-9:
-            self.obstacle = (f"at most {most:.1%} may go: what is fixed, ties, equal slices and the floor of "
+            self.obstacle = (f"at most {most:.1%} may go: what is fixed, ties, equal slices, rounding and the floor of "
                              f"{self.layer_keep:g} per layer hold the rest")
             log.warning("auto sparsity: %s is out of reach: %s", self.goal, self.obstacle)
 

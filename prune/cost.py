@@ -103,6 +103,21 @@ class Cost:
         weights, _ = self._weights(keep)
         return float((weights * self.pixels).sum())
 
+    def price(self, what: str) -> np.ndarray:
+        """``(N,)`` over identities: what each would save if it were the first to go, in units of the cost `what`."""
+        out, into = self.widths(np.ones(len(self.graph.root), bool))
+        made, read = np.ones(len(out)), np.zeros(len(into))  # for a channel that a convolution makes, or reads
+        if what != "channels":
+            each = self.pixels if what == "flops" else np.ones(len(out))
+            made = np.where(self.depthwise, 1, into // self.groups) * self.kernel * each
+            read = np.where(self.depthwise, 0, out // self.groups) * self.kernel * each
+        if what == "params":
+            made = made + self.bias
+        count = len(self.graph.root)
+        price = np.bincount(self.makes, np.repeat(made, out), count)
+        price += np.bincount(self.reads, np.repeat(read, into), count)
+        return price + 2 * np.bincount(self.norm_ids, minlength=count) if what == "params" else price
+
     def share(self, keep: Mask, what: str) -> float:
         """The cost (`channels`, `params` or `flops`) as a share of the whole network's."""
         value = {"channels": self.channels, "params": self.parameters, "flops": self.macs}[what](keep)

@@ -285,6 +285,29 @@ def test_budget_of_the_cut_is_met_by_what_is_at_zero(budget: str) -> None:
     assert 0 <= report.channels[1] - gone.channels[1] <= 3, "the cut takes what is at zero, and little is left of it"
 
 
+def test_the_share_at_zero_is_that_of_the_rounded_cut() -> None:
+    net = make("yolov5")
+    push(net, hook := prune.AutoSparsity(net, budget="flops=0.5", round_to=4))
+    hook.after_epoch({})
+    gone = prune.channels(net, threshold=0.0, layer_keep=0.05, round_to=4)
+    assert gone.report.macs[1] <= 0.5 * gone.report.macs[0]
+    assert gone.report.macs[1] / gone.report.macs[0] == pytest.approx(1 - hook.share)
+    prunable = [layer.out_channels for number, layer in gone.network.convolutions.items() if layer.bn is not None]
+    assert all(width % 4 == 0 for width in prunable)
+
+
+def test_under_a_budget_a_channel_is_worth_what_it_saves() -> None:
+    gone = {}
+    for budget in ("flops=0.6", "params=0.6"):
+        net = make("yolov5")
+        # The loss minds every gamma alike.
+        push(net, hook := prune.AutoSparsity(net, budget=budget), gradient=lambda _, weight: 1 / weight.clamp(min=0.1))
+        hook.after_epoch({})
+        first = list(gammas(net).values())[:4]  # on the largest maps: many multiply-adds, few weights
+        gone[budget] = sum((gamma == 0).sum().item() for gamma in first)
+    assert gone["flops=0.6"] > gone["params=0.6"]
+
+
 def test_budget_that_has_to_be_measured_is_refused() -> None:
     with pytest.raises(UserError, match="latency"):
         prune.AutoSparsity(make(), budget="latency=0.5")

@@ -38,6 +38,21 @@ def test_analytic_costs_equal_those_of_the_network_that_is_built(name: str, crit
     assert report.removed > 0
 
 
+@pytest.mark.parametrize("name", ["residual", "yolov5"])
+@pytest.mark.parametrize("what", ["channels", "params", "flops"])
+def test_the_price_of_a_channel_is_what_the_network_saves_without_it(name: str, what: str) -> None:
+    net = network(name)
+    graph = prune.trace(net)
+    cost = Cost(net, graph, (64, 96))
+    measure = {"channels": cost.channels, "params": cost.parameters, "flops": cost.macs}[what]
+    price, every = cost.price(what), np.ones(len(graph.root), bool)
+    assert len(set(price)) > 1 or what == "channels"
+    for identity in range(len(every)):
+        keep = every.copy()
+        keep[identity] = False
+        assert price[identity] == measure(every) - measure(keep)
+
+
 @pytest.mark.parametrize("size", [(64, 64), (96, 160)])
 def test_macs_are_those_at_the_size_asked_for(size: tuple[int, int]) -> None:
     report = prune.channels(network("residual"), ratio=0.5, size=size).report
