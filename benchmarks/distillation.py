@@ -67,7 +67,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True, help="folder of the runs")
     parser.add_argument("--sets", nargs="+", required=True, help="demo, or NAME=YAML")
     parser.add_argument("--weights", default="", help="the YOLOv5n that all sets but demo start from")
-    parser.add_argument("--modes", default="none; hinton,bounded; all", help='as --ablate: "none; hinton; bounded"')
+    parser.add_argument("--modes", default="none; scaled,bounded; all", help='as --ablate: "none; hinton; bounded"')
     parser.add_argument("--seeds", default="5", help="as --seeds of the grid (default: 5, which is 0-4)")
     parser.add_argument("--imgsz", default="224", help="all sets but demo: 224, or WIDTHxHEIGHT (default: 224)")
     parser.add_argument("--epochs", type=int, default=25, help="of the baseline and of the sparse stage (default: 25)")

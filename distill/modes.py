@@ -225,7 +225,7 @@ class KDConfig:
     """What the student takes from the teacher."""
 
     kd: str = option(
-        "hinton,bounded",
+        "scaled,bounded",
         "KD terms, name:weight,... (a weight is relative to the gain of the detection term it joins); none is "
         "plain fine-tuning; --list-modes shows all",
         metavar="NAME[:W],...",

@@ -57,20 +57,6 @@ def test_classes_names_and_anchors_come_from_the_file(tmp_path):
     assert all(spec.new_coords and spec.scale_x_y == 2 for spec in net.specs)
 
 
-def test_the_cfg_for_int8_takes_all_of_yolov5n_but_its_stem(nano, tmp_path):
-    program.checkpoint(nano, tmp_path / "best.pt")
-    net = models.load("yolov5n-relu", weights=tmp_path / "best.pt", names=NAMES)
-    assert list(net.load_report.unfit) == ["layers.0.conv.weight"]
-    assert net.load_report.missing == []
-    kinds = {type(layer.act) for layer in net.convolutions.values()}
-    assert nn.ReLU in kinds
-    assert nn.SiLU not in kinds
-    with torch.no_grad():
-        assert [head.shape for head in net(torch.rand(1, 3, 64, 96))] == [
-            head.shape for head in models.load("yolov5n", names=NAMES)(torch.rand(1, 3, 64, 96))
-        ]
-
-
 def test_ema_is_preferred_to_the_live_model(nano, tmp_path):
     ema = program.Model("n", nc=2, names=["ema", "it is"]).half()
     net = load_yolov5(program.checkpoint(nano, tmp_path / "last.pt", ema=ema))
