@@ -29,7 +29,7 @@ class ChannelOptions:
         ratio: share of the deciding scores that want to go; ties and floors then hold some back.
         threshold: scores up to it want to go.
         layer_keep: floor per convolution: a share of its channels (float) or a count (int); never below 1.
-        round_to: survivors are a multiple of it, rounded up; 4 or 8 suit CPUs.
+        round_to: survivors are a multiple of it, rounded up; 16 suits CPUs with AVX512, 8 others.
         fold: move what dropped channels leave behind into their readers.
         include: the layers whose channels may go, all if empty; patterns as in `chosen_layers`.
         exclude: layers whose channels stay; patterns too, and stronger than `include`.
