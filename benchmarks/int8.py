@@ -4,7 +4,7 @@
 
 Every setting quantises the same network and is scored on val, once for every number of calibration pictures; how far
 the columns of a row lie apart says how much of a difference between rows is chance. The candidates of
-``python -m export`` are numbered 1 to 4.
+``python -m export`` are numbered.
 
 Time is the CPU time of this process in one thread, in interleaved rounds, as a share of what FP32 took in the same
 round; other programs stretch it less than time by the clock.
@@ -31,13 +31,12 @@ from engine.evaluate import evaluate
 from export.description import describe
 from export.latency_table import busy, processor
 from export.opening import input_size
-from export.quantise import CANDIDATES, SLOW, Candidate, Quantiser, calibration_pictures
+from export.quantise import CANDIDATES, RANGES, SLOW, Candidate, Quantiser, calibration_pictures
 from export.runtimes import Runtime
 from export.tables import table
 from export.to_onnx import INPUT, need_onnx, onnx_model, session
 
-EVERYTHING, NO_HEADS, NO_FIRST = CANDIDATES
-WIDEST: dict[str, Any] = {"extra_options": {}}  # ranges from the least to the greatest value of all pictures
+NO_HEADS = next(each for each in CANDIDATES if each.heads and not each.first and each.ranges == "widest")
 
 
 @dataclass(frozen=True)
@@ -61,15 +60,12 @@ def settings() -> list[Setting]:
     from onnxruntime.quantization import QuantType
 
     signed = {"activation_type": QuantType.QInt8, "extra_options": {"ActivationSymmetric": True}}
-    words = {EVERYTHING: "everything", NO_HEADS: "all but the heads", NO_FIRST: "all but heads and first"}
-    widest, mean = "least and greatest of all pictures", "averaged over pictures"
     return [
-        *(Setting("uint8", words[each], widest, each, WIDEST) for each in CANDIDATES),
-        Setting("int8, symmetric", words[NO_HEADS], widest, NO_HEADS, signed),
-        Setting("uint8", "only convolutions, but the heads'", widest, NO_HEADS,
-                {**WIDEST, "op_types_to_quantize": ["Conv"]}),
-        *(Setting("uint8", words[each], f"{mean} ({place})", each) for place, each in enumerate(CANDIDATES, 1)),
-        Setting("uint8", words[NO_FIRST], "99.99 % of the values (4)", SLOW[0]),
+        *(Setting("uint8", each.inside, f"{RANGES[each.ranges]} ({place})", each)
+          for place, each in enumerate((*CANDIDATES, *SLOW), 1)),
+        Setting("int8, symmetric", NO_HEADS.inside, RANGES["widest"], NO_HEADS, signed),
+        Setting("uint8", "only convolutions, but the heads'", RANGES["widest"], NO_HEADS,
+                {"op_types_to_quantize": ["Conv"]}),
     ]  # fmt: skip
 
 

@@ -138,7 +138,7 @@ def _measured(file: Mapping[str, Any], record: Mapping[str, Any]) -> list[str]:
         lines.append("- val during training: " + ", ".join(f"{name} {value:.4f}" for name, value in trained.items()))
     if int8 := file.get("int8"):
         pictures = f"{int8['pictures']} training pictures of {int8['data']}"
-        lines.append(f"- in INT8: {int8['candidate']}; calibrated on {pictures}")
+        lines.append(f"- {int8['candidate']}; calibrated on {pictures}")
     if latency := file.get("latency"):
         where = f"{latency['runtime']}, {latency['machine']}, threads: {latency['threads']}"
         times = f"{latency['median_ms']:.2f} ms a picture, {latency['cpu_ms']:.2f} ms of CPU time"

@@ -228,7 +228,7 @@ class Exporter:
         path = self._written(self.int8_model, f"{self.name}-int8.onnx")
         made = Made(TITLES["int8"], path, self._description("int8"), open_onnx(path, self.threads))
         made.more["int8"] = self._int8_facts()
-        made.note = f"{self.quantised.candidate.name} in INT8"
+        made.note = self.quantised.candidate.name
         return made
 
     def _int8_facts(self) -> Facts:
@@ -252,7 +252,7 @@ class Exporter:
         need_openvino()
         made = self._ir(self.int8_model, self._description("int8"), f"{self.name}-int8.xml", "openvino-int8", False)
         made.more["int8"] = self._int8_facts()
-        made.note = f"{self.quantised.candidate.name} in INT8"
+        made.note = self.quantised.candidate.name
         return made
 
     def _ir(self, model: Any, description: Description, file: str, name: str, half: bool) -> Made:

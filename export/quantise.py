@@ -35,25 +35,38 @@ class Candidate:
     """One way to quantise.
 
     Attributes:
-        name: what the log and the model card call it.
+        inside: what is in INT8, in words.
         heads, first: the convolutions of the heads, and the first one of all, stay in FP32.
-        percentile: ranges are the 99.99 % of the values instead of all of them: outliers are cut, calibrating takes
-            several times as long.
+        ranges: what of an activation's values is told apart, a key of `RANGES`.
     """
 
-    name: str
+    inside: str
     heads: bool = False
     first: bool = False
-    percentile: bool = False
+    ranges: str = "mean"
+
+    @property
+    def name(self) -> str:
+        """What the log and the model card call it."""
+        return f"{self.inside} in INT8, {RANGES[self.ranges]}"
 
 
-CANDIDATES = (
-    Candidate("everything"),
-    Candidate("all but the heads' convolutions", heads=True),
-    Candidate("all but the heads' and the first convolution", heads=True, first=True),
+RANGES = {
+    "mean": "ranges averaged over pictures",
+    "widest": "ranges of all pictures",
+    "percentile": "ranges of 99.99 % of the values",
+}
+"""An average cuts the outliers of single pictures, and with them what a thin network may need; which is better is seen
+on val only. Percentiles take several times as long to measure."""
+
+_INSIDE = (
+    ("everything", False, False),
+    ("all but the heads' convolutions", True, False),
+    ("all but the heads' and the first convolution", True, True),
 )
+CANDIDATES = tuple(Candidate(*inside, ranges) for inside in _INSIDE for ranges in ("mean", "widest"))
 # Only tried where a bound is asked for and the quick ones miss it.
-SLOW = (Candidate("all but the heads' and the first convolution, outliers cut", True, True, percentile=True),)
+SLOW = (Candidate(*_INSIDE[2], "percentile"),)
 
 
 @dataclass(frozen=True)
@@ -115,7 +128,7 @@ def quantise(
     for candidate in candidates:
         models[candidate.name] = model = quantiser(candidate)
         scores[candidate.name] = found = score(model)
-        log.info("INT8, %s: val mAP50-95 %.4f (%+.4f)", candidate.name, found, found - before)
+        log.info("%s: val mAP50-95 %.4f (%+.4f)", candidate.name, found, found - before)
         if max_drop is not None and before - found <= max_drop:
             return Quantised(model, candidate, scores, before, len(pictures))
     best = max(scores.values())
@@ -123,7 +136,7 @@ def quantise(
         name = max(scores, key=scores.__getitem__)
         raise UserError(
             f"INT8 loses more than --max-drop {max_drop:g}: at best val mAP50-95 falls from {before:.4f} to {best:.4f} "
-            f"({before - best:.4f}), with {name} in INT8",
+            f"({before - best:.4f}), with {name}",
             todo=f"--max-drop {before - best + 5e-4:.3f}, more pictures (--calibrate), or leave int8 out of --to",
         )
     chosen = next(each for each in candidates if scores[each.name] >= best - CLOSE)
@@ -134,8 +147,7 @@ class Quantiser:
     """Makes candidates of one network; what ranges its activations have is measured once.
 
     Activations become uint8, weights int8: the pair ONNX Runtime has fast code for. With int8 activations the file is
-    slower than in FP32 (see docs/export.md). The ranges are averages over pictures of each one's least and greatest
-    value: a single outlier would make every other value coarser.
+    slower than in FP32 (see docs/export.md).
 
     Args:
         trunk: a serialised ONNX model, FP32.
@@ -152,15 +164,16 @@ class Quantiser:
         from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
         from onnxruntime.quantization.shape_inference import quant_pre_process
 
-        percentile = candidate.percentile
+        options = {"mean": {"CalibMovingAverage": True}, "percentile": {"CalibPercentile": 99.99}}
+        method = CalibrationMethod.Percentile if candidate.ranges == "percentile" else CalibrationMethod.MinMax
         arguments = {
             "quant_format": QuantFormat.QDQ,
             "per_channel": True,
             "reduce_range": self.reduce_range,
             "activation_type": QuantType.QUInt8,
             "weight_type": QuantType.QInt8,
-            "calibrate_method": CalibrationMethod.Percentile if percentile else CalibrationMethod.MinMax,
-            "extra_options": {"CalibPercentile": 99.99} if percentile else {"CalibMovingAverage": True},
+            "calibrate_method": method,
+            "extra_options": options.get(candidate.ranges, {}),
             **other,
         }
         with tempfile.TemporaryDirectory() as folder, _quiet():
