@@ -156,7 +156,9 @@ class Quantiser:
     """
 
     def __init__(self, trunk: bytes, pictures: Sequence[np.ndarray], reduce_range: bool = False):
-        self.trunk, self.pictures, self.reduce_range = trunk, pictures, reduce_range
+        self.pictures, self.reduce_range = pictures, reduce_range
+        # By whether the first convolution stays in FP32, where it is faster as it is.
+        self.trunks = {True: trunk, False: packed_stem(model_of(trunk)).SerializeToString()}
         self.ranges: dict[str, str] = {}
 
     def __call__(self, candidate: Candidate, **other: Any) -> Any:
@@ -178,8 +180,7 @@ class Quantiser:
         }
         with tempfile.TemporaryDirectory() as folder, _quiet():
             source, ready, target = (Path(folder) / f"{name}.onnx" for name in ("source", "ready", "int8"))
-            # In FP32 the first convolution is faster as it is.
-            source.write_bytes(self.trunk if candidate.first else packed_stem(model_of(self.trunk)).SerializeToString())
+            source.write_bytes(self.trunks[candidate.first])
             quant_pre_process(str(source), str(ready), skip_symbolic_shape=True)
             left = excluded(model_of(ready.read_bytes()), candidate)
             names = ("calibrate_method", "extra_options", "op_types_to_quantize")
