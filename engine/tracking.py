@@ -87,7 +87,8 @@ class Tracker:
     ):
         if mode not in MODES:
             raise UserError(f"unknown tracking mode '{mode}'", todo=f"one of {', '.join(MODES)}")
-        self.run_dir = Path(run_dir)
+        # The client may write by a process that another program started, in another folder.
+        self.run_dir = Path(run_dir).absolute()
         self._run: Any = None
         self._pending: dict[str, Any] = {}
         self._last_step = -1

@@ -44,8 +44,12 @@ def make_set(folder: Path) -> Path:
 
 
 def surroundings(folder: Path) -> dict[str, str]:
-    """The environment of a command: one thread, the checkout's modules, nobody logged in to W&B."""
-    unset = ("WANDB_MODE", "WANDB_API_KEY", "WANDB_DISABLED", "NETRC", "WANDB_PROJECT")
+    """The environment of a command: one thread, the checkout's modules, nobody logged in to W&B.
+
+    WANDB_SERVICE names the client's process of a run tracked here: a command that shared it could end before all of its
+    own run is written.
+    """
+    unset = ("WANDB_MODE", "WANDB_API_KEY", "WANDB_DISABLED", "NETRC", "WANDB_PROJECT", "WANDB_SERVICE")
     inherited = {name: value for name, value in os.environ.items() if name not in unset}
     return {**inherited, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "HOME": str(folder)}
 

@@ -64,6 +64,19 @@ def test_without_a_login_the_run_is_recorded_offline_and_reads_back(tmp_path, ca
     assert [entry.path for entry in student.manifest.contents] == ["best.pt"]
 
 
+
+def test_run_lands_in_its_folder_although_the_clients_process_was_started_in_another(tmp_path, monkeypatch):
+    """A command started by a program that tracks a run of its own shares that one's process (WANDB_SERVICE)."""
+    Tracker(tmp_path / "first").finish()
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    tracker = Tracker("second")
+    tracker.log_epoch(0, {"a": 1})
+    tracker.finish()
+    folder = next((tmp_path / "elsewhere" / "second" / "wandb").glob("offline-run-*"))
+    assert [row["a"] for row in history(folder, 1)] == [1]
+
+
 def test_a_resumed_run_keeps_its_id_and_its_steps(tmp_path):
     first = Tracker(tmp_path / "run", mode="offline")
     first.log_epoch(0, {"a": 1})
