@@ -56,4 +56,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(run_cleanly(main))
+    sys.exit(run_cleanly(main, after_stop="Go on later with --resume and the run's folder."))

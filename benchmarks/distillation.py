@@ -13,11 +13,11 @@ and starts from ``--weights``.
 from __future__ import annotations
 
 import argparse
-import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from common.child import run_python
 from common.errors import UserError, run_cleanly
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -59,7 +59,7 @@ def run(script: str, folder: Path, options: list[str], arguments: argparse.Names
         common, options, wandb = ["--resume", str(folder), "--threads", str(arguments.threads)], [], []
     elif script == "finetune_kd.py":
         common.append("--exist-ok")  # finished cells count
-    subprocess.run([sys.executable, str(ROOT / script), *options, *common, *wandb], check=True)
+    run_python(ROOT / script, *options, *common, *wandb)
 
 
 def main() -> int:
@@ -87,4 +87,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(run_cleanly(main))
+    sys.exit(run_cleanly(main, after_stop="The same command goes on."))

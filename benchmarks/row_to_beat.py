@@ -15,13 +15,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from common.child import run_python
 from common.errors import run_cleanly
 from common.files import whole_file
 from data import Dataset, load_spec, make_loader
@@ -64,10 +64,6 @@ class Row:
     faster_cpu: float
 
 
-def python(*command: object) -> None:
-    subprocess.run([sys.executable, *map(str, command)], check=True, cwd=ROOT)
-
-
 def train(folder: Path, done: str, options: list[object], arguments: argparse.Namespace) -> Path:
     """A run of `train_prune.py`, begun, gone on with, or left as it is; its network is in `done`."""
     threads = ["--threads", arguments.threads]
@@ -77,7 +73,7 @@ def train(folder: Path, done: str, options: list[object], arguments: argparse.Na
         options = [*options, "--project", folder.parents[1], "--name", folder.name, "--data", arguments.data,
                    "--imgsz", arguments.imgsz, "--seed", arguments.seed, "--wandb", "off"]  # fmt: skip
     if not (folder / "report.html").exists():
-        python(ROOT / "train_prune.py", *options, *threads)
+        run_python(ROOT / "train_prune.py", *options, *threads, cwd=ROOT)
     return folder / done
 
 
@@ -97,16 +93,17 @@ def exported(name: str, weights: Path, arguments: argparse.Namespace) -> None:
     """Files of a network that take any input size, scored on test at the training size."""
     # The student's convolutions are all to be in INT8 if val allows it: a first one in FP32 costs time.
     bound = ["--max-drop", 0.01] if name == "student" else []
-    python("-m", "export", "--weights", weights, "--to", "onnx,int8", "--dynamic", "size", "--imgsz", arguments.imgsz,
-           "--data", arguments.data, "--split", "test", "--out", arguments.out / "export", "--name", name,
-           "--no-latency", "--threads", arguments.threads, *bound)  # fmt: skip
+    run_python("-m", "export", "--weights", weights, "--to", "onnx,int8", "--dynamic", "size",
+               "--imgsz", arguments.imgsz, "--data", arguments.data, "--split", "test",
+               "--out", arguments.out / "export", "--name", name, "--no-latency",
+               "--threads", arguments.threads, *bound, cwd=ROOT)  # fmt: skip
 
 
 def compared(files: dict[str, Path], arguments: argparse.Namespace) -> list[Row]:
     """Every file timed in one process, in interleaved rounds."""
     times = arguments.out / "latency.json"
-    python("-m", "export.latency", *files.values(), "--imgsz", INPUT, "--threads", arguments.threads,
-           "--rounds", arguments.rounds, "--no-memory", "--json", times)  # fmt: skip
+    run_python("-m", "export.latency", *files.values(), "--imgsz", INPUT, "--threads", arguments.threads,
+               "--rounds", arguments.rounds, "--no-memory", "--json", times, cwd=ROOT)  # fmt: skip
     timed = json.loads(times.read_text(encoding="utf-8"))["rows"]
     rows = []
     for (name, path), time in zip(files.items(), timed):
@@ -187,4 +184,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(run_cleanly(main))
+    sys.exit(run_cleanly(main, after_stop="The same command goes on."))

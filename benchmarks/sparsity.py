@@ -16,13 +16,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import sys
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import models
 import prune
+from common.child import run_python
 from common.errors import run_cleanly
 from common.files import whole_file
 from data import DataSpec, load_spec
@@ -59,7 +59,7 @@ def trained(name: str, flags: list[str], arguments: argparse.Namespace) -> Path:
         line = ["--weights", arguments.weights, "--hyp", arguments.hyp, "--cfg", "", "--stages", "sparse",
                 "--no-then-kd", "--project", str(arguments.out), "--name", name, "--wandb", "off", *flags,
                 *arguments.further]  # fmt: skip
-    subprocess.run([sys.executable, str(ROOT / "train_prune.py"), *line], check=True, cwd=ROOT)
+    run_python(ROOT / "train_prune.py", *line, cwd=ROOT)
     return run
 
 
@@ -142,4 +142,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(run_cleanly(main))
+    sys.exit(run_cleanly(main, after_stop="The same command goes on."))

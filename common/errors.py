@@ -26,13 +26,17 @@ class UserError(Exception):
         super().__init__(f"{place}{problem}" + (f"\n  -> {todo}" if todo else ""))
 
 
-def run_cleanly(main: Callable[[], int | None]) -> int:
-    """Run an entry point; a `UserError` is printed without a traceback and gives exit status 2."""
+def run_cleanly(main: Callable[[], int | None], after_stop: str = "") -> int:
+    """Run an entry point; a `UserError` is printed without a traceback and gives exit status 2.
+
+    Args:
+        after_stop: what to say to somebody who pressed Ctrl-C, how to go on.
+    """
     try:
         return main() or 0
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("\nstopped. Go on later with --resume and the run's folder.", file=sys.stderr)
+        print(f"\nstopped. {after_stop}".rstrip(), file=sys.stderr)
         return 130

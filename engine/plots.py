@@ -160,6 +160,8 @@ def plot_results(results: str | Path, path: str | Path, reference: Mapping[str, 
     if not columns:
         return None
     epochs = columns.pop("epoch", None)
+    x = np.arange(len(next(iter(columns.values())))) if epochs is None else epochs
+    margin = max(1.0, 0.05 * len(x))
     panels: dict[str, list[str]] = {}
     for name, values in columns.items():
         source, _, quantity = name.rpartition("/")
@@ -175,14 +177,12 @@ def plot_results(results: str | Path, path: str | Path, reference: Mapping[str, 
     for panel, (title, names) in zip(axes, panels.items()):
         for number, name in enumerate(names):
             values = columns[name]
-            x = epochs if epochs is not None else np.arange(len(values))
             shown = np.isfinite(values)
             colour = LINES[number % len(LINES)]
             marker = "o" if shown.sum() < 3 else None
             style = "--" if name.startswith("teacher/") else "-"
             panel.plot(x[shown], values[shown], style, color=colour, linewidth=1.6, marker=marker, label=name)
-            if len(x) == 1:
-                panel.set_xlim(x[0] - 1, x[0] + 1)
+        panel.set_xlim(x[0] - margin, x[-1] + margin)  # all panels alike, however few epochs were validated
         _reference_lines(panel, title, {key: value for key, value in (reference or {}).items() if key not in names})
         panel.set(title=title, xlabel="epoch")
         if min(np.nanmin(columns[name]) for name in names) >= 0:  # after all lines: it ends the automatic scale

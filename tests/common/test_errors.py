@@ -43,8 +43,10 @@ def test_an_interrupt_says_how_to_go_on_and_gives_the_shells_status(capsys):
     def main() -> int:
         raise KeyboardInterrupt
 
+    assert run_cleanly(main, after_stop="Go on with --resume.") == 130
+    assert capsys.readouterr().err == "\nstopped. Go on with --resume.\n"
     assert run_cleanly(main) == 130
-    assert "--resume" in capsys.readouterr().err
+    assert capsys.readouterr().err == "\nstopped.\n"
 
 
 @pytest.mark.parametrize(("returned", "status"), [(None, 0), (0, 0), (3, 3)])
