@@ -31,6 +31,7 @@ from pipeline.step_cost import PLAIN, first_batch, measure_steps
 ABLATION = "ablation"
 CELL, REFERENCE, COST, ERROR = "cell.json", "reference.json", "step_cost.json", "error.txt"
 TEACHER, START = "teacher", "not fine-tuned"
+OBJECTS = "objects"
 # Options of a cell on which its numbers do not depend, beside those that may be changed when a run is resumed.
 _NOT_NUMBERS = ("resume", "name", "project", "exist_ok", "list_modes", "hyp", "ablate", "seeds", "executor")
 
@@ -114,7 +115,8 @@ def ablate(config: AblateConfig, run: Path) -> tuple[str, bool]:
         return "", not failed
     names = [variant.text for variant in variants]
     split = "test" if spec.splits.get("test") else "val"
-    table = Table(names, seeds, done, failed, reference, costs, split, _what_varies(config, student))
+    objects = reference.pop(OBJECTS)[split]
+    table = Table(names, seeds, done, failed, reference, costs, split, _what_varies(config, student), objects)
     return publish(table, config, run), not failed
 
 
@@ -198,7 +200,8 @@ def _finished(cell: Cell) -> dict[str, Any] | None:
 
 
 def _references(config: DistilConfig, run: Path, spec: DataSpec, student: Network, teacher: Teacher, key: str) -> Any:
-    """The first two rows, kept in the run; and a function to the full scores, which only cells to be trained need."""
+    """The first two rows and the objects of each class, kept in the run; and a function to the full scores, which only
+    cells to be trained need."""
     full: dict[str, Scores] = {}
 
     def known() -> dict[str, Scores]:
@@ -209,10 +212,12 @@ def _references(config: DistilConfig, run: Path, spec: DataSpec, student: Networ
         return full
 
     kept = _read(run / REFERENCE)
-    if kept.get("key") != key:
+    if kept.get("key") != key or OBJECTS not in kept:
         rows = {TEACHER: known()["teacher"], START: known()["start"]}
         kept = {"key": key, **{name: {split: score.as_dict(classes=True) for split, score in row.items()}
-                               for name, row in rows.items()}}  # fmt: skip
+                               for name, row in rows.items()},
+                OBJECTS: {split: {name: row["boxes"] for name, row in score.per_class.items()}
+                          for split, score in rows[TEACHER].items()}}  # fmt: skip
         if distributed.is_main():
             _write(run / REFERENCE, kept)
         val = {name: row["val"] for name, row in rows.items()}
@@ -220,7 +225,7 @@ def _references(config: DistilConfig, run: Path, spec: DataSpec, student: Networ
                  val[START].map50_95)  # fmt: skip
         if val[TEACHER].map50_95 < val[START].map50_95:
             log.warning("the teacher is worse than the student before its first step: it has little to teach")
-    return {name: kept[name] for name in (TEACHER, START)}, known
+    return {name: kept[name] for name in (TEACHER, START, OBJECTS)}, known
 
 
 def _train(cells: Sequence[Cell], config: AblateConfig) -> dict[tuple[str, int], str]:

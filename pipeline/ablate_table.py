@@ -8,7 +8,7 @@ import io
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from common.files import whole_file
 from engine.config import to_dict
 from engine.plots import BLUE, GREY, _figure, _save
 from export.report import embedded
+from pipeline.ablate_classes import ClassRow, class_notes, class_rows, class_table
 from pipeline.finetune import stage_tracker
 from pipeline.statistics import LEVEL, Paired, holm, mean_sd, paired
 
@@ -72,6 +73,7 @@ class Table:
         costs: row -> "milliseconds", "ratio".
         split: what is shown; best.pt was chosen on val.
         varies: what the seeds vary.
+        objects: class -> how many `split` holds; without it nothing is said by class.
     """
 
     names: Sequence[str]
@@ -82,7 +84,9 @@ class Table:
     costs: Mapping[str, Mapping[str, float]]
     split: str
     varies: str
+    objects: Mapping[str, int] = field(default_factory=dict)
     lines: list[Line] = field(init=False)
+    classes: list[ClassRow] = field(init=False)
 
     def __post_init__(self) -> None:
         first = [Line(name, {metric: [row[self.split][metric]] for metric in METRICS})
@@ -93,6 +97,7 @@ class Table:
         share = 1 - (1 - LEVEL) / max(1, len(tests))
         self.lines = [*first, *(self._line(name, compared.get(name), tests.get(name), corrected.get(name, math.nan),
                                            share) for name in self.names)]  # fmt: skip
+        self.classes = class_rows(self.cells, self.names, self.seeds, NONE, self.split, self.objects)
 
     def _value(self, name: str, seed: int, metric: str) -> float | None:
         cell = self.cells.get((name, seed))
@@ -139,6 +144,7 @@ class Table:
         ]  # fmt: skip
         if len(self.seeds) == 1:
             notes.append("One seed shows nothing of chance: give --seeds 5 or more.")
+        notes += class_notes(self.classes)
         notes += [f"{name}, seed {seed} failed: {why}" for (name, seed), why in self.failed.items()]
         return notes
 
@@ -165,8 +171,7 @@ class Table:
                 "step ms": line.milliseconds,
                 "step by none": line.cost,
             }
-            found.append({key: None if isinstance(value, float) and not math.isfinite(value) else value
-                          for key, value in row.items()})  # fmt: skip
+            found.append({key: _finite(value) for key, value in row.items()})
         return found
 
     def cells_shown(self) -> tuple[list[str], list[list[str]]]:
@@ -189,16 +194,22 @@ class Table:
         return heads, lines
 
     def text(self) -> str:
-        """The table and its notes, for the terminal."""
-        heads, lines = self.cells_shown()
-        widths = [max(len(row[place]) for row in [heads, *lines]) for place in range(len(heads))]
+        """The tables and their notes, for the terminal."""
+        shown = [*_aligned(*self.cells_shown()), ""]
+        if self.classes:
+            shown += [*_aligned(*class_table(self.classes, self.split)), ""]
+        return "\n".join([*shown, *self.notes()])
 
-        def shown(row: list[str]) -> str:
-            name, *rest = row
-            return "  ".join([name.ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(rest, widths[1:]))]).rstrip()
 
-        rule = "-" * (sum(widths) + 2 * len(widths) - 2)
-        return "\n".join([shown(heads), rule, *map(shown, lines), "", *self.notes()])
+def _aligned(heads: list[str], lines: list[list[str]]) -> list[str]:
+    """Lines of text, the first column to the left and the others to the right, a rule under the headings."""
+    widths = [max(len(row[place]) for row in [heads, *lines]) for place in range(len(heads))]
+
+    def shown(row: list[str]) -> str:
+        name, *rest = row
+        return "  ".join([name.ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(rest, widths[1:]))]).rstrip()
+
+    return [shown(heads), "-" * (sum(widths) + 2 * len(widths) - 2), *map(shown, lines)]
 
 
 def _spread(values: Sequence[float]) -> str:
@@ -213,25 +224,41 @@ def _signed(value: float | None) -> str:
 
 
 def publish(table: Table, config: Any, run: Path) -> str:
-    """Write `table.txt`, `table.csv`, `table.json`, `ablation.png` and `report.html`, and send the table to W&B."""
+    """Write `table.txt`, `table.csv`, `table.json`, `ablation.png`, `report.html` and, where there are several classes,
+    `classes.csv`; send the tables to W&B."""
     text, rows = table.text(), table.rows()
-    out = io.StringIO()
-    writer = csv.DictWriter(out, list(rows[0]))
-    writer.writeheader()
-    writer.writerows(rows)
+    classes = [{key: _finite(value) for key, value in asdict(row).items()} for row in table.classes]
     runs = [{"mode": mode, **cell} for (mode, _), cell in table.cells.items()]
-    content: dict[str, Any] = {"rows": rows, "notes": table.notes(), "runs": runs, "settings": to_dict(config)}
+    content: dict[str, Any] = {"rows": rows, "classes": classes, "notes": table.notes(), "runs": runs,
+                               "settings": to_dict(config)}  # fmt: skip
     _write(run / "table.txt", text + "\n")
-    _write(run / "table.csv", out.getvalue())
+    _write(run / "table.csv", _csv(rows))
+    if classes:
+        _write(run / "classes.csv", _csv(classes))
     _write(run / "table.json", json.dumps(content, indent=1))
     figure = plot_differences(table, run / "ablation.png")
     _write(run / "report.html", _page(table, run.name, figure, content["settings"]))
     tracker = stage_tracker(config, run, "report", run.name)
     tracker.log_table("ablation", list(rows[0]), [list(row.values()) for row in rows])
+    if classes:
+        tracker.log_table("classes", list(classes[0]), [list(row.values()) for row in classes])
     if figure is not None:
         tracker.log_pictures("differences", [("difference to none", figure)])  # a name of its own beside the table's
     tracker.finish()
     return f"{text}\n{run / 'report.html'}"
+
+
+def _finite(value: Any) -> Any:
+    """None for a number that JSON cannot say."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    out = io.StringIO()
+    writer = csv.DictWriter(out, list(rows[0]))
+    writer.writeheader()
+    writer.writerows(rows)
+    return out.getvalue()
 
 
 def _write(path: Path, text: str) -> None:
@@ -264,7 +291,9 @@ def plot_differences(table: Table, path: Path) -> Path | None:
 
 def _page(table: Table, name: str, figure: Path | None, settings: Mapping[str, Any]) -> str:
     """One self-contained page."""
-    heads, lines = table.cells_shown()
+    tables = [table.cells_shown()]
+    if table.classes:
+        tables.append(class_table(table.classes, table.split))
 
     def cells(row: Sequence[str], tag: str) -> str:
         return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in row) + "</tr>"
@@ -272,13 +301,14 @@ def _page(table: Table, name: str, figure: Path | None, settings: Mapping[str, A
     drawn = f'<img src="{embedded(figure)}" alt="differences to none">' if figure is not None else ""
     options = "\n".join(f"{key}: {value}" for key, value in settings.items())
     style = ("body{font:15px/1.5 system-ui,sans-serif;max-width:1080px;margin:auto;padding:24px;color:#21262b}"
-             "table{border-collapse:collapse;font-variant-numeric:tabular-nums}"
+             "table{border-collapse:collapse;margin-bottom:20px;font-variant-numeric:tabular-nums}"
              "td,th{padding:5px 10px;text-align:right;border-bottom:1px solid #dfe3e7;white-space:nowrap}"
              "td:first-child,th:first-child{text-align:left}img{max-width:100%}p{max-width:800px}")  # fmt: skip
     return "\n".join([
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>Ablation {html.escape(name)}</title>',
         f"<style>{style}</style><h1>Ablation {html.escape(name)}</h1>",
-        f"<table>{cells(heads, 'th')}{''.join(cells(line, 'td') for line in lines)}</table>",
+        *(f"<table>{cells(heads, 'th')}{''.join(cells(line, 'td') for line in lines)}</table>"
+          for heads, lines in tables),
         *(f"<p>{html.escape(note)}</p>" for note in table.notes()),
         drawn,
         f"<details><summary>Settings</summary><pre>{html.escape(options)}</pre></details></html>",

@@ -91,6 +91,11 @@ def test_every_cell_is_a_run_and_the_table_has_all_rows(whole: tuple[Path, Seen]
     assert [row["runs"] for row in rows(run)][2:] == ["2", "2"]
     assert float(rows(run)[3]["step by none"]) > 0
     assert "best.pt chosen on val" in (run / "table.txt").read_text()
+    with open(run / "classes.csv", newline="") as handle:
+        by_class = list(csv.DictReader(handle))
+    assert {row["name"] for row in by_class} == set(NAMES)
+    assert all(int(row["objects"]) > 0 for row in by_class)
+    assert [row["mode"] for row in by_class] == ["none"] * len(NAMES) + ["bounded"] * len(NAMES)
 
 
 def test_runs_of_a_seed_see_the_same_pictures_and_runs_of_two_do_not(whole: tuple[Path, Seen]) -> None:

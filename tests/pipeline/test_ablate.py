@@ -153,6 +153,71 @@ def test_table_is_published_in_every_form(tmp_path: Path) -> None:
     assert not any(math.isnan(value) for row in content["rows"] for value in row.values() if isinstance(value, float))
 
 
+def cells_of_classes(values: dict[str, dict[str, list[float]]]) -> dict[tuple[str, int], Any]:
+    """mode -> class -> a value a seed, as cells whose mAP50-95 is the mean over classes."""
+    cells = {}
+    for mode, classes in values.items():
+        for seed, found in enumerate(zip(*classes.values())):
+            by_class = {f"AP50-95/{name}": value for name, value in zip(classes, found)}
+            mean = sum(found) / len(found)
+            cells[mode, seed] = {"scores": {"test": {"mAP50-95": mean, "mAP50": mean, **by_class}}}
+    return cells
+
+
+def test_a_gain_that_a_rare_class_hides_is_seen_by_class(tmp_path: Path) -> None:
+    """+.01 on the class of 300 objects with every seed; the one of 15 goes up and down by .1 and decides mAP."""
+    many, swing = [0.5, 0.51, 0.49], [0.1, -0.1, 0.03]
+    better = [value + 0.01 + step for value, step in zip(many, (0.001, 0.0, -0.001))]
+    cells = cells_of_classes({
+        "none": {"rare": [0.2] * 3, "often": many}, "a": {"rare": [0.2 + step for step in swing], "often": better},
+    })  # fmt: skip
+    objects = {"rare": 15, "often": 300, "never": 0}
+    found = Table(["none", "a"], [0, 1, 2], cells, {}, {}, {}, "test", "the seeds", objects)
+    assert found.lines[1].verdict == "not shown"
+    rows = {(row.mode, row.name): row for row in found.classes}
+    assert list(rows) == [("none", "rare"), ("none", "often"), ("a", "rare"), ("a", "often")]
+    low, high = rows["a", "often"].low, rows["a", "often"].high
+    assert low is not None
+    assert high is not None
+    assert (low + high) / 2 == pytest.approx(rows["a", "often"].mean) == pytest.approx(0.01)
+    assert high - low == pytest.approx(2 * 4.303 * 0.001 / math.sqrt(3), rel=1e-3)  # t of 2 degrees, sd .001
+    text = publish(found, AblateConfig(wandb="off"), tmp_path)
+    lines = [line.split() for line in text.splitlines()]
+    assert ["by", "class", "often", "rare"] in lines
+    assert ["objects", "in", "test", "300", "15"] in lines
+    assert ["none", "0.500", "0.200"] in lines
+    assert ["a", "+0.010", "+-0.002", "+0.010", "+-0.252"] in lines
+    assert "Few objects: rare (15)." in text
+    with open(tmp_path / "classes.csv", newline="") as handle:
+        kept = list(csv.DictReader(handle))
+    assert [(row["mode"], row["name"], row["objects"], row["runs"]) for row in kept] == [
+        ("none", "rare", "15", "3"), ("none", "often", "300", "3"), ("a", "rare", "15", "3"), ("a", "often", "300", "3")
+    ]  # fmt: skip
+    assert json.loads((tmp_path / "table.json").read_text())["classes"][0]["low"] is None
+    assert "<td>objects in test</td>" in (tmp_path / "report.html").read_text()
+
+
+def test_terminal_has_room_for_eight_classes_and_the_file_for_all(tmp_path: Path) -> None:
+    names = [f"c{number}" for number in range(11)]
+    cells = cells_of_classes({mode: {name: [0.5, 0.4] for name in names} for mode in ("none", "a")})
+    objects = {name: 100 + number for number, name in enumerate(names)}
+    found = Table(["none", "a"], [0, 1], cells, {}, {}, {}, "test", "the seeds", objects)
+    text = publish(found, AblateConfig(wandb="off"), tmp_path)
+    heads = next(line for line in text.splitlines() if line.startswith("by class  "))
+    assert heads.split()[2:] == names[:2:-1]
+    assert "all 11 are in classes.csv" in text
+    assert "Few objects" not in text
+    assert len((tmp_path / "classes.csv").read_text().splitlines()) == 1 + 22
+
+
+def test_one_class_is_the_whole_table(tmp_path: Path) -> None:
+    found = Table(["none", "a"], [0], cells_of_classes({"none": {"hand": [0.5]}, "a": {"hand": [0.6]}}), {}, {}, {},
+                  "test", "the seeds", {"hand": 40})  # fmt: skip
+    assert found.classes == []
+    assert "by class" not in publish(found, AblateConfig(wandb="off"), tmp_path)
+    assert not (tmp_path / "classes.csv").exists()
+
+
 def test_step_is_measured_with_its_terms_on_even_if_they_go_off_early(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
     original = Teacher.__call__
