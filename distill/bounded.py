@@ -38,7 +38,8 @@ def bounded(
         target: "truth"; or "teacher": on the same gate, the loss is the distance to the teacher's box.
 
     Returns:
-        ``bounded``, and ``metric/gate_rate``: the share of matched boxes on which the teacher is nearer.
+        ``bounded``, and ``metric/gate_rate``: the share of matched boxes that pay; with m = 0 on these the teacher is
+        nearer.
     """
     losses, gated = [], []
     for spec, their_spec, ours, theirs, match in zip(

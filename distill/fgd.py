@@ -27,7 +27,7 @@ class Context(nn.Module):
         inner = max(1, channels // 2)
         self.key = FitConv(channels, 1, 1)
         self.squeeze = FitConv(channels, inner, 1)
-        self.gain, self.shift = nn.Parameter(torch.ones(inner, 1, 1)), nn.Parameter(torch.zeros(inner, 1, 1))
+        self.gain, self.shift = nn.Parameter(torch.ones(inner)), nn.Parameter(torch.zeros(inner))
         self.expand = FitConv(inner, channels, 1)
         for parameter in self.expand.parameters():
             nn.init.zeros_(parameter)
@@ -37,7 +37,7 @@ class Context(nn.Module):
         share = self.key(features).flatten(2).softmax(dim=2)  # (B, 1, H * W)
         mean = (features.flatten(2) * share).sum(dim=2)[:, :, None, None]
         inner = self.squeeze(mean)
-        gain, shift = self.gain.to(inner.dtype), self.shift.to(inner.dtype)
+        gain, shift = (each.to(inner.dtype)[:, None, None] for each in (self.gain, self.shift))
         return features + self.expand(functional.layer_norm(inner, inner.shape[1:], gain, shift).relu())
 
 

@@ -103,11 +103,14 @@ class KDObjective(DetectionObjective):
         with torch.autocast(batch.images.device.type, enabled=False):
             student = _fp32(heads, self.network.specs, features)
             teacher = _fp32(taught.heads, taught.specs, taught.features)
-            terms, modes, metrics = self._terms(student, teacher, matches)
+            terms, metrics, modes = self._terms(student, teacher, matches)
             stuck: set[str] = set()
             if self.training and torch.is_grad_enabled():
                 bad, stuck = self.watch.check(terms, modes, [*student.heads, *student.features.values()])
                 terms = {name: self._nothing(term) if name in bad else term for name, term in terms.items()}
+                broken = {modes[name] for name in bad}  # what such a mode wants logged is no number either
+                metrics = {name: torch.zeros_like(value) if modes[name] in broken else value
+                           for name, value in metrics.items()}  # fmt: skip
                 self._rebalance(losses, terms, modes)
             for name in terms:
                 self.weights[name] = 0.0 if name in stuck else self._weight(modes[name], name, progress)
@@ -116,21 +119,19 @@ class KDObjective(DetectionObjective):
 
     def _terms(
         self, student: Outputs, teacher: Outputs, matches: Matches
-    ) -> tuple[dict[str, Tensor], dict[str, str], Metrics]:
-        """All KD terms by name, the mode each comes from, and what the modes only want logged."""
+    ) -> tuple[dict[str, Tensor], Metrics, dict[str, str]]:
+        """All KD terms by name, what the modes only want logged, and the mode that each of both comes from."""
         terms: dict[str, Tensor] = {}
-        modes: dict[str, str] = {}
         metrics: Metrics = {}
+        modes: dict[str, str] = {}
         adapters = dict(self.adapters.items())
         for mode in self.modes:
             options = self.kd.options(mode)
             found = MODES[mode](student, teacher, matches, self.pairs[mode], adapters.get(mode), **options)
             for name, value in found.items():
-                if name.startswith(METRIC):
-                    metrics[name.removeprefix(METRIC)] = value
-                else:
-                    terms[name], modes[name] = value, mode
-        return terms, modes, metrics
+                logged = name.removeprefix(METRIC)
+                (terms if logged == name else metrics)[logged], modes[logged] = value, mode
+        return terms, metrics, modes
 
     def _is_off(self, progress: float) -> bool:
         return self.kd.kd_off > 0 and progress >= 1 - self.kd.kd_off

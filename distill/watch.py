@@ -27,7 +27,7 @@ class Watch(nn.Module):
     """Looks at the values of all KD terms of a batch; its memory is part of the objective's state.
 
     Attributes:
-        reported: (term, what is wrong) pairs that were said; each is said once.
+        reported: (term, what is wrong) pairs that were said; each is said once. What is wrong is a key of `ADVICE`.
     """
 
     def __init__(self) -> None:

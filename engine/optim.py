@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
-import torch
 from timm.scheduler import CosineLRScheduler
 from timm.utils import ModelEmaV3
 from torch import nn
@@ -13,21 +13,29 @@ from torch.optim import SGD, AdamW, Optimizer
 
 from common.errors import UserError
 from engine.config import TrainConfig
+from engine.seams import Objective
 from models.network import Network
 
 
-def make_optimizer(objective: nn.Module, config: TrainConfig) -> Optimizer:
+def make_optimizer(objective: Objective, config: TrainConfig) -> Optimizer:
     """SGD with Nesterov momentum, or AdamW, over all of the objective's trainable parameters.
 
     Gammas, betas and biases (everything with fewer than two dimensions) carry no weight decay: it would shrink gammas
-    towards 0 for no reason that sparsity training has.
+    towards 0 for no reason that sparsity training has. What is trained beside the network (adapters) is in groups of
+    its own, marked "beside".
     """
     trainable = [parameter for parameter in objective.parameters() if parameter.requires_grad]
+    own = {id(parameter) for parameter in objective.network.parameters()}
     if not trainable:
         raise UserError("there is nothing to train: every layer is frozen", todo="freeze fewer layers with --freeze")
     groups = [
-        {"params": [each for each in trainable if each.ndim > 1], "weight_decay": config.weight_decay},
-        {"params": [each for each in trainable if each.ndim <= 1], "weight_decay": 0.0},
+        {
+            "params": [each for each in trainable if (each.ndim > 1) is decays and (id(each) not in own) is beside],
+            "weight_decay": config.weight_decay if decays else 0.0,
+            "beside": beside,
+        }
+        for beside in (False, True)
+        for decays in (True, False)
     ]
     groups = [group for group in groups if group["params"]]
     # On a CPU one kernel a tensor instead of a dozen: for a small network the optimiser is 20 times faster. On a GPU
@@ -76,7 +84,19 @@ def set_train_mode(objective: nn.Module, network: Network, frozen: Iterable[int]
                 module.eval()
 
 
-def gradient_norm(parameters: Iterable[torch.Tensor], clip: float) -> float:
-    """The global L2 norm of the gradients, which are scaled down to `clip` where that is smaller (0: never)."""
-    with_gradient = [each for each in parameters if each.grad is not None]
-    return float(nn.utils.clip_grad_norm_(with_gradient, clip or float("inf")))
+def clip_gradients(optimizer: Optimizer, clip: float) -> float:
+    """Scale the network's gradients down to the global L2 norm `clip` where it is smaller (0: never).
+
+    Those of adapters are clipped by themselves: they are no part of the network, and a mode with large ones would
+    otherwise shorten the network's steps.
+
+    Returns:
+        The norm of all of them before; not finite where any gradient is not.
+    """
+    norms = []
+    for beside in (False, True):
+        # Under O2 and O3 Apex has put its FP32 master copies into the groups.
+        parameters = [each for group in optimizer.param_groups if group["beside"] is beside for each in group["params"]]
+        with_gradient = [each for each in parameters if each.grad is not None]
+        norms.append(float(nn.utils.clip_grad_norm_(with_gradient, clip or float("inf"))))
+    return math.hypot(*norms)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -52,7 +52,7 @@ class Precision:
     """How the forward pass is cast and the backward pass scaled.
 
     Order of calls: `prepare` once, before DDP wraps; per step `autocast` and `backward` for every batch, then
-    `unscale`, (clip `parameters`, hooks), `step`.
+    `unscale`, (clip, hooks), `step`.
 
     Args:
         mode: "auto", "apex", "native" (torch.amp) or "off". "auto" is Apex where it is installed with amp, else
@@ -138,12 +138,6 @@ class Precision:
         """From here on gradients have their true size."""
         if self._scaler is not None:
             self._scaler.unscale_(optimizer)
-
-    def parameters(self, optimizer: Optimizer) -> Iterable[Tensor]:
-        """What is clipped: under O2 and O3 Apex's FP32 master copies, else the parameters."""
-        if self.kind == "apex":
-            return list(self._amp.master_params(optimizer))
-        return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
     def step(self, optimizer: Optimizer) -> bool:
         """Step; False if the step was skipped because a scaled gradient overflowed."""

@@ -56,7 +56,8 @@ class Tracker:
     """One W&B run.
 
     Histograms, tables and pictures wait for the next `log_epoch`, so that an epoch is one commit; `finish` sends
-    what is left. In a distributed run every rank but 0 passes ``mode="off"``.
+    what is left. ``with Tracker(...) as tracker:`` finishes, as failed where an error comes out. In a distributed run
+    every rank but 0 passes ``mode="off"``.
 
     Args:
         run_dir: the run's folder; the client's files go to ``run_dir/wandb``, the run's id to
@@ -106,6 +107,12 @@ class Tracker:
             _trackers.add(self)
         except Exception as error:
             log.warning("W&B is off: %s", _first_line(error))
+
+    def __enter__(self) -> Tracker:
+        return self
+
+    def __exit__(self, error: object, *_: object) -> None:
+        self.finish(exit_code=0 if error is None else 1)
 
     @property
     def active(self) -> bool:
@@ -163,6 +170,7 @@ class Tracker:
             log.warning("W&B: cannot go online (%s); recording offline", _first_line(error))
             # The client still holds the first id; a run by another one can be sent all the same.
             self._run = start(mode="offline", id=self._run_id(fresh=True))
+        self._last_step = int(self._run.step) - 1  # of a run that goes on, W&B drops what is not after its last
         if no_login:
             log.info("W&B: no login, recording offline; send it later with: wandb sync %s", self.folder)
 

@@ -28,7 +28,7 @@ from engine.batchsize import fitting_batch
 from engine.checkpoints import Progress, TrainResult
 from engine.config import TrainConfig
 from engine.evaluate import Score, evaluate
-from engine.optim import freeze, gradient_norm, make_ema, make_optimizer, make_schedule, set_train_mode
+from engine.optim import clip_gradients, freeze, make_ema, make_optimizer, make_schedule, set_train_mode
 from engine.plots import plot_results
 from engine.precision import Precision
 from engine.progress import EpochBar, memory_used, summary, write_results
@@ -204,7 +204,7 @@ class Trainer:
 
         healthy = self._log(logged, pictures)
         precision.unscale(self.optimizer)
-        norm = gradient_norm(precision.parameters(self.optimizer), config.clip)
+        norm = clip_gradients(self.optimizer, config.clip)
         if not precision.scales and healthy and not math.isfinite(norm):
             self._refuse("the gradient", norm)
         for hook in self.hooks:

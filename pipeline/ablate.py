@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -32,8 +32,10 @@ ABLATION = "ablation"
 CELL, REFERENCE, COST, ERROR = "cell.json", "reference.json", "step_cost.json", "error.txt"
 TEACHER, START = "teacher", "not fine-tuned"
 OBJECTS = "objects"
-# Options of a cell on which its numbers do not depend, beside those that may be changed when a run is resumed.
-_NOT_NUMBERS = ("resume", "name", "project", "exist_ok", "list_modes", "hyp", "ablate", "seeds", "executor")
+# Options of a cell on which its numbers do not depend, beside those that may be changed when a run is resumed; and the
+# networks' files, whose contents count instead.
+_NOT_NUMBERS = ("resume", "name", "project", "exist_ok", "list_modes", "hyp", "ablate", "seeds", "executor", "cfg",
+                "weights", "t_cfg", "t_weights")  # fmt: skip
 
 
 @dataclass
@@ -109,8 +111,10 @@ def ablate(config: AblateConfig, run: Path) -> tuple[str, bool]:
              len(cells))  # fmt: skip
     todo = [replace(cell, known=known()) for cell in todo]
     failed = _train(todo, config)
-    costs = _step_costs(config, run, spec, variants, student, teacher, key)
     done = {(cell.variant, cell.seed): found for cell in cells if (found := _finished(cell)) is not None}
+    _warn_of_others(run, cells)
+    alive = {name for name, _ in done}
+    costs = _step_costs(config, run, spec, [each for each in variants if each.text in alive], student, teacher, key)
     if not distributed.is_main():
         return "", not failed
     names = [variant.text for variant in variants]
@@ -124,7 +128,7 @@ def _check_equal(config: AblateConfig) -> None:
     """Refuse what every cell would find for itself, and so differently.
 
     Raises:
-        UserError: ``--batch-size -1`` or ``--anchors fit``.
+        UserError: ``--batch-size -1``, ``--anchors fit`` or ``--patience``.
     """
     if config.batch_size < 1:
         raise UserError(
@@ -136,6 +140,12 @@ def _check_equal(config: AblateConfig) -> None:
         raise UserError(
             "--anchors fit with --ablate: every seed would fit its own, and not be comparable",
             todo="--anchors keep, with a student whose baseline was trained with fitted ones",
+        )
+    if config.patience:
+        raise UserError(
+            f"--patience {config.patience} with --ablate: cells would be trained for unequally long, and not be "
+            "comparable",
+            todo="--patience 0; best.pt is the best epoch either way",
         )
 
 
@@ -166,8 +176,12 @@ def _key(config: DistilConfig, student: Network, teacher: Teacher, spec: DataSpe
     }  # fmt: skip
     pictures = {split: str(spec.splits.get(split)) for split in ("train", "val", "test")}
     # Weights that no file fills follow from the cell's own seed.
-    start = models.fingerprint(student) if config.weights else config.cfg
+    start = models.fingerprint(student) if _has_weights(config) else student.cfg.structure()
     return _digest([settings, start, teacher.fingerprint, list(spec.names), pictures])
+
+
+def _has_weights(config: DistilConfig) -> bool:
+    return bool(config.weights) or Path(config.cfg).suffix in (".pt", ".pth")
 
 
 def _digest(content: list[Any]) -> str:
@@ -179,6 +193,18 @@ def _cell(config: AblateConfig, run: Path, variant: Variant, seed: int, key: str
     own = replace(config, distil=variant.kd, seed=seed, ablate="", resume="")
     key += _digest([to_dict(variant.kd), seed])
     return Cell(variant.text, seed, own, folder, run.name, {}, key)
+
+
+def _warn_of_others(run: Path, cells: Sequence[Cell]) -> None:
+    """Say which trainings in the folder are not in the table: its correction for several modes knows of rows only."""
+    own = {cell.folder for cell in cells}
+    others = [path.parent for path in sorted(run.glob(f"*/seed*/{CELL}")) if path.parent not in own]
+    finished = [folder for folder in others if _read(folder / CELL).get("scores")]
+    if finished:
+        named = sorted({str(_read(folder / CELL).get("modes")) for folder in finished})
+        log.warning("%d finished trainings in %s are of rows or seeds that were not asked for now, so they are not in "
+                    "the table: %s. Name all rows and seeds that were looked at: p is corrected for those only",
+                    len(finished), run, "; ".join(named))  # fmt: skip
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -231,7 +257,13 @@ def _references(config: DistilConfig, run: Path, spec: DataSpec, student: Networ
 def _train(cells: Sequence[Cell], config: AblateConfig) -> dict[tuple[str, int], str]:
     """Train the cells; those that failed, with what was wrong."""
     failed: dict[tuple[str, int], str] = {}
-    results = run_all(attempt_cell, cells, config.executor, threads=config.threads, device=config.device)
+    results: Iterable[tuple[Cell, dict[str, Any] | UserError]]
+    if config.executor == "ray" and config.device != "cpu":  # a worker sees only the GPU that Ray gave it, as number 0
+        cells = [replace(cell, config=replace(cell.config, device="")) for cell in cells]
+    if distributed.world() > 1:  # what stops one process has to stop all: the others would wait for it
+        results = ((cell, attempt_cell(cell)) for cell in cells)
+    else:
+        results = run_all(attempt_cell, cells, config.executor, threads=config.threads, device=config.device)
     for number, (cell, result) in enumerate(results, start=1):
         if isinstance(result, UserError):
             failed[cell.variant, cell.seed] = str(result)
@@ -246,7 +278,8 @@ def _train(cells: Sequence[Cell], config: AblateConfig) -> dict[tuple[str, int],
 def attempt_cell(cell: Cell) -> dict[str, Any]:
     """`run_cell`, where a bug costs the others nothing: the cell counts as failed, its traceback is in `error.txt`.
 
-    Not so under torchrun: the other processes would wait for one that gave up, so all of them end.
+    Not so under torchrun: the other processes would wait for one that gave up, so all of them end (see `_train` for
+    what is no bug).
     """
     (cell.folder / ERROR).unlink(missing_ok=True)
     try:
@@ -258,16 +291,21 @@ def attempt_cell(cell: Cell) -> dict[str, Any]:
             raise
         cell.folder.mkdir(parents=True, exist_ok=True)
         (cell.folder / ERROR).write_text(traceback.format_exc(), encoding="utf-8")
-        what = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+        what = f"{type(error).__name__}: {_first_line(error)}"
     # Outside of the handler: inside, this error would keep the other's frames, and all memory they hold, alive.
     raise UserError(what, where=cell.folder / ERROR, todo="when the cause is gone, go on with --resume")
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [""])[0]
 
 
 def run_cell(cell: Cell) -> dict[str, Any]:
     """Train one cell, or go on with it at its last checkpoint; leaves `cell.json`.
 
     Returns:
-        Its content: key, modes, seed, scores (split -> name -> value), gate rate, seconds, steps, best epoch, memory.
+        Its content: key, modes, seed, scores (split -> name -> value), gate rate, seconds, steps, best epoch, memory,
+        and what was wrong with KD terms.
     """
     if (found := _finished(cell)) is not None:
         return found
@@ -290,11 +328,13 @@ def run_cell(cell: Cell) -> dict[str, Any]:
     content = {
         **identity,
         "scores": {split: score.as_dict(classes=True) for split, score in result.scores["student"].items()},
-        "gate_rate": _mean([row["train/gate_rate"] for row in training.history if "train/gate_rate" in row]),
+        "gate_rate": _mean([row["train/gate_rate"] for row in training.history
+                            if "train/gate_rate" in row and row["step"] <= (1 - config.distil.kd_off) * last["step"]]),
         "seconds": last["seconds"],
         "steps": last["step"],
         "best_epoch": max(training.history, key=lambda row: row.get("val/mAP50-95", -1.0))["epoch"],
         "memory_gb": last["memory_gb"],
+        "reported": result.reported,
     }
     if distributed.is_main():
         _write(cell.folder / CELL, content)
@@ -309,21 +349,28 @@ def _step_costs(
     config: AblateConfig, run: Path, spec: DataSpec, variants: Sequence[Variant], student: Network, teacher: Teacher,
     key: str,
 ) -> dict[str, dict[str, float]]:
-    """Row -> milliseconds of a step and its ratio to that of `none`, measured once in interleaved rounds."""
+    """Row -> milliseconds of a step and its ratio to that of `none`, measured once in interleaved rounds.
+
+    Trainings that are done are not to be lost over it: what goes wrong is said, and there are no costs.
+    """
     # A table never mixes rounds: whatever is new, or was measured on other networks or options, measures all anew.
     wanted = {variant.text: _digest([key, to_dict(variant.kd)]) for variant in variants}
     kept = _read(run / COST)
-    if all(kept.get("keys", {}).get(name) == own for name, own in wanted.items()):
+    if wanted and all(kept.get("keys", {}).get(name) == own for name, own in wanted.items()):
         return kept["steps"]
-    if not distributed.is_main():
+    if not distributed.is_main() or not variants:
         return {}
-    batch = min(config.batch_size, 16) if config.batch_size > 0 else 8
+    batch = min(config.batch_size, 16)
     device = distributed.start(config.device)
-    with distributed.alone():  # the other processes of torchrun take no part
-        found = measure_steps(
-            student, teacher, {variant.text: variant.kd for variant in variants if variant.text != NONE},
-            first_batch(spec, config.input_size, batch), loss=config.loss, device=device,
-        )  # fmt: skip
+    try:
+        with distributed.alone():  # the other processes of torchrun take no part
+            found = measure_steps(
+                student, teacher, {variant.text: variant.kd for variant in variants if variant.text != NONE},
+                first_batch(spec, config.input_size, batch), config=config, device=device,
+            )  # fmt: skip
+    except Exception as error:
+        log.warning("the costs of a step are missing in the table: %s: %s", type(error).__name__, _first_line(error))
+        return {}
     costs = {
         NONE if name == PLAIN else name: {"milliseconds": cost.milliseconds, "ratio": cost.to_plain, "batch": batch}
         for name, cost in found.items()
@@ -334,9 +381,9 @@ def _step_costs(
 
 def _what_varies(config: DistilConfig, student: Network) -> str:
     report = student.load_report
-    whole = bool(config.weights) and (report is None or not (report.missing or report.unfit))
-    first = "" if whole else "the student's random first weights, "
-    same = "the first weights" if whole else "the cfg"
+    drawn = not _has_weights(config) or (report is not None and bool(report.missing or report.unfit))
+    first = "the student's random first weights, " if drawn else ""
+    same = "the cfg" if drawn else "the first weights"
     return (
         f"The seeds vary {first}the order of the pictures, their augmentation and the adapters' first weights; {same}, "
         "the teacher, the split of the data and the budget are the same in every run."

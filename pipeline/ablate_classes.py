@@ -102,11 +102,13 @@ def class_notes(rows: Sequence[ClassRow]) -> list[str]:
     ]
     if len(objects) > SHOWN:
         notes[0] += f" The {SHOWN} classes with most objects; all {len(objects)} are in classes.csv."
-    rare = [f"{name} ({count})" for name, count in objects.items() if count < FEW]
+    rare = sorted((count, name) for name, count in objects.items() if count < FEW)
     if rare:
         more = f" and {len(rare) - SHOWN} more" if len(rare) > SHOWN else ""
+        most = max(objects, key=lambda name: objects[name])
+        named = ", ".join(f"{name} ({count})" for count, name in rare[:SHOWN])
         notes.append(
-            f"Few objects: {', '.join(rare[:SHOWN])}{more}. Each such class moves mAP as much as one of hundreds, and "
-            "by far fewer pictures; the seeds do not vary these."
+            f"Few objects: {named}{more}. Such a class moves mAP as much as {most} ({objects[most]}), and hangs on few "
+            "pictures, which the seeds do not vary."
         )
     return notes

@@ -7,6 +7,7 @@ import html
 import io
 import json
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -22,6 +23,7 @@ from pipeline.statistics import LEVEL, Paired, holm, mean_sd, paired
 
 NONE = "none"
 METRICS = ("mAP50-95", "mAP50")
+CLASSES, FIGURE = "classes.csv", "ablation.png"
 
 
 @dataclass(frozen=True)
@@ -146,6 +148,10 @@ class Table:
             notes.append("One seed shows nothing of chance: give --seeds 5 or more.")
         notes += class_notes(self.classes)
         notes += [f"{name}, seed {seed} failed: {why}" for (name, seed), why in self.failed.items()]
+        wrong = Counter((name, term, what) for (name, _), cell in self.cells.items()
+                        for term, what in cell.get("reported", ()))  # fmt: skip
+        notes += [f"{name}: for a time at least the KD term '{term}' was {what}, and not trained, in {runs} of its runs"
+                  for (name, term, what), runs in wrong.items()]  # fmt: skip
         return notes
 
     def rows(self) -> list[dict[str, Any]]:
@@ -233,18 +239,19 @@ def publish(table: Table, config: Any, run: Path) -> str:
                                "settings": to_dict(config)}  # fmt: skip
     _write(run / "table.txt", text + "\n")
     _write(run / "table.csv", _csv(rows))
+    (run / CLASSES).unlink(missing_ok=True)  # of a grid that was here before
     if classes:
-        _write(run / "classes.csv", _csv(classes))
+        _write(run / CLASSES, _csv(classes))
     _write(run / "table.json", json.dumps(content, indent=1))
-    figure = plot_differences(table, run / "ablation.png")
+    (run / FIGURE).unlink(missing_ok=True)
+    figure = plot_differences(table, run / FIGURE)
     _write(run / "report.html", _page(table, run.name, figure, content["settings"]))
-    tracker = stage_tracker(config, run, "report", run.name)
-    tracker.log_table("ablation", list(rows[0]), [list(row.values()) for row in rows])
-    if classes:
-        tracker.log_table("classes", list(classes[0]), [list(row.values()) for row in classes])
-    if figure is not None:
-        tracker.log_pictures("differences", [("difference to none", figure)])  # a name of its own beside the table's
-    tracker.finish()
+    with stage_tracker(config, run, "report", run.name) as tracker:
+        tracker.log_table("ablation", list(rows[0]), [list(row.values()) for row in rows])
+        if classes:
+            tracker.log_table("classes", list(classes[0]), [list(row.values()) for row in classes])
+        if figure is not None:  # under a name of its own beside the table's
+            tracker.log_pictures("differences", [("difference to none", figure)])
     return f"{text}\n{run / 'report.html'}"
 
 

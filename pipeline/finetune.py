@@ -65,12 +65,14 @@ class FinetuneResult:
         teacher: the teacher, or None.
         scores: "start" (the student before the first step), "student", "teacher" -> split ("val", "test") -> score;
             "start" has "val" only.
+        reported: (KD term, what was wrong with it), see `distill.watch`; of this process, not of one that it resumed.
     """
 
     run: Path
     student: Network
     teacher: Teacher | None
     scores: dict[str, Scores]
+    reported: tuple[tuple[str, str], ...] = ()
 
 
 def start_run(config: TrainConfig, kind: str) -> Path:
@@ -173,31 +175,31 @@ def finetune(
     guide = make_teacher(config, student, teacher)
     torch.manual_seed(config.seed)  # of the adapters' first weights, whatever was drawn before
     objective = KDObjective(student, guide, config.loss, config.distil)
-    tracker = stage_tracker(config, run, kind, group, name)
     found: dict[str, Scores] = dict(known or {})
-    if "start" not in found:
-        found["start"] = scores(student, spec, config, splits=("val",))
-    if guide is not None:
-        guide.to(distributed.start(config.device))  # on every rank; mixed precision is set up on the device
-        if "teacher" not in found:
-            teacher_folder = run / "teacher" if figures else None
-            found["teacher"] = scores(guide.network, spec, config, teacher_folder)  # type: ignore[arg-type]
-        student.meta["teacher"] = {"source": guide.source, "sha256": guide.fingerprint}
-    if known is None:
-        _announce(found)
-    reference = found.get("teacher", {}).get("val")
+    with stage_tracker(config, run, kind, group, name) as tracker:
+        if "start" not in found:
+            found["start"] = scores(student, spec, config, splits=("val",))
+        if guide is not None:
+            guide.to(distributed.start(config.device))  # on every rank; mixed precision is set up on the device
+            if "teacher" not in found:
+                teacher_folder = run / "teacher" if figures else None
+                found["teacher"] = scores(guide.network, spec, config, teacher_folder)  # type: ignore[arg-type]
+            student.meta["teacher"] = {"source": guide.source, "sha256": guide.fingerprint}
+        if known is None:
+            _announce(found)
+        reference = found.get("teacher", {}).get("val")
 
-    def extra(row: dict[str, float], score: Score | None) -> dict[str, float]:
-        return beside_teacher(row, score, reference)
+        def extra(row: dict[str, float], score: Score | None) -> dict[str, float]:
+            return beside_teacher(row, score, reference)
 
-    student = train_network(
-        student, spec, config, run, kind=kind, objective=objective, tracker=tracker, eval_extra=extra
-    )
-    found["student"] = scores(student, spec, config, run / "student" if figures else None)
-    result = FinetuneResult(run, student, guide, found)
-    if distributed.is_main():
-        _track(result, tracker, f"{group or run.name}-{kind}" if figures else "")
-    tracker.finish()
+        student = train_network(
+            student, spec, config, run, kind=kind, objective=objective, tracker=tracker, eval_extra=extra
+        )
+        found["student"] = scores(student, spec, config, run / "student" if figures else None)
+        reported = tuple(sorted(objective.watch.reported)) if objective.modes else ()
+        result = FinetuneResult(run, student, guide, found, reported)
+        if distributed.is_main():
+            _track(result, tracker, f"{group or run.name}-{kind}" if figures else "")
     return result
 
 

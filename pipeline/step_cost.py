@@ -7,6 +7,7 @@ so a machine that slows down for a while slows all of them.
 from __future__ import annotations
 
 import copy
+import functools
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -19,8 +20,10 @@ from data import Dataset, DataSpec
 from data.batch import Batch
 from data.loader import collate
 from distill import KDConfig, KDObjective, Teacher
+from engine.config import TrainConfig
+from engine.optim import freeze, set_train_mode
+from engine.precision import Precision
 from engine.progress import memory_used
-from models.loss import LossConfig
 from models.network import Network
 
 PLAIN, TEACHER = "plain step", "teacher forward"
@@ -51,7 +54,7 @@ def measure_steps(
     batch: Batch,
     *,
     rounds: int = 9,
-    loss: LossConfig | None = None,
+    config: TrainConfig | None = None,
     device: torch.device | str = "cpu",
 ) -> dict[str, StepCost]:
     """The cost of a step of every variant, and of `PLAIN` and `TEACHER` in the same rounds.
@@ -62,19 +65,22 @@ def measure_steps(
         variants: name -> what the student takes from the teacher; measured where its terms are on (`kd_off` aside).
         batch: the pictures of a step. What some modes cost depends on how many objects the teacher sees.
         rounds: measured after one that is not.
-        loss: of the detection loss.
+        config: of the training: its loss, mixed precision and frozen layers; without, plain FP32 steps.
         device: where both networks are to run.
     """
-    device = torch.device(device)
+    device, config = torch.device(device), config or TrainConfig(amp="off")
     network = copy.deepcopy(student).to(device).to(memory_format=torch.channels_last)
+    freeze(network, config.frozen_layers(len(network.layers)))
+    step = functools.partial(_stepper, config=config, precision=Precision(config.amp, config.opt_level, device))
     teacher.to(device)
     pictures = batch.prepared(device)
     jobs: dict[str, Callable[[], object]] = {
-        PLAIN: _stepper(KDObjective(network, None, loss), pictures),
+        PLAIN: step(KDObjective(network, None, config.loss), pictures),
         TEACHER: lambda: _ask(teacher, pictures),
     }
     for name, kd in variants.items():
-        jobs[name] = _stepper(KDObjective(network, teacher, loss, replace(kd, kd_off=0.0)).to(device), pictures)
+        objective = KDObjective(network, teacher, config.loss, replace(kd, kd_off=0.0)).to(device)
+        jobs[name] = step(objective, pictures)
     peaks, times = {}, {name: np.zeros(rounds) for name in jobs}
     for name, job in jobs.items():  # the first call of each allocates and chooses kernels
         if device.type == "cuda":
@@ -124,16 +130,21 @@ def _ask(teacher: Teacher, batch: Batch) -> object:
     return teacher.network(batch.images)
 
 
-def _stepper(objective: KDObjective, batch: Batch) -> Callable[[], object]:
-    """A training step as the trainer takes it, at learning rate 0: the weights stay, the time is the same."""
+def _stepper(objective: KDObjective, batch: Batch, config: TrainConfig, precision: Precision) -> Callable[[], object]:
+    """A training step as the trainer takes it, at learning rate 0: the weights stay, the time is the same.
+
+    Gradients are not scaled, as fp16's are: two passes over them, in every mode alike.
+    """
+    frozen = config.frozen_layers(len(objective.network.layers))
     parameters = [each for each in objective.parameters() if each.requires_grad]
     fused = True if parameters[0].device.type == "cpu" else None
     optimizer = torch.optim.SGD(parameters, lr=0.0, momentum=0.9, nesterov=True, fused=fused)
 
     def step() -> None:
-        objective.train()
+        set_train_mode(objective, objective.network, frozen, config.freeze_bn)
         objective.begin_step([batch])
-        losses, _ = objective(batch, 0.5)
+        with precision.autocast():
+            losses, _ = objective(batch, 0.5)
         terms = [objective.weights.get(name, 1.0) * term.float() for name, term in losses.items()]
         torch.stack(terms).sum().backward()
         nn.utils.clip_grad_norm_([each for each in parameters if each.grad is not None], 10.0)

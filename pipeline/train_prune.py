@@ -208,15 +208,14 @@ class Line:
     ) -> None:
         """The layer table, and the totals before and after, in W&B."""
         kind = "prune" if number == self.config.rounds else f"prune{number}"
-        tracker = stage_tracker(self.config, folder, kind, self.run.name)
-        tracker.log_table("channels", list(rows[0]), [list(row.values()) for row in rows])
-        for when, network in zip(("before", "after"), networks):
-            tracker.log_summary({
-                f"channels/{when}": sum(conv.out_channels for conv in network.conv_modules.values()),
-                f"params/{when}": models.parameters(network),
-                f"macs/{when}": models.macs(network, self.config.input_size),
-            })  # fmt: skip
-        tracker.finish()
+        with stage_tracker(self.config, folder, kind, self.run.name) as tracker:
+            tracker.log_table("channels", list(rows[0]), [list(row.values()) for row in rows])
+            for when, network in zip(("before", "after"), networks):
+                tracker.log_summary({
+                    f"channels/{when}": sum(conv.out_channels for conv in network.conv_modules.values()),
+                    f"params/{when}": models.parameters(network),
+                    f"macs/{when}": models.macs(network, self.config.input_size),
+                })  # fmt: skip
 
     def students(self, pruned: Network, baseline: Network) -> None:
         """Fine-tune under the baseline, and with --compare-plain once more without it."""
@@ -253,16 +252,15 @@ class Line:
         folder = self.run / stage
         if self._left(folder) and checkpoints.finished(folder):
             return models.load(folder / checkpoints.BEST)
-        tracker = stage_tracker(config, folder, stage, self.run.name)
         hooks: list[Hooks] = []
-        if sparsity:
-            pruned_now = PrunedScore(lambda averaged: prune.thin(averaged, **foreseen(config)))
-            hooks = [sparsity, GammaHistograms(sparsity, network, tracker), pruned_now]
-        trained = train_network(network, self.spec, config, folder, kind=stage, hooks=hooks, tracker=tracker)
-        if isinstance(sparsity, prune.AutoSparsity):
-            log.info("auto sparsity: %s", sparsity.conclusion())
-            tracker.log_summary({"sparsity": sparsity.conclusion()})
-        tracker.finish()
+        with stage_tracker(config, folder, stage, self.run.name) as tracker:
+            if sparsity:
+                pruned_now = PrunedScore(lambda averaged: prune.thin(averaged, **foreseen(config)))
+                hooks = [sparsity, GammaHistograms(sparsity, network, tracker), pruned_now]
+            trained = train_network(network, self.spec, config, folder, kind=stage, hooks=hooks, tracker=tracker)
+            if isinstance(sparsity, prune.AutoSparsity):
+                log.info("auto sparsity: %s", sparsity.conclusion())
+                tracker.log_summary({"sparsity": sparsity.conclusion()})
         return trained
 
     def _trained(self) -> list[str]:

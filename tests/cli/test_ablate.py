@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -209,8 +210,10 @@ def test_grid_is_a_tracked_group_with_a_run_a_cell(material: Path) -> None:
         (["--seeds", "many"], "many"),
         (["--batch-size", "-1"], "smaller batches"),
         (["--anchors", "fit"], "every seed would fit its own"),
+        (["--patience", "3"], "unequally long"),
     ],
-    ids=["unknown mode", "mode without its needs", "an option that is called all", "seeds", "batches", "anchors"],
+    ids=["unknown mode", "mode without its needs", "an option that is called all", "seeds", "batches", "anchors",
+         "patience"],
 )
 def test_mistakes_are_said_before_anything_is_trained(
     material: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, steps: Seen,
@@ -265,6 +268,59 @@ def test_cell_with_a_bug_is_recorded_with_its_traceback_and_the_others_go_on(
     assert set(steps) == {("none", "seed0")}
     assert not (run / "none" / "seed0" / "error.txt").exists()
     assert [(row["runs"], row["failed"]) for row in rows(run)[2:]] == [("2", "0"), ("2", "0")]
+
+
+def test_trainings_that_are_done_have_their_table_whatever_measuring_a_step_does(
+    material: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    def wrong(*_: Any, **__: Any) -> None:
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr("pipeline.ablate.measure_steps", wrong)
+    chosen = [*GRID, "--name", "unmeasured", "--epochs", "1", "--seeds", "1"]
+    assert in_process(finetune_kd.main, monkeypatch, material, *chosen) == 0
+    assert "the costs of a step are missing in the table: RuntimeError: out of memory" in capsys.readouterr().err
+    assert [(row["runs"], row["step by none"]) for row in rows(material / "runs" / "ablate" / "unmeasured")[2:]] == [
+        ("1", ""), ("1", "")
+    ]  # fmt: skip
+
+
+def test_cells_count_by_what_networks_are_not_by_what_files_are_called(
+    material: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, steps: Seen
+) -> None:
+    """Renamed weights are the same; other weights under the old name are not, also where --cfg brings them."""
+    for name in ("student.pt", "renamed.pt"):
+        shutil.copy(material / "thin.pt", material / name)
+    chosen = ["--t_weights", "fat.pt", "--data", "data.yaml", "--ablate", "none; bounded", *QUICK, "--name", "names",
+              "--epochs", "1", "--seeds", "1", "--exist-ok"]  # fmt: skip
+
+    def trained(*student: str) -> set:
+        steps.clear()
+        assert in_process(finetune_kd.main, monkeypatch, material, *chosen, *student) == 0
+        return set(steps)
+
+    both = {("none", "seed0"), ("bounded", "seed0")}
+    assert trained("--cfg", "student.pt") == both
+    assert "The seeds vary the order" in (material / "runs" / "ablate" / "names" / "table.txt").read_text()
+    assert trained("--weights", "renamed.pt") == set()
+    network = tiny_network(8, seed=5)
+    network.names = list(NAMES)
+    models.save(network, material / "student.pt")
+    assert trained("--cfg", "student.pt") == both
+
+
+def test_rows_that_a_table_no_longer_has_are_said(
+    material: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    chosen = [*GRID, "--name", "fewer", "--epochs", "1"]
+    assert in_process(finetune_kd.main, monkeypatch, material, *chosen) == 0
+    assert "not in the table" not in capsys.readouterr().err
+    run = str(material / "runs" / "ablate" / "fewer")
+    fewer = ["--resume", run, "--seeds", "1", "--ablate", "hinton"]
+    assert in_process(finetune_kd.main, monkeypatch, material, *fewer) == 0
+    said = capsys.readouterr().err
+    assert "3 finished trainings" in said
+    assert "bounded; none" in said
 
 
 @pytest.mark.parametrize("kind", [MemoryError, UserError])

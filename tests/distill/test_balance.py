@@ -135,15 +135,17 @@ def test_term_that_is_not_finite_is_named_once_and_left_out(
     monkeypatch: pytest.MonkeyPatch, warnings: list[str]
 ) -> None:
     def odd(student: Outputs, teacher: Outputs, matches: Matches) -> dict[str, Tensor]:
-        return {"odd": student.heads[0].mean() / 0.0}
+        return {"odd": student.heads[0].mean() / 0.0, "metric/oddness": torch.tensor(torch.nan)}
 
     monkeypatch.setitem(MODES, "odd", term(odd))
     objective, plain = objective_of("odd,bounded"), objective_of("bounded")
     plain.network.load_state_dict(copy.deepcopy(objective.network.state_dict()))
     for each in (objective, plain):
         for _ in range(2):
-            losses, _ = each(batch_of(), 0.5)
+            losses, metrics = each(batch_of(), 0.5)
         torch.stack([each.weights[name] * loss for name, loss in losses.items()]).sum().backward()
+        assert all(bool(torch.isfinite(value)) for value in metrics.values()), "the trainer refuses what is not finite"
+        assert metrics["gate_rate"] > 0
     said = [text for text in warnings if "'odd'" in text]
     assert len(said) == 1
     assert "--kd odd:W" in said[0]

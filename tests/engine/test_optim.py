@@ -8,10 +8,12 @@ import pytest
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.optim import SGD
 
 from common.errors import UserError
 from engine.config import TrainConfig
-from engine.optim import freeze, gradient_norm, make_ema, make_optimizer, make_schedule, set_train_mode
+from engine.objective import DetectionObjective
+from engine.optim import clip_gradients, freeze, make_ema, make_optimizer, make_schedule, set_train_mode
 from tests.engine.job import AdaptedObjective, make_network
 
 
@@ -50,10 +52,10 @@ def test_frozen_layers_are_not_optimised_and_keep_their_statistics() -> None:
 
 
 def test_everything_frozen_is_a_user_error() -> None:
-    network = make_network()
-    freeze(network, range(len(network.layers)))
+    objective = DetectionObjective(make_network())
+    freeze(objective.network, range(len(objective.network.layers)))
     with pytest.raises(UserError, match="nothing to train"):
-        make_optimizer(network, TrainConfig())
+        make_optimizer(objective, TrainConfig())
 
 
 def test_learning_rate_warms_up_linearly_then_follows_a_cosine() -> None:
@@ -108,13 +110,30 @@ def test_averaging_starts_with_the_first_weights_and_lengthens() -> None:
 
 
 def test_clipping_bounds_the_global_norm_and_zero_never_clips() -> None:
-    parameters = [nn.Parameter(torch.zeros(1)), nn.Parameter(torch.zeros(1))]
-
-    def gradients() -> list[float]:
-        return [float(each.grad) for each in parameters]
-
-    for clip, expected in ((1.0, [0.6, 0.8]), (0.0, [3.0, 4.0]), (10.0, [3.0, 4.0])):
-        for parameter, value in zip(parameters, (3.0, 4.0)):
+    network, beside = [nn.Parameter(torch.zeros(1)) for _ in range(2)], nn.Parameter(torch.zeros(1))
+    optimizer = SGD([{"params": network, "beside": False}, {"params": [beside], "beside": True}], lr=0.1)
+    for clip, expected in ((1.0, [0.6, 0.8, 1.0]), (0.0, [3.0, 4.0, 12.0]), (10.0, [3.0, 4.0, 10.0])):
+        for parameter, value in zip([*network, beside], (3.0, 4.0, 12.0)):
             parameter.grad = torch.tensor([value])
-        assert gradient_norm(parameters, clip) == pytest.approx(5.0)
-        assert gradients() == pytest.approx(expected, abs=1e-5)
+        assert clip_gradients(optimizer, clip) == pytest.approx(13.0)
+        gradients = [parameter.grad for parameter in (*network, beside)]
+        assert [float(each) for each in gradients if each is not None] == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_norm_is_not_finite_wherever_a_gradient_is_not(place: int) -> None:
+    parameters = [nn.Parameter(torch.zeros(1)) for _ in range(2)]
+    optimizer = SGD([{"params": [each], "beside": bool(number)} for number, each in enumerate(parameters)], lr=0.1)
+    for number, parameter in enumerate(parameters):
+        parameter.grad = torch.tensor([math.nan if number == place else 1.0])
+    assert not math.isfinite(clip_gradients(optimizer, 10.0))
+
+
+def test_adapters_are_in_groups_of_their_own() -> None:
+    objective = AdaptedObjective(make_network())
+    groups = make_optimizer(objective, TrainConfig()).param_groups
+    of_network = {id(each) for each in objective.network.parameters()}
+    held = {beside: {id(each) for group in groups if group["beside"] is beside for each in group["params"]}
+            for beside in (False, True)}  # fmt: skip
+    assert held[False] == of_network
+    assert held[True] == {id(each) for each in objective.parameters()} - of_network != set()

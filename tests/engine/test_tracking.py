@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ from wandb.proto import wandb_internal_pb2 as pb
 from common.errors import UserError
 from engine import tracking
 from engine.tracking import Tracker
-from tests.tracked import history, records
+from tests.tracked import history, records, settled
 
 
 @pytest.fixture(autouse=True)
@@ -97,6 +99,31 @@ def test_a_stage_that_counts_from_zero_again_does_not_lose_epochs(tmp_path):
         tracker.log_epoch(epoch, {"a": epoch})
     tracker.finish()
     assert [(row["_step"], row["epoch"]) for row in history(folder, 3)] == [(0, 0), (1, 1), (2, 0)]
+
+
+def test_run_that_goes_on_is_not_logged_to_steps_it_already_has(tmp_path, monkeypatch):
+    """As W&B resumes a run online: it drops what is not after its last step."""
+    logged = []
+    run = SimpleNamespace(step=7, id="abc", dir=str(tmp_path / "wandb" / "files"), finish=lambda exit_code: None,
+                          log=lambda row, step: logged.append((step, row)))  # fmt: skip
+    monkeypatch.setattr("wandb.init", lambda **_: run)
+    tracker = Tracker(tmp_path / "run", mode="offline")
+    tracker.log_epoch(2, {"a": 1})
+    tracker.log_table("summary", ["a"], [[1]])
+    tracker.finish()
+    assert [step for step, _ in logged] == [7, 8]
+    assert logged[0][1]["epoch"] == 2
+
+
+@pytest.mark.parametrize("error", [None, UserError("no such weights")])
+def test_run_of_a_stage_that_fails_is_finished_as_failed(tmp_path, error):
+    with contextlib.suppress(UserError), Tracker(tmp_path / "run", mode="offline") as tracker:
+        folder = tracker.folder
+        if error is not None:
+            raise error
+    assert not tracker.active
+    ends = [record.exit.exit_code for record in settled(folder) if record.WhichOneof("record_type") == "exit"]
+    assert ends == [0 if error is None else 1]
 
 
 def test_what_waits_at_the_end_is_not_lost(tmp_path):

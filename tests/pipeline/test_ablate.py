@@ -12,12 +12,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 from common.errors import UserError
 from common.log import log
 from distill import MODES, KDConfig, Teacher
 from models.spec import Outputs
-from pipeline.ablate import AblateConfig
+from pipeline.ablate import AblateConfig, Cell, _train
 from pipeline.ablate_grid import parse_seeds, parse_variants
 from pipeline.ablate_table import Table, publish
 from pipeline.executor import NICENESS, run_all
@@ -187,7 +188,7 @@ def test_a_gain_that_a_rare_class_hides_is_seen_by_class(tmp_path: Path) -> None
     assert ["objects", "in", "test", "300", "15"] in lines
     assert ["none", "0.500", "0.200"] in lines
     assert ["a", "+0.010", "+-0.002", "+0.010", "+-0.252"] in lines
-    assert "Few objects: rare (15)." in text
+    assert "Few objects: rare (15). Such a class moves mAP as much as often (300)" in text
     with open(tmp_path / "classes.csv", newline="") as handle:
         kept = list(csv.DictReader(handle))
     assert [(row["mode"], row["name"], row["objects"], row["runs"]) for row in kept] == [
@@ -216,6 +217,66 @@ def test_one_class_is_the_whole_table(tmp_path: Path) -> None:
     assert found.classes == []
     assert "by class" not in publish(found, AblateConfig(wandb="off"), tmp_path)
     assert not (tmp_path / "classes.csv").exists()
+
+
+def test_terms_that_were_not_trained_are_said_below_the_table() -> None:
+    found = table({"none": NONE, "a": NONE})
+    for seed in (0, 3):
+        found.cells["a", seed]["reported"] = [["odd", "constant"]]  # type: ignore[index]
+    assert any("a: for a time at least the KD term 'odd' was constant" in note and "in 2 of" in note
+               for note in found.notes())  # fmt: skip
+
+
+def test_nothing_of_an_earlier_grid_stays_in_the_folder(tmp_path: Path) -> None:
+    cells = cells_of_classes({mode: {"x": [0.5, 0.4], "y": [0.5, 0.4]} for mode in ("none", "a")})
+    publish(Table(["none", "a"], [0, 1], cells, {}, {}, {}, "test", "", {"x": 9, "y": 9}), AblateConfig(wandb="off"),
+            tmp_path)  # fmt: skip
+    publish(Table(["none"], [0, 1], cells, {}, {}, {}, "test", "", {"x": 9}), AblateConfig(wandb="off"), tmp_path)
+    assert not (tmp_path / "classes.csv").exists()
+    assert not (tmp_path / "ablation.png").exists()
+
+
+def test_under_torchrun_one_failure_ends_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(cell: Cell) -> dict[str, Any]:
+        raise UserError("cannot read a.jpg")
+
+    monkeypatch.setattr("pipeline.ablate.attempt_cell", refused)
+    cell = Cell("none", 0, AblateConfig(), tmp_path, "grid", {}, "key")
+    assert _train([cell], AblateConfig()) == {("none", 0): "cannot read a.jpg"}
+    monkeypatch.setattr("engine.distributed.world", lambda: 2)
+    with pytest.raises(UserError, match=r"cannot read a\.jpg"):
+        _train([cell], AblateConfig())
+
+
+def test_on_ray_a_cell_takes_the_gpu_it_is_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def on_cluster(function: Any, cells: Any, executor: str, **_: Any) -> list:
+        asked.extend(cell.config.device for cell in cells)
+        return []
+
+    monkeypatch.setattr("pipeline.ablate.run_all", on_cluster)
+    for device in ("1", "cpu"):
+        config = AblateConfig(device=device, executor="ray")
+        _train([Cell("none", 0, config, tmp_path, "grid", {}, "key")], config)
+    assert asked == ["", "cpu"]
+
+
+def test_step_is_measured_in_the_precision_of_the_training_and_without_what_is_frozen() -> None:
+    student, teacher = tiny_network(8), tiny_network(16, seed=1)
+    seen = []
+
+    def watching(module: Any, inputs: Any, output: Any) -> None:
+        if torch.is_grad_enabled():
+            seen.append((output.dtype, module.weight.requires_grad, module.training))
+
+    first = next(module for module in student.modules() if isinstance(module, torch.nn.Conv2d))
+    first.register_forward_hook(watching)
+    config = AblateConfig(amp="native", freeze="1")
+    batch = random_batch(student, (64, 64), 2)
+    measure_steps(student, Teacher(teacher, student), {"a": KDConfig(kd="hinton")}, batch, rounds=1, config=config)
+    assert seen
+    assert set(seen) == {(torch.bfloat16, False, False)}
 
 
 def test_step_is_measured_with_its_terms_on_even_if_they_go_off_early(monkeypatch: pytest.MonkeyPatch) -> None:
