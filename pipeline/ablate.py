@@ -25,7 +25,15 @@ from models.network import Network
 from pipeline.ablate_grid import ALL, NONE, Variant, entries, parse_seeds, parse_variants
 from pipeline.ablate_table import Table, publish
 from pipeline.executor import EXECUTORS, run_all
-from pipeline.finetune import DistilConfig, finetune, load_network, make_teacher, train_assistants
+from pipeline.finetune import (
+    DistilConfig,
+    announce_teacher,
+    finetune,
+    load_network,
+    make_teacher,
+    teacher_scores,
+    train_assistants,
+)
 from pipeline.step_cost import PLAIN, first_batch, measure_steps
 
 ABLATION = "ablation"
@@ -233,7 +241,7 @@ def _references(config: DistilConfig, run: Path, spec: DataSpec, student: Networ
     def known() -> dict[str, Scores]:
         if not full:
             teacher.to(distributed.start(config.device))
-            full["teacher"] = scores(teacher.network, spec, config)  # type: ignore[arg-type]
+            full["teacher"] = teacher_scores(teacher, spec, config)
             full["start"] = scores(student, spec, config)
         return full
 
@@ -246,11 +254,9 @@ def _references(config: DistilConfig, run: Path, spec: DataSpec, student: Networ
                           for split, score in rows[TEACHER].items()}}  # fmt: skip
         if distributed.is_main():
             _write(run / REFERENCE, kept)
-        val = {name: row["val"] for name, row in rows.items()}
-        log.info("teacher on val: mAP50-95 %.4f; student before the first step: %.4f", val[TEACHER].map50_95,
-                 val[START].map50_95)  # fmt: skip
-        if val[TEACHER].map50_95 < val[START].map50_95:
-            log.warning("the teacher is worse than the student before its first step: it has little to teach")
+        start = rows[START]["val"].map50_95
+        log.info("student on val, before the first step: mAP50-95 %.4f", start)
+        announce_teacher(rows[TEACHER], start)
     return {name: kept[name] for name in (TEACHER, START, OBJECTS)}, known
 
 

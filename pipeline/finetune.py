@@ -13,6 +13,7 @@ import models
 from common.errors import UserError
 from common.log import log
 from data import DataSpec, check, choose_anchors, load_spec
+from data.labels import scan
 from distill import KDConfig, KDObjective, Teacher
 from distill.teacher import split_chain
 from engine import Tracker, checkpoints, distributed
@@ -29,6 +30,7 @@ from models.network import Network
 from pipeline.show import side_by_side
 
 DISTILLATION = "distillation"
+BY_HEART = 0.1  # mAP50-95 between train and val; docs/results.md, "Which KD mode helps?", has what lies on either side
 EvalExtra = Callable[[dict[str, float], Score | None], dict[str, float]]
 
 
@@ -64,7 +66,7 @@ class FinetuneResult:
         student: the best student by val mAP50-95, as in `weights/best.pt`.
         teacher: the teacher, or None.
         scores: "start" (the student before the first step), "student", "teacher" -> split ("val", "test") -> score;
-            "start" has "val" only.
+            "start" has "val" only, "teacher" also "train", of a sample.
         reported: (KD term, what was wrong with it), see `distill.watch`; of this process, not of one that it resumed.
     """
 
@@ -182,8 +184,7 @@ def finetune(
         if guide is not None:
             guide.to(distributed.start(config.device))  # on every rank; mixed precision is set up on the device
             if "teacher" not in found:
-                teacher_folder = run / "teacher" if figures else None
-                found["teacher"] = scores(guide.network, spec, config, teacher_folder)  # type: ignore[arg-type]
+                found["teacher"] = teacher_scores(guide, spec, config, run / "teacher" if figures else None)
             student.meta["teacher"] = {"source": guide.source, "sha256": guide.fingerprint}
         if known is None:
             _announce(found)
@@ -271,19 +272,47 @@ def make_teacher(config: DistilConfig, student: Network, network: Network | None
     return Teacher.load(config.t_cfg, config.t_weights, student) if wanted else None
 
 
+def teacher_scores(teacher: Teacher, spec: DataSpec, config: TrainConfig, folder: Path | None = None) -> Scores:
+    """The teacher's scores, with figures in `folder`; "train" is of about as many pictures with objects as val has."""
+    found = scores(teacher.network, spec, config, folder)  # type: ignore[arg-type]
+    train = scan(spec, "train")
+    filled = [path for path, labels in zip(train.pictures, train.labels) if len(labels)] or train.pictures
+    sample = tuple(filled[:: max(1, len(filled) // len(spec.require("val")))])
+    sampled = replace(spec, splits={"train": sample})
+    return found | scores(teacher.network, sampled, config, splits=("train",))  # type: ignore[arg-type]
+
+
+def announce_teacher(found: Scores, start: float) -> None:
+    """Before the first step: how good the teacher is, and whether it can be of use.
+
+    Args:
+        found: from `teacher_scores`.
+        start: the student's mAP50-95 on val.
+    """
+    val, train = found["val"].map50_95, found["train"].map50_95
+    log.info("teacher on val: mAP50-95 %.4f, mAP50 %.4f; on pictures it is to teach on: mAP50-95 %.4f", val,
+             found["val"].map50, train)  # fmt: skip
+    if val < start:
+        log.warning(
+            "the teacher (mAP50-95 %.4f) is worse than the student before its first step (%.4f): it has "
+            "little to teach",
+            val,
+            start,
+        )
+    elif train - val > BY_HEART:
+        log.warning(
+            "the teacher is much better on the pictures it is to teach on (mAP50-95 %.3f) than on val (%.3f): it may "
+            "know them by heart, and then says little that their labels do not. Compare with --kd none",
+            train,
+            val,
+        )
+
+
 def _announce(found: dict[str, Scores]) -> None:
     """Before the first step: a teacher that was silently not loaded shows here."""
     start = found["start"]["val"]
     if "teacher" in found:
-        teacher = found["teacher"]["val"]
-        log.info("teacher on val: mAP50-95 %.4f, mAP50 %.4f", teacher.map50_95, teacher.map50)
-        if teacher.map50_95 < start.map50_95:
-            log.warning(
-                "the teacher (mAP50-95 %.4f) is worse than the student before its first step (%.4f): it has "
-                "little to teach",
-                teacher.map50_95,
-                start.map50_95,
-            )
+        announce_teacher(found["teacher"], start.map50_95)
     log.info("student on val, before the first step: mAP50-95 %.4f, mAP50 %.4f", start.map50_95, start.map50)
 
 
