@@ -72,9 +72,9 @@ def settings() -> list[Setting]:
 def cpu_shares(models_by_row: Sequence[bytes], picture: np.ndarray, rounds: int) -> tuple[float, np.ndarray]:
     """(milliseconds of the first, the others' shares of it): medians over rounds of CPU time, one thread."""
     calls = [session(content, threads=1) for content in models_by_row]
-    times = np.zeros((rounds, len(calls)))
+    times, order = np.zeros((rounds, len(calls))), np.random.default_rng(0)
     for number in range(-3, rounds):  # three to warm up
-        for place in np.roll(np.arange(len(calls)), number):
+        for place in order.permutation(len(calls)):
             start = time.process_time()
             calls[place].run(None, {INPUT: picture})
             if number >= 0:
@@ -136,7 +136,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"the columns of a row differ by up to {apart.max():.4f}, by {np.median(apart):.4f} in the median")
     print(f"CPU time: a picture, one thread, median of {args.rounds} interleaved rounds, as a share of FP32's "
           f"{milliseconds:.1f} ms")  # fmt: skip
-    print("\n".join(filter(None, [f"{processor()}; ONNX Runtime {version('onnxruntime')}", busy()])))
+    print("\n".join(filter(None, [f"{processor()}; ONNX Runtime {version('onnxruntime')}", busy(1)])))
     return 0
 
 

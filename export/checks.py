@@ -80,8 +80,8 @@ def compare_outputs(net: Network, file: Detector, pictures: Pictures) -> Differe
         assert isinstance(file, Runtime)
         assert file.description.nms is not None
         return _after_nms(net.decode(ours), file.decode(theirs), dict(file.description.nms), where)
-    if outputs == "decoded":
-        ours, theirs = [net.decode(ours)], [file.decode(theirs)]
+    if outputs == "decoded":  # boxes in pixels and probabilities are of different sizes
+        ours, theirs = ([decoded[..., :4], decoded[..., 4:]] for decoded in (net.decode(ours), file.decode(theirs)))
     pairs = [((a - b).abs().max().item(), a.abs().max().item()) for a, b in zip(ours, theirs, strict=True)]
     share = max(difference / max(largest, 1e-9) for difference, largest in pairs)
     sound = all(difference == difference for difference, _ in pairs)  # no NaN

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -109,8 +109,12 @@ def _register_val(commands: Any) -> None:
     data.add_argument("--data", required=True, metavar="FILE", help="the data set's yaml (or Darknet .data)")
     data.add_argument("--split", default="val", choices=("train", "val", "test"), help="which pictures (default: val)")
     data.add_argument("--single-cls", action="store_true", help="all classes count as one")
-    data.add_argument("--batch-size", type=int, default=16, metavar="N", help="pictures at a time (default: 16)")
-    data.add_argument("--workers", type=int, default=0, metavar="N", help="processes that read pictures (default: 0)")
+    data.add_argument(
+        "--batch-size", type=_at_least(1), default=16, metavar="N", help="pictures at a time (default: 16)"
+    )
+    data.add_argument(
+        "--workers", type=_at_least(0), default=0, metavar="N", help="processes that read pictures (default: 0)"
+    )
     data.add_argument("--no-plots", action="store_true", help="numbers only")
     _run_options(parser)
     parser.set_defaults(run=run_val)
@@ -153,7 +157,9 @@ def _register_predict(commands: Any) -> None:
         metavar="P",
         help="overlap above which the weaker of two boxes is dropped (default: 0.45)",
     )
-    boxes.add_argument("--max-det", type=int, default=300, metavar="N", help="most boxes a picture (default: 300)")
+    boxes.add_argument(
+        "--max-det", type=_at_least(1), default=300, metavar="N", help="most boxes a picture (default: 300)"
+    )
     boxes.add_argument("--agnostic-nms", action="store_true", help="one box an object, even if two classes claim it")
     _run_options(parser)
     parser.set_defaults(run=run_predict)
@@ -167,6 +173,19 @@ def _register_report(commands: Any) -> None:
     )
     parser.add_argument("run_dir", metavar="RUN", help="a run's folder: runs/train_prune/exp")
     parser.set_defaults(run=run_report)
+
+
+def _at_least(least: int) -> Callable[[str], int]:
+    """A whole number not below `least`, for argparse."""
+
+    def number(text: str) -> int:
+        value = int(text)  # argparse makes a message of the ValueError
+        if value < least:
+            raise argparse.ArgumentTypeError(f"{text} is below {least}")
+        return value
+
+    number.__name__ = "whole number"
+    return number
 
 
 def _share(text: str) -> float:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import copy
 import sys
+import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,59 +20,24 @@ from common.files import whole_file
 from common.log import log
 from data import Dataset, load_spec
 from engine.evaluate import Score, evaluate
-from export.card import remove_cards, write_card
-from export.checks import Difference, Pictures, compare_outputs, noise, pictures_of
+from export.card import remove_cards
+from export.checks import Pictures, compare_outputs, noise, pictures_of
 from export.description import Description, describe
-from export.latency import Latency, time_calls
-from export.latency_table import busy, caller, load_average, processor
+from export.latency import time_calls
+from export.latency_table import caller
 from export.onnx_graph import finished, model_of, unknown_to_tensorrt
 from export.opening import Opened, input_size, open_model, warn_of_other_classes
 from export.origin import Facts, data_name, network_facts
+from export.outcome import ENDINGS, ROUNDS, TITLES, About, Made, tell, write_cards
 from export.quantise import Quantised, calibration_pictures, quantise
 from export.runtimes import Runtime, open_onnx, open_opencv, open_openvino, open_tensorrt
-from export.tables import megabytes, need_folder, parts, table
+from export.tables import need_folder, parts
 from export.to_onnx import INPUT, need_onnx, onnx_model
 from export.to_openvino import need_openvino, save_ir
 from export.to_tensorrt import build_engine, need_tensorrt
 from models.network import Network
 
-TITLES = {
-    "onnx": "ONNX",
-    "int8": "ONNX, INT8",
-    "openvino": "OpenVINO",
-    "openvino-int8": "OpenVINO, INT8",
-    "darknet": "Darknet",
-    "tensorrt": "TensorRT",
-}
 BATCH = 16  # pictures at a time in an evaluation
-ROUNDS = 20  # of the table's latency
-
-
-@dataclass
-class Made:
-    """A file that was written, and what was measured of it.
-
-    Attributes:
-        title: the format in words.
-        path: the file (of two, the one that is opened).
-        description: what it says about itself.
-        net: the file, opened by a runtime that is here; None where none is.
-        difference: to PyTorch's outputs.
-        score: on ``--split``.
-        latency: beside the others.
-        note: a footnote of the table.
-        more: further facts for the card.
-    """
-
-    title: str
-    path: Path
-    description: Description
-    net: Opened | None = None
-    difference: Difference | None = None
-    score: Score | None = None
-    latency: Latency | None = None
-    note: str = ""
-    more: Facts = field(default_factory=dict)
 
 
 class Exporter:
@@ -103,6 +68,7 @@ class Exporter:
         self.size = input_size(options.imgsz, net)
         self.folder, self.name = self._place()
         need_folder(self.folder, "--out")
+        self._check_sources()
         self.made: list[Made] = []
         self.refused: list[tuple[str, UserError]] = []
 
@@ -113,6 +79,15 @@ class Exporter:
         beside = self.weights.parent.parent if in_run else self.weights.parent
         folder = Path(self.options.out) if self.options.out else beside / "export"
         return folder, self.options.name or (run.name if in_run else self.weights.stem)
+
+    def _check_sources(self) -> None:
+        """Refuse to write over what is exported, and INT8 without val, before anything is made."""
+        sources = {path.resolve() for path in (self.weights, Path(self.options.cfg or self.weights))}
+        targets = [self.folder / f"{self.name}{end}" for name in self.options.formats for end in ENDINGS[name]]
+        if over := next((path for path in targets if path.resolve() in sources), None):
+            raise UserError(f"{over} is what is exported, and would be written over", todo="--name or --out another")
+        if self.spec and any("int8" in name for name in self.options.formats):
+            self.spec.require("val")
 
     def run(self) -> int:
         """Make every format; what fails is told at the end and does not stop the others."""
@@ -134,11 +109,16 @@ class Exporter:
                 self.made.append(made)
             except UserError as error:
                 self.refused.append((name, error))
+                if old := [end for end in ENDINGS[name] if (self.folder / f"{self.name}{end}").exists()]:
+                    log.warning("%s%s is of an earlier export", self.folder / self.name, old[0])
         rows = [torch_row, *self.made]
         if not self.options.no_latency:
             self._time(rows)
-        self._cards(torch_row)
-        self._tell(rows)
+        about = About(self.options, self.size, self.threads, self.folder)
+        write_cards(self.made, torch_row.score, network_facts(self.net, self.weights, self.size), about)
+        tell(rows, about)
+        for name, refusal in self.refused:
+            print(f"error: {name} was not made: {refusal}", file=sys.stderr)
         return 2 if self.refused else 0
 
     @cached_property
@@ -172,9 +152,25 @@ class Exporter:
         """The finished ONNX model in FP32."""
         return finished(model_of(self.trunk), self._description())
 
-    @cached_property
+    @property
     def quantised(self) -> Quantised:
-        """The INT8 trunk that keeps the most mAP."""
+        """The INT8 trunk that keeps the most mAP; sought once, also where there is none.
+
+        Raises:
+            UserError: none is good enough.
+        """
+        if isinstance(self._quantised, UserError):
+            raise self._quantised
+        return self._quantised
+
+    @cached_property
+    def _quantised(self) -> Quantised | UserError:
+        try:
+            return self._quantise()
+        except UserError as error:
+            return error
+
+    def _quantise(self) -> Quantised:
         need_onnx()
         assert self.spec is not None
         pictures = calibration_pictures(self.spec, self.size, self.options.calibrate)
@@ -256,20 +252,20 @@ class Exporter:
         return made
 
     def _ir(self, model: Any, description: Description, file: str, name: str, half: bool) -> Made:
-        path = self.folder / file
+        path = self._new(file)
         save_ir(model, path, description.metadata(), half)
         return Made(TITLES[name], path, description, open_openvino(path, self.threads))
 
     def darknet(self) -> Made:
         """``NAME.cfg``, ``NAME.weights`` and ``NAME.names``."""
-        cfg, weights = self.folder / f"{self.name}.cfg", self.folder / f"{self.name}.weights"
+        cfg, weights = self._new(f"{self.name}.cfg"), self.folder / f"{self.name}.weights"
         models.save_darknet(copy.deepcopy(self.net).with_image_size(self.size), cfg, weights)
         with whole_file(cfg.with_suffix(".names")) as temporary:
             temporary.write_text("".join(f"{name}\n" for name in self.net.names), encoding="utf-8")
         description = describe(self.net, self.size, any_size=True, batch=0)
         made = Made(TITLES["darknet"], cfg, description)
         try:
-            made.net = open_opencv(cfg, weights, self.net.names)
+            made.net = open_opencv(cfg, weights, self.net.names, threads=self.threads)
             made.note = "run by OpenCV"
         except UserError as error:
             made.note = "not run here: " + error.problem
@@ -282,10 +278,12 @@ class Exporter:
             raise UserError(f"TensorRT has no {', '.join(unknown)}, which the network uses", todo="use --to onnx")
         log.info("TensorRT takes all of the graph's operators")
         need_tensorrt()
-        path = self.folder / f"{self.name}.engine"
-        source = self._written(self.fp32, f"{self.name}.onnx")
+        path = self._new(f"{self.name}.engine")
         description = self._description("fp16" if self.options.half else "fp32")
-        build_engine(source, path, description, self.options.half)
+        with tempfile.TemporaryDirectory() as folder:
+            source = Path(folder) / f"{self.name}.onnx"
+            source.write_bytes(self.fp32.SerializeToString())
+            build_engine(source, path, description, self.options.half)
         made = Made(TITLES["tensorrt"], path, description)
         try:
             made.net = open_tensorrt(path, description)
@@ -293,8 +291,14 @@ class Exporter:
             made.note = "not run here: " + error.problem
         return made
 
-    def _written(self, model: Any, name: str) -> Path:
+    def _new(self, name: str) -> Path:
+        """Where a file is to be written; the card of an earlier one is gone: it is not what will be there."""
         path = self.folder / name
+        remove_cards(path)
+        return path
+
+    def _written(self, model: Any, name: str) -> Path:
+        path = self._new(name)
         with whole_file(path) as temporary:
             temporary.write_bytes(model.SerializeToString())
         return path
@@ -314,9 +318,9 @@ class Exporter:
             checks.append(compare_outputs(self.net, made.net, noise((height, width))))
         for each in checks:
             if made.description.precision == "fp32" and not each.fits:
-                for path in parts(made.path):
-                    path.unlink()
-                remove_cards(made.path)  # an earlier export's
+                beside = [made.path.with_suffix(".names")] if made.path.suffix == ".cfg" else []
+                for path in (*parts(made.path), *beside):
+                    path.unlink(missing_ok=True)
                 raise UserError(f"its outputs are not PyTorch's ({each.problem})", where=made.path,
                                 todo="the file was not kept; please report it")  # fmt: skip
         if self.spec:
@@ -325,7 +329,10 @@ class Exporter:
     @cached_property
     def pictures(self) -> Pictures:
         """What files are compared with PyTorch on."""
-        return pictures_of(self.val) if self.spec else noise(self.size)
+        if not self.spec:
+            return noise(self.size)
+        split = "val" if self.spec.splits.get("val") else self.options.split
+        return pictures_of(self.val if split == "val" else Dataset(self.spec, split, self.size))
 
     def _time(self, rows: list[Made]) -> None:
         """One interleaved run of all that can run here."""
@@ -335,64 +342,3 @@ class Exporter:
         found = time_calls(calls, ROUNDS, warm_up=3, pictures=dict.fromkeys(calls, batch))
         for row in timed:
             row.latency = found[row.title]
-
-    def _cards(self, torch_row: Made) -> None:
-        facts = network_facts(self.net, self.weights, self.size)
-        for made in self.made:
-            measured: Facts = {"format": made.title, **made.more}
-            if made.difference is not None:
-                measured |= {"difference": made.difference.absolute, "difference_on": made.difference.where}
-            if made.score is not None and torch_row.score is not None and self.spec:
-                measured["scores"] = {
-                    "data": data_name(self.options.data),
-                    "split": self.options.split,
-                    **made.score.as_dict(),
-                    **{f"torch_{name}": value for name, value in torch_row.score.as_dict().items()},
-                }
-            if made.latency is not None and made.net is not None:
-                measured["latency"] = {
-                    "median_ms": made.latency.median_ms,
-                    "ratio_to_torch": made.latency.ratio_to_first,
-                    "cpu_ms": made.latency.cpu_ms,
-                    "cpu_ratio_to_torch": made.latency.cpu_ratio,
-                    "runtime": getattr(made.net, "runtime", "torch"),
-                    "threads": self.threads,
-                    "machine": processor(),
-                    "load_average": load_average(),
-                }
-            write_card(made.path, made.description, facts, measured)
-
-    def _tell(self, rows: list[Made]) -> None:
-        lines = []
-        for row in rows:
-            score, latency = row.score, row.latency
-            lines.append([
-                row.title,
-                row.path.name,
-                f"{megabytes(row.path):.2f}",
-                "-" if row.difference is None else f"{row.difference.absolute:.1e}",
-                "-" if score is None else f"{score.map50_95:.4f}",
-                "-" if score is None else f"{score.map50:.4f}",
-                "-" if latency is None else f"{latency.median_ms:.2f}",
-                "-" if latency is None else f"{latency.ratio_to_first:.2f}",
-                "-" if latency is None else f"{latency.cpu_ms:.2f}",
-            ])  # fmt: skip
-        heading = ["format", "file", "MB", "difference", "mAP50-95", "mAP50", "latency ms", "ratio", "CPU ms"]
-        print(table(heading, lines, left=2))
-        self._footnotes(rows)
-
-    def _footnotes(self, rows: list[Made]) -> None:
-        where = f"mAP on {self.options.split} of {self.options.data}" if self.spec else "--data would measure mAP"
-        notes = [f"input {self.size[1]}x{self.size[0]}; {where}"]
-        compared = dict.fromkeys(f"{each.what}, {each.where}" for row in rows if (each := row.difference) is not None)
-        notes += [f"difference: the largest to PyTorch's {each}" for each in compared]
-        if any(row.latency for row in rows):
-            words = "1 thread" if self.threads == 1 else f"{self.threads} threads"
-            notes.append(f"latency, CPU: a picture, median of {ROUNDS} interleaved rounds, {words} (thinyolo latency)")
-            notes += filter(None, [busy()])
-        notes += [f"{row.path.name}: {row.note}" for row in rows if row.note]
-        if self.made:
-            notes.append(f"files and model cards: {self.folder}")
-        print("\n".join(notes))
-        for name, error in self.refused:
-            print(f"error: {name} was not made: {error}", file=sys.stderr)

@@ -95,11 +95,10 @@ def time_calls(
 def _rounds(calls: Mapping[str, Callable[[], None]], rounds: int) -> dict[str, np.ndarray]:
     """The milliseconds of every call in every round, by name: ``(2, rounds)`` each, by the clock and of CPU time."""
     times = {name: np.zeros((2, rounds)) for name in calls}
-    names = list(calls)
+    names, order = list(calls), np.random.default_rng(0)
     for number in range(rounds):
-        # Whoever runs after the largest network finds the caches cold: everybody takes every turn.
-        turn = number % len(names)
-        for name in names[turn:] + names[:turn]:
+        # Whoever runs after the largest network finds the caches cold: nobody runs after the same one every time.
+        for name in order.permutation(names):
             clock, cpu = time.perf_counter(), time.process_time()
             calls[name]()
             times[name][:, number] = (time.perf_counter() - clock) * 1e3, (time.process_time() - cpu) * 1e3

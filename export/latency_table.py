@@ -26,15 +26,15 @@ from models.network import Network
 DESCRIPTION = """\
 Measure how long networks take for one picture, side by side.
 
-All of them run in this one process, in interleaved rounds: each round runs every network once, and who goes first
-changes from round to round, so that a machine that slows down for a while slows all of them. Every runtime gets the
+All of them run in this one process, in interleaved rounds: each round runs every network once, in an order drawn anew,
+so that a machine that slows down for a while slows all of them. Every runtime gets the
 same fixed number of threads. Told are the median, the quartiles, and the ratio to the first network (the median over
 rounds of the ratio within a round: .5 is twice as fast); beside them the CPU time of all threads and its ratio, which
 other programs stretch least. Memory is measured in a process for each network, as what loading it and running it
 adds."""
 
-BUSY = 1.5
-"""A load average above this is more than what this program itself adds."""
+BUSY = 0.5
+"""Processes beside this program's own threads that want to run: above this, others are told of."""
 
 EPILOG = """\
 examples:
@@ -104,6 +104,8 @@ def run(options: argparse.Namespace) -> int:
         raise UserError(f"--threads {options.threads} is below 0", todo="--threads 1")
     if options.json:
         need_folder(Path(options.json).parent, "--json")
+        if Path(options.json).is_dir():
+            raise UserError(f"--json {options.json} is a folder", todo="name a file: --json latency.json")
     threads = options.threads or torch.get_num_threads()
     opened = list(_open(options, threads))
     torch.set_num_threads(threads)
@@ -205,16 +207,17 @@ def surroundings(threads: int) -> str:
         except ImportError:
             continue
     words = "1 thread" if threads == 1 else f"{threads} threads"
-    return "\n".join(filter(None, [f"{processor()}, {words}; {', '.join(packages)}", busy()]))
+    return "\n".join(filter(None, [f"{processor()}, {words}; {', '.join(packages)}", busy(threads)]))
 
 
-def busy() -> str:
-    """A warning where the machine does other things too, else nothing."""
+def busy(threads: int) -> str:
+    """A warning where more wants to run than `threads`, which this program itself may have kept busy; else nothing."""
     load = load_average()
-    if load is None or load < BUSY:
+    if load is None or load < threads + BUSY:
         return ""
     return (
-        f"load average {load:.1f}: other programs are running, and what is by the clock waited for them; see CPU time"
+        f"load average {load:.1f} with {threads} of this program's own: other programs seem to run, and what is by the "
+        "clock waited for them; see CPU time"
     )
 
 

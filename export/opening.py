@@ -89,16 +89,12 @@ def open_model(
     if runtime not in able:
         raise UserError(f"{runtime} does not run *{path.suffix}", where=path, todo=f"--runtime {' or '.join(able)}")
     threads = threads or torch.get_num_threads()
-    if runtime == "opencv":
-        import cv2
-
-        cv2.setNumThreads(threads)
     if path.suffix in (".onnx", ".xml", ".engine"):
         return _renamed(_open_file(path, runtime, threads), names, path)
     cfg_path, weights = _darknet_pair(path, cfg)
     names = names or _names_beside(weights)
     if runtime == "opencv" and cfg_path is not None and weights.suffix == ".weights":
-        return open_opencv(cfg_path, weights, names)
+        return open_opencv(cfg_path, weights, names, threads=threads)
     net = _open_network(cfg_path, weights, names)
     if runtime == "torch":
         return _on_device(net, device)
@@ -109,7 +105,7 @@ def _open_file(path: Path, runtime: str, threads: int) -> Runtime:
     if runtime == "tensorrt":
         return open_tensorrt(path)
     if runtime == "opencv":
-        return open_opencv(path)
+        return open_opencv(path, threads=threads)
     return open_onnx(path, threads) if runtime == "onnxruntime" else open_openvino(path, threads)
 
 
@@ -194,8 +190,9 @@ def class_names(path: str) -> list[str]:
         return list(load_spec(path).names)
     try:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise UserError(f"cannot read class names: {error}", where=path) from error
+    except (OSError, UnicodeDecodeError) as error:
+        todo = "save it as UTF-8" if isinstance(error, UnicodeDecodeError) else ""
+        raise UserError(f"cannot read class names: {error}", where=path, todo=todo) from error
     return [line.strip() for line in lines if line.strip()]
 
 

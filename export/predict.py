@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -170,7 +171,7 @@ def predict(
     form for pictures, and ``predictions.json`` for all.
 
     Raises:
-        UserError: `source` cannot be read.
+        UserError: nothing of `source` can be read; of several files those that cannot are left out with a warning.
     """
 
     def draw(image: np.ndarray, found: Sequence[np.ndarray], min_side: int) -> np.ndarray:
@@ -230,16 +231,28 @@ def _everywhere(
         return [detect_picture(net, image, chosen) for net, chosen in zip(nets, options)]
 
     predictions: list[list[Prediction]] = [[] for _ in nets]
+    sources = find_sources(source)
+    alike = Counter(path.with_suffix("") for path in sources)
+    unread = 0
     try:
         for net in nets:
             net.eval()
-        for path in tqdm(find_sources(source), desc="predict", unit="file", disable=not progress):
+        for path in tqdm(sources, desc="predict", unit="file", disable=not progress):
             relative = path.relative_to(root)
-            if path.suffix.lower() in VIDEOS:
-                found = _video(look, path, (out / relative).with_suffix(".mp4"), draw, progress)
-            else:
-                labels = [out / "labels" / folder / relative for folder in folders]
-                found = [[each] for each in _picture(look, path, out / relative, labels, draw)]
+            if alike[path.with_suffix("")] > 1:  # a.jpg and a.png: what is written is told apart by the whole name
+                relative = relative.with_name(f"{relative.name}{relative.suffix}")
+            try:
+                if path.suffix.lower() in VIDEOS:
+                    found = _video(look, path, (out / relative).with_suffix(".mp4"), draw, progress)
+                else:
+                    labels = [out / "labels" / folder / relative for folder in folders]
+                    found = [[each] for each in _picture(look, path, out / relative, labels, draw)]
+            except UserError as error:
+                unread += 1
+                if unread == len(sources):
+                    raise
+                log.warning("left out: %s", error)
+                continue
             for rows, more in zip(predictions, found):
                 rows += more
     finally:

@@ -128,10 +128,17 @@ def open_openvino(path: str | Path, threads: int) -> Runtime:
     return Runtime(Description.from_metadata(metadata, path), run, "openvino", path)
 
 
-def open_opencv(path: str | Path, weights: str | Path | None = None, names: Sequence[str] | None = None) -> Runtime:
-    """A Darknet cfg with its `weights`, or an ONNX file, in OpenCV's DNN."""
+def open_opencv(
+    path: str | Path,
+    weights: str | Path | None = None,
+    names: Sequence[str] | None = None,
+    *,
+    threads: int,
+) -> Runtime:
+    """A Darknet cfg with its `weights`, or an ONNX file, in OpenCV's DNN, which has one number of threads for all."""
     import cv2
 
+    cv2.setNumThreads(threads)
     try:
         if weights is None:
             net = cv2.dnn.readNetFromONNX(str(path))
@@ -203,7 +210,7 @@ def on_the_fly(net: Network, runtime: str, size: tuple[int, int], threads: int, 
         file = Path(folder) / "network.onnx"
         file.write_bytes(model.SerializeToString())
         opened = {"onnxruntime": open_onnx, "openvino": open_openvino}.get(runtime)
-        found = opened(file, threads) if opened else open_opencv(file)
+        found = opened(file, threads) if opened else open_opencv(file, threads=threads)
     found.path = Path(path)
     return found
 

@@ -100,6 +100,22 @@ def test_heads_of_a_cfg_follow_the_classes_of_the_data_and_untrained_heads_are_r
 @pytest.mark.parametrize(
     "arguments, said",
     [
+        (["val", "--model", "tiny.pt", "--data", "set.yaml", "--workers", "-1"], "-1 is below 0"),
+        (["val", "--model", "tiny.pt", "--data", "set.yaml", "--batch-size", "0"], "0 is below 1"),
+        (["predict", "--model", "tiny.pt", "--source", "set", "--max-det", "0"], "0 is below 1"),
+        (["predict", "--model", "tiny.pt", "--source", "set", "--max-det", "many"], "whole number"),
+    ],
+)
+def test_numbers_that_cannot_be_are_refused(capsys, arguments, said):
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    assert stopped.value.code == 2
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments, said",
+    [
         (["val", "--weights", "absent.pt", "--data", "set/set.yaml"], "absent.pt does not exist"),
         (["val", "--weights", "tiny.pt", "--data", "absent.yaml"], "absent.yaml"),
         (["val", "--weights", "tiny.pt", "--data", "set/set.yaml", "--imgsz", "0"], "is no picture size"),

@@ -8,6 +8,7 @@ import functools
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -214,6 +215,57 @@ def test_decoding_and_nms_inside_the_graph_equal_those_outside(tmp_path, outputs
             assert len(mine) == len(other)
             apart = torch.cdist(mine, other, p=float("inf"))  # equally confident boxes may change places
             assert max(apart.amin(0).max(), apart.amin(1).max()) < 1e-2
+
+
+@pytest.mark.parametrize("wrong, fits", [(slice(0, 0), True), (slice(4, 5), False), (slice(0, 1), True)])
+def test_scores_of_a_file_that_decodes_are_not_judged_by_the_size_of_boxes(wrong: slice, fits: bool) -> None:
+    """An error of .01 is nothing beside boxes of hundreds of pixels, and much for a score."""
+    net = tiny()
+    description = describe(net, (64, 96), outputs="decoded", batch=0)
+
+    def run(images: Any) -> list:
+        with torch.no_grad():
+            decoded = net.decode(net(torch.from_numpy(images)))
+        decoded[..., wrong] += 0.01
+        return [decoded.numpy()]
+
+    with torch.no_grad():
+        assert net.decode(net(noise((64, 96)).images))[..., :4].max() > 200
+    assert compare_outputs(net, Runtime(description, run, "onnxruntime", "net.onnx"), noise((64, 96))).fits is fits
+
+
+def test_what_is_exported_is_not_written_over(tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    models.save_darknet(tiny(nets.RESIDUAL), Path("net.cfg"), Path("net.weights"))
+    before = Path("net.cfg").read_bytes(), Path("net.weights").read_bytes()
+    assert COMMAND.main(["--cfg", "net.cfg", "--weights", "net.weights", "--to", "darknet", "--out", "."]) == 2
+    assert "is what is exported" in capsys.readouterr().err
+    assert (Path("net.cfg").read_bytes(), Path("net.weights").read_bytes()) == before
+
+
+def test_card_of_an_earlier_file_does_not_outlive_it(tmp_path, monkeypatch) -> None:
+    """Stopped before the new cards are written, a folder holds no card that speaks of another file."""
+    monkeypatch.chdir(tmp_path)
+    models.save(tiny(nets.RESIDUAL), "net.pt")
+    chosen = ["--weights", "net.pt", "--to", "onnx", "--threads", "1", "--no-latency"]
+    assert COMMAND.main(chosen) == 0
+    assert Path("export/net.onnx.card.json").is_file()
+    monkeypatch.setattr("export.exporter.Exporter._judge", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        COMMAND.main(chosen)
+    assert {path.name for path in Path("export").iterdir()} == {"net.onnx"}
+
+
+def test_data_without_val_are_enough_where_nothing_is_quantised(exported: Exported, tmp_path, capsys) -> None:
+    folder = exported.data.parent
+    yaml = tmp_path / "data.yaml"
+    yaml.write_text(f"path: {folder}\ntrain: images/train\ntest: images/test\nnames: {list(NAMES)}\n")
+    weights = str(exported.folder.parent / "weights" / "best.pt")
+    chosen = ["--weights", weights, "--data", str(yaml), "--split", "test", "--out", str(tmp_path / "out"),
+              "--threads", "1", "--no-latency"]  # fmt: skip
+    assert COMMAND.main([*chosen, "--to", "onnx"]) == 0
+    assert COMMAND.main([*chosen, "--to", "onnx,int8"]) == 2
+    assert "'val'" in capsys.readouterr().err
 
 
 def test_a_file_of_one_size_refuses_others_and_a_batch_is_filled_up(tmp_path) -> None:

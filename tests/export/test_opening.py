@@ -16,6 +16,7 @@ from export.cli import main
 from export.description import Description, describe
 from export.onnx_graph import finished, model_of
 from export.opening import open_model
+from export.runtimes import open_opencv
 from export.tables import parts, short_names
 from export.to_onnx import onnx_model
 from models.network import Network
@@ -121,6 +122,8 @@ def test_memory_is_measured_in_a_process_of_its_own(files):
         (["latency", "net.pt", "--rounds", "0"], "too few"),
         (["latency", "net.pt", "--threads", "-1"], "is below 0"),
         (["latency", "net.pt", "--json", "net.pt/out.json"], "nothing can be written into net.pt"),
+        (["latency", "net.pt", "--json", "."], "is a folder"),
+        (["predict", "--model", "net.pt", "--source", "one.png", "--data", "latin.names"], "save it as UTF-8"),
         (["predict", "--model", "net.onnx", "--runtime", "torch", "--source", "one.png"], "does not run"),
         (["predict", "--model", "one.png", "--source", "one.png"], "nobody here can run"),
         (["predict", "--model", "broken.onnx", "--source", "one.png"], "cannot read it"),
@@ -133,6 +136,7 @@ def test_memory_is_measured_in_a_process_of_its_own(files):
 def test_mistakes_end_with_status_2_and_what_to_do(files, monkeypatch, capsys, arguments, said):
     monkeypatch.chdir(files)
     Path("broken.onnx").write_bytes(b"no model")
+    Path("latin.names").write_bytes("Stra\xdfe\n".encode("latin-1"))
     Path("net.engine").touch()
     Path("card.engine").touch()
     Path("card.engine.card.json").write_text('{"file": 3}')
@@ -167,6 +171,18 @@ def test_opencv_is_not_given_weights_of_another_cfg(files, tmp_path):
     (tmp_path / "net.weights").write_bytes(whole[:-4])
     with pytest.raises(UserError, match="does not belong to"):
         open_model(tmp_path / "net.cfg", runtime="opencv")
+
+
+@needs_opencv_4
+def test_opencv_has_the_threads_it_was_given(files, tmp_path):
+    models.save_darknet(models.load(files / "net.pt"), tmp_path / "net.cfg", tmp_path / "net.weights")
+    before = cv2.getNumThreads()
+    try:
+        for threads in (2, 1):
+            open_opencv(tmp_path / "net.cfg", tmp_path / "net.weights", ["square", "disc"], threads=threads)
+            assert cv2.getNumThreads() == threads
+    finally:
+        cv2.setNumThreads(before)
 
 
 def test_a_package_that_is_not_installed_is_named_with_its_extra(files, monkeypatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -105,6 +106,25 @@ def test_what_cannot_be_read_is_named(net, tmp_path, name, content):
         (tmp_path / name).write_bytes(content)
     with pytest.raises(UserError, match=name):
         predict(net, tmp_path / name, tmp_path / "out")
+
+
+def test_files_that_differ_in_their_ending_only_do_not_overwrite_each_other(net, tmp_path):
+    for name in ("a.png", "a.jpg", "b.png"):
+        picture(tmp_path / "in" / name)
+    predict(net, tmp_path / "in", tmp_path / "out")
+    out = tmp_path / "out"
+    written = sorted(str(path.relative_to(out)) for path in out.rglob("*") if path.is_file())
+    assert written == ["a.jpg.jpg", "a.png.png", "b.png", "labels/a.jpg.txt", "labels/a.png.txt", "labels/b.txt",
+                       "predictions.json"]  # fmt: skip
+
+
+def test_a_broken_picture_in_a_folder_costs_only_itself(net, tmp_path, caplog):
+    picture(tmp_path / "in/b.png")
+    (tmp_path / "in/a.png").write_bytes(b"broken")
+    assert [Path(each.source).name for each in predict(net, tmp_path / "in", tmp_path / "out")] == ["b.png"]
+    assert len(json.loads((tmp_path / "out/predictions.json").read_text())) == 1
+    assert "left out" in caplog.text
+    assert "a.png" in caplog.text
 
 
 def test_an_empty_folder_is_an_error(tmp_path):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 
@@ -70,6 +72,25 @@ def test_ranges_are_measured_once_and_excluded_convolutions_stay():
 
     assert plain(all_in) == 0
     assert plain(fewer) == len(left)
+
+
+def test_histograms_are_made_picture_by_picture(monkeypatch):
+    """All at once, every activation of every picture would be in memory."""
+    from onnxruntime.quantization.calibrate import HistogramCalibrater
+
+    taken = []
+    original = HistogramCalibrater.collect_data
+
+    def counted(self, reader):
+        before = len(list(copy.copy(reader.left)))
+        original(self, reader)
+        taken.append(before)
+
+    monkeypatch.setattr(HistogramCalibrater, "collect_data", counted)
+    pictures = [np.random.default_rng(n).random((1, 3, 64, 64), np.float32) * (n + 1) for n in range(3)]
+    slow = next(each for each in SLOW if each.ranges == "percentile")
+    Quantiser(onnx_model(tiny(nets.RESIDUAL), (64, 64)), pictures)(slow)
+    assert taken == [1, 1, 1]
 
 
 @pytest.mark.parametrize("free", [False, True])
