@@ -16,7 +16,7 @@ CLASS_FORMS = ("auto", "binary", "softmax")
 
 
 def hinton(
-    student: Outputs, teacher: Outputs, matches: Matches, *, temperature: float = 2.0, classes: str = "auto"
+    student: Outputs, teacher: Outputs, matches: Matches, *, temperature: float = 1.0, classes: str = "auto"
 ) -> dict[str, Tensor]:
     """How far the student's scores are from the teacher's, both softened by the temperature T.
 
@@ -57,7 +57,7 @@ def hinton(
 def check_hinton(specs: Sequence[HeadSpec], *, temperature: float, classes: str) -> None:
     """Refuse options of `hinton` that make no sense for heads of these `specs`, as its Raises: says."""
     if temperature <= 0:
-        raise UserError(f"the KD temperature {temperature} is not above 0", todo="--kd-temperature 2")
+        raise UserError(f"the KD temperature {temperature} is not above 0", todo="--kd-temperature 1")
     if any(_is_softmax(spec, classes) and spec.classes == 1 for spec in specs):
         raise UserError("the softmax over a single class is always 1", todo="--kd-classes binary")
 

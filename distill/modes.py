@@ -230,7 +230,11 @@ class KDConfig:
         "plain fine-tuning; --list-modes shows all",
         metavar="NAME[:W],...",
     )
-    kd_temperature: float = option(2.0, "hinton: higher T looks at all scores, 1 mostly at the wrong ones", low=0.01)
+    kd_temperature: float = option(
+        1.0,
+        "hinton: 1 asks for the probabilities themselves; higher T looks more at scores that both are sure of",
+        low=0.01,
+    )
     kd_classes: str = option(
         "auto",
         "hinton: class scores one by one (binary) or against each other (softmax); auto: as decoded",

@@ -45,7 +45,7 @@ def test_rows_are_modes_with_weights_and_options_and_none_is_first() -> None:
     assert [row.text for row in rows] == ["none", "hinton", "hinton,bounded:0.3", "hinton kd_temperature=4 kd-ramp=0.5"]
     assert [list(row.kd.modes()) for row in rows] == [[], ["hinton"], ["hinton", "bounded"], ["hinton"]]
     assert rows[2].kd.modes()["bounded"] == 0.3
-    assert (rows[3].kd.kd_temperature, rows[3].kd.kd_ramp, rows[1].kd.kd_temperature) == (4, 0.5, 2)
+    assert (rows[3].kd.kd_temperature, rows[3].kd.kd_ramp, rows[1].kd.kd_temperature) == (4, 0.5, 1)
     assert {row.kd.kd_margin for row in rows} == {0.1}
     assert len({row.folder for row in rows}) == 4
     assert all(row.folder == Path(row.folder).name for row in rows)
