@@ -1,8 +1,10 @@
-"""``--kd-balance``: KD weights that keep each mode's gradient at a share of the detection loss's.
+"""``--kd-limit`` and ``--kd-balance``: KD weights that keep each mode's gradient below, or at, a share of the detection
+loss's.
 
 A weight says how much a term's *value* counts; what moves the student is its gradient, and the two are far apart
-between modes, data sets and phases of a training. As in GradNorm (Chen et al., ICML 2018) gradient norms are compared;
-unlike there nothing is learnt: the share is the user's.
+between modes, data sets and phases of a training. A student that was cut down to nothing is far from its teacher's
+boxes, and the squared distance of those then pulls three times as hard as all that the labels say. As in GradNorm (Chen
+et al., ICML 2018) gradient norms are compared; unlike there nothing is learnt: the share is the user's.
 """
 
 from __future__ import annotations
@@ -25,17 +27,21 @@ class Balance(nn.Module):
     """A factor a mode, ``scale``, measured every `EVERY` optimiser steps.
 
     With g the gradient with respect to the student's trainable parameters of a mode's weighted terms at their default
-    weight, and g_det that of the detection loss, scale = share |g_det| / |g|, smoothed over measurements.
+    weight, and g_det that of the detection loss, scale = share |g_det| / |g|, smoothed over measurements; as a limit,
+    no more than what brings a mode that pulls harder back to its share.
 
     Args:
         modes: their names.
         share: the wanted |g| / |g_det| of every mode.
         mean_over_ranks: so that every process of a distributed run finds the same.
+        limit: `share` is the most that a mode's gradient may be at whatever weight it has.
     """
 
-    def __init__(self, modes: Sequence[str], share: float, mean_over_ranks: Callable[[Tensor], Tensor]):
+    def __init__(
+        self, modes: Sequence[str], share: float, mean_over_ranks: Callable[[Tensor], Tensor], limit: bool = False
+    ):
         super().__init__()
-        self.share, self.mean_over_ranks = share, mean_over_ranks
+        self.share, self.mean_over_ranks, self.limit = share, mean_over_ranks, limit
         self.steps = 0
         self._logs: dict[str, float] = {}
         self.modes = tuple(modes)
@@ -46,9 +52,11 @@ class Balance(nn.Module):
         self._due = self.steps % EVERY == 0
         self.steps += 1
 
-    def scale(self, mode: str) -> float:
-        """What the mode's weight is multiplied by."""
-        return math.exp(self._logs[mode]) if mode in self._logs else 1.0
+    def scale(self, mode: str, weight: float = 1.0) -> float:
+        """What the mode's weight is multiplied by, `weight` being how many times its default it is."""
+        if mode not in self._logs or weight == 0:
+            return 1.0
+        return math.exp(min(0.0, self._logs[mode] - math.log(weight)) if self.limit else self._logs[mode])
 
     @property
     def due(self) -> bool:

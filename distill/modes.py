@@ -282,11 +282,16 @@ class KDConfig:
         "belong to the truth",
         low=0, high=1,
     )
+    kd_limit: float = option(
+        0.5,
+        "the most that a mode's gradient may be, as a share of the detection loss's (norms, measured every 100 steps); "
+        "0 is no limit. A student far from its teacher would learn little else",
+        low=0,
+    )
     kd_balance: float = option(
         0.0,
-        "keep each mode's gradient norm at this share of the detection loss's (bare flag: 0.3; a mode with twice "
-        "its default weight gets twice that); 0 leaves the weights as they are. Measuring costs a few steps in a "
-        "hundred",
+        "instead of a limit: keep each mode's gradient norm at this share of the detection loss's (bare flag: 0.3; a "
+        "mode with twice its default weight gets twice that); 0 leaves the weights as they are",
         low=0, const=0.3,
     )
 

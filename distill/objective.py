@@ -71,7 +71,8 @@ class KDObjective(DetectionObjective):
         self._teacher_layers = frozenset(pair.teacher_layer for pair in every)
         if self.modes:
             self.watch = Watch()
-        self.balance = Balance(list(self.modes), self.kd.kd_balance, mean_over_ranks) if self.kd.kd_balance else None
+        share, limit = self.kd.kd_balance or self.kd.kd_limit, not self.kd.kd_balance
+        self.balance = Balance(list(self.modes), share, mean_over_ranks, limit) if self.modes and share else None
 
     def _add_pairs(self, teacher: Teacher) -> None:
         for name in self.modes:
@@ -138,7 +139,8 @@ class KDObjective(DetectionObjective):
 
     def _weight(self, mode: str, term: str, progress: float) -> float:
         ramp = min(1.0, progress / self.kd.kd_ramp) if self.kd.kd_ramp else 1.0
-        scale = self.balance.scale(mode) if self.balance is not None else 1.0
+        relative = self.modes[mode] / MODES[mode].weight
+        scale = self.balance.scale(mode, relative) if self.balance is not None else 1.0
         return self.modes[mode] * self._gain(mode, term) * ramp * scale
 
     def _gain(self, mode: str, term: str) -> float:

@@ -17,6 +17,7 @@ from tests.distill.material import tiny_network
 from tests.tracked import artifacts, history, recorded
 
 PAIR = ["--weights", "thin.pt", "--t_weights", "fat.pt", "--data", "data.yaml"]
+AS_SAID = ["--kd-limit", "0"]  # the weights are what they are said to be
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +35,7 @@ def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def done(material: Path) -> subprocess.CompletedProcess[str]:
-    return command("finetune_kd.py", material, *PAIR, "--name", "kd", *QUICK, "--wandb", "offline")
+    return command("finetune_kd.py", material, *PAIR, "--name", "kd", *QUICK, *AS_SAID, "--wandb", "offline")
 
 
 def rows(run: Path) -> list[dict[str, str]]:
@@ -130,7 +131,8 @@ def test_killed_run_resumes_to_the_bits_of_the_uninterrupted_one(
     material: Path, done: subprocess.CompletedProcess[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runs = material / "runs" / "finetune_kd"
-    killed("finetune_kd.py", material, "killed", 3, *PAIR, "--name", "killed", *QUICK, "--save-every", "1")
+    chosen = [*PAIR, "--name", "killed", *QUICK, *AS_SAID, "--save-every", "1"]
+    killed("finetune_kd.py", material, "killed", 3, *chosen)
     stopped_at = models.read_checkpoint(runs / "killed" / "weights" / "last.pt")["extra"]["training"]["progress"]
     assert (stopped_at["step"], stopped_at["finished"]) == (2, False)
     again = ["--resume", "runs/finetune_kd/killed", "--wandb", "off"]

@@ -51,6 +51,48 @@ def test_scale_brings_each_modes_gradient_to_its_share() -> None:
         assert balance.scale(mode) * gradient(loss, [weight]) == pytest.approx(0.3 * gradient(detection, [weight]))
 
 
+def test_limit_holds_a_strong_mode_at_its_share_and_leaves_a_weak_one() -> None:
+    weight = nn.Parameter(torch.tensor([1.0, 2.0]))
+    detection, weak, strong = (weight * 3).sum(), (weight * 0.5).sum(), (weight.square() * 8).sum()
+    limit = Balance(["weak", "strong"], 0.5, alone, limit=True)
+    limit.measure(detection, {"weak": weak, "strong": strong}, [weight])
+    most = 0.5 * gradient(detection, [weight])
+    for times in (0.5, 1.0, 2.0):
+        assert limit.scale("weak", times) == 1
+        assert limit.scale("strong", times) * times * gradient(strong, [weight]) == pytest.approx(most)
+    assert limit.scale("weak", 6) * 6 * gradient(weak, [weight]) == pytest.approx(most), "a large weight is no way out"
+    assert limit.scale("strong", 0) == 1
+    assert limit.scale("unmeasured", 2) == 1
+
+
+@pytest.mark.parametrize("options", [{}, {"kd_limit": 0.05}, {"kd_limit": 0.0}, {"kd_balance": 0.3, "kd_limit": 0.05}])
+def test_no_mode_of_an_objective_pulls_harder_than_the_limit(options: dict) -> None:
+    objective, batch = objective_of("scaled,bounded:2", **options), batch_of()
+    objective.begin_step([batch])
+    losses, _ = objective(batch, 0.5)
+    parameters = list(objective.network.parameters())
+    detection = gradient(
+        torch.stack([objective.weights[name] * losses[name] for name in ("box", "obj", "cls")]).sum(), parameters
+    )
+    free = {name: weight for name, weight in objective_weights("scaled,bounded:2").items() if name in losses}
+    for names in (["bounded"], ["scaled_obj", "scaled_cls", "scaled_box"]):
+        pull = gradient(torch.stack([objective.weights[name] * losses[name] for name in names]).sum(), parameters)
+        unbound = gradient(torch.stack([free[name] * losses[name] for name in names]).sum(), parameters)
+        if "kd_balance" in options:
+            assert pull == pytest.approx(0.3 * detection * (4 if names == ["bounded"] else 1), rel=1e-4)
+        elif (limit := options.get("kd_limit", 0.5)) and unbound > limit * detection:
+            assert pull == pytest.approx(limit * detection, rel=1e-4)
+        else:
+            assert pull == pytest.approx(unbound, rel=1e-4)
+
+
+def objective_weights(kd: str) -> dict[str, float]:
+    """Names of terms -> weights where nothing limits or balances them."""
+    objective = objective_of(kd, kd_limit=0.0)
+    objective(batch_of(), 0.5)
+    return dict(objective.weights)
+
+
 def test_balance_measures_rarely_smooths_and_ignores_a_shut_gate() -> None:
     weight = nn.Parameter(torch.tensor(1.0))
     balance = Balance(["mode"], 1.0, alone)

@@ -86,7 +86,7 @@ def test_teacher_is_bit_identical_after_steps_and_the_student_is_not() -> None:
 def test_only_the_student_is_registered() -> None:
     objective = objective_of()
     names = {name.split(".")[0] for name in objective.state_dict()}
-    assert names == {"network"}, "before the first batch there is nothing else to remember"
+    assert names == {"network", "balance"}, "before the first batch there is nothing else to remember"
     assert len(list(objective.parameters())) == len(list(objective.network.parameters()))
     assert objective.teacher is not None
     assert objective.teachers == (objective.teacher.network,)
