@@ -161,7 +161,7 @@ def plot_results(results: str | Path, path: str | Path, reference: Mapping[str, 
         return None
     epochs = columns.pop("epoch", None)
     x = np.arange(len(next(iter(columns.values())))) if epochs is None else epochs
-    margin = max(1.0, 0.05 * len(x))
+    margin = max(0.5, 0.05 * len(x))
     panels: dict[str, list[str]] = {}
     for name, values in columns.items():
         source, _, quantity = name.rpartition("/")
@@ -186,7 +186,7 @@ def plot_results(results: str | Path, path: str | Path, reference: Mapping[str, 
         _reference_lines(panel, title, {key: value for key, value in (reference or {}).items() if key not in names})
         panel.set(title=title, xlabel="epoch")
         if min(np.nanmin(columns[name]) for name in names) >= 0:  # after all lines: it ends the automatic scale
-            panel.set_ylim(bottom=0)
+            panel.set_ylim(0, 1.05 * panel.get_ylim()[1])
         _whole_numbers(panel)
         if len(panel.get_legend_handles_labels()[0]) > 1 or names[0] != title:
             panel.legend(fontsize=7, framealpha=0.6, edgecolor="none")
