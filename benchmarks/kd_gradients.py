@@ -18,13 +18,8 @@ import models
 from common.errors import UserError, run_cleanly
 from data import Dataset, load_spec, make_loader
 from distill import KDConfig, KDObjective, Teacher
+from distill.balance import gradient_norm
 from engine.config import TrainConfig, parse_size
-
-
-def norm(loss: torch.Tensor, parameters: list[nn.Parameter]) -> float:
-    """The L2 norm of the gradient."""
-    gradients = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
-    return float(torch.stack([each.square().sum() for each in gradients if each is not None]).sum().sqrt())
 
 
 def main() -> int:
@@ -58,9 +53,9 @@ def main() -> int:
         if number % 8 == 0:
             own = {mode: [weighted[name] for name in weighted if name == mode or name.startswith(f"{mode}_")]
                    for mode in kd.modes()}  # fmt: skip
-            detection = norm(torch.stack([weighted[name] for name in ("box", "obj", "cls")]).sum(), parameters)
-            shares = {mode: norm(torch.stack(terms).sum(), parameters) / detection for mode, terms in own.items()}
-            print(f"{number:>5} {detection:>10.2f} " + " ".join(f"{share:>10.2f}" for share in shares.values()))
+            own = {"": [weighted[name] for name in ("box", "obj", "cls")], **own}
+            detection, *pulls = (float(gradient_norm(torch.stack(terms).sum(), parameters)) for terms in own.values())
+            print(f"{number:>5} {detection:>10.2f} " + " ".join(f"{pull / detection:>10.2f}" for pull in pulls))
         torch.stack(list(weighted.values())).sum().backward()
         nn.utils.clip_grad_norm_(parameters, TrainConfig().clip)
         optimizer.step()

@@ -73,7 +73,7 @@ class Balance(nn.Module):
             parameters: the student's, trainable.
         """
         losses = {"": detection, **modes}
-        norms = torch.stack([_norm(loss, parameters) for loss in losses.values()])
+        norms = torch.stack([gradient_norm(loss, parameters) for loss in losses.values()])
         found = dict(zip(losses, self.mean_over_ranks(norms).tolist()))
         for mode in modes:
             if not (math.isfinite(found[mode]) and math.isfinite(found[""])) or min(found[mode], found[""]) <= 0:
@@ -95,7 +95,7 @@ class Balance(nn.Module):
             self._logs = {mode: value for mode, value in zip(self.modes, logs) if not math.isnan(value)}
 
 
-def _norm(loss: Tensor, parameters: Sequence[Tensor]) -> Tensor:
+def gradient_norm(loss: Tensor, parameters: Sequence[Tensor]) -> Tensor:
     """The L2 norm of the gradient; 0 where nothing depends on the parameters."""
     if not loss.requires_grad:
         return loss.new_zeros(())

@@ -20,7 +20,7 @@ from engine import checkpoints, distributed
 from engine.config import option, options, to_dict
 from engine.rundir import ARGS
 from engine.tracking import ID_FILE
-from export.results import Scores, scores
+from export.results import Scores, scores, shown_split
 from models.network import Network
 from pipeline.ablate_grid import ALL, NONE, Variant, entries, parse_seeds, parse_variants
 from pipeline.ablate_table import Table, publish
@@ -126,7 +126,7 @@ def ablate(config: AblateConfig, run: Path) -> tuple[str, bool]:
     if not distributed.is_main():
         return "", not failed
     names = [variant.text for variant in variants]
-    split = "test" if spec.splits.get("test") else "val"
+    split = shown_split(spec)
     objects = reference.pop(OBJECTS)[split]
     table = Table(names, seeds, done, failed, reference, costs, split, _what_varies(config, student), objects)
     return publish(table, config, run), not failed
