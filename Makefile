@@ -30,6 +30,7 @@ demo: install
 
 lint: install
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check --quiet . || { echo "Not formatted: $(BIN)/ruff format ."; exit 1; }
 	$(BIN)/mypy
 
 # One torch thread a worker: the networks are tiny, and two workers fill two cores. A file is one worker's, with its fixtures.

@@ -79,8 +79,12 @@ def main() -> int:
         line = arguments.out / "train_prune" / name
         if not (line / "report.html").exists():
             run("train_prune.py", line, [*chosen.line, "--no-then-kd", "--no-compare-plain"], arguments)
-        networks = ["--weights", str(line / "pruned" / "pruned.pt"),
-                    "--t_weights", str(line / "baseline" / "weights" / "best.pt")]  # fmt: skip
+        networks = [
+            "--weights",
+            str(line / "pruned" / "pruned.pt"),
+            "--t_weights",
+            str(line / "baseline" / "weights" / "best.pt"),
+        ]
         grid = [*chosen.grid, *networks, "--ablate", arguments.modes, "--seeds", arguments.seeds]
         run("finetune_kd.py", arguments.out / "ablate" / name, grid, arguments)
     return 0

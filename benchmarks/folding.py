@@ -33,17 +33,20 @@ def options(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--weights", required=True, help="the sparse network, a .pt")
     parser.add_argument("--data", required=True, help="the data set's yaml, or shapes")
-    parser.add_argument("--share", type=float, default=0.6,
-                        help="share of all channels that goes (default %(default)s)")
+    parser.add_argument(
+        "--share", type=float, default=0.6, help="share of all channels that goes (default %(default)s)"
+    )
     parser.add_argument("--strategy", default="union", help="who decides about tied channels (default %(default)s)")
     parser.add_argument("--split", default="val", help="the split that is scored (default %(default)s)")
     parser.add_argument("--imgsz", type=int, help="side of the network input; by default the cfg's")
     parser.add_argument("--batch-size", type=int, default=16)
-    parser.add_argument("--batches", type=int, default=16,
-                        help="training batches for the BatchNorm statistics (default %(default)s)")
+    parser.add_argument(
+        "--batches", type=int, default=16, help="training batches for the BatchNorm statistics (default %(default)s)"
+    )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--tolerance", type=float, default=0.01,
-                        help="the mAP50-95 that may be lost (default %(default)s)")
+    parser.add_argument(
+        "--tolerance", type=float, default=0.01, help="the mAP50-95 that may be lost (default %(default)s)"
+    )
     return parser.parse_args(argv)
 
 
@@ -61,8 +64,9 @@ def gone_gammas(net: models.Network, thin: models.Network) -> tuple[np.ndarray, 
     return np.concatenate(gone), np.concatenate(stayed)
 
 
-def candidates(net: models.Network, folded: models.Network, plain: models.Network, spec: data.DataSpec,
-               args: argparse.Namespace) -> dict[str, models.Network]:
+def candidates(
+    net: models.Network, folded: models.Network, plain: models.Network, spec: data.DataSpec, args: argparse.Namespace
+) -> dict[str, models.Network]:
     """The networks to compare, by name; the first is the measure."""
     size = (args.imgsz, args.imgsz) if args.imgsz else net.image_size
     pictures = data.Dataset(spec, "train", size=size)
@@ -94,27 +98,42 @@ def main(argv: Sequence[str] | None = None) -> int:
     folded, plain = result.network, prune.channels(net, fold=False, **asked).network
     gone, stayed = gone_gammas(net, folded)
     print(result.report.text())
-    print(f"|gamma| of the {len(gone)} channels that went: median {np.median(gone):.2e}, 99 % "
-          f"{np.quantile(gone, .99):.2e}, largest {gone.max():.2e}; of the {len(stayed)} that "
-          f"stayed: median {np.median(stayed):.2e}")
+    print(
+        f"|gamma| of the {len(gone)} channels that went: median {np.median(gone):.2e}, 99 % "
+        f"{np.quantile(gone, 0.99):.2e}, largest {gone.max():.2e}; of the {len(stayed)} that "
+        f"stayed: median {np.median(stayed):.2e}"
+    )
     live = int((gone > NEAR_ZERO * np.median(stayed)).sum())
-    print(f"{len(gone) - live} of those that went were near 0 (up to {NEAR_ZERO:.0%} of that median)" + (
-        f"; what the other {live} did is lost, folding or not: ask for a smaller --share" if live else ""))
+    print(
+        f"{len(gone) - live} of those that went were near 0 (up to {NEAR_ZERO:.0%} of that median)"
+        + (f"; what the other {live} did is lost, folding or not: ask for a smaller --share" if live else "")
+    )
     scores = {}
     print(f"\n{'':36}  mAP50-95     lost     mAP50  parameters  away from 'gammas at 0'")
     for name, candidate in candidates(net, folded, plain, spec, args).items():
-        score = engine.evaluate(candidate, spec, args.split, size=(args.imgsz, args.imgsz) if args.imgsz else None,
-                                batch_size=args.batch_size, device=args.device)
+        score = engine.evaluate(
+            candidate,
+            spec,
+            args.split,
+            size=(args.imgsz, args.imgsz) if args.imgsz else None,
+            batch_size=args.batch_size,
+            device=args.device,
+        )
         scores[name] = score.map50_95
         measured = candidate is folded or candidate is plain
         away = f"{max(prune.border_error(net, candidate)):23.2e}" if measured else ""
-        print(f"{name:36}  {score.map50_95:8.4f}  {scores['sparse'] - score.map50_95:+7.4f}  {score.map50:8.4f}  "
-              f"{models.parameters(candidate):10,}  {away}", flush=True)
+        print(
+            f"{name:36}  {score.map50_95:8.4f}  {scores['sparse'] - score.map50_95:+7.4f}  {score.map50:8.4f}  "
+            f"{models.parameters(candidate):10,}  {away}",
+            flush=True,
+        )
     lost = scores["sparse"] - scores["pruned, folded"]
-    print(f"\n{args.share:.0%} of the channels pruned: folding leaves mAP50-95 {abs(lost):.4f} "
-          f"{'below' if lost > 0 else 'above'} the sparse network, "
-          f"{'within' if lost <= args.tolerance else 'NOT within'} {args.tolerance:g}; without folding it is "
-          f"{scores['sparse'] - scores['pruned, not folded']:+.4f} away")
+    print(
+        f"\n{args.share:.0%} of the channels pruned: folding leaves mAP50-95 {abs(lost):.4f} "
+        f"{'below' if lost > 0 else 'above'} the sparse network, "
+        f"{'within' if lost <= args.tolerance else 'NOT within'} {args.tolerance:g}; without folding it is "
+        f"{scores['sparse'] - scores['pruned, not folded']:+.4f} away"
+    )
     return 0
 
 

@@ -61,12 +61,15 @@ def settings() -> list[Setting]:
 
     signed = {"activation_type": QuantType.QInt8, "extra_options": {"ActivationSymmetric": True}}
     return [
-        *(Setting("uint8", each.inside, f"{RANGES[each.ranges]} ({place})", each)
-          for place, each in enumerate((*CANDIDATES, *SLOW), 1)),
+        *(
+            Setting("uint8", each.inside, f"{RANGES[each.ranges]} ({place})", each)
+            for place, each in enumerate((*CANDIDATES, *SLOW), 1)
+        ),
         Setting("int8, symmetric", NO_HEADS.inside, RANGES["widest"], NO_HEADS, signed),
-        Setting("uint8", "only convolutions, but the heads'", RANGES["widest"], NO_HEADS,
-                {"op_types_to_quantize": ["Conv"]}),
-    ]  # fmt: skip
+        Setting(
+            "uint8", "only convolutions, but the heads'", RANGES["widest"], NO_HEADS, {"op_types_to_quantize": ["Conv"]}
+        ),
+    ]
 
 
 def cpu_shares(models_by_row: Sequence[bytes], picture: np.ndarray, rounds: int) -> tuple[float, np.ndarray]:
@@ -134,8 +137,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f"mAP50-95 on {len(val)} val pictures at {size[1]}x{size[0]}, by how many pictures calibrated")
     if len(counts) > 1:
         print(f"the columns of a row differ by up to {apart.max():.4f}, by {np.median(apart):.4f} in the median")
-    print(f"CPU time: a picture, one thread, median of {args.rounds} interleaved rounds, as a share of FP32's "
-          f"{milliseconds:.1f} ms")  # fmt: skip
+    print(
+        f"CPU time: a picture, one thread, median of {args.rounds} interleaved rounds, as a share of FP32's "
+        f"{milliseconds:.1f} ms"
+    )
     print("\n".join(filter(None, [f"{processor()}; ONNX Runtime {version('onnxruntime')}", busy(1)])))
     return 0
 

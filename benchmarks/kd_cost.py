@@ -53,9 +53,11 @@ def main() -> int:
     count = arguments.batch
     batch = first_batch(spec, size, count) if spec is not None else random_batch(thin, size, count)
     found = measure_steps(thin, teacher, variants, batch, rounds=arguments.rounds, device=arguments.device)
-    print(f"teacher {arguments.teacher}: {models.parameters(fat):,} parameters, student: {models.parameters(thin):,}; "
-          f"{arguments.batch} pictures of {size[1]}x{size[0]}; {arguments.device}, {torch.get_num_threads()} threads; "
-          f"{arguments.rounds} rounds in {time.monotonic() - began:.0f} s")  # fmt: skip
+    print(
+        f"teacher {arguments.teacher}: {models.parameters(fat):,} parameters, student: {models.parameters(thin):,}; "
+        f"{arguments.batch} pictures of {size[1]}x{size[0]}; {arguments.device}, {torch.get_num_threads()} threads; "
+        f"{arguments.rounds} rounds in {time.monotonic() - began:.0f} s"
+    )
     print(f"{'':<24} {'ms':>9} {'by plain':>9} {'by teacher + plain':>19} {'peak GB':>8}")
     for name in (PLAIN, TEACHER, *variants):
         cost = found[name]

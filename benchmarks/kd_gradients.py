@@ -51,8 +51,10 @@ def main() -> int:
         losses, _ = objective(pictures, 0.5)
         weighted = {name: objective.weights[name] * loss for name, loss in losses.items()}
         if number % 8 == 0:
-            own = {mode: [weighted[name] for name in weighted if name == mode or name.startswith(f"{mode}_")]
-                   for mode in kd.modes()}  # fmt: skip
+            own = {
+                mode: [weighted[name] for name in weighted if name == mode or name.startswith(f"{mode}_")]
+                for mode in kd.modes()
+            }
             own = {"": [weighted[name] for name in ("box", "obj", "cls")], **own}
             detection, *pulls = (float(gradient_norm(torch.stack(terms).sum(), parameters)) for terms in own.values())
             print(f"{number:>5} {detection:>10.2f} " + " ".join(f"{pull / detection:>10.2f}" for pull in pulls))

@@ -61,8 +61,10 @@ def main(arguments: list[str] | None = None) -> int:
     torch.set_num_threads(args.threads)
     net = random_network(args.cfg)
     size = (args.imgsz, args.imgsz)
-    print(f"{args.cfg}: {models.parameters(net) / 1e6:.1f} M parameters, {args.threads} thread(s), ratio {args.ratio}, "
-          f"the least of {args.repeats} runs")
+    print(
+        f"{args.cfg}: {models.parameters(net) / 1e6:.1f} M parameters, {args.threads} thread(s), ratio {args.ratio}, "
+        f"the least of {args.repeats} runs"
+    )
     times: Times = {}
     thin = None
     for _ in range(args.repeats):
@@ -72,8 +74,10 @@ def main(arguments: list[str] | None = None) -> int:
     report(times)
     if rival is not None and thin is not None:
         ours = prune.channels(net, ratio=args.ratio, size=size).report
-        print(f"left of the parameters: ThinYOLO {ours.params[1] / ours.params[0]:.1%}, Torch-Pruning "
-              f"{sum(p.numel() for p in thin.parameters()) / ours.params[0]:.1%}")
+        print(
+            f"left of the parameters: ThinYOLO {ours.params[1] / ours.params[0]:.1%}, Torch-Pruning "
+            f"{sum(p.numel() for p in thin.parameters()) / ours.params[0]:.1%}"
+        )
     return 0
 
 
@@ -130,8 +134,14 @@ def time_rival(rival: Any, net: Network, ratio: float, size: tuple[int, int], ti
     heads = [thin.convolutions[number].conv for number in thin.head_convolutions]
 
     def work() -> None:
-        pruner = rival.pruner.BNScalePruner(thin, picture, importance=rival.importance.BNScaleImportance(),
-                                            global_pruning=True, pruning_ratio=ratio, ignored_layers=heads)
+        pruner = rival.pruner.BNScalePruner(
+            thin,
+            picture,
+            importance=rival.importance.BNScaleImportance(),
+            global_pruning=True,
+            pruning_ratio=ratio,
+            ignored_layers=heads,
+        )
         pruner.step()
 
     _timed("Torch-Pruning: graph and pruning", times, work)
@@ -143,7 +153,8 @@ def report(times: Times) -> None:
     """The least of each time, and the ratios of the least."""
     least = {name: np.array(values).min(0) for name, values in times.items()}
     least["ThinYOLO: graph, selection, surgery"] = sum(
-        (least[f"ThinYOLO: {part}"] for part in ("identity graph", "selection", "surgery")), np.zeros(2))
+        (least[f"ThinYOLO: {part}"] for part in ("identity graph", "selection", "surgery")), np.zeros(2)
+    )
     width = max(map(len, least))
     print(f"{''.ljust(width)}  {'clock':>11}  {'CPU':>11}")
     for name, (clock, cpu) in least.items():

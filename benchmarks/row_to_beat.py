@@ -36,9 +36,19 @@ SMALLER, FASTER, BELOW = 22, 13, 0.02
 INPUT = "1280x800"
 RESAMPLED = 300
 # YOLOv5s has no published weights here: random ones need more epochs, and a longer memory of their average.
-FROM_RANDOM = {"--epochs": 80, "--batch-size": 8, "--nominal-batch": 8, "--optimizer": "adamw", "--lr0": 0.001,
-               "--warmup-epochs": 3, "--ema-decay": 0.995, "--close-mosaic": 20, "--val-every": 4, "--cache": "ram",
-               "--workers": 0}  # fmt: skip
+FROM_RANDOM = {
+    "--epochs": 80,
+    "--batch-size": 8,
+    "--nominal-batch": 8,
+    "--optimizer": "adamw",
+    "--lr0": 0.001,
+    "--warmup-epochs": 3,
+    "--ema-decay": 0.995,
+    "--close-mosaic": 20,
+    "--val-every": 4,
+    "--cache": "ram",
+    "--workers": 0,
+}
 
 
 @dataclass(frozen=True)
@@ -70,8 +80,21 @@ def train(folder: Path, done: str, options: list[object], arguments: argparse.Na
     if (folder / "args.yaml").exists():
         options = ["--resume", folder]
     else:
-        options = [*options, "--project", folder.parents[1], "--name", folder.name, "--data", arguments.data,
-                   "--imgsz", arguments.imgsz, "--seed", arguments.seed, "--wandb", "off"]  # fmt: skip
+        options = [
+            *options,
+            "--project",
+            folder.parents[1],
+            "--name",
+            folder.name,
+            "--data",
+            arguments.data,
+            "--imgsz",
+            arguments.imgsz,
+            "--seed",
+            arguments.seed,
+            "--wandb",
+            "off",
+        ]
     if not (folder / "report.html").exists():
         run_python(ROOT / "train_prune.py", *options, *threads, cwd=ROOT)
     return folder / done
@@ -93,24 +116,68 @@ def exported(name: str, weights: Path, arguments: argparse.Namespace) -> None:
     """Files of a network that take any input size, scored on test at the training size."""
     # The student's convolutions are all to be in INT8 if val allows it: a first one in FP32 costs time.
     bound = ["--max-drop", 0.01] if name == "student" else []
-    run_python("-m", "export", "--weights", weights, "--to", "onnx,int8", "--dynamic", "size",
-               "--imgsz", arguments.imgsz, "--data", arguments.data, "--split", "test",
-               "--out", arguments.out / "export", "--name", name, "--no-latency",
-               "--threads", arguments.threads, *bound, cwd=ROOT)  # fmt: skip
+    run_python(
+        "-m",
+        "export",
+        "--weights",
+        weights,
+        "--to",
+        "onnx,int8",
+        "--dynamic",
+        "size",
+        "--imgsz",
+        arguments.imgsz,
+        "--data",
+        arguments.data,
+        "--split",
+        "test",
+        "--out",
+        arguments.out / "export",
+        "--name",
+        name,
+        "--no-latency",
+        "--threads",
+        arguments.threads,
+        *bound,
+        cwd=ROOT,
+    )
 
 
 def compared(files: dict[str, Path], arguments: argparse.Namespace) -> list[Row]:
     """Every file timed in one process, in interleaved rounds."""
     times = arguments.out / "latency.json"
-    run_python("-m", "export.latency", *files.values(), "--imgsz", INPUT, "--threads", arguments.threads,
-               "--rounds", arguments.rounds, "--no-memory", "--json", times, cwd=ROOT)  # fmt: skip
+    run_python(
+        "-m",
+        "export.latency",
+        *files.values(),
+        "--imgsz",
+        INPUT,
+        "--threads",
+        arguments.threads,
+        "--rounds",
+        arguments.rounds,
+        "--no-memory",
+        "--json",
+        times,
+        cwd=ROOT,
+    )
     timed = json.loads(times.read_text(encoding="utf-8"))["rows"]
     rows = []
     for (name, path), time in zip(files.items(), timed):
         card = json.loads(Path(f"{path}.card.json").read_text(encoding="utf-8"))
         scores, latency = card["file"]["scores"], time["latency"]
-        rows.append(Row(name, card["network"]["parameters"], path.stat().st_size, scores["mAP50-95"], scores["mAP50"],
-                        latency["median_ms"], 1 / latency["ratio_to_first"], 1 / latency["cpu_ratio"]))  # fmt: skip
+        rows.append(
+            Row(
+                name,
+                card["network"]["parameters"],
+                path.stat().st_size,
+                scores["mAP50-95"],
+                scores["mAP50"],
+                latency["median_ms"],
+                1 / latency["ratio_to_first"],
+                1 / latency["cpu_ratio"],
+            )
+        )
     return rows
 
 
@@ -143,9 +210,12 @@ def verdict(rows: list[Row]) -> list[str]:
     for what, kept in (
         (f"{smaller:.1f} x smaller than {fat.name} (to beat: {SMALLER} x)", smaller >= SMALLER),
         (f"{student.faster:.1f} x faster {in_cpu_time} at {INPUT} (to beat: {FASTER} x)", student.faster >= FASTER),
-        (f"test mAP50 {student.map50:.4f} against {better.map50:.4f} of {better.name}, the better baseline: "
-         f"{-drop:+.4f} (allowed: {-BELOW:+.2f})", drop <= BELOW),
-    ):  # fmt: skip
+        (
+            f"test mAP50 {student.map50:.4f} against {better.map50:.4f} of {better.name}, the better baseline: "
+            f"{-drop:+.4f} (allowed: {-BELOW:+.2f})",
+            drop <= BELOW,
+        ),
+    ):
         lines.append(f"{'kept  ' if kept else 'MISSED'} {what}")
     return lines
 
@@ -172,8 +242,19 @@ def main() -> int:
     curves = {name: path.parents[1] / "results.csv" for name, path in networks.items()}
     plot_compared(curves, "val/mAP50", arguments.out / "curves.png")
     head = ["", "parameters", "file MB", "test mAP50-95", "mAP50", f"ms at {INPUT}", "faster", "in CPU time"]
-    body = [[row.name, f"{row.parameters:,}", f"{row.bytes / 1e6:.2f}", f"{row.map50_95:.4f}", f"{row.map50:.4f}",
-             f"{row.milliseconds:.1f}", f"{row.faster:.1f} x", f"{row.faster_cpu:.1f} x"] for row in rows]  # fmt: skip
+    body = [
+        [
+            row.name,
+            f"{row.parameters:,}",
+            f"{row.bytes / 1e6:.2f}",
+            f"{row.map50_95:.4f}",
+            f"{row.map50:.4f}",
+            f"{row.milliseconds:.1f}",
+            f"{row.faster:.1f} x",
+            f"{row.faster_cpu:.1f} x",
+        ]
+        for row in rows
+    ]
     low, high = chance(files[better_baseline(rows).name], files[rows[-1].name], arguments)
     lucky = f"       over {RESAMPLED} resamplings of the test pictures: {low:+.4f} to {high:+.4f} (95 %)"
     text = "\n".join([table(head, body), *verdict(rows), lucky])

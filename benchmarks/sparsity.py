@@ -56,9 +56,25 @@ def trained(name: str, flags: list[str], arguments: argparse.Namespace) -> Path:
         line = ["--resume", str(run)]
     else:
         # The weights bring their own cfg, whatever the options name.
-        line = ["--weights", arguments.weights, "--hyp", arguments.hyp, "--cfg", "", "--stages", "sparse",
-                "--no-then-kd", "--project", str(arguments.out), "--name", name, "--wandb", "off", *flags,
-                *arguments.further]  # fmt: skip
+        line = [
+            "--weights",
+            arguments.weights,
+            "--hyp",
+            arguments.hyp,
+            "--cfg",
+            "",
+            "--stages",
+            "sparse",
+            "--no-then-kd",
+            "--project",
+            str(arguments.out),
+            "--name",
+            name,
+            "--wandb",
+            "off",
+            *flags,
+            *arguments.further,
+        ]
     run_python(ROOT / "train_prune.py", *line, cwd=ROOT)
     return run
 
@@ -101,17 +117,23 @@ def finetuned(thin: Network, stage: PruneConfig, folder: Path) -> Network:
 
 def table(rows: list[Row], target: float) -> str:
     """The rows, and how far the target's run lies from the best strength."""
-    lines = [f"{'':>18}  {'sparse mAP50-95':>15}  {'mAP50':>6}  {'near zero':>9}  "
-             f"{f'cut by {target:.0%}: mAP50-95':>22}  {'mAP50':>6}  {'fine-tuned: mAP50-95':>20}  {'mAP50':>6}"]
+    lines = [
+        f"{'':>18}  {'sparse mAP50-95':>15}  {'mAP50':>6}  {'near zero':>9}  "
+        f"{f'cut by {target:.0%}: mAP50-95':>22}  {'mAP50':>6}  {'fine-tuned: mAP50-95':>20}  {'mAP50':>6}"
+    ]
     for row in rows:
-        line = (f"{row.name:>18}  {row.sparse[0]:15.4f}  {row.sparse[1]:6.4f}  {row.share:9.1%}  "
-                f"{row.pruned[0]:22.4f}  {row.pruned[1]:6.4f}")  # fmt: skip
+        line = (
+            f"{row.name:>18}  {row.sparse[0]:15.4f}  {row.sparse[1]:6.4f}  {row.share:9.1%}  "
+            f"{row.pruned[0]:22.4f}  {row.pruned[1]:6.4f}"
+        )
         lines.append(line + (f"  {row.tuned[0]:20.4f}  {row.tuned[1]:6.4f}" if row.tuned else ""))
     by_hand = [row for row in rows if row.name.startswith("s=")]
     for auto in (row for row in rows if by_hand and row not in by_hand):
         shown = [("sparse", "sparse"), ("pruned", "cut"), *([("tuned", "fine-tuned")] if auto.tuned else [])]
-        gaps = [f"{getattr(auto, what)[0] - max(getattr(row, what)[0] for row in by_hand):+.4f} {word}"
-                for what, word in shown]  # fmt: skip
+        gaps = [
+            f"{getattr(auto, what)[0] - max(getattr(row, what)[0] for row in by_hand):+.4f} {word}"
+            for what, word in shown
+        ]
         lines.append(f"{auto.name} - best strength: {', '.join(gaps)}")
     return "\n".join(lines)
 

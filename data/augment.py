@@ -38,10 +38,14 @@ def _option(default: float, text: str) -> Any:
 class AugmentConfig:
     """How strongly training pictures are varied; all zero means letterboxed pictures as they are."""
 
-    mosaic: float = _option(1.0, "probability of joining four pictures into one: more context and small objects a "
-                                 "step, less natural scenes (switched off for the last epochs)")
-    mixup: float = _option(0.0, "probability of blending in a second sample: helps large networks and long trainings, "
-                                "hurts small ones")
+    mosaic: float = _option(
+        1.0,
+        "probability of joining four pictures into one: more context and small objects a "
+        "step, less natural scenes (switched off for the last epochs)",
+    )
+    mixup: float = _option(
+        0.0, "probability of blending in a second sample: helps large networks and long trainings, hurts small ones"
+    )
     degrees: float = _option(0.0, "rotation in +-degrees: for pictures without a natural 'up'; boxes get looser")
     translate: float = _option(0.1, "shift in +-share of the picture: against learning fixed places")
     scale: float = _option(0.5, "zoom in +-share: more range of object sizes, fewer objects at their true size")
@@ -217,7 +221,12 @@ def shift_colours(image: np.ndarray, config: AugmentConfig, rng: np.random.Gener
 
 
 def random_sample(
-    take: Take, index: int, count: int, size: tuple[int, int], config: AugmentConfig, rng: np.random.Generator,
+    take: Take,
+    index: int,
+    count: int,
+    size: tuple[int, int],
+    config: AugmentConfig,
+    rng: np.random.Generator,
     joined: bool = True,
 ) -> tuple[np.ndarray, np.ndarray]:
     """One varied sample of a data set of `count` pictures.
@@ -240,7 +249,12 @@ def random_sample(
 
 
 def _geometry(
-    take: Take, index: int, count: int, size: tuple[int, int], config: AugmentConfig, rng: np.random.Generator,
+    take: Take,
+    index: int,
+    count: int,
+    size: tuple[int, int],
+    config: AugmentConfig,
+    rng: np.random.Generator,
     joined: bool,
 ) -> tuple[np.ndarray, np.ndarray]:
     if joined and rng.random() < config.mosaic:

@@ -55,7 +55,9 @@ def with_cache(kind: str | None, fetch: Fetch, keys: Sequence[str], sizes: Seque
     if free is not None and needed > RAM_SHARE * free:
         log.warning(
             "%d pictures need %.1f GB of RAM and %.1f GB are free: they are decoded each time (see --cache disk)",
-            len(sizes), needed / 1e9, free / 1e9,
+            len(sizes),
+            needed / 1e9,
+            free / 1e9,
         )
         return fetch
     log.info("keeping %d pictures in RAM (%.2f GB)", len(sizes), needed / 1e9)
@@ -97,7 +99,8 @@ class DiskCache:
                 np.save(handle, picture, allow_pickle=False)
         except OSError as error:
             raise UserError(
-                f"the picture cache cannot be written: {error}", where=path,
+                f"the picture cache cannot be written: {error}",
+                where=path,
                 todo="free some space, set $THINYOLO_CACHE to another disk, or leave out --cache disk",
             ) from error
         return picture

@@ -42,8 +42,11 @@ examples:
 def register(subparsers: Any) -> None:
     """Add the command ``convert`` to a parser's sub-commands; its `run` is in the parsed arguments."""
     parser = subparsers.add_parser(
-        "convert", help="annotations of VOC, COCO or Oxford Hand become a YOLO data set", description=DESCRIPTION,
-        epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter,
+        "convert",
+        help="annotations of VOC, COCO or Oxford Hand become a YOLO data set",
+        description=DESCRIPTION,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_arguments(parser)
 
@@ -53,29 +56,50 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     formats = parser.add_subparsers(dest="format", metavar="{voc,coco,hand}", required=True)
     voc = formats.add_parser("voc", help="Pascal VOC: a folder of XML files")
     voc.add_argument("annotations", type=Path, help="folder of the XML files")
-    voc.add_argument("--splits", type=Path, metavar="DIR",
-                     help="folder of train.txt, val.txt, test.txt (VOC's ImageSets/Main)")
+    voc.add_argument(
+        "--splits", type=Path, metavar="DIR", help="folder of train.txt, val.txt, test.txt (VOC's ImageSets/Main)"
+    )
     voc.add_argument("--skip-difficult", action="store_true", help="leave out objects marked as difficult")
-    voc.add_argument("--one-based", action="store_true",
-                     help="pixels are counted from 1, as in VOC's own releases (most tools' XML counts from 0)")
+    voc.add_argument(
+        "--one-based",
+        action="store_true",
+        help="pixels are counted from 1, as in VOC's own releases (most tools' XML counts from 0)",
+    )
     coco = formats.add_parser("coco", help="COCO: JSON files of instances")
-    coco.add_argument("annotations", nargs="+", metavar="[SPLIT=]FILE",
-                      help="the JSON files; without SPLIT= the file's name tells it (instances_val2017.json)")
+    coco.add_argument(
+        "annotations",
+        nargs="+",
+        metavar="[SPLIT=]FILE",
+        help="the JSON files; without SPLIT= the file's name tells it (instances_val2017.json)",
+    )
     coco.add_argument("--keep-crowd", action="store_true", help="convert boxes around crowds too (left out by default)")
     hand = formats.add_parser("hand", help="Oxford Hand: a folder of .mat files (needs scipy)")
     hand.add_argument("annotations", type=Path, help="the unpacked data set, or any folder of its .mat files")
     for kind in (voc, coco, hand):
         kind.formatter_class = argparse.RawDescriptionHelpFormatter
         kind.epilog = "\n".join(["examples:", *_examples(kind.prog.split()[-1])])
-        kind.add_argument("--images", type=Path, required=kind is not hand, metavar="DIR",
-                          help="folder of the pictures, sub-folders included"
-                          + (" (default: that of the annotations)" if kind is hand else ""))
+        kind.add_argument(
+            "--images",
+            type=Path,
+            required=kind is not hand,
+            metavar="DIR",
+            help="folder of the pictures, sub-folders included"
+            + (" (default: that of the annotations)" if kind is hand else ""),
+        )
         kind.add_argument("--out", type=Path, required=True, metavar="DIR", help="the new data set's folder")
-        kind.add_argument("--names", metavar="LIST",
-                          help="the classes in their order: cat,dog, a text file with one a line, or a data.yaml "
-                          "(default: all that occur)")
-        kind.add_argument("--shares", type=float, nargs=3, metavar=("TRAIN", "VAL", "TEST"),
-                          help="divide the pictures in these parts, by their names (e.g. 80 10 10)")
+        kind.add_argument(
+            "--names",
+            metavar="LIST",
+            help="the classes in their order: cat,dog, a text file with one a line, or a data.yaml "
+            "(default: all that occur)",
+        )
+        kind.add_argument(
+            "--shares",
+            type=float,
+            nargs=3,
+            metavar=("TRAIN", "VAL", "TEST"),
+            help="divide the pictures in these parts, by their names (e.g. 80 10 10)",
+        )
         if kind is not hand:
             kind.add_argument("--only-named", action="store_true", help="leave out objects of classes not in --names")
         kind.add_argument("--link", action="store_true", help="symbolic links to the pictures instead of copies")
@@ -101,12 +125,26 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.format == "voc":
         if shares and arguments.splits:
             raise UserError("--splits and --shares contradict each other", todo="give one of them")
-        done = voc_to_yolo(arguments.annotations, arguments.images, arguments.out, splits=arguments.splits or shares,
-                           skip_difficult=arguments.skip_difficult, one_based=arguments.one_based,
-                           only_named=arguments.only_named, **common)
+        done = voc_to_yolo(
+            arguments.annotations,
+            arguments.images,
+            arguments.out,
+            splits=arguments.splits or shares,
+            skip_difficult=arguments.skip_difficult,
+            one_based=arguments.one_based,
+            only_named=arguments.only_named,
+            **common,
+        )
     elif arguments.format == "coco":
-        done = coco_to_yolo(_coco_files(arguments.annotations), arguments.images, arguments.out, splits=shares,
-                            keep_crowd=arguments.keep_crowd, only_named=arguments.only_named, **common)
+        done = coco_to_yolo(
+            _coco_files(arguments.annotations),
+            arguments.images,
+            arguments.out,
+            splits=shares,
+            keep_crowd=arguments.keep_crowd,
+            only_named=arguments.only_named,
+            **common,
+        )
     else:
         done = hand_to_yolo(arguments.annotations, arguments.images, arguments.out, splits=shares, **common)
     log.info("%s: %d classes. Train on it with --data %s", done.data_yaml, len(done.names), done.data_yaml)
@@ -119,15 +157,21 @@ def _coco_files(texts: Sequence[str]) -> dict[str, Path] | list[Path]:
     if not pairs:
         return [Path(text) for text in texts]
     if len(pairs) != len(texts) or len({split for split, _ in pairs}) != len(pairs):
-        raise UserError(f"write SPLIT= before every file or before none, each split once: {' '.join(texts)}",
-                        todo="e.g. train=a.json val=b.json")
+        raise UserError(
+            f"write SPLIT= before every file or before none, each split once: {' '.join(texts)}",
+            todo="e.g. train=a.json val=b.json",
+        )
     return {split: Path(file) for split, file in pairs}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command by itself: ``python -m data.convert voc ...``."""
-    parser = argparse.ArgumentParser("thinyolo convert", description=DESCRIPTION, epilog=EXAMPLES,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        "thinyolo convert",
+        description=DESCRIPTION,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     add_arguments(parser)
     arguments = parser.parse_args(argv)
     show_log()

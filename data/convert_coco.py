@@ -68,8 +68,11 @@ def coco_to_yolo(
         content = _read(file)
         for number, name in _categories(content, file).items():
             if categories.setdefault(number, name) != name:
-                raise UserError(f"category {number} is {name!r} here and {categories[number]!r} in another file",
-                                where=file, todo="convert the files one by one")
+                raise UserError(
+                    f"category {number} is {name!r} here and {categories[number]!r} in another file",
+                    where=file,
+                    todo="convert the files one by one",
+                )
         for item, key in _annotated(content, categories, file, pictures, split or "", keep_crowd, problems):
             if splits:
                 item.split = split_by_share(key, splits)
@@ -77,8 +80,16 @@ def coco_to_yolo(
                 item.split = split or split_from_folders(item.picture.relative_to(images)) or "train"
             items.append(item)
     classes = list(names) if names else list(dict.fromkeys(categories[number] for number in sorted(categories)))
-    return write(items, classes, out, problems=problems, link=link, force=force, only_named=only_named,
-                 source=", ".join(file.name for _, file in sources))
+    return write(
+        items,
+        classes,
+        out,
+        problems=problems,
+        link=link,
+        force=force,
+        only_named=only_named,
+        source=", ".join(file.name for _, file in sources),
+    )
 
 
 def _read(file: Path) -> dict[str, Any]:
@@ -88,11 +99,17 @@ def _read(file: Path) -> dict[str, Any]:
         raise UserError(f"is not valid JSON: {error.msg}", where=file, line=error.lineno) from error
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot be read: {error}", where=file, todo="give COCO's instances_*.json") from error
-    absent = [key for key in ("images", "annotations", "categories")
-              if not isinstance(content, dict) or not isinstance(content.get(key), list)]
+    absent = [
+        key
+        for key in ("images", "annotations", "categories")
+        if not isinstance(content, dict) or not isinstance(content.get(key), list)
+    ]
     if absent:
-        raise UserError(f"is not a COCO instance file: no list {' and no list '.join(map(repr, absent))}", where=file,
-                        todo="give COCO's instances_*.json (not captions or key points)")
+        raise UserError(
+            f"is not a COCO instance file: no list {' and no list '.join(map(repr, absent))}",
+            where=file,
+            todo="give COCO's instances_*.json (not captions or key points)",
+        )
     return content
 
 

@@ -87,8 +87,10 @@ def _loader() -> Callable[[Path], dict[str, Any]]:
     try:
         from scipy.io import loadmat
     except ImportError as error:
-        raise UserError("reading .mat files needs scipy, which is not installed",
-                        todo="pip install scipy (the checkout's extra: pip install -e '.[convert]')") from error
+        raise UserError(
+            "reading .mat files needs scipy, which is not installed",
+            todo="pip install scipy (the checkout's extra: pip install -e '.[convert]')",
+        ) from error
     return lambda file: loadmat(str(file))
 
 

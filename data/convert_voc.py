@@ -79,11 +79,22 @@ def voc_to_yolo(
             item.split = split_from_folders(item.picture.relative_to(images)) or "train"
         items.append(item)
     annotated = {item.picture for item in items}
-    problems += [Problem(LEFT_OUT, "picture without annotation", path)
-                 for path in pictures.all() if path not in annotated and listed is None]
+    problems += [
+        Problem(LEFT_OUT, "picture without annotation", path)
+        for path in pictures.all()
+        if path not in annotated and listed is None
+    ]
     classes = list(names) if names else sorted({thing.name for item in items for thing in item.objects})
-    return write(items, classes, out, problems=problems, link=link, force=force, only_named=only_named,
-                 source=f"the VOC annotations in {annotations.name}")
+    return write(
+        items,
+        classes,
+        out,
+        problems=problems,
+        link=link,
+        force=force,
+        only_named=only_named,
+        source=f"the VOC annotations in {annotations.name}",
+    )
 
 
 def _listed(folder: Path, problems: list[Problem]) -> dict[str, str]:
@@ -101,8 +112,11 @@ def _listed(folder: Path, problems: list[Problem]) -> dict[str, str]:
                 detail = f"{stem} stays in {found[stem]}"
                 problems.append(Problem(WARNING, "picture in two splits", path, number, detail))
     if not found:
-        raise UserError("has no train.txt, val.txt or test.txt with names in it", where=folder,
-                        todo="give --splits the folder ImageSets/Main")
+        raise UserError(
+            "has no train.txt, val.txt or test.txt with names in it",
+            where=folder,
+            todo="give --splits the folder ImageSets/Main",
+        )
     return found
 
 

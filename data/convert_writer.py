@@ -29,7 +29,12 @@ Shares = tuple[float, float, float]
 """Parts for train, val and test in any unit: (80, 10, 10)."""
 
 _FOLDER_SPLITS = {
-    "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test",
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
     "testing": "test",
 }
 
@@ -243,14 +248,13 @@ def _refuse_to_overwrite(out: Path, items: Sequence[Annotated], force: bool) -> 
             if inside in path.resolve().parents:
                 raise UserError(
                     f"--force would delete what is being converted: {path} lies in the output folder",
-                    where=out, todo="name another folder with --out",
+                    where=out,
+                    todo="name another folder with --out",
                 )
 
 
 def _check_classes(items: Sequence[Annotated], names: Sequence[str], only_named: bool, found: list[Problem]) -> None:
-    strangers = [
-        (item, thing) for item in items for thing in item.objects if thing.name not in set(names)
-    ]
+    strangers = [(item, thing) for item in items for thing in item.objects if thing.name not in set(names)]
     if not strangers:
         return
     if not only_named:
@@ -259,7 +263,8 @@ def _check_classes(items: Sequence[Annotated], names: Sequence[str], only_named:
         raise UserError(
             f"class {thing.name!r} is not among the names ({', '.join(names)}); "
             f"{len(strangers)} objects are of such classes: {dict(counts.most_common(10))}",
-            where=item.annotation, line=thing.line,
+            where=item.annotation,
+            line=thing.line,
             todo="add it to --names, or leave such objects out with --only-named",
         )
     for item, thing in strangers:
@@ -304,8 +309,12 @@ def _box(thing: Corners, label: int, size: tuple[int, int], file: Path, found: l
     if right <= left or bottom <= top:
         found.append(Problem(LEFT_OUT, "box outside the picture", file, thing.line, detail))
         return None
-    over = max((left - thing.left) / width, (thing.right - right) / width, (top - thing.top) / height,
-               (thing.bottom - bottom) / height)
+    over = max(
+        (left - thing.left) / width,
+        (thing.right - right) / width,
+        (top - thing.top) / height,
+        (thing.bottom - bottom) / height,
+    )
     if over > ROUNDING:
         found.append(Problem(WARNING, "box reaches outside the picture; cut at its edge", file, thing.line, detail))
     return label, (left + right) / 2, (top + bottom) / 2, right - left, bottom - top
@@ -326,8 +335,11 @@ def _fill(
         target = place / "images" / item.split / name
         label = (place / "labels" / item.split / name).with_suffix(".txt")
         if label.exists():
-            raise UserError(f"two pictures would become {item.split}/{name}", where=item.picture,
-                            todo="give the pictures different names")
+            raise UserError(
+                f"two pictures would become {item.split}/{name}",
+                where=item.picture,
+                todo="give the pictures different names",
+            )
         for path in (target, label):
             path.parent.mkdir(parents=True, exist_ok=True)
         _copy(item.picture, target, link)
@@ -343,8 +355,9 @@ def _copy(source: Path, target: Path, link: bool) -> None:
             target.symlink_to(source.resolve())
             return
         except OSError as error:
-            raise UserError(f"pictures cannot be linked here: {error}", where=target.parent,
-                            todo="leave --link out to copy them") from error
+            raise UserError(
+                f"pictures cannot be linked here: {error}", where=target.parent, todo="leave --link out to copy them"
+            ) from error
     shutil.copyfile(source, target)
 
 

@@ -112,7 +112,9 @@ class Dataset(TorchDataset[Sample]):
         if image.shape[:2] != tuple(self.shapes[index]):
             raise UserError(
                 f"the picture is {image.shape[1]} x {image.shape[0]}, but was {self.shapes[index][1]} x "
-                f"{self.shapes[index][0]} when it was checked", where=path, todo="do not change pictures during a run",
+                f"{self.shapes[index][0]} when it was checked",
+                where=path,
+                todo="do not change pictures during a run",
             )
         return fit(image, self.size)
 

@@ -215,8 +215,15 @@ def _emptiness(spec: DataSpec, result: Scan) -> list[Problem]:
         return [Problem(ERROR, f"none of the pictures of '{result.split}' can be read", spec.source)]
     if not result.boxes and not any(problem.severity == ERROR for problem in result.problems):
         example = label_path(result.pictures[0])
-        return [Problem(ERROR, f"no picture of '{result.split}' has a box", spec.source, None,
-                        f"labels are looked for like {example}")]
+        return [
+            Problem(
+                ERROR,
+                f"no picture of '{result.split}' has a box",
+                spec.source,
+                None,
+                f"labels are looked for like {example}",
+            )
+        ]
     return []
 
 
@@ -237,8 +244,12 @@ def announce(spec: DataSpec, problems: Sequence[Problem]) -> None:
         return
     first = errors[0]
     if len(errors) == 1:
-        raise UserError(first.kind + (f" ({first.detail})" if first.detail else ""), where=first.file, line=first.line,
-                        todo=_remedy(first))
+        raise UserError(
+            first.kind + (f" ({first.detail})" if first.detail else ""),
+            where=first.file,
+            line=first.line,
+            todo=_remedy(first),
+        )
     raise UserError(f"the labels have errors: {summary(errors)}", where=spec.source, todo=_remedy(first))
 
 
@@ -322,7 +333,8 @@ def _labels_without_picture(pictures: Sequence[Path]) -> list[Problem]:
         if not labels.is_dir() or not folder.is_dir():
             continue
         shown = {
-            os.path.splitext(name)[0] for name in os.listdir(folder)
+            os.path.splitext(name)[0]
+            for name in os.listdir(folder)
             if os.path.splitext(name)[1].lower() in PICTURE_SUFFIXES
         }
         if labels == folder:  # list files, notes and names may lie here too: a .txt says nothing

@@ -72,12 +72,18 @@ def make_loader(
     assert 0 <= rank < world, f"rank {rank} of {world}"
     keys = batch_keys(len(dataset), batch_size, epoch, seed, rank, world, shuffle, drop_last)
     if not keys and (shuffle or rank == 0):
-        raise UserError(f"{len(dataset)} pictures do not fill one batch of {batch_size * world}",
-                        todo=f"give --batch-size {max(1, len(dataset) // world)} or less")
+        raise UserError(
+            f"{len(dataset)} pictures do not fill one batch of {batch_size * world}",
+            todo=f"give --batch-size {max(1, len(dataset) // world)} or less",
+        )
     keys = keys[start_batch:]
     batches: DataLoader[Any] = DataLoader(
-        _Guarded(dataset), batch_sampler=keys, num_workers=workers, collate_fn=_collate,
-        worker_init_fn=_start_worker, pin_memory=pin_memory,
+        _Guarded(dataset),
+        batch_sampler=keys,
+        num_workers=workers,
+        collate_fn=_collate,
+        worker_init_fn=_start_worker,
+        pin_memory=pin_memory,
     )
     return Loader(keys, batches)
 
@@ -103,13 +109,17 @@ def batch_keys(
 
 def collate(samples: list[Sample]) -> Batch:
     """B samples -> one `Batch`; targets get the picture's place in the batch as first column."""
-    targets = torch.cat([
-        torch.cat([torch.full((len(sample.boxes), 1), float(place)), sample.boxes], dim=1)
-        for place, sample in enumerate(samples)
-    ])
+    targets = torch.cat(
+        [
+            torch.cat([torch.full((len(sample.boxes), 1), float(place)), sample.boxes], dim=1)
+            for place, sample in enumerate(samples)
+        ]
+    )
     return Batch(
-        torch.stack([sample.image for sample in samples]), targets,
-        torch.tensor([sample.index for sample in samples]), tuple(sample.letterbox for sample in samples),
+        torch.stack([sample.image for sample in samples]),
+        targets,
+        torch.tensor([sample.index for sample in samples]),
+        tuple(sample.letterbox for sample in samples),
     )
 
 

@@ -51,7 +51,8 @@ def picture_shapes(paths: Sequence[Path]) -> list[tuple[int, int] | str]:
     known = _load(memory)
     stamps = [_stamp(path) for path in paths]
     todo = [
-        number for number, (path, stamp) in enumerate(zip(paths, stamps, strict=True))
+        number
+        for number, (path, stamp) in enumerate(zip(paths, stamps, strict=True))
         if stamp is not None and known.get(str(path), {}).get("stamp") != stamp
     ]
     if len(todo) > 2000:

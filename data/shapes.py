@@ -68,8 +68,10 @@ def ensure(
     """
     config = config or ShapesConfig()
     if size * config.max_share < 2 * config.min_size:
-        raise UserError(f"pictures of {size} pixels are too small for objects of {config.min_size:g} pixels and more",
-                        todo=f"give a size of at least {math.ceil(2 * config.min_size / config.max_share)}")
+        raise UserError(
+            f"pictures of {size} pixels are too small for objects of {config.min_size:g} pixels and more",
+            todo=f"give a size of at least {math.ceil(2 * config.min_size / config.max_share)}",
+        )
     counts = dict(zip(SPLITS, (train, val, test)))
     recipe = {"version": VERSION, **counts, "size": size, "seed": seed, **asdict(config)}
     recipe = json.loads(json.dumps(recipe))  # tuples become lists, as they will read back

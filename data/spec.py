@@ -66,11 +66,14 @@ class DataSpec:
         line = _line_of(self.source, "valid" if split == "val" and self.source.suffix == ".data" else split)
         if split in self.missing:
             raise UserError(
-                f"'{split}' has no pictures: {self.missing[split]}", where=self.source, line=line,
+                f"'{split}' has no pictures: {self.missing[split]}",
+                where=self.source,
+                line=line,
                 todo="correct the path (relative paths start at `path:`, itself relative to this file)",
             )
         raise UserError(
-            f"names no '{split}' split; it has {', '.join(self.splits) or 'none'}", where=self.source,
+            f"names no '{split}' split; it has {', '.join(self.splits) or 'none'}",
+            where=self.source,
             todo=f"add a line `{split}: images/{split}` (a folder, a list file, or a list of these)",
         )
 
@@ -145,14 +148,19 @@ def _read_yaml(source: Path) -> dict[str, Any]:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         raise UserError(
-            f"is not valid yaml: {getattr(error, 'problem', None) or error}", where=source,
-            line=mark.line + 1 if mark else None, todo="compare it with cfg/datasets/example.yaml",
+            f"is not valid yaml: {getattr(error, 'problem', None) or error}",
+            where=source,
+            line=mark.line + 1 if mark else None,
+            todo="compare it with cfg/datasets/example.yaml",
         ) from error
     except (UnicodeDecodeError, OSError) as error:
         raise UserError(f"cannot be read as text: {error}", where=source) from error
     if not isinstance(content, dict):
-        raise UserError("is not a data set (a map with train, val and names)", where=source,
-                        todo="compare it with cfg/datasets/example.yaml")
+        raise UserError(
+            "is not a data set (a map with train, val and names)",
+            where=source,
+            todo="compare it with cfg/datasets/example.yaml",
+        )
     return content
 
 
@@ -162,22 +170,35 @@ def _names(names: Any, nc: Any, source: Path) -> tuple[str, ...]:
         try:
             numbers = sorted(int(key) for key in names)
         except (TypeError, ValueError):
-            raise UserError(f"the class numbers in `names` must be whole numbers, not {list(names)[:5]}",
-                            where=source, line=line) from None
+            raise UserError(
+                f"the class numbers in `names` must be whole numbers, not {list(names)[:5]}", where=source, line=line
+            ) from None
         if numbers != list(range(len(numbers))):
             absent = sorted(set(range(len(numbers))) - set(numbers))
-            raise UserError(f"the class numbers in `names` must run from 0 to {len(numbers) - 1}; {absent[:5]} missing",
-                            where=source, line=line, todo="number the classes without gaps, from 0")
+            raise UserError(
+                f"the class numbers in `names` must run from 0 to {len(numbers) - 1}; {absent[:5]} missing",
+                where=source,
+                line=line,
+                todo="number the classes without gaps, from 0",
+            )
         by_number = {int(key): value for key, value in names.items()}
         names = [by_number[number] for number in numbers]
     if names is None and isinstance(nc, int) and not isinstance(nc, bool) and nc > 0:
         return tuple(f"class{number}" for number in range(nc))
     if not isinstance(names, list) or not names:
-        raise UserError(f"`names` must be a list or a map of class names, not {names!r}", where=source, line=line,
-                        todo="add e.g. `names: [cat, dog]`")
+        raise UserError(
+            f"`names` must be a list or a map of class names, not {names!r}",
+            where=source,
+            line=line,
+            todo="add e.g. `names: [cat, dog]`",
+        )
     if nc is not None and nc != len(names):
-        raise UserError(f"`nc: {nc}` disagrees with the {len(names)} names", where=source, line=_line_of(source, "nc"),
-                        todo="remove `nc`, or complete `names`")
+        raise UserError(
+            f"`nc: {nc}` disagrees with the {len(names)} names",
+            where=source,
+            line=_line_of(source, "nc"),
+            todo="remove `nc`, or complete `names`",
+        )
     return tuple(str(name) for name in names)
 
 
@@ -207,15 +228,20 @@ def _from_darknet(source: Path) -> DataSpec:
         raise UserError("has no `names = FILE`", where=source)
     names_file = _find(options["names"], roots)
     if names_file is None:
-        raise UserError(f"the names file {options['names']!r} is not there", where=source,
-                        line=_line_of(source, "names"))
+        raise UserError(
+            f"the names file {options['names']!r} is not there", where=source, line=_line_of(source, "names")
+        )
     names = [line.strip() for line in names_file.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     classes = options.get("classes")
     if classes is not None and not classes.isdigit():
         raise UserError(f"`classes` must be a number, not {classes!r}", where=source, line=_line_of(source, "classes"))
     if not names or (classes is not None and int(classes) != len(names)):
-        raise UserError(f"`classes = {classes}` disagrees with the {len(names)} names in {names_file}", where=source,
-                        line=_line_of(source, "classes"), todo="make them agree")
+        raise UserError(
+            f"`classes = {classes}` disagrees with the {len(names)} names in {names_file}",
+            where=source,
+            line=_line_of(source, "classes"),
+            todo="make them agree",
+        )
     splits: dict[str, tuple[Path, ...]] = {}
     missing: dict[str, str] = {}
     for split, key in (("train", "train"), ("val", "valid"), ("test", "test")):
@@ -225,8 +251,12 @@ def _from_darknet(source: Path) -> DataSpec:
 
 
 def _collect(
-    split: str, entries: Any, roots: list[Path], source: Path,
-    splits: dict[str, tuple[Path, ...]], missing: dict[str, str],
+    split: str,
+    entries: Any,
+    roots: list[Path],
+    source: Path,
+    splits: dict[str, tuple[Path, ...]],
+    missing: dict[str, str],
 ) -> None:
     """Fill `splits[split]` from a folder, list file, picture, or a list of these; say in `missing` what is absent."""
     found: dict[Path, None] = {}

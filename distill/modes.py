@@ -269,18 +269,21 @@ class KDConfig:
     kd_near: float = option(
         0.5,
         "imitation: higher imitates nearer to the objects only (psi of the paper)",
-        low=0, high=0.99,
+        low=0,
+        high=0.99,
     )
     kd_ramp: float = option(
         0.0,
         "share of the training over which KD weights rise from 0: the truth first",
-        low=0, high=1,
+        low=0,
+        high=1,
     )
     kd_off: float = option(
         0.0,
         "share of the training at its end without KD terms, and without the teacher's time: the last steps "
         "belong to the truth",
-        low=0, high=1,
+        low=0,
+        high=1,
     )
     kd_limit: float = option(
         0.5,
@@ -292,7 +295,8 @@ class KDConfig:
         0.0,
         "instead of a limit: keep each mode's gradient norm at this share of the detection loss's (bare flag: 0.3; a "
         "mode with twice its default weight gets twice that); 0 leaves the weights as they are",
-        low=0, const=0.3,
+        low=0,
+        const=0.3,
     )
 
     def modes(self) -> dict[str, float]:

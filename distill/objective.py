@@ -110,8 +110,9 @@ class KDObjective(DetectionObjective):
                 bad, stuck = self.watch.check(terms, modes, [*student.heads, *student.features.values()])
                 terms = {name: self._nothing(term) if name in bad else term for name, term in terms.items()}
                 broken = {modes[name] for name in bad}  # what such a mode wants logged is no number either
-                metrics = {name: torch.zeros_like(value) if modes[name] in broken else value
-                           for name, value in metrics.items()}  # fmt: skip
+                metrics = {
+                    name: torch.zeros_like(value) if modes[name] in broken else value for name, value in metrics.items()
+                }
                 self._rebalance(losses, terms, modes)
             for name in terms:
                 self.weights[name] = 0.0 if name in stuck else self._weight(modes[name], name, progress)

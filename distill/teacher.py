@@ -275,8 +275,12 @@ def _check_average(one: Sequence[HeadSpec], other: Sequence[HeadSpec]) -> None:
     """Box logits mean the same in both only where anchors and decode agree."""
     decode = [[(s.scale_x_y, s.new_coords, s.softmax) for s in specs] for specs in (one, other)]
     if decode[0] != decode[1] or not align(one, other).same_anchors:
-        shown = ["; ".join(f"anchors {list(s.anchors)}, scale_x_y {s.scale_x_y:g}, new_coords {s.new_coords:d}"
-                           for s in specs) for specs in (one, other)]  # fmt: skip
+        shown = [
+            "; ".join(
+                f"anchors {list(s.anchors)}, scale_x_y {s.scale_x_y:g}, new_coords {s.new_coords:d}" for s in specs
+            )
+            for specs in (one, other)
+        ]
         raise UserError(
             f"teachers of different anchors or decoding cannot be averaged: {shown[0]} and {shown[1]}",
             todo="average teachers of one kind, or let them teach one after the other: --t_weights a.pt,b.pt",

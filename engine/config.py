@@ -43,9 +43,7 @@ def parse_size(text: str) -> tuple[int, int]:
     """(height, width) of the network input that ``--imgsz`` means: "416", or "1280x800" (WIDTHxHEIGHT)."""
     found = re.fullmatch(r"\s*(\d+)(?:\s*[xX,]\s*(\d+))?\s*", text)
     if not found or not all(0 < int(side) <= 8192 for side in found.groups() if side):
-        raise UserError(
-            f"--imgsz {text!r} is no picture size", todo="give one number (416) or WIDTHxHEIGHT (1280x800)"
-        )
+        raise UserError(f"--imgsz {text!r} is no picture size", todo="give one number (416) or WIDTHxHEIGHT (1280x800)")
     width = int(found[1])
     return int(found[2] or width), width
 
@@ -59,83 +57,100 @@ class TrainConfig:
     weights: str = option(
         "",
         "start from these: .pt, Darknet .weights or a YOLOv5 .pt; without: random",
-        group=DATA, metavar="FILE",
+        group=DATA,
+        metavar="FILE",
     )
     data: str = option(
         "",
         "the data set: a .yaml (train, val, test, names) or a Darknet .data",
-        group=DATA, metavar="FILE",
+        group=DATA,
+        metavar="FILE",
     )
     hyp: str = option(
         "",
-        "YAML of options, or the name of one in cfg/hyp (scratch, finetune, sparse); the command line "
-        "overrides it",
-        group=DATA, metavar="FILE",
+        "YAML of options, or the name of one in cfg/hyp (scratch, finetune, sparse); the command line overrides it",
+        group=DATA,
+        metavar="FILE",
     )
     imgsz: str = option(
         "416",
         "network input in pixels, 416 or WIDTHxHEIGHT such as 1280x800: larger finds smaller objects and "
         "costs its square in time",
-        group=DATA, metavar="SIZE",
+        group=DATA,
+        metavar="SIZE",
     )
     single_cls: bool = option(False, "treat all classes as one: where an object is, not what", group=DATA)
     cache: str = option(
         "off",
         "keep decoded pictures in RAM or as files on disk: faster epochs for memory or disk space",
-        group=DATA, choices=("off", "ram", "disk"), resumable=True,
+        group=DATA,
+        choices=("off", "ram", "disk"),
+        resumable=True,
     )
     workers: int = option(
         4,
         "processes that load pictures; 0 loads in the training process; the result is the same",
-        group=DATA, low=0, resumable=True,
+        group=DATA,
+        low=0,
+        resumable=True,
     )
     anchors: str = option(
         "auto",
         "auto re-fits the anchors where they suit the data badly and the network is not trained for it yet, keep never "
         "does, fit always does",
-        group=DATA, choices=("auto", "keep", "fit"),
+        group=DATA,
+        choices=("auto", "keep", "fit"),
     )
 
     # --- training
     epochs: int = option(
         100,
         "times each picture is seen: the main dial between time and accuracy",
-        group=TRAINING, low=1,
+        group=TRAINING,
+        low=1,
     )
     batch_size: int = option(
         16,
         "pictures per forward pass over all processes; -1 takes what memory holds. The gradient is that of "
         "--nominal-batch either way",
-        group=TRAINING, low=-1, flags=("--batch",),
+        group=TRAINING,
+        low=-1,
+        flags=("--batch",),
     )
     nominal_batch: int = option(
         64,
         "pictures per optimiser step, accumulated from batches; larger is smoother with fewer steps an epoch, "
         "1 steps on every batch",
-        group=TRAINING, low=1,
+        group=TRAINING,
+        low=1,
     )
     multi_scale: float = option(
         0.0,
-        "draw the input size of every step from 1 +- this share (bare flag: 0.5): scale-robust, slower to "
-        "converge",
-        group=TRAINING, low=0, high=0.9, const=0.5,
+        "draw the input size of every step from 1 +- this share (bare flag: 0.5): scale-robust, slower to converge",
+        group=TRAINING,
+        low=0,
+        high=0.9,
+        const=0.5,
     )
     close_mosaic: int = option(
         10,
         "epochs at the end without mosaic and mixup, so that training ends on natural pictures",
-        group=TRAINING, low=0,
+        group=TRAINING,
+        low=0,
     )
     patience: int = option(
         0,
         "stop after so many epochs without a better val mAP50-95; 0 never stops early (and lets the learning "
         "rate reach its end)",
-        group=TRAINING, low=0,
+        group=TRAINING,
+        low=0,
     )
     freeze: str = option(
         "",
         "do not train the first N layers (10) or these (0,1,5): faster and safer on few pictures, but the "
         "backbone cannot adapt",
-        group=TRAINING, metavar="N|LIST",
+        group=TRAINING,
+        metavar="N|LIST",
     )
     freeze_bn: bool = option(
         False,
@@ -149,36 +164,42 @@ class TrainConfig:
         "sgd",
         "sgd (Nesterov) generalises better and is what sparsity training needs; adamw needs less tuning on "
         "short trainings",
-        group=OPTIMISER, choices=("sgd", "adamw"),
+        group=OPTIMISER,
+        choices=("sgd", "adamw"),
     )
     lr0: float = option(
         0.01,
         "peak learning rate per step of --nominal-batch pictures: about .01 for sgd, .001 for adamw; a tenth "
         "when fine-tuning",
-        group=OPTIMISER, low=1e-9,
+        group=OPTIMISER,
+        low=1e-9,
     )
     lrf: float = option(0.01, "last learning rate as a share of --lr0", group=OPTIMISER, low=0, high=1)
     momentum: float = option(0.937, "SGD momentum, or AdamW's beta1", group=OPTIMISER, low=0, high=0.9999)
     weight_decay: float = option(
         5e-4,
         "pull on convolution weights (never on gammas, betas and biases): less overfitting, weaker fit",
-        group=OPTIMISER, low=0,
+        group=OPTIMISER,
+        low=0,
     )
     warmup_epochs: float = option(
         3.0,
         "epochs in which the learning rate rises from nearly 0: more is safer from random weights",
-        group=OPTIMISER, low=0,
+        group=OPTIMISER,
+        low=0,
     )
     ema_decay: float = option(
         0.9998,
-        "memory of the averaged weights that are validated and saved; rises to this from 0 over the first "
-        "steps",
-        group=OPTIMISER, low=0, high=0.99999,
+        "memory of the averaged weights that are validated and saved; rises to this from 0 over the first steps",
+        group=OPTIMISER,
+        low=0,
+        high=0.99999,
     )
     clip: float = option(
         10.0,
         "largest global gradient norm; 0 never clips: a guard against rare bad batches",
-        group=OPTIMISER, low=0,
+        group=OPTIMISER,
+        low=0,
     )
 
     # --- augmentation and loss: declared where they are used
@@ -190,12 +211,14 @@ class TrainConfig:
         "auto",
         "mixed precision: auto is Apex if installed, else torch.amp, on a GPU and FP32 on a CPU; native is "
         "torch.amp; off is FP32",
-        group=PRECISION, choices=("auto", "apex", "native", "off"),
+        group=PRECISION,
+        choices=("auto", "apex", "native", "off"),
     )
     opt_level: str = option(
         "O1",
         "Apex only: O0 FP32, O1 mixed (safe), O2 and O3 cast the weights (fastest, least exact)",
-        group=PRECISION, choices=("O0", "O1", "O2", "O3"),
+        group=PRECISION,
+        choices=("O0", "O1", "O2", "O3"),
     )
 
     # --- run
@@ -205,33 +228,42 @@ class TrainConfig:
     resume: str = option(
         "",
         "go on with this run (its folder; the bare flag takes the latest) where it was stopped",
-        group=RUN, const="latest", metavar="RUN",
+        group=RUN,
+        const="latest",
+        metavar="RUN",
     )
     seed: int = option(
         0,
         "of every random choice: same seed, same numbers (on one machine, with equal --threads)",
-        group=RUN, low=0,
+        group=RUN,
+        low=0,
     )
     device: str = option(
         "",
         "cpu, cuda or a GPU's number; without: the first GPU if there is one. Several GPUs: torchrun",
-        group=RUN, resumable=True,
+        group=RUN,
+        resumable=True,
     )
     threads: int = option(
         0,
         "CPU threads of torch; 0 leaves torch's choice. Sums, and so last digits, depend on it",
-        group=RUN, low=0, resumable=True,
+        group=RUN,
+        low=0,
+        resumable=True,
     )
     save_every: int = option(
         0,
-        "also write last.pt every so many steps, not only each epoch: less is lost when killed, more is "
-        "written",
-        group=RUN, low=0, resumable=True,
+        "also write last.pt every so many steps, not only each epoch: less is lost when killed, more is written",
+        group=RUN,
+        low=0,
+        resumable=True,
     )
     wandb: str = option(
         "auto",
         "Weights & Biases: auto is online when logged in, else offline (wandb sync sends it later)",
-        group=RUN, choices=("auto", "online", "offline", "off"), resumable=True,
+        group=RUN,
+        choices=("auto", "online", "offline", "off"),
+        resumable=True,
     )
 
     @property

@@ -23,6 +23,7 @@ from common.files import whole_file
 
 Config = TypeVar("Config")
 
+
 def option(
     default: Any,
     help: str,

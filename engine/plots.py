@@ -208,8 +208,15 @@ def plot_compared(results: Mapping[str, str | Path], quantity: str, path: str | 
         columns = read_results(file)
         shown = np.isfinite(columns[quantity])
         last = columns[quantity][shown][-1]
-        axes.plot(columns["epoch"][shown] + 1, columns[quantity][shown], "o-", color=colour, linewidth=1.6,
-                  markersize=3, label=f"{name}: {last:.3f} at the end")  # fmt: skip
+        axes.plot(
+            columns["epoch"][shown] + 1,
+            columns[quantity][shown],
+            "o-",
+            color=colour,
+            linewidth=1.6,
+            markersize=3,
+            label=f"{name}: {last:.3f} at the end",
+        )
     axes.set(xlabel="epochs", ylabel=quantity, ylim=(0, None))
     axes.legend(loc="lower right", fontsize=8, frameon=False)
     _whole_numbers(axes)

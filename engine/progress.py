@@ -92,8 +92,11 @@ def write_results(path: str | Path, history: Sequence[Mapping[str, float]]) -> N
 
 def summary(row: Mapping[str, float]) -> str:
     """The line that stays when an epoch is over."""
-    losses = [f"{name.removeprefix('train/')} {value:.4g}" for name, value in row.items()
-              if name.startswith("train/") and not _minor(name)]  # fmt: skip
+    losses = [
+        f"{name.removeprefix('train/')} {value:.4g}"
+        for name, value in row.items()
+        if name.startswith("train/") and not _minor(name)
+    ]
     scores = [f"{name} {row['val/' + name]:.4f}" for name in HEADLINE if f"val/{name}" in row]
     further = [f"{words} {row[name]:.4f}" for name, words in ASKED_FOR.items() if name in row]
     return f"epoch {int(row['epoch'])}: " + ", ".join([*losses, *scores, *further])

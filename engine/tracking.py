@@ -159,9 +159,7 @@ class Tracker:
         if mode == "online" and not _reachable(settings.base_url):
             log.warning("W&B: %s does not answer; recording offline", settings.base_url)
             mode = "offline"
-        start = functools.partial(
-            wandb.init, dir=str(self.run_dir), reinit="create_new", settings=settings, **options
-        )
+        start = functools.partial(wandb.init, dir=str(self.run_dir), reinit="create_new", settings=settings, **options)
         try:
             self._run = start(mode=cast(Any, mode), id=self._run_id(), resume="allow" if mode == "online" else None)
         except Exception as error:

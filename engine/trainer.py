@@ -155,9 +155,14 @@ class Trainer:
         """Train to the end; goes on from wherever `progress` stands."""
         log.info(
             "%s: %d epochs of %d steps; %d pictures a step in batches of %d; %s on %s",
-            self.run_dir, self.config.epochs, self.steps_per_epoch, self.batch * distributed.world() * self.accumulate,
-            self.batch * distributed.world(), self.precision, self.device,
-        )  # fmt: skip
+            self.run_dir,
+            self.config.epochs,
+            self.steps_per_epoch,
+            self.batch * distributed.world() * self.accumulate,
+            self.batch * distributed.world(),
+            self.precision,
+            self.device,
+        )
         while not self.progress.finished:
             began = time.monotonic()
             self._train_epoch()
@@ -267,7 +272,8 @@ class Trainer:
             where=self.run_dir if kept else None,
             todo=f"start anew with a smaller --lr0 (now {config.lr0:g}), more --warmup-epochs (now "
             f"{config.warmup_epochs:g}), a smaller --clip (now {config.clip:g}) or --amp off"
-            + "; weights/last.pt is from before and sound" * kept,
+            + "; weights/last.pt is from before and sound"
+            * kept,
         )
 
     def _close_epoch(self, began: float) -> None:
@@ -378,10 +384,12 @@ class Trainer:
         try:
             self.network.load_state_dict(training["network"])
             self.ema.module.load_state_dict(training["ema"])
-            self.objective.load_state_dict({
-                **{f"network.{name}": tensor for name, tensor in self.network.state_dict().items()},
-                **training["adapters"],
-            })
+            self.objective.load_state_dict(
+                {
+                    **{f"network.{name}": tensor for name, tensor in self.network.state_dict().items()},
+                    **training["adapters"],
+                }
+            )
             self.optimizer.load_state_dict(training["optimizer"])
         except (RuntimeError, ValueError) as error:
             raise UserError(

@@ -42,8 +42,11 @@ def read_description(path: str | Path) -> Description:
         content = json.loads(card.read_text(encoding="utf-8"))
         return Description.from_dict(content["file"]["description"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"needs its model card {card.name} beside it, which says what its outputs mean", where=path,
-                        todo="copy the card too, or export anew") from error  # fmt: skip
+        raise UserError(
+            f"needs its model card {card.name} beside it, which says what its outputs mean",
+            where=path,
+            todo="copy the card too, or export anew",
+        ) from error
 
 
 def write_card(path: str | Path, description: Description, facts: Facts, measured: Mapping[str, Any]) -> Path:
@@ -92,8 +95,11 @@ def _names(names: list[str]) -> str:
 
 def _usage(name: str, description: Description) -> list[str]:
     height, width = description.size
-    size = f"any size whose sides {description.stride} divides (made for {width} x {height})" if description.any_size \
-        else f"{width} x {height} pixels (width x height)"  # fmt: skip
+    size = (
+        f"any size whose sides {description.stride} divides (made for {width} x {height})"
+        if description.any_size
+        else f"{width} x {height} pixels (width x height)"
+    )
     batch = f"{description.batch} at a time" if description.batch else "any number at a time"
     meaning = description.as_dict()
     # In a cfg the [yolo] sections decode, each program in its own way; the logits before them are the same everywhere.
@@ -153,8 +159,11 @@ def _origin(record: Mapping[str, Any]) -> list[str]:
     lines = [f"- data set: {data['set'] or UNKNOWN}", f"- stage: {source['kind'] or UNKNOWN}"]
     lines.append(f"- input size in training: {source['trained_at'] or UNKNOWN}")
     for each in lineage["ancestors"]:
-        share = "its parameters are not known" if each["parameters"] is None else \
-            f"{each['parameters']:,} parameters, of which {each['share_kept']:.1%} are left"  # fmt: skip
+        share = (
+            "its parameters are not known"
+            if each["parameters"] is None
+            else f"{each['parameters']:,} parameters, of which {each['share_kept']:.1%} are left"
+        )
         lines.append(f"- descends from: {each['kind']} `{each['fingerprint'][:16]}` ({share})")
     if not lineage["ancestors"]:
         lines.append("- pruned from: no ancestor is recorded")

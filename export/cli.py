@@ -289,8 +289,10 @@ def run_predict(options: argparse.Namespace) -> int:
     first = next(iter(nets.values()))
     for caption, net in nets.items():
         if net.names != first.names:
-            raise UserError(f"{caption} has other classes than {captions[0]}: {net.names[:10]}, {first.names[:10]}",
-                            todo="compare networks of one data set, or give its names by --data")  # fmt: skip
+            raise UserError(
+                f"{caption} has other classes than {captions[0]}: {net.names[:10]}, {first.names[:10]}",
+                todo="compare networks of one data set, or give its names by --data",
+            )
     folder = make_run_dir(options.project, "predict", options.name, exist_ok=options.exist_ok)
     if options.model:
         found = {"": predict(first, options.source, folder, settings[captions[0]], progress=sys.stderr.isatty())}

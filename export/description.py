@@ -99,8 +99,11 @@ class Description:
                 {key: metadata[key] for key in text} | {key: json.loads(metadata[key]) for key in coded}
             )
         except (ValueError, KeyError, TypeError) as error:
-            raise UserError(f"its metadata are damaged: {type(error).__name__}: {error}", where=where,
-                            todo="export it anew: python -m export --weights FILE.pt --to onnx") from error  # fmt: skip
+            raise UserError(
+                f"its metadata are damaged: {type(error).__name__}: {error}",
+                where=where,
+                todo="export it anew: python -m export --weights FILE.pt --to onnx",
+            ) from error
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Description:

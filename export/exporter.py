@@ -321,8 +321,11 @@ class Exporter:
                 beside = [made.path.with_suffix(".names")] if made.path.suffix == ".cfg" else []
                 for path in (*parts(made.path), *beside):
                     path.unlink(missing_ok=True)
-                raise UserError(f"its outputs are not PyTorch's ({each.problem})", where=made.path,
-                                todo="the file was not kept; please report it")  # fmt: skip
+                raise UserError(
+                    f"its outputs are not PyTorch's ({each.problem})",
+                    where=made.path,
+                    todo="the file was not kept; please report it",
+                )
         if self.spec:
             made.score = self._scored(made.net)
 

@@ -181,20 +181,32 @@ def text_table(rows: Sequence[Timed]) -> str:
     """The rows for the terminal."""
     lines = []
     for row in rows:
-        lines.append([
-            row.name,
-            row.runtime,
-            f"{row.size[1]}x{row.size[0]}",
-            f"{row.file_mb:.2f}",
-            "-" if row.memory_mb is None else f"{row.memory_mb:.0f}",
-            f"{row.latency.median_ms:.2f}",
-            f"{row.latency.low:.2f} - {row.latency.high:.2f}",
-            f"{row.latency.ratio_to_first:.2f}",
-            f"{row.latency.cpu_ms:.2f}",
-            f"{row.latency.cpu_ratio:.2f}",
-        ])  # fmt: skip
-    heading = ["network", "runtime", "input", "file MB", "memory MB", "median ms", "quartiles ms", "ratio",
-               "CPU ms", "CPU ratio"]  # fmt: skip
+        lines.append(
+            [
+                row.name,
+                row.runtime,
+                f"{row.size[1]}x{row.size[0]}",
+                f"{row.file_mb:.2f}",
+                "-" if row.memory_mb is None else f"{row.memory_mb:.0f}",
+                f"{row.latency.median_ms:.2f}",
+                f"{row.latency.low:.2f} - {row.latency.high:.2f}",
+                f"{row.latency.ratio_to_first:.2f}",
+                f"{row.latency.cpu_ms:.2f}",
+                f"{row.latency.cpu_ratio:.2f}",
+            ]
+        )
+    heading = [
+        "network",
+        "runtime",
+        "input",
+        "file MB",
+        "memory MB",
+        "median ms",
+        "quartiles ms",
+        "ratio",
+        "CPU ms",
+        "CPU ratio",
+    ]
     return table(heading, lines, left=2)
 
 

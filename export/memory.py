@@ -24,8 +24,11 @@ def peak_memory(
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
     done = subprocess.run(
         [sys.executable, "-m", "export.memory", json.dumps(asked)],
-        env=environment, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     return json.loads(done.stdout) if done.returncode == 0 and done.stdout.strip() else None
 
 

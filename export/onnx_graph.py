@@ -96,8 +96,10 @@ def _with_decode(trunk: Any, description: Description) -> Any:
     free: dict[int, Any] = {} if description.batch else {0: Dim.DYNAMIC}
     if description.any_size:
         free |= {2: Dim.DYNAMIC, 3: Dim.DYNAMIC}
-        heads = [head.new_zeros(batch, head.shape[1], 2 + place, 3 + place, head.shape[4])
-                 for place, head in enumerate(heads)]  # fmt: skip
+        heads = [
+            head.new_zeros(batch, head.shape[1], 2 + place, 3 + place, head.shape[4])
+            for place, head in enumerate(heads)
+        ]
     names = [f"head{number}" for number in range(len(heads))]
     shapes = (tuple(dict(free) for _ in heads),) if free else None
     decoder = model_of(exported(_Decode(description.specs).eval(), tuple(heads), names, ["decoded"], shapes))

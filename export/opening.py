@@ -202,8 +202,9 @@ def warn_of_other_classes(net: Opened, spec: DataSpec) -> None:
     if len(names) == len(spec.names) and names != list(spec.names) and not all(name.isdigit() for name in names):
         log.warning(
             "the data set's classes are %s, the network's %s: class by number, mAP is right only if they are the same",
-            ", ".join(spec.names[:10]), ", ".join(names[:10]),
-        )  # fmt: skip
+            ", ".join(spec.names[:10]),
+            ", ".join(names[:10]),
+        )
 
 
 def rounded_up(size: tuple[int, int], stride: int) -> tuple[int, int]:

@@ -112,17 +112,19 @@ def tell(rows: Sequence[Made], about: About) -> None:
     lines = []
     for row in rows:
         score, latency = row.score, row.latency
-        lines.append([
-            row.title,
-            row.path.name,
-            f"{megabytes(row.path):.2f}",
-            "-" if row.difference is None else f"{row.difference.absolute:.1e}",
-            "-" if score is None else f"{score.map50_95:.4f}",
-            "-" if score is None else f"{score.map50:.4f}",
-            "-" if latency is None else f"{latency.median_ms:.2f}",
-            "-" if latency is None else f"{latency.ratio_to_first:.2f}",
-            "-" if latency is None else f"{latency.cpu_ms:.2f}",
-        ])  # fmt: skip
+        lines.append(
+            [
+                row.title,
+                row.path.name,
+                f"{megabytes(row.path):.2f}",
+                "-" if row.difference is None else f"{row.difference.absolute:.1e}",
+                "-" if score is None else f"{score.map50_95:.4f}",
+                "-" if score is None else f"{score.map50:.4f}",
+                "-" if latency is None else f"{latency.median_ms:.2f}",
+                "-" if latency is None else f"{latency.ratio_to_first:.2f}",
+                "-" if latency is None else f"{latency.cpu_ms:.2f}",
+            ]
+        )
     heading = ["format", "file", "MB", "difference", "mAP50-95", "mAP50", "latency ms", "ratio", "CPU ms"]
     print(table(heading, lines, left=2))
     print("\n".join(_footnotes(rows, about)))

@@ -87,8 +87,9 @@ def _joined(outputs: Sequence[Tensor]) -> Tensor:
     """Parts of a batch as one; where NMS left different numbers of rows, the shorter are filled with zeros."""
     rows = max(output.shape[1] for output in outputs)
     if any(output.shape[1] != rows for output in outputs):
-        outputs = [torch.cat((each, each.new_zeros(len(each), rows - each.shape[1], *each.shape[2:])), 1)
-                   for each in outputs]  # fmt: skip
+        outputs = [
+            torch.cat((each, each.new_zeros(len(each), rows - each.shape[1], *each.shape[2:])), 1) for each in outputs
+        ]
     return torch.cat(list(outputs))
 
 
@@ -177,8 +178,11 @@ def _darknet(cfg: str | Path, weights: str | Path, names: Sequence[str] | None) 
         net = Network(text, names)
     needed, there = sum(tensor.numel() for _, tensor in file_tensors(net)), len(read_weights(weights)[1])
     if needed != there:
-        raise UserError(f"does not belong to {cfg}, which needs {needed:,} numbers: it has {there:,}",
-                        where=weights, todo="give the cfg the file was trained with")  # fmt: skip
+        raise UserError(
+            f"does not belong to {cfg}, which needs {needed:,} numbers: it has {there:,}",
+            where=weights,
+            todo="give the cfg the file was trained with",
+        )
     number = text.index()
     wanted = [f"conv_{number[head_feeder(head)]}" for head in text.heads]
     description = Description(tuple(net.names), net.specs, net.image_size, True, 0, net.max_stride)

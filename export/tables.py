@@ -15,8 +15,10 @@ def table(heading: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) 
     widths = [max(len(line[column]) for line in lines) for column in range(len(heading))]
 
     def text(line: Sequence[str]) -> str:
-        cells = [cell.ljust(width) if number < left else cell.rjust(width)
-                 for number, (cell, width) in enumerate(zip(line, widths))]  # fmt: skip
+        cells = [
+            cell.ljust(width) if number < left else cell.rjust(width)
+            for number, (cell, width) in enumerate(zip(line, widths))
+        ]
         return "  ".join(cells).rstrip()
 
     return "\n".join([text(lines[0]), "-" * (sum(widths) + 2 * (len(widths) - 1)), *map(text, lines[1:])])
@@ -32,8 +34,9 @@ def need_folder(folder: str | Path, option: str) -> None:
         Path(folder).mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
-        raise UserError(f"{option}: nothing can be written into {folder}: {error.strerror}",
-                        todo=f"give another {option}") from error  # fmt: skip
+        raise UserError(
+            f"{option}: nothing can be written into {folder}: {error.strerror}", todo=f"give another {option}"
+        ) from error
 
 
 def parts(path: str | Path) -> list[Path]:

@@ -103,8 +103,10 @@ def need_onnx(*packages: str) -> None:
         except ImportError:
             missing.append(name)
     if missing:
-        raise UserError(f"ONNX needs {' and '.join(missing)}, which is not installed here",
-                        todo="python -m pip install -e '.[export]'")  # fmt: skip
+        raise UserError(
+            f"ONNX needs {' and '.join(missing)}, which is not installed here",
+            todo="python -m pip install -e '.[export]'",
+        )
 
 
 @contextmanager

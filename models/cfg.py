@@ -170,8 +170,9 @@ class Cfg:
         """A deep copy whose sections refer to each other; `mapping`, if given, is filled old -> new."""
         twin: dict[Section, Section] = {} if mapping is None else mapping
         for old in self:
-            twin[old] = Section(old.kind, dict(old.options), old.line, dict(old.option_lines), [], old.source,
-                                list(old.relative))
+            twin[old] = Section(
+                old.kind, dict(old.options), old.line, dict(old.option_lines), [], old.source, list(old.relative)
+            )
         for old in self:
             twin[old].inputs = [twin[source] for source in old.inputs]
         return Cfg(twin[self.net], [twin[old] for old in self.layers], self.source)
@@ -229,9 +230,15 @@ class Cfg:
         return [
             (
                 section.kind,
-                tuple(sorted((key, value) for key, value in section.options.items()
-                             if key in cfg_keys.EFFECT[section.kind] and key != REFERENCE_KEY.get(section.kind)
-                             and not (section is legal.net and key in ("width", "height")))),
+                tuple(
+                    sorted(
+                        (key, value)
+                        for key, value in section.options.items()
+                        if key in cfg_keys.EFFECT[section.kind]
+                        and key != REFERENCE_KEY.get(section.kind)
+                        and not (section is legal.net and key in ("width", "height"))
+                    )
+                ),
                 tuple(number[source] for source in section.inputs),
             )
             for section in legal
@@ -262,8 +269,12 @@ def parse_cfg(text: str, source: str = "cfg") -> Cfg:
     """Parse cfg text; `source` names it in errors. Raises `UserError` with file:line."""
     sections = _blocks(text, source)
     if not sections or sections[0].kind != "net":
-        raise UserError("does not begin with a [net] section, so it is not a Darknet cfg", where=source, line=1,
-                        todo="give a file such as cfg/yolov3.cfg")
+        raise UserError(
+            "does not begin with a [net] section, so it is not a Darknet cfg",
+            where=source,
+            line=1,
+            todo="give a file such as cfg/yolov3.cfg",
+        )
     if len(sections) == 1:
         raise UserError("has a [net] section but no layers", where=source, line=sections[0].line)
     for place, section in enumerate(sections):
@@ -292,8 +303,9 @@ def _blocks(text: str, source: str) -> list[Section]:
         if not equals or not key:
             raise UserError(f"'{content}' is neither a [section] nor key=value", where=source, line=line)
         if not sections:
-            raise UserError(f"'{content}' stands before the first section", where=source, line=line,
-                            todo="a cfg begins with [net]")
+            raise UserError(
+                f"'{content}' stands before the first section", where=source, line=line, todo="a cfg begins with [net]"
+            )
         _keep_option(sections[-1], key, value, line)
     return sections
 
@@ -321,7 +333,10 @@ def _resolve(section: Section, number: int, layers: list[Section], net: Section)
     for value in values:
         target = number + value if value < 0 else value
         if not 0 <= target < number:
-            raise section.error(f"{key}={value} points at layer {target}, but this is layer {number}", key,
-                                todo="a layer reads only layers before it")
+            raise section.error(
+                f"{key}={value} points at layer {target}, but this is layer {number}",
+                key,
+                todo="a layer reads only layers before it",
+            )
         section.inputs.append(layers[target])
         section.relative.append(value < 0)

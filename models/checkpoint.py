@@ -48,15 +48,20 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
-        raise UserError(f"cannot be read: {error.strerror or error}", where=path,
-                        todo="is the file whole, and may you read it?") from error
+        raise UserError(
+            f"cannot be read: {error.strerror or error}", where=path, todo="is the file whole, and may you read it?"
+        ) from error
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        raise UserError("is no ThinYOLO checkpoint: it is damaged, or holds more than tensors and plain data",
-                        where=path, todo=WHAT_TO_GIVE) from error
+        raise UserError(
+            "is no ThinYOLO checkpoint: it is damaged, or holds more than tensors and plain data",
+            where=path,
+            todo=WHAT_TO_GIVE,
+        ) from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         found = content.get("format") if isinstance(content, dict) else type(content).__name__
-        raise UserError(f"is no ThinYOLO checkpoint: its format is {found!r}, not {FORMAT!r}", where=path,
-                        todo=WHAT_TO_GIVE)
+        raise UserError(
+            f"is no ThinYOLO checkpoint: its format is {found!r}, not {FORMAT!r}", where=path, todo=WHAT_TO_GIVE
+        )
     return content
 
 
@@ -94,12 +99,18 @@ def cfg_path(name: str | Path) -> Path:
         shipped = _shipped() / (path.name if path.suffix == ".cfg" else f"{path.name}.cfg")
         if shipped.is_file():
             return shipped
-    raise UserError(f"'{name}' does not exist",
-                    todo=f"give a .cfg or .pt file, or one of: {', '.join(available_cfgs())}")
+    raise UserError(
+        f"'{name}' does not exist", todo=f"give a .cfg or .pt file, or one of: {', '.join(available_cfgs())}"
+    )
 
 
-def load(source: str | Path, weights: str | Path | None = None, classes: int | None = None,
-         names: Sequence[str] | None = None, anchors: Anchors | None = None) -> Network:
+def load(
+    source: str | Path,
+    weights: str | Path | None = None,
+    classes: int | None = None,
+    names: Sequence[str] | None = None,
+    anchors: Anchors | None = None,
+) -> Network:
     """A network from whatever describes one.
 
     Args:
@@ -116,8 +127,11 @@ def load(source: str | Path, weights: str | Path | None = None, classes: int | N
     """
     classes = len(names) if classes is None and names is not None else classes
     if Path(source).suffix == ".weights":
-        raise UserError("holds tensors but no structure", where=source,
-                        todo=f"give its cfg and pass it as weights: load('yolov3.cfg', weights='{source}')")
+        raise UserError(
+            "holds tensors but no structure",
+            where=source,
+            todo=f"give its cfg and pass it as weights: load('yolov3.cfg', weights='{source}')",
+        )
     if Path(source).suffix in (".pt", ".pth"):
         path = Path(source)
         if not path.is_file():
@@ -167,8 +181,10 @@ def _adapted(net: Network, classes: int | None, names: Sequence[str] | None) -> 
     new = init_weights(Network(cfg, names))
     new.meta = net.meta
     # A new head's channels come from nowhere.
-    new.lineage = [{**entry, "layers": {layer: row for layer, row in entry["layers"].items() if layer not in changed}}
-                   for entry in net.lineage]
+    new.lineage = [
+        {**entry, "layers": {layer: row for layer, row in entry["layers"].items() if layer not in changed}}
+        for entry in net.lineage
+    ]
     transfer(new, net.state_dict(), net.cfg.source)
     return new
 
@@ -215,8 +231,11 @@ def transfer(net: Network, state: dict[str, torch.Tensor], source: str) -> LoadR
         if name not in own:
             report.unfit[name] = "no such tensor in this network"
     if not any(name.endswith("conv.weight") for name in report.loaded):
-        raise UserError(f"no convolution of it fits {net.cfg.source}", where=source,
-                        todo="give weights of this network, or a .pt, which brings its own structure, as the network")
+        raise UserError(
+            f"no convolution of it fits {net.cfg.source}",
+            where=source,
+            todo="give weights of this network, or a .pt, which brings its own structure, as the network",
+        )
     report.log()
     net.load_report = report
     return report

@@ -47,8 +47,9 @@ def activation(section: Section, default: str) -> nn.Module:
     """The module of a section's `activation=`."""
     name = section.str("activation", default)
     if name not in ACTIVATIONS:
-        raise section.error(f"activation={name} is not one of Darknet's", "activation",
-                            todo=f"known: {', '.join(ACTIVATIONS)}")
+        raise section.error(
+            f"activation={name} is not one of Darknet's", "activation", todo=f"known: {', '.join(ACTIVATIONS)}"
+        )
     return ACTIVATIONS[name]()
 
 
@@ -66,8 +67,11 @@ def _strides(section: Section) -> Size:
 
 def _common_scale(section: Section, strides: Size) -> Fraction:
     if strides[0] != strides[1]:
-        raise section.error(f"stride_y={strides[0]} and stride_x={strides[1]} differ; boxes need square cells",
-                            "stride_x", todo="use one stride")
+        raise section.error(
+            f"stride_y={strides[0]} and stride_x={strides[1]} differ; boxes need square cells",
+            "stride_x",
+            todo="use one stride",
+        )
     return Fraction(1, strides[0])
 
 
@@ -90,8 +94,11 @@ class Conv(Layer):
         dilation = _positive(section, "dilation", 1) if size > 1 else 1
         padding = size // 2 if section.int("pad", 0) else section.int("padding", 0)
         if channels[0] % groups or filters % groups:
-            raise section.error(f"groups={groups} divides not both the {channels[0]} channels that come in and "
-                                f"filters={filters}", "groups", todo="choose filters and groups that divide")
+            raise section.error(
+                f"groups={groups} divides not both the {channels[0]} channels that come in and filters={filters}",
+                "groups",
+                todo="choose filters and groups that divide",
+            )
         normalise = section.int("batch_normalize", 0)
         self.padding = padding * dilation
         self.conv = nn.Conv2d(channels[0], filters, size, strides, self.padding, dilation, groups, bias=not normalise)
@@ -191,8 +198,9 @@ class Reorg(Layer):
         self.reverse = bool(section.int("reverse", 0))
         squared = self.stride**2
         if channels[0] % squared:
-            raise section.error(f"stride={self.stride} needs a multiple of {squared} channels, not {channels[0]}",
-                                "stride")
+            raise section.error(
+                f"stride={self.stride} needs a multiple of {squared} channels, not {channels[0]}", "stride"
+            )
         self.in_channels = channels[0]
         self.out_channels = channels[0] // squared if self.reverse else channels[0] * squared
         self.scale = Fraction(self.stride) if self.reverse else Fraction(1, self.stride)
@@ -307,9 +315,12 @@ class Head(Layer):
         self.anchors, self.classes = anchors, classes
         self.out_channels = channels[0]
         if channels[0] != anchors * (5 + classes):
-            raise section.error(f"{anchors} anchors and classes={classes} need {anchors * (5 + classes)} channels, "
-                                f"but {channels[0]} come in", "classes",
-                                todo=f"set filters={anchors * (5 + classes)} in the [convolutional] before it")
+            raise section.error(
+                f"{anchors} anchors and classes={classes} need {anchors * (5 + classes)} channels, "
+                f"but {channels[0]} come in",
+                "classes",
+                todo=f"set filters={anchors * (5 + classes)} in the [convolutional] before it",
+            )
 
     def forward(self, x: Tensor) -> Tensor:
         batch, _, height, width = x.shape

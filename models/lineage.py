@@ -101,5 +101,7 @@ def kept_channels(lineage: Lineage, ancestor: str, layer: ConvKey) -> tuple[Conv
             row = entry["layers"][str(layer)]
             return row["layer"], list(row["kept"])
     known = ", ".join(f"{entry['kind']} ({entry['sha256'][:12]})" for entry in lineage) or "none"
-    raise UserError(f"the network {ancestor[:12]} is no ancestor of this student; its ancestors: {known}",
-                    todo="use one of these as the teacher; .weights files carry no lineage, the .pt does")
+    raise UserError(
+        f"the network {ancestor[:12]} is no ancestor of this student; its ancestors: {known}",
+        todo="use one of these as the teacher; .weights files carry no lineage, the .pt does",
+    )

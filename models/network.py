@@ -71,9 +71,13 @@ class Network(nn.Module):
         self.max_stride = math.lcm(*(stride.numerator for stride in self.strides if stride))
         self._mark_logit_heads()
         self._frees = self._last_uses()
-        self._reads_map = {place: backbone.place(feature) for place, section in enumerate(cfg.layers)
-                           if (feature := self._feature(place, section))
-                           for backbone in [self.layers[self._inputs[place][0]]] if isinstance(backbone, Backbone)}
+        self._reads_map = {
+            place: backbone.place(feature)
+            for place, section in enumerate(cfg.layers)
+            if (feature := self._feature(place, section))
+            for backbone in [self.layers[self._inputs[place][0]]]
+            if isinstance(backbone, Backbone)
+        }
         height, width = (-(-max(length, 1) // self.max_stride) * self.max_stride for length in self.image_size)
         self.layer_sizes((height, width))
 
@@ -83,8 +87,10 @@ class Network(nn.Module):
         channels = [self._channels(number, feature) for number in sources]
         strides = [self._stride(number, feature) for number in sources]
         if any(source.kind in HEAD_KINDS for source in section.inputs):
-            raise section.error("reads a detection head, which is an end of the network",
-                                todo="put a [route] to an earlier layer before this section")
+            raise section.error(
+                "reads a detection head, which is an end of the network",
+                todo="put a [route] to an earlier layer before this section",
+            )
         stride = strides[1] if section.kind in ("scale_channels", "sam") else strides[0]
         if section.kind in HEAD_KINDS:
             if stride is None or stride.denominator != 1:
@@ -102,12 +108,15 @@ class Network(nn.Module):
         feature = section.int("feature")
         layer = self.layers[self._inputs[place][0]]
         if len(section.inputs) > 1 or not isinstance(layer, Backbone):
-            raise section.error(f"feature={feature} asks for a map of a [timm] section, but layers="
-                                f"{section.str('layers')} is not one", "feature", todo="give each map a [route] of "
-                                "its own, and join them in another")
+            raise section.error(
+                f"feature={feature} asks for a map of a [timm] section, but layers={section.str('layers')} is not one",
+                "feature",
+                todo="give each map a [route] of its own, and join them in another",
+            )
         if feature not in layer.features:
-            raise section.error(f"feature={feature} is not among the backbone's features="
-                                f"{section.inputs[0].str('features')}", "feature")
+            raise section.error(
+                f"feature={feature} is not among the backbone's features={section.inputs[0].str('features')}", "feature"
+            )
         return feature
 
     def _channels(self, number: int, feature: int = 0) -> int:
@@ -133,17 +142,26 @@ class Network(nn.Module):
             act = feeder.str("activation", "logistic")
             wants = bool(head.int("new_coords", 0)) if head.kind == "yolo" else False
             if wants and act != "logistic":
-                raise feeder.error(f"activation={act} feeds a [yolo] with new_coords=1 (line {head.line}) without a "
-                                   "sigmoid of its own", "activation", todo="write activation=logistic")
+                raise feeder.error(
+                    f"activation={act} feeds a [yolo] with new_coords=1 (line {head.line}) without a "
+                    "sigmoid of its own",
+                    "activation",
+                    todo="write activation=logistic",
+                )
             if not wants and act != "linear":
-                raise feeder.error(f"activation={act} feeds a [{head.kind}] (line {head.line}) with a sigmoid of "
-                                   "its own", "activation",
-                                   todo="write activation=linear, or new_coords=1 in the [yolo]")
+                raise feeder.error(
+                    f"activation={act} feeds a [{head.kind}] (line {head.line}) with a sigmoid of its own",
+                    "activation",
+                    todo="write activation=linear, or new_coords=1 in the [yolo]",
+                )
             if wants:
                 others = [reader for reader in readers[feeder] if reader.kind not in HEAD_KINDS]
                 if others or feeder is not head.inputs[0]:
-                    raise feeder.error(f"feeds a [yolo] with new_coords=1 and so gives logits, but is also read by "
-                                       f"{(others or [head.inputs[0]])[0]}", todo="give each its own convolution")
+                    raise feeder.error(
+                        f"feeds a [yolo] with new_coords=1 and so gives logits, but is also read by "
+                        f"{(others or [head.inputs[0]])[0]}",
+                        todo="give each its own convolution",
+                    )
                 conv = self.layers[number[feeder]]
                 assert isinstance(conv, Conv)
                 conv.logits_only = True
@@ -176,8 +194,11 @@ class Network(nn.Module):
             if isinstance(layer, Conv):
                 found[number] = layer.conv
             elif isinstance(layer, Backbone):
-                found |= {f"{number}.{name}": module for name, module in layer.named_modules()
-                          if isinstance(module, nn.Conv2d)}
+                found |= {
+                    f"{number}.{name}": module
+                    for name, module in layer.named_modules()
+                    if isinstance(module, nn.Conv2d)
+                }
         return found
 
     @property
@@ -243,8 +264,9 @@ class Network(nn.Module):
         wanted = frozenset(layers)
         outside = sorted(number for number in wanted if not 0 <= number < len(self.layers))
         if outside:
-            raise UserError(f"no layer {outside}: the network has layers 0..{len(self.layers) - 1}",
-                            where=self.cfg.source)
+            raise UserError(
+                f"no layer {outside}: the network has layers 0..{len(self.layers) - 1}", where=self.cfg.source
+            )
         return self._run(images, wanted)
 
     def _run(self, images: Tensor, wanted: frozenset[int]) -> tuple[list[Tensor], dict[int, Tensor]]:
@@ -275,14 +297,18 @@ class Network(nn.Module):
         if isinstance(images, fx.Proxy) or torch.jit.is_tracing() or torch.compiler.is_compiling():
             return
         if images.dim() != 4 or images.shape[1] != self.in_channels:
-            raise UserError(f"expects pictures (B, {self.in_channels}, H, W), not {tuple(images.shape)}",
-                            where=self.cfg.source)
+            raise UserError(
+                f"expects pictures (B, {self.in_channels}, H, W), not {tuple(images.shape)}", where=self.cfg.source
+            )
         height, width = images.shape[-2:]
         step = self.max_stride
         if height % step or width % step or not height or not width:
             near = [f"{max(step, n // step * step)} or {n // step * step + step}" for n in (height, width)]
-            raise UserError(f"pictures of {height}x{width} (HxW) do not divide into cells of {step} pixels",
-                            where=self.cfg.source, todo=f"height {near[0]}, width {near[1]}")
+            raise UserError(
+                f"pictures of {height}x{width} (HxW) do not divide into cells of {step} pixels",
+                where=self.cfg.source,
+                todo=f"height {near[0]}, width {near[1]}",
+            )
 
     def decode(self, heads: Sequence[Tensor]) -> Tensor:
         """Logits -> `(B, N, 5+C)`: cx, cy, w, h in pixels of the network input, objectness, class probabilities."""
@@ -298,8 +324,11 @@ class Network(nn.Module):
     def with_anchors(self, anchors: Sequence[Sequence[tuple[float, float]]]) -> Network:
         """Set each head's anchors (pixels of the network input), in the cfg and the specs. In place; returns self."""
         if [len(head) for head in anchors] != [len(spec.anchors) for spec in self.specs]:
-            raise UserError(f"{[len(head) for head in anchors]} anchors for heads with "
-                            f"{[len(spec.anchors) for spec in self.specs]}", where=self.cfg.source)
+            raise UserError(
+                f"{[len(head) for head in anchors]} anchors for heads with "
+                f"{[len(spec.anchors) for spec in self.specs]}",
+                where=self.cfg.source,
+            )
         every = [head_anchors(section) for section in self.cfg.heads]
         if all(other == every[0] for other in every):
             every = [every[0]] * len(every)  # Darknet's habit: one list in all heads, each with its own mask
@@ -316,8 +345,9 @@ class Network(nn.Module):
 def head_feeder(head: Section) -> Section:
     """The convolution whose output a detection head reads (through nothing but dropout or a plain route)."""
     section = head.inputs[0]
-    while section.kind == "dropout" or (section.kind == "route" and len(section.inputs) == 1
-                                        and section.int("groups", 1) == 1):
+    while section.kind == "dropout" or (
+        section.kind == "route" and len(section.inputs) == 1 and section.int("groups", 1) == 1
+    ):
         section = section.inputs[0]
     if section.kind != "convolutional":
         raise head.error(f"reads a [{section.kind}], but it has to read a [convolutional]")
@@ -342,8 +372,9 @@ def _names(names: Sequence[str] | None, classes: int) -> list[str]:
     if names is None:
         return [str(number) for number in range(classes)]
     if len(names) != classes:
-        raise UserError(f"{len(names)} class names for a network of {classes} classes",
-                        todo=f"load it with classes={len(names)}")
+        raise UserError(
+            f"{len(names)} class names for a network of {classes} classes", todo=f"load it with classes={len(names)}"
+        )
     return [str(name) for name in names]
 
 

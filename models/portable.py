@@ -31,8 +31,13 @@ def _chain(section: Section) -> list[Section]:
     """Sections to put before a `[shortcut]` so that each adds one layer; the last one carries the activation."""
     links = []
     while len(section.inputs) > 2:
-        link = Section("shortcut", {"from": "", "activation": "linear"}, inputs=section.inputs[:2],
-                       source=section.source, relative=section.relative[:1])
+        link = Section(
+            "shortcut",
+            {"from": "", "activation": "linear"},
+            inputs=section.inputs[:2],
+            source=section.source,
+            relative=section.relative[:1],
+        )
         section.inputs = [link, *section.inputs[2:]]
         section.relative = section.relative[1:]
         links.append(link)
@@ -43,8 +48,10 @@ def _one_route_per_input(section: Section) -> list[Section]:
     if section.kind != "route" or len(section.inputs) < 2 or section.int("groups", 1) == 1:
         return []
     split: dict[str, str] = {key: section.options.pop(key) for key in ("groups", "group_id") if key in section.options}
-    parts = [Section("route", {"layers": "", **split}, inputs=[source], source=section.source, relative=[True])
-             for source in section.inputs]
+    parts = [
+        Section("route", {"layers": "", **split}, inputs=[source], source=section.source, relative=[True])
+        for source in section.inputs
+    ]
     section.inputs, section.relative = list(parts), [True] * len(parts)
     return parts
 

@@ -49,8 +49,17 @@ def layer_table(net: Network, size: Size | None = None) -> list[LayerCost]:
         work[number] = work.get(number, 0) + convs[key].weight.numel() * height * width
     rows = []
     for number, (section, layer) in enumerate(zip(net.cfg.layers, net.layers)):
-        rows.append(LayerCost(number, section.kind, sum(net.input_channels(number)), net.output_channels(number),
-                              sizes[number], sum(tensor.numel() for tensor in layer.parameters()), work.get(number, 0)))
+        rows.append(
+            LayerCost(
+                number,
+                section.kind,
+                sum(net.input_channels(number)),
+                net.output_channels(number),
+                sizes[number],
+                sum(tensor.numel() for tensor in layer.parameters()),
+                work.get(number, 0),
+            )
+        )
     return rows
 
 

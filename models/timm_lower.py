@@ -19,8 +19,25 @@ from models.layers import BN_EPS
 from models.network import Network
 from models.timm_section import Backbone
 
-_LEAVES = (nn.Conv2d, _BatchNorm, nn.ReLU, nn.ReLU6, nn.SiLU, nn.Mish, nn.Sigmoid, nn.Tanh, nn.LeakyReLU, nn.MaxPool2d,
-           nn.AdaptiveAvgPool2d, nn.Identity, nn.Dropout, nn.Upsample, nn.GELU, nn.ELU, nn.SELU)
+_LEAVES = (
+    nn.Conv2d,
+    _BatchNorm,
+    nn.ReLU,
+    nn.ReLU6,
+    nn.SiLU,
+    nn.Mish,
+    nn.Sigmoid,
+    nn.Tanh,
+    nn.LeakyReLU,
+    nn.MaxPool2d,
+    nn.AdaptiveAvgPool2d,
+    nn.Identity,
+    nn.Dropout,
+    nn.Upsample,
+    nn.GELU,
+    nn.ELU,
+    nn.SELU,
+)
 
 
 def lowered(net: Network) -> Network:
@@ -89,10 +106,13 @@ def _conv_tensors(conv: nn.Conv2d, norm: _BatchNorm | None) -> dict[str, Tensor]
     assert norm.running_mean is not None
     assert norm.running_var is not None
     one = torch.ones_like(norm.running_mean)
-    return {"conv.weight": conv.weight,
-            "bn.weight": norm.weight if norm.affine else one, "bn.bias": norm.bias if norm.affine else 0 * one,
-            "bn.running_mean": norm.running_mean - bias.to(one),
-            "bn.running_var": norm.running_var + (norm.eps - BN_EPS)}
+    return {
+        "conv.weight": conv.weight,
+        "bn.weight": norm.weight if norm.affine else one,
+        "bn.bias": norm.bias if norm.affine else 0 * one,
+        "bn.running_mean": norm.running_mean - bias.to(one),
+        "bn.running_var": norm.running_var + (norm.eps - BN_EPS),
+    }
 
 
 @dataclass
@@ -122,8 +142,11 @@ class _Lowering:
         try:
             graph = _Tracer().trace(model)
         except Exception as error:
-            raise self.origin.error(f"model={self.origin.str('model')} cannot be written as Darknet sections: {error}",
-                                    "model", todo=_ELSEWHERE) from error
+            raise self.origin.error(
+                f"model={self.origin.str('model')} cannot be written as Darknet sections: {error}",
+                "model",
+                todo=_ELSEWHERE,
+            ) from error
         finally:
             for module, mode in modes:
                 module.training = mode
@@ -142,9 +165,12 @@ class _Lowering:
     # -- small things ------------------------------------------------------------------------------------------------
 
     def refuse(self, node: fx.Node, what: str) -> UserError:
-        return self.origin.error(f"model={self.origin.str('model')}: Darknet has no section for {what} "
-                                 f"(at {node.target if node.op == 'call_module' else node.name})", "model",
-                                 todo=_ELSEWHERE)
+        return self.origin.error(
+            f"model={self.origin.str('model')}: Darknet has no section for {what} "
+            f"(at {node.target if node.op == 'call_module' else node.name})",
+            "model",
+            todo=_ELSEWHERE,
+        )
 
     def section(self, node: Any) -> Section:
         found = self.value.get(node) if isinstance(node, fx.Node) else None
@@ -208,10 +234,20 @@ class _Lowering:
     def conv(self, node: fx.Node, module: nn.Conv2d, source: Section) -> Section:
         (size, across), (stride, other), (dilation, far) = module.kernel_size, module.stride, module.dilation
         padding = module.padding
-        if isinstance(padding, str) or len({size, across}) > 1 or stride != other or dilation != far or \
-                padding[0] != padding[1] or padding[0] % dilation or module.padding_mode != "zeros":
-            raise self.refuse(node, f"a convolution of size {module.kernel_size}, stride {module.stride}, "
-                                    f"padding {module.padding}, dilation {module.dilation}")
+        if (
+            isinstance(padding, str)
+            or len({size, across}) > 1
+            or stride != other
+            or dilation != far
+            or padding[0] != padding[1]
+            or padding[0] % dilation
+            or module.padding_mode != "zeros"
+        ):
+            raise self.refuse(
+                node,
+                f"a convolution of size {module.kernel_size}, stride {module.stride}, "
+                f"padding {module.padding}, dilation {module.dilation}",
+            )
         options: dict[str, Any] = {"filters": module.out_channels, "size": size, "stride": stride}
         step = padding[0] // dilation
         options |= {"pad": 1} if step == size // 2 else {"padding": step}
@@ -244,17 +280,25 @@ class _Lowering:
         if word is None:
             what = self.modules[str(node.target)] if node.op == "call_module" else node.name
             raise self.refuse(node, type(what).__name__ if isinstance(what, nn.Module) else f"'{what}'")
-        if source not in self.sections or "activation" not in source.options or \
-                source.str("activation") != "linear" or len(before.users) > 1:
+        if (
+            source not in self.sections
+            or "activation" not in source.options
+            or source.str("activation") != "linear"
+            or len(before.users) > 1
+        ):
             raise self.refuse(node, f"activation={word} on its own, where others read the map before it")
         source.set("activation", word)
         return source
 
     def pool(self, node: fx.Node, module: nn.MaxPool2d, source: Section) -> Section:
-        size, stride, padding = (value[0] if isinstance(value, tuple) else value
-                                 for value in (module.kernel_size, module.stride, module.padding))
-        squares = all(not isinstance(value, tuple) or value[0] == value[1]
-                      for value in (module.kernel_size, module.stride, module.padding))
+        size, stride, padding = (
+            value[0] if isinstance(value, tuple) else value
+            for value in (module.kernel_size, module.stride, module.padding)
+        )
+        squares = all(
+            not isinstance(value, tuple) or value[0] == value[1]
+            for value in (module.kernel_size, module.stride, module.padding)
+        )
         if module.ceil_mode or module.dilation not in (1, (1, 1)) or not squares:
             raise self.refuse(node, str(module))
         return self.add("maxpool", {"size": size, "stride": stride, "padding": 2 * padding}, [source])
@@ -286,8 +330,16 @@ class _Tracer(fx.Tracer):
 
 def activation_word(module: nn.Module) -> str | None:
     """Darknet's name of an activation module; None where it has none."""
-    words = {nn.ReLU: "relu", nn.ReLU6: "relu6", nn.SiLU: "swish", nn.Mish: "mish", nn.Sigmoid: "logistic",
-             nn.Tanh: "tanh", nn.SELU: "selu", nn.Identity: "linear"}
+    words = {
+        nn.ReLU: "relu",
+        nn.ReLU6: "relu6",
+        nn.SiLU: "swish",
+        nn.Mish: "mish",
+        nn.Sigmoid: "logistic",
+        nn.Tanh: "tanh",
+        nn.SELU: "selu",
+        nn.Identity: "linear",
+    }
     if isinstance(module, nn.LeakyReLU):
         return "leaky" if math.isclose(module.negative_slope, 0.1) else None
     if type(module) in words:

@@ -63,11 +63,15 @@ class Backbone(Layer):
         if not self.features:
             raise section.error("has no features=", todo=f"name strides among {', '.join(map(str, strides))}")
         if unknown := [stride for stride in self.features if stride not in strides]:
-            raise section.error(f"features={section.str('features')}: {name} has no map of stride {unknown[0]}",
-                                "features", todo=f"it has strides {', '.join(map(str, strides))}")
+            raise section.error(
+                f"features={section.str('features')}: {name} has no map of stride {unknown[0]}",
+                "features",
+                todo=f"it has strides {', '.join(map(str, strides))}",
+            )
         self.in_channels = channels[0]
-        self.model = _create(name, section, out_indices=[strides[stride] for stride in self.features],
-                             in_chans=self.in_channels)
+        self.model = _create(
+            name, section, out_indices=[strides[stride] for stride in self.features], in_chans=self.in_channels
+        )
         for module in self.model.modules():
             if isinstance(module, _BatchNorm):
                 module.momentum = BN_MOMENTUM
@@ -131,13 +135,16 @@ class Backbone(Layer):
             def hook(_module: nn.Module, _inputs: Any, out: Tensor) -> None:
                 rows = sizes[name][0] if name in sizes else 0
                 sizes[name] = (rows + out.shape[2], out.shape[3])
+
             return hook
 
         convs = {name: module for name, module in self.model.named_modules() if isinstance(module, nn.Conv2d)}
         handles = [module.register_forward_hook(note(name)) for name, module in convs.items()]
         modes = [(module, module.training) for module in self.model.modules()]
-        tensors = {name: torch.empty_like(tensor, device="meta")
-                   for name, tensor in [*self.model.named_parameters(), *self.model.named_buffers()]}
+        tensors = {
+            name: torch.empty_like(tensor, device="meta")
+            for name, tensor in [*self.model.named_parameters(), *self.model.named_buffers()]
+        }
         dtype = next(self.model.parameters()).dtype
         picture = torch.empty(1, self.in_channels, *size, device="meta", dtype=dtype)
         try:
@@ -159,8 +166,11 @@ class Backbone(Layer):
             with torch.no_grad(), torch.device("cpu"):
                 return [int(out.shape[1]) for out in self.model(torch.zeros(1, self.in_channels, side, side))]
         except RuntimeError as error:
-            raise section.error(f"widths= do not fit together: {error}", "widths",
-                                todo="they are written by pruning; take the cfg as it was written") from error
+            raise section.error(
+                f"widths= do not fit together: {error}",
+                "widths",
+                todo="they are written by pruning; take the cfg as it was written",
+            ) from error
         finally:
             self.model.train()
 
@@ -206,8 +216,11 @@ def narrow(model: nn.Module, widths: Mapping[str, Width], section: Section) -> N
     for name, (out, into, bias) in widths.items():
         module = modules.get(name)
         if not isinstance(module, (nn.Conv2d, _BatchNorm)) or out < 1 or into < 1:
-            raise section.error(f"widths= names '{name}', which is no convolution or BatchNorm of "
-                                f"{section.str('model')}", "widths", todo=_version_hint(section))
+            raise section.error(
+                f"widths= names '{name}', which is no convolution or BatchNorm of {section.str('model')}",
+                "widths",
+                todo=_version_hint(section),
+            )
         if isinstance(module, nn.Conv2d):
             groups = into if _depthwise(module) else module.groups
             if out % groups or into % groups:
@@ -239,8 +252,11 @@ def _create(name: str, section: Section, **options: Any) -> nn.Module:
         with _Uninitialised() if _without_data() else contextlib.nullcontext(), torch.device("cpu"):
             model = timm.create_model(name, features_only=True, **options)
     except (RuntimeError, TypeError, AssertionError, AttributeError, ValueError, IndexError, KeyError) as error:
-        raise section.error(f"model={name}: timm cannot cut this network into features: {error}", "model",
-                            todo="choose a convolutional network, as resnet18 or mobilenetv4_conv_small") from error
+        raise section.error(
+            f"model={name}: timm cannot cut this network into features: {error}",
+            "model",
+            todo="choose a convolutional network, as resnet18 or mobilenetv4_conv_small",
+        ) from error
     stages, blocks = getattr(model, "_stage_out_idx", None), getattr(model, "blocks", None)
     if stages and isinstance(blocks, nn.Sequential):
         model.blocks = blocks[: max(stages)]  # timm runs the later ones for nothing
@@ -278,13 +294,18 @@ def _feature_strides(name: str, section: Section) -> dict[int, int]:
 
     if not timm.is_model(name):
         close = difflib.get_close_matches(name, timm.list_models(), n=3)
-        raise section.error(f"model={name} is no network of timm {timm.__version__}" if name else "has no model=",
-                            "model", todo=f"did you mean {' or '.join(close)}?" if close else
-                            "see timm.list_models() for the names")
+        raise section.error(
+            f"model={name} is no network of timm {timm.__version__}" if name else "has no model=",
+            "model",
+            todo=f"did you mean {' or '.join(close)}?" if close else "see timm.list_models() for the names",
+        )
     found = _strides_of(name)
     if found is None:
-        raise section.error(f"model={name} gives no feature maps", "model",
-                            todo="choose a convolutional network, as resnet18 or mobilenetv4_conv_small")
+        raise section.error(
+            f"model={name} gives no feature maps",
+            "model",
+            todo="choose a convolutional network, as resnet18 or mobilenetv4_conv_small",
+        )
     return dict(found)
 
 
@@ -323,13 +344,19 @@ def load_pretrained(layer: Backbone, section: Section) -> None:
     if wanted in ("", "0"):
         return
     if layer.widths:
-        raise section.error("pretrained= belongs to the uncut backbone, but widths= says that this one was pruned",
-                            "pretrained", todo="remove one of them")
+        raise section.error(
+            "pretrained= belongs to the uncut backbone, but widths= says that this one was pruned",
+            "pretrained",
+            todo="remove one of them",
+        )
     overlay: dict[str, Any] = {}
     if wanted != "1":
         if not Path(wanted).is_file():
-            raise section.error(f"pretrained={wanted} does not exist", "pretrained",
-                                todo="give the path of timm's weights for this model, or 1 to fetch them")
+            raise section.error(
+                f"pretrained={wanted} does not exist",
+                "pretrained",
+                todo="give the path of timm's weights for this model, or 1 to fetch them",
+            )
         overlay = {"pretrained_cfg_overlay": {"file": str(wanted), "hf_hub_id": None, "url": ""}}
     name = section.str("model")
     strides = _feature_strides(name, section)
@@ -337,12 +364,16 @@ def load_pretrained(layer: Backbone, section: Section) -> None:
         import timm
 
         indices = [strides[stride] for stride in layer.features]
-        full = timm.create_model(name, pretrained=True, features_only=True, in_chans=layer.in_channels,
-                                 out_indices=indices, **overlay)
+        full = timm.create_model(
+            name, pretrained=True, features_only=True, in_chans=layer.in_channels, out_indices=indices, **overlay
+        )
     except Exception as error:  # whatever the downloader raises when there is no network
-        raise section.error(f"pretrained={wanted}: the weights of {name} cannot be had: {str(error)[:200]}",
-                            "pretrained", todo="fetch them where there is a network and give the file as pretrained=, "
-                                               "or remove pretrained= to start from random weights") from error
+        raise section.error(
+            f"pretrained={wanted}: the weights of {name} cannot be had: {str(error)[:200]}",
+            "pretrained",
+            todo="fetch them where there is a network and give the file as pretrained=, "
+            "or remove pretrained= to start from random weights",
+        ) from error
     state = full.state_dict()
     layer.model.load_state_dict({key: state[key] for key in layer.model.state_dict()})
     given = timm.get_pretrained_cfg(name)

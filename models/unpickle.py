@@ -27,9 +27,15 @@ from common.errors import UserError
 
 # Names that stand for a value this module makes itself.
 STORAGES = {
-    "torch.DoubleStorage": torch.float64, "torch.FloatStorage": torch.float32, "torch.HalfStorage": torch.float16,
-    "torch.BFloat16Storage": torch.bfloat16, "torch.LongStorage": torch.int64, "torch.IntStorage": torch.int32,
-    "torch.ShortStorage": torch.int16, "torch.CharStorage": torch.int8, "torch.ByteStorage": torch.uint8,
+    "torch.DoubleStorage": torch.float64,
+    "torch.FloatStorage": torch.float32,
+    "torch.HalfStorage": torch.float16,
+    "torch.BFloat16Storage": torch.bfloat16,
+    "torch.LongStorage": torch.int64,
+    "torch.IntStorage": torch.int32,
+    "torch.ShortStorage": torch.int16,
+    "torch.CharStorage": torch.int8,
+    "torch.ByteStorage": torch.uint8,
     "torch.BoolStorage": torch.bool,
 }
 REBUILD_TENSOR, REBUILD_PARAMETER = "torch._utils._rebuild_tensor_v2", "torch._utils._rebuild_parameter"
@@ -39,12 +45,25 @@ MADE_HERE = {*STORAGES, REBUILD_TENSOR, REBUILD_PARAMETER, ORDERED_DICT, *SETS}
 # Names that become a `Record`: layers of networks, and what training scripts leave lying beside them.
 RECORD_PREFIXES = ("models.", "ultralytics.", "torch.nn.modules.")
 RECORD_NAMES = {
-    "torch.device", "torch.Size", "torch.float16", "torch.bfloat16", "torch.float32", "torch.float64",
-    "pathlib.Path", "pathlib.PosixPath", "pathlib.WindowsPath", "datetime.datetime", "argparse.Namespace",
-    "numpy.dtype", "numpy.ndarray", "_codecs.encode",
-    "numpy.core.multiarray.scalar", "numpy.core.multiarray._reconstruct",
-    "numpy._core.multiarray.scalar", "numpy._core.multiarray._reconstruct",
-}  # fmt: skip
+    "torch.device",
+    "torch.Size",
+    "torch.float16",
+    "torch.bfloat16",
+    "torch.float32",
+    "torch.float64",
+    "pathlib.Path",
+    "pathlib.PosixPath",
+    "pathlib.WindowsPath",
+    "datetime.datetime",
+    "argparse.Namespace",
+    "numpy.dtype",
+    "numpy.ndarray",
+    "_codecs.encode",
+    "numpy.core.multiarray.scalar",
+    "numpy.core.multiarray._reconstruct",
+    "numpy._core.multiarray.scalar",
+    "numpy._core.multiarray._reconstruct",
+}
 
 MAX_PICKLE_BYTES = 64 << 20  # a checkpoint's pickle is about 1 MB: its tensors lie outside
 LEGACY_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # how torch.save began before 1.6
@@ -125,8 +144,10 @@ class TorchFile:
         with open(self.path, "rb") as handle:
             legacy = handle.read(len(LEGACY_MAGIC)) == LEGACY_MAGIC
         if legacy:
-            return self._error("is in the format torch.save used before torch 1.6, which is not read here",
-                               todo="re-save it with torch >= 1.6 in the program that made it")
+            return self._error(
+                "is in the format torch.save used before torch 1.6, which is not read here",
+                todo="re-save it with torch >= 1.6 in the program that made it",
+            )
         return self._error("is not a torch file (no zip archive), or it is cut off")
 
     def entry(self, name: str, limit: int) -> bytes:
@@ -179,8 +200,10 @@ class TorchFile:
         try:
             return _Machine(self).run()
         except _Refused as error:
-            raise self._error(f"{error}; nothing in it was run",
-                              todo="use only files that a training program saved, from a source you trust") from None
+            raise self._error(
+                f"{error}; nothing in it was run",
+                todo="use only files that a training program saved, from a source you trust",
+            ) from None
         except (IndexError, KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             cause = f"{type(error).__name__}: {error}"
             raise self._error(f"its pickle is malformed ({cause}); nothing in it was run") from error
@@ -203,8 +226,22 @@ class _Machine:
     """
 
     CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
-    LITERALS = {"BININT", "BININT1", "BININT2", "LONG1", "LONG4", "BINFLOAT", "BINUNICODE", "SHORT_BINUNICODE",
-                "BINUNICODE8", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "SHORT_BINSTRING", "BINSTRING"}
+    LITERALS = {
+        "BININT",
+        "BININT1",
+        "BININT2",
+        "LONG1",
+        "LONG4",
+        "BINFLOAT",
+        "BINUNICODE",
+        "SHORT_BINUNICODE",
+        "BINUNICODE8",
+        "BINBYTES",
+        "SHORT_BINBYTES",
+        "BINBYTES8",
+        "SHORT_BINSTRING",
+        "BINSTRING",
+    }
     NEW = {"EMPTY_DICT": dict, "EMPTY_LIST": list, "EMPTY_TUPLE": tuple, "EMPTY_SET": set}
     TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
     IGNORED = {"PROTO", "FRAME"}

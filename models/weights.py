@@ -61,8 +61,13 @@ def conv_tensors(number: int, conv: Conv) -> list[tuple[str, Tensor]]:
         mean, variance = conv.bn.running_mean, conv.bn.running_var
         assert mean is not None
         assert variance is not None
-        return [(f"{at}.bn.bias", conv.bn.bias), (f"{at}.bn.weight", conv.bn.weight), (f"{at}.bn.running_mean", mean),
-                (f"{at}.bn.running_var", variance), (f"{at}.conv.weight", conv.conv.weight)]
+        return [
+            (f"{at}.bn.bias", conv.bn.bias),
+            (f"{at}.bn.weight", conv.bn.weight),
+            (f"{at}.bn.running_mean", mean),
+            (f"{at}.bn.running_var", variance),
+            (f"{at}.conv.weight", conv.conv.weight),
+        ]
     assert conv.conv.bias is not None
     return [(f"{at}.conv.bias", conv.conv.bias), (f"{at}.conv.weight", conv.conv.weight)]
 
@@ -73,8 +78,11 @@ def file_tensors(net: Network) -> Iterator[tuple[str, Tensor]]:
         if isinstance(layer, Conv):
             yield from conv_tensors(number, layer)
         elif isinstance(layer, Backbone):
-            yield from ((f"layers.{number}.{name}", tensor) for name, tensor in layer.state_dict().items()
-                        if tensor.is_floating_point())
+            yield from (
+                (f"layers.{number}.{name}", tensor)
+                for name, tensor in layer.state_dict().items()
+                if tensor.is_floating_point()
+            )
 
 
 def read_weights(path: str | Path) -> tuple[int, np.ndarray]:
@@ -91,8 +99,11 @@ def read_weights(path: str | Path) -> tuple[int, np.ndarray]:
     (seen,) = struct.unpack_from("<q" if wide else "<i", raw, 12)
     start = 20 if wide else 16
     if (len(raw) - start) % 4:
-        raise UserError(f"{len(raw)} bytes are not a header of {start} and whole float32 numbers", where=path,
-                        todo="the file is damaged or no .weights file: fetch it again")
+        raise UserError(
+            f"{len(raw)} bytes are not a header of {start} and whole float32 numbers",
+            where=path,
+            todo="the file is damaged or no .weights file: fetch it again",
+        )
     return seen, np.frombuffer(raw, "<f4", offset=start)
 
 
@@ -108,8 +119,11 @@ def load_darknet(net: Network, path: str | Path) -> LoadReport:
             `[timm]` section, whose `.weights` belong to the cfg without it that was written beside them.
     """
     if net.backbones:
-        raise UserError(f"does not belong to {net.cfg.source}: a [timm] section has no place in a .weights file",
-                        where=path, todo="give the cfg that was written beside it, or the .pt")
+        raise UserError(
+            f"does not belong to {net.cfg.source}: a [timm] section has no place in a .weights file",
+            where=path,
+            todo="give the cfg that was written beside it, or the .pt",
+        )
     seen, values = read_weights(path)
     net.meta["seen"] = seen
     shapes = _file_shapes(net, len(values), path)
@@ -122,7 +136,7 @@ def load_darknet(net: Network, path: str | Path) -> LoadReport:
                     report.missing.append(name)
                     continue
                 count = int(np.prod(shapes[name]))
-                part = torch.from_numpy(values[place:place + count].copy())
+                part = torch.from_numpy(values[place : place + count].copy())
                 place += count
                 if shapes[name] != tuple(tensor.shape):
                     report.unfit[name] = f"{list(shapes[name])} in the file, {list(tensor.shape)} here"
@@ -135,8 +149,11 @@ def load_darknet(net: Network, path: str | Path) -> LoadReport:
 
 
 def _shapes(net: Network) -> dict[str, tuple[int, ...]]:
-    return {name: tuple(tensor.shape) for number, conv in net.convolutions.items()
-            for name, tensor in conv_tensors(number, conv)}
+    return {
+        name: tuple(tensor.shape)
+        for number, conv in net.convolutions.items()
+        for name, tensor in conv_tensors(number, conv)
+    }
 
 
 def _count(shapes: dict[str, tuple[int, ...]]) -> int:
@@ -174,14 +191,20 @@ def _cut_off(net: Network, shapes: dict[str, tuple[int, ...]], amount: int, path
             log.warning("%s ends before layer %d: a cut-off backbone", path, number)
             return found
         if used + needed > amount:
-            raise UserError(f"does not belong to {net.cfg.source}: layer {number} ({net.cfg.layers[number]}) needs "
-                            f"{4 * needed} bytes, but only {4 * (amount - used)} are left of {4 * amount}", where=path,
-                            todo="give the cfg the file was trained with")
+            raise UserError(
+                f"does not belong to {net.cfg.source}: layer {number} ({net.cfg.layers[number]}) needs "
+                f"{4 * needed} bytes, but only {4 * (amount - used)} are left of {4 * amount}",
+                where=path,
+                todo="give the cfg the file was trained with",
+            )
         found.update((name, shapes[name]) for name in names)
         used += needed
-    raise UserError(f"does not belong to {net.cfg.source}: its last convolution is layer {number} and ends after "
-                    f"{4 * used} bytes of tensors, but the file has {4 * amount}", where=path,
-                    todo="give the cfg the file was trained with")
+    raise UserError(
+        f"does not belong to {net.cfg.source}: its last convolution is layer {number} and ends after "
+        f"{4 * used} bytes of tensors, but the file has {4 * amount}",
+        where=path,
+        todo="give the cfg the file was trained with",
+    )
 
 
 def save_darknet(net: Network, cfg: str | Path, weights: str | Path) -> None:

@@ -30,16 +30,31 @@ VARIANTS = {16: "yolov5n", 32: "yolov5s", 48: "yolov5m"}
 # What release 6 runs, in order: the class of each module and the modules it reads (-1: the one before).
 STRUCTURE: tuple[tuple[str, int | list[int]], ...] = (
     ("Conv", -1),
-    ("Conv", -1), ("C3", -1),
-    ("Conv", -1), ("C3", -1),
-    ("Conv", -1), ("C3", -1),
-    ("Conv", -1), ("C3", -1), ("SPPF", -1),
-    ("Conv", -1), ("Upsample", -1), ("Concat", [-1, 6]), ("C3", -1),
-    ("Conv", -1), ("Upsample", -1), ("Concat", [-1, 4]), ("C3", -1),
-    ("Conv", -1), ("Concat", [-1, 14]), ("C3", -1),
-    ("Conv", -1), ("Concat", [-1, 10]), ("C3", -1),
+    ("Conv", -1),
+    ("C3", -1),
+    ("Conv", -1),
+    ("C3", -1),
+    ("Conv", -1),
+    ("C3", -1),
+    ("Conv", -1),
+    ("C3", -1),
+    ("SPPF", -1),
+    ("Conv", -1),
+    ("Upsample", -1),
+    ("Concat", [-1, 6]),
+    ("C3", -1),
+    ("Conv", -1),
+    ("Upsample", -1),
+    ("Concat", [-1, 4]),
+    ("C3", -1),
+    ("Conv", -1),
+    ("Concat", [-1, 14]),
+    ("C3", -1),
+    ("Conv", -1),
+    ("Concat", [-1, 10]),
+    ("C3", -1),
     ("Detect", [17, 20, 23]),
-)  # fmt: skip
+)
 BACKBONE = 10  # the bottlenecks of the modules before this one have a shortcut
 HEAD_AFTER = {17: 0, 20: 1, 23: 2}  # module -> the head that reads it; the cfg has the head right there
 STRIDES = [8, 16, 32]
@@ -154,8 +169,9 @@ def _shown(value: Any) -> str:
 def _expect(record: Record, key: str, wanted: object, name: str) -> None:
     have = record.state.get(key)
     if have != wanted and have != (wanted, wanted):
-        raise _Mismatch(f"its module {name} ({record.kind}) has {key}={_shown(have)}; YOLOv5's cfgs have "
-                        f"{_shown(wanted)}")
+        raise _Mismatch(
+            f"its module {name} ({record.kind}) has {key}={_shown(have)}; YOLOv5's cfgs have {_shown(wanted)}"
+        )
 
 
 def _modules(model: Record) -> list[Record]:
@@ -203,8 +219,10 @@ def _c3(module: Record, name: str, shortcut: bool) -> Iterator[_Source]:
 def _conv(module: Record, name: str) -> _Source:
     parts = _parts(module)
     if "bn" not in parts:
-        raise _Mismatch(f"its convolution {name} has no BatchNorm: it was fused for inference, and the BatchNorm's "
-                        "scales are what training and pruning need")
+        raise _Mismatch(
+            f"its convolution {name} has no BatchNorm: it was fused for inference, and the BatchNorm's "
+            "scales are what training and pruning need"
+        )
     act = parts["act"].kind if "act" in parts else "none"
     if act != "SiLU":
         raise _Mismatch(f"its convolution {name} has the activation {act}; YOLOv5's cfgs have SiLU (swish)")
@@ -227,8 +245,10 @@ def _class_count(detect: Record, sources: list[_Source]) -> int:
         if source.bn is None:
             rows = _tensor(source.conv, "weight", source.name).shape[0]
             if type(classes) is not int or classes < 1 or rows != ANCHORS * (5 + classes):
-                raise _Mismatch(f"its Detect says nc={_shown(classes)}, but {source.name} has {rows} channels, not "
-                                f"{ANCHORS} x (5 + nc)")
+                raise _Mismatch(
+                    f"its Detect says nc={_shown(classes)}, but {source.name} has {rows} channels, not "
+                    f"{ANCHORS} x (5 + nc)"
+                )
     assert isinstance(classes, int)
     return classes
 
@@ -237,8 +257,9 @@ def _anchors(detect: Record) -> list[float]:
     """The nine anchors of all heads, in pixels (the file keeps them in cells): w, h, w, h, ..."""
     anchors, strides = _tensor(detect, "anchors", "Detect").double(), detect.state.get("stride")
     if anchors.shape != (len(STRIDES), ANCHORS, 2):
-        raise _Mismatch(f"its anchors have the shape {list(anchors.shape)}; YOLOv5's cfgs have "
-                        f"{[len(STRIDES), ANCHORS, 2]}")
+        raise _Mismatch(
+            f"its anchors have the shape {list(anchors.shape)}; YOLOv5's cfgs have {[len(STRIDES), ANCHORS, 2]}"
+        )
     if not isinstance(strides, Tensor) or strides.shape != (len(STRIDES),) or strides.tolist() != STRIDES:
         raise _Mismatch(f"its heads are not at the strides {STRIDES} of YOLOv5's cfgs")
     pixels = (anchors * strides.double()[:, None, None]).flatten().tolist()
@@ -286,13 +307,19 @@ def _copy(layer: Conv, source: _Source) -> None:
     assert isinstance(bn, nn.BatchNorm2d)
     assert bn.running_mean is not None
     assert bn.running_var is not None
-    for name, target in (("weight", bn.weight), ("bias", bn.bias), ("running_mean", bn.running_mean),
-                         ("running_var", bn.running_var)):
+    for name, target in (
+        ("weight", bn.weight),
+        ("bias", bn.bias),
+        ("running_mean", bn.running_mean),
+        ("running_var", bn.running_var),
+    ):
         _fill(target, source.bn, name, f"{source.name}.bn")
     eps = source.bn.state.get("eps")
     if type(eps) is not float or not BN_EPS <= eps < 1:
-        raise _Mismatch(f"its {source.name}.bn has eps={_shown(eps)}; ours is {BN_EPS}, and only a larger one can be "
-                        "moved into the variance")
+        raise _Mismatch(
+            f"its {source.name}.bn has eps={_shown(eps)}; ours is {BN_EPS}, and only a larger one can be "
+            "moved into the variance"
+        )
     bn.running_var += eps - BN_EPS
 
 

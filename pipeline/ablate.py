@@ -42,8 +42,21 @@ TEACHER, START = "teacher", "not fine-tuned"
 OBJECTS = "objects"
 # Options of a cell on which its numbers do not depend, beside those that may be changed when a run is resumed; and the
 # networks' files, whose contents count instead.
-_NOT_NUMBERS = ("resume", "name", "project", "exist_ok", "list_modes", "hyp", "ablate", "seeds", "executor", "cfg",
-                "weights", "t_cfg", "t_weights")  # fmt: skip
+_NOT_NUMBERS = (
+    "resume",
+    "name",
+    "project",
+    "exist_ok",
+    "list_modes",
+    "hyp",
+    "ablate",
+    "seeds",
+    "executor",
+    "cfg",
+    "weights",
+    "t_cfg",
+    "t_weights",
+)
 
 
 @dataclass
@@ -53,20 +66,27 @@ class AblateConfig(DistilConfig):
     ablate: str = option(
         "",
         "compare: one entry a mode or combination, as for --kd, separated by ';'; options may follow one: "
-        "\"none; hinton; hinton,bounded:1; hinton kd_temperature=4\". all, or the bare flag, is every mode alone",
-        group=ABLATION, metavar="MODES", const=ALL, resumable=True,
-    )  # fmt: skip
+        '"none; hinton; hinton,bounded:1; hinton kd_temperature=4". all, or the bare flag, is every mode alone',
+        group=ABLATION,
+        metavar="MODES",
+        const=ALL,
+        resumable=True,
+    )
     seeds: str = option(
         "5",
         "seeds of each entry: 5 is 0-4; 5-9; 0,3,7. Intervals need several: at 2 they are of no use, 5 is a start",
-        group=ABLATION, metavar="N|LIST", resumable=True,
-    )  # fmt: skip
+        group=ABLATION,
+        metavar="N|LIST",
+        resumable=True,
+    )
     executor: str = option(
         "local",
         "local runs cell after cell; ray runs them on a Ray cluster that shares the files ($RAY_ADDRESS, else this "
         "machine), --threads CPUs or one GPU a cell",
-        group=ABLATION, choices=EXECUTORS, resumable=True,
-    )  # fmt: skip
+        group=ABLATION,
+        choices=EXECUTORS,
+        resumable=True,
+    )
 
 
 @dataclass(frozen=True)
@@ -108,15 +128,22 @@ def ablate(config: AblateConfig, run: Path) -> tuple[str, bool]:
     student = load_network(config, spec.names)
     teacher = make_teacher(config, student)
     if teacher is None:
-        raise UserError("--ablate compares ways of learning from a teacher, and there is none",
-                        todo="add --t_weights FAT.pt")  # fmt: skip
+        raise UserError(
+            "--ablate compares ways of learning from a teacher, and there is none", todo="add --t_weights FAT.pt"
+        )
     variants = _possible(variants, student, teacher, asked_for_all=ALL in entries(config.ablate))
     key = _key(config, student, teacher, spec)
     cells = [_cell(config, run, variant, seed, key) for variant in variants for seed in seeds]
     reference, known = _references(config, run, spec, student, teacher, key)
     todo = [cell for cell in cells if _finished(cell) is None]
-    log.info("%s: %d modes x %d seeds; %d of %d cells are to be trained", run, len(variants), len(seeds), len(todo),
-             len(cells))  # fmt: skip
+    log.info(
+        "%s: %d modes x %d seeds; %d of %d cells are to be trained",
+        run,
+        len(variants),
+        len(seeds),
+        len(todo),
+        len(cells),
+    )
     todo = [replace(cell, known=known()) for cell in todo]
     failed = _train(todo, config)
     done = {(cell.variant, cell.seed): found for cell in cells if (found := _finished(cell)) is not None}
@@ -157,9 +184,7 @@ def _check_equal(config: AblateConfig) -> None:
         )
 
 
-def _possible(
-    variants: Sequence[Variant], student: Network, teacher: Teacher, asked_for_all: bool
-) -> list[Variant]:
+def _possible(variants: Sequence[Variant], student: Network, teacher: Teacher, asked_for_all: bool) -> list[Variant]:
     """Try every row on the pair of networks before anything is trained; "all" leaves out what cannot work."""
     possible = []
     for variant in variants:
@@ -178,10 +203,13 @@ def _key(config: DistilConfig, student: Network, teacher: Teacher, spec: DataSpe
     """Of everything that all cells share and their numbers depend on."""
     known = options(type(config))
     settings = {
-        name: value for name, value in to_dict(config).items()
-        if name not in _NOT_NUMBERS and name != "seed" and not known[name].metadata.get("resumable")
+        name: value
+        for name, value in to_dict(config).items()
+        if name not in _NOT_NUMBERS
+        and name != "seed"
+        and not known[name].metadata.get("resumable")
         and name not in options(KDConfig)
-    }  # fmt: skip
+    }
     pictures = {split: str(spec.splits.get(split)) for split in ("train", "val", "test")}
     # Weights that no file fills follow from the cell's own seed.
     start = models.fingerprint(student) if _has_weights(config) else student.cfg.structure()
@@ -210,9 +238,13 @@ def _warn_of_others(run: Path, cells: Sequence[Cell]) -> None:
     finished = [folder for folder in others if _read(folder / CELL).get("scores")]
     if finished:
         named = sorted({str(_read(folder / CELL).get("modes")) for folder in finished})
-        log.warning("%d finished trainings in %s are of rows or seeds that were not asked for now, so they are not in "
-                    "the table: %s. Name all rows and seeds that were looked at: p is corrected for those only",
-                    len(finished), run, "; ".join(named))  # fmt: skip
+        log.warning(
+            "%d finished trainings in %s are of rows or seeds that were not asked for now, so they are not in "
+            "the table: %s. Name all rows and seeds that were looked at: p is corrected for those only",
+            len(finished),
+            run,
+            "; ".join(named),
+        )
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -248,10 +280,16 @@ def _references(config: DistilConfig, run: Path, spec: DataSpec, student: Networ
     kept = _read(run / REFERENCE)
     if kept.get("key") != key or OBJECTS not in kept:
         rows = {TEACHER: known()["teacher"], START: known()["start"]}
-        kept = {"key": key, **{name: {split: score.as_dict(classes=True) for split, score in row.items()}
-                               for name, row in rows.items()},
-                OBJECTS: {split: {name: row["boxes"] for name, row in score.per_class.items()}
-                          for split, score in rows[TEACHER].items()}}  # fmt: skip
+        kept = {
+            "key": key,
+            **{
+                name: {split: score.as_dict(classes=True) for split, score in row.items()} for name, row in rows.items()
+            },
+            OBJECTS: {
+                split: {name: row["boxes"] for name, row in score.per_class.items()}
+                for split, score in rows[TEACHER].items()
+            },
+        }
         if distributed.is_main():
             _write(run / REFERENCE, kept)
         start = rows[START]["val"].map50_95
@@ -276,8 +314,15 @@ def _train(cells: Sequence[Cell], config: AblateConfig) -> dict[tuple[str, int],
             log.warning("%d/%d %s, seed %d failed: %s", number, len(cells), cell.variant, cell.seed, result)
         else:
             split = list(result["scores"])[-1]
-            log.info("%d/%d %s, seed %d: mAP50-95 %.4f on %s", number, len(cells), cell.variant, cell.seed,
-                     result["scores"][split]["mAP50-95"], split)  # fmt: skip
+            log.info(
+                "%d/%d %s, seed %d: mAP50-95 %.4f on %s",
+                number,
+                len(cells),
+                cell.variant,
+                cell.seed,
+                result["scores"][split]["mAP50-95"],
+                split,
+            )
     return failed
 
 
@@ -334,8 +379,13 @@ def run_cell(cell: Cell) -> dict[str, Any]:
     content = {
         **identity,
         "scores": {split: score.as_dict(classes=True) for split, score in result.scores["student"].items()},
-        "gate_rate": _mean([row["train/gate_rate"] for row in training.history
-                            if "train/gate_rate" in row and row["step"] <= (1 - config.distil.kd_off) * last["step"]]),
+        "gate_rate": _mean(
+            [
+                row["train/gate_rate"]
+                for row in training.history
+                if "train/gate_rate" in row and row["step"] <= (1 - config.distil.kd_off) * last["step"]
+            ]
+        ),
         "seconds": last["seconds"],
         "steps": last["step"],
         "best_epoch": max(training.history, key=lambda row: row.get("val/mAP50-95", -1.0))["epoch"],
@@ -352,7 +402,12 @@ def _mean(values: Sequence[float]) -> float | None:
 
 
 def _step_costs(
-    config: AblateConfig, run: Path, spec: DataSpec, variants: Sequence[Variant], student: Network, teacher: Teacher,
+    config: AblateConfig,
+    run: Path,
+    spec: DataSpec,
+    variants: Sequence[Variant],
+    student: Network,
+    teacher: Teacher,
     key: str,
 ) -> dict[str, dict[str, float]]:
     """Row -> milliseconds of a step and its ratio to that of `none`, measured once in interleaved rounds.
@@ -371,9 +426,13 @@ def _step_costs(
     try:
         with distributed.alone():  # the other processes of torchrun take no part
             found = measure_steps(
-                student, teacher, {variant.text: variant.kd for variant in variants if variant.text != NONE},
-                first_batch(spec, config.input_size, batch), config=config, device=device,
-            )  # fmt: skip
+                student,
+                teacher,
+                {variant.text: variant.kd for variant in variants if variant.text != NONE},
+                first_batch(spec, config.input_size, batch),
+                config=config,
+                device=device,
+            )
     except Exception as error:
         log.warning("the costs of a step are missing in the table: %s: %s", type(error).__name__, _first_line(error))
         return {}

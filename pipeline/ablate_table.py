@@ -91,14 +91,21 @@ class Table:
     classes: list[ClassRow] = field(init=False)
 
     def __post_init__(self) -> None:
-        first = [Line(name, {metric: [row[self.split][metric]] for metric in METRICS})
-                 for name, row in self.reference.items()]  # fmt: skip
+        first = [
+            Line(name, {metric: [row[self.split][metric]] for metric in METRICS})
+            for name, row in self.reference.items()
+        ]
         compared = {name: self._differences(name) for name in self.names if name != NONE}
         tests = {name: paired(values) for name, values in compared.items() if values}
         corrected = dict(zip(tests, holm([test.p for test in tests.values()])))
         share = 1 - (1 - LEVEL) / max(1, len(tests))
-        self.lines = [*first, *(self._line(name, compared.get(name), tests.get(name), corrected.get(name, math.nan),
-                                           share) for name in self.names)]  # fmt: skip
+        self.lines = [
+            *first,
+            *(
+                self._line(name, compared.get(name), tests.get(name), corrected.get(name, math.nan), share)
+                for name in self.names
+            ),
+        ]
         self.classes = class_rows(self.cells, self.names, self.seeds, NONE, self.split, self.objects)
 
     def _value(self, name: str, seed: int, metric: str) -> float | None:
@@ -115,8 +122,11 @@ class Table:
         return [mine - theirs for mine, theirs in pairs if mine is not None and theirs is not None]
 
     def _line(self, name: str, differences: list[float] | None, test: Paired | None, p: float, share: float) -> Line:
-        rates = [cell["gate_rate"] for (mode, _), cell in self.cells.items()
-                 if mode == name and cell.get("gate_rate") is not None]  # fmt: skip
+        rates = [
+            cell["gate_rate"]
+            for (mode, _), cell in self.cells.items()
+            if mode == name and cell.get("gate_rate") is not None
+        ]
         wide = paired(differences, share) if differences else None
         cost = self.costs.get(name, {})
         return Line(
@@ -135,23 +145,28 @@ class Table:
         """How the table is to be read."""
         shown, modes = self.split, sum(line.difference is not None for line in self.lines)
         chance = f"Of {modes} modes that change nothing the best looks good by chance: " if modes > 1 else ""
+        also_chosen = (
+            ", on which best.pt was also chosen: too good for all trained rows. Give the data set a test split."
+        )
         notes = [
-            f"mAP on {shown}" + (", best.pt chosen on val." if shown != "val" else
-            ", on which best.pt was also chosen: too good for all trained rows. Give the data set a test split."),
+            f"mAP on {shown}" + (", best.pt chosen on val." if shown != "val" else also_chosen),
             self.varies,
             "difference: mAP50-95 minus that of none with the same seed; [ ]: the 95 % t interval of one mode looked "
             f"at alone. {chance}"
             "p is Holm's, corrected for the number of modes, and 'helps' or 'hurts' means p < .05. 'not shown' is not "
             "'no effect': the interval says how large one could be.",
-        ]  # fmt: skip
+        ]
         if len(self.seeds) == 1:
             notes.append("One seed shows nothing of chance: give --seeds 5 or more.")
         notes += class_notes(self.classes)
         notes += [f"{name}, seed {seed} failed: {why}" for (name, seed), why in self.failed.items()]
-        wrong = Counter((name, term, what) for (name, _), cell in self.cells.items()
-                        for term, what in cell.get("reported", ()))  # fmt: skip
-        notes += [f"{name}: for a time at least the KD term '{term}' was {what}, and not trained, in {runs} of its runs"
-                  for (name, term, what), runs in wrong.items()]  # fmt: skip
+        wrong = Counter(
+            (name, term, what) for (name, _), cell in self.cells.items() for term, what in cell.get("reported", ())
+        )
+        notes += [
+            f"{name}: for a time at least the KD term '{term}' was {what}, and not trained, in {runs} of its runs"
+            for (name, term, what), runs in wrong.items()
+        ]
         return notes
 
     def rows(self) -> list[dict[str, Any]]:
@@ -186,17 +201,19 @@ class Table:
         lines = []
         for line, row in zip(self.lines, self.rows()):
             trained = line.name in self.names
-            lines.append([
-                line.name,
-                f"{row['runs']}" + (f" ({line.failed} failed)" if line.failed else "") if trained else "",
-                *(_spread(line.values[metric]) for metric in METRICS),
-                _signed(row["difference"]),
-                f"[{_signed(row['low'])}, {_signed(row['high'])}]" if row["low"] is not None else "",
-                f"{line.p:.3f}" if not math.isnan(line.p) else "",
-                line.verdict,
-                f"{line.gate_rate:.2f}" if line.gate_rate is not None else "",
-                f"{line.cost:.2f} x" if line.cost is not None and trained else "",
-            ])  # fmt: skip
+            lines.append(
+                [
+                    line.name,
+                    f"{row['runs']}" + (f" ({line.failed} failed)" if line.failed else "") if trained else "",
+                    *(_spread(line.values[metric]) for metric in METRICS),
+                    _signed(row["difference"]),
+                    f"[{_signed(row['low'])}, {_signed(row['high'])}]" if row["low"] is not None else "",
+                    f"{line.p:.3f}" if not math.isnan(line.p) else "",
+                    line.verdict,
+                    f"{line.gate_rate:.2f}" if line.gate_rate is not None else "",
+                    f"{line.cost:.2f} x" if line.cost is not None and trained else "",
+                ]
+            )
         return heads, lines
 
     def text(self) -> str:
@@ -235,8 +252,13 @@ def publish(table: Table, config: Any, run: Path) -> str:
     text, rows = table.text(), table.rows()
     classes = [{key: _finite(value) for key, value in asdict(row).items()} for row in table.classes]
     runs = [{"mode": mode, **cell} for (mode, _), cell in table.cells.items()]
-    content: dict[str, Any] = {"rows": rows, "classes": classes, "notes": table.notes(), "runs": runs,
-                               "settings": to_dict(config)}  # fmt: skip
+    content: dict[str, Any] = {
+        "rows": rows,
+        "classes": classes,
+        "notes": table.notes(),
+        "runs": runs,
+        "settings": to_dict(config),
+    }
     _write(run / "table.txt", text + "\n")
     _write(run / "table.csv", _csv(rows))
     (run / CLASSES).unlink(missing_ok=True)  # of a grid that was here before
@@ -307,16 +329,22 @@ def _page(table: Table, name: str, figure: Path | None, settings: Mapping[str, A
 
     drawn = f'<img src="{embedded(figure)}" alt="differences to none">' if figure is not None else ""
     options = "\n".join(f"{key}: {value}" for key, value in settings.items())
-    style = ("body{font:15px/1.5 system-ui,sans-serif;max-width:1080px;margin:auto;padding:24px;color:#21262b}"
-             "table{border-collapse:collapse;margin-bottom:20px;font-variant-numeric:tabular-nums}"
-             "td,th{padding:5px 10px;text-align:right;border-bottom:1px solid #dfe3e7;white-space:nowrap}"
-             "td:first-child,th:first-child{text-align:left}img{max-width:100%}p{max-width:800px}")  # fmt: skip
-    return "\n".join([
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>Ablation {html.escape(name)}</title>',
-        f"<style>{style}</style><h1>Ablation {html.escape(name)}</h1>",
-        *(f"<table>{cells(heads, 'th')}{''.join(cells(line, 'td') for line in lines)}</table>"
-          for heads, lines in tables),
-        *(f"<p>{html.escape(note)}</p>" for note in table.notes()),
-        drawn,
-        f"<details><summary>Settings</summary><pre>{html.escape(options)}</pre></details></html>",
-    ])  # fmt: skip
+    style = (
+        "body{font:15px/1.5 system-ui,sans-serif;max-width:1080px;margin:auto;padding:24px;color:#21262b}"
+        "table{border-collapse:collapse;margin-bottom:20px;font-variant-numeric:tabular-nums}"
+        "td,th{padding:5px 10px;text-align:right;border-bottom:1px solid #dfe3e7;white-space:nowrap}"
+        "td:first-child,th:first-child{text-align:left}img{max-width:100%}p{max-width:800px}"
+    )
+    return "\n".join(
+        [
+            f'<!doctype html><html lang="en"><meta charset="utf-8"><title>Ablation {html.escape(name)}</title>',
+            f"<style>{style}</style><h1>Ablation {html.escape(name)}</h1>",
+            *(
+                f"<table>{cells(heads, 'th')}{''.join(cells(line, 'td') for line in lines)}</table>"
+                for heads, lines in tables
+            ),
+            *(f"<p>{html.escape(note)}</p>" for note in table.notes()),
+            drawn,
+            f"<details><summary>Settings</summary><pre>{html.escape(options)}</pre></details></html>",
+        ]
+    )

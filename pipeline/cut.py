@@ -162,9 +162,14 @@ class Cutter:
     def _val_score(self, network: Network) -> float:
         batch = self.config.batch_size if self.config.batch_size > 0 else 16
         return evaluate(
-            network, self.spec, "val", batch_size=batch, device=self.device, workers=self.config.workers,
+            network,
+            self.spec,
+            "val",
+            batch_size=batch,
+            device=self.device,
+            workers=self.config.workers,
             dataset=self.val,
-        ).map50_95  # fmt: skip
+        ).map50_95
 
     def losses(self, network: nn.Module) -> Iterator[Tensor]:
         """The weighted detection loss of one batch after the other, BatchNorm statistics untouched."""

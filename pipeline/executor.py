@@ -54,8 +54,9 @@ def _on_ray(
     try:
         import ray
     except ImportError:
-        raise UserError("--executor ray: Ray is not installed", todo="pip install 'thinyolo[ray]', or --executor local"
-                        ) from None  # fmt: skip
+        raise UserError(
+            "--executor ray: Ray is not installed", todo="pip install 'thinyolo[ray]', or --executor local"
+        ) from None
     began = not ray.is_initialized()
     if began:
         # On a cluster begun here. Ray's own default is 15: beside anything else that runs, no cell gets anywhere.
@@ -64,12 +65,22 @@ def _on_ray(
     try:
         have = ray.cluster_resources()
         gpus = 1 if device != "cpu" and have.get("GPU", 0) >= 1 else 0
-        log.info("Ray: %d cells on %g CPUs and %g GPUs, each takes %d and %d", len(tasks), have.get("CPU", 0),
-                 have.get("GPU", 0), threads, gpus)  # fmt: skip
+        log.info(
+            "Ray: %d cells on %g CPUs and %g GPUs, each takes %d and %d",
+            len(tasks),
+            have.get("CPU", 0),
+            have.get("GPU", 0),
+            threads,
+            gpus,
+        )
         largest = max((node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]), default=0)
         if tasks and largest < threads:
-            log.warning("Ray: no machine has the %d CPUs a cell takes (the largest has %g): nothing begins until one "
-                        "joins; else stop and give fewer --threads", threads, largest)  # fmt: skip
+            log.warning(
+                "Ray: no machine has the %d CPUs a cell takes (the largest has %g): nothing begins until one "
+                "joins; else stop and give fewer --threads",
+                threads,
+                largest,
+            )
         remote: Any = ray.remote(num_cpus=threads, num_gpus=gpus, max_retries=RETRIES)(_on_worker)
         running: dict[Any, Task] = {remote.remote(os.getcwd(), function, task): task for task in tasks}
         while running:
@@ -77,8 +88,12 @@ def _on_ray(
             task = running.pop(reference)
             try:
                 yield task, ray.get(reference)
-            except (ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError, ray.exceptions.RaySystemError,
-                    ray.exceptions.NodeDiedError) as error:  # fmt: skip
+            except (
+                ray.exceptions.WorkerCrashedError,
+                ray.exceptions.OutOfMemoryError,
+                ray.exceptions.RaySystemError,
+                ray.exceptions.NodeDiedError,
+            ) as error:
                 lost = str(error).strip().splitlines()[0]
                 yield task, UserError(f"its worker died {RETRIES + 1} times: {lost}", todo="go on later with --resume")
     finally:

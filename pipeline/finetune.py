@@ -45,8 +45,10 @@ class DistilConfig(TrainConfig):
         "",
         "the teacher's trained weights: .pt, Darknet .weights or a YOLOv5 .pt. a.pt+b.pt averages two; a.pt,b.pt is a "
         "chain: b is fine-tuned under a first, and teaches then",
-        group=DISTILLATION, metavar="FILE", flags=("--t_weights",),
-    )  # fmt: skip
+        group=DISTILLATION,
+        metavar="FILE",
+        flags=("--t_weights",),
+    )
     list_modes: bool = option(False, "show the KD terms, their papers and weights, and exit", group=DISTILLATION)
     distil: KDConfig = field(default_factory=KDConfig, metadata={"group": DISTILLATION})
 
@@ -290,8 +292,12 @@ def announce_teacher(found: Scores, start: float) -> None:
         start: the student's mAP50-95 on val.
     """
     val, train = found["val"].map50_95, found["train"].map50_95
-    log.info("teacher on val: mAP50-95 %.4f, mAP50 %.4f; on pictures it is to teach on: mAP50-95 %.4f", val,
-             found["val"].map50, train)  # fmt: skip
+    log.info(
+        "teacher on val: mAP50-95 %.4f, mAP50 %.4f; on pictures it is to teach on: mAP50-95 %.4f",
+        val,
+        found["val"].map50,
+        train,
+    )
     if val < start:
         log.warning(
             "the teacher (mAP50-95 %.4f) is worse than the student before its first step (%.4f): it has "

@@ -22,8 +22,10 @@ _ELSEWHERE = {PRUNING: {"stages", "drop_heads"}, STUDENT: {"then_kd"}, DISTILLAT
 # The stages that read a group's options; sparsity training looks ahead to the cut. The first is the one to name.
 _READERS = {SPARSE: ("sparse",), PRUNING: ("prune", "sparse"), STUDENT: ("student",), DISTILLATION: ("student",)}
 _HINTS = {
-    "student": "--then-kd adds it", "prune": "--stages ...,prune adds it", "sparse": "--stages sparse,... adds it",
-}  # fmt: skip
+    "student": "--then-kd adds it",
+    "prune": "--stages ...,prune adds it",
+    "sparse": "--stages sparse,... adds it",
+}
 
 
 def check_used(config: PruneConfig, stages: Sequence[str]) -> None:
@@ -47,8 +49,11 @@ def check_used(config: PruneConfig, stages: Sequence[str]) -> None:
             idle.setdefault(readers[0], []).append(known[key].flag)
     teacher = [flag for flag in idle.get("student", ()) if flag in ("--t_cfg", "--t_weights")]
     if teacher:
-        raise UserError(f"{' and '.join(teacher)}: the run has no student that could learn from a teacher (its stages: "
-                        f"{', '.join(stages)})", todo="add --then-kd, or leave the teacher out")  # fmt: skip
+        raise UserError(
+            f"{' and '.join(teacher)}: the run has no student that could learn from a teacher (its stages: "
+            f"{', '.join(stages)})",
+            todo="add --then-kd, or leave the teacher out",
+        )
     for stage, flags in idle.items():
         log.warning("not used: %s; the run has no stage '%s' (%s)", ", ".join(flags), stage, _HINTS[stage])
 
@@ -75,8 +80,12 @@ def check_trained(config: PruneConfig, stages: Collection[str]) -> None:
     if "student" in stages and not (config.t_cfg or config.t_weights) and config.distil.modes():
         told.append("the student's teacher is untrained")
     if told:
-        log.warning("the weights of %s are random, for there is neither --weights nor a baseline stage: %s. Give "
-                    "--weights, or --stages baseline,...", config.cfg, "; ".join(told))  # fmt: skip
+        log.warning(
+            "the weights of %s are random, for there is neither --weights nor a baseline stage: %s. Give "
+            "--weights, or --stages baseline,...",
+            config.cfg,
+            "; ".join(told),
+        )
 
 
 def check_target(config: PruneConfig, candidates: Candidates, stages: Collection[str]) -> None:
@@ -92,16 +101,24 @@ def check_target(config: PruneConfig, candidates: Candidates, stages: Collection
         return
     share = cut_share(candidates)
     if share > config.target + SHARE_KNOWN_TO:
-        log.warning("--target %g silences fewer channels than --prune %s takes, which is about %.2f of those that can "
-                    "go: the rest is cut while it is still at work, and that costs mAP. --target 0 goes as far as the "
-                    "cut", config.target, config.budget, share)  # fmt: skip
+        log.warning(
+            "--target %g silences fewer channels than --prune %s takes, which is about %.2f of those that can "
+            "go: the rest is cut while it is still at work, and that costs mAP. --target 0 goes as far as the "
+            "cut",
+            config.target,
+            config.budget,
+            share,
+        )
 
 
 def cut_share(candidates: Candidates) -> float:
     """The share of prunable BatchNorm channels that the wanted cut takes, those of removed blocks aside."""
     variant, selection = candidates.choose()
-    free = [(ids, variant.selector.graph.prunable(ids)) for ids in variant.graph.norms.values()] \
-        if variant.selector is not None else []  # fmt: skip
+    free = (
+        [(ids, variant.selector.graph.prunable(ids)) for ids in variant.graph.norms.values()]
+        if variant.selector is not None
+        else []
+    )
     able = sum(int(mask.sum()) for _, mask in free)
     gone = sum(int(np.count_nonzero(~selection.keep[ids[mask]])) for ids, mask in free)
     return gone / able if able else 0.0

@@ -27,39 +27,50 @@ class PruneConfig(DistilConfig):
         "auto",
         "some of baseline,sparse,prune,student; auto is all (student with --then-kd), without the baseline where "
         "--weights is a whole network with the data set's classes",
-        group=PRUNING, metavar="LIST",
+        group=PRUNING,
+        metavar="LIST",
     )
     sparsity: str = option(
         "",
         "auto drives the least important channels to zero until --target is reached, no strength to choose; constant, "
         "global-decay (a hundredth in the second half) and local-decay (that for the largest 15 % of the gammas only) "
         "pull on all with --s. Without: auto, or constant where --s is given",
-        group=SPARSE, choices=("auto", *SCHEDULES), flags=("-sr", "--sr"), const="constant",
+        group=SPARSE,
+        choices=("auto", *SCHEDULES),
+        flags=("-sr", "--sr"),
+        const="constant",
     )
     target: float = option(
         0.7,
         "auto: the share of prunable channels to be at zero by the end: more leaves a thinner network and costs mAP. "
         "0: as many as --prune will cut, no more and no fewer, the better choice where you know the share of params, "
         "flops or channels to keep; a share of its own suits a cut that is found by measuring (latency, --max-drop)",
-        group=SPARSE, low=0, high=0.95,
+        group=SPARSE,
+        low=0,
+        high=0.95,
     )
     tolerance: float = option(
         0.1,
         "auto: the share of the best val mAP50-95 that may be lost on the way; past it no further channels go until it "
         "is back, and the target may be missed",
-        group=SPARSE, low=0.01, high=1,
+        group=SPARSE,
+        low=0.01,
+        high=1,
     )
     s: float = option(
         0.0,
         "pull on every prunable gamma per optimiser step (not with auto): too little never sparsifies, too much costs "
         "mAP; 0: the usual 0.001 (under torchrun, whose own --s... options get in the way, spell it --strength)",
-        group=SPARSE, low=0, flags=("--strength",),
+        group=SPARSE,
+        low=0,
+        flags=("--strength",),
     )
     sparse_form: str = option(
         "auto",
         "how --s pulls: subgradient adds s x sign(gamma) to the gradient (SGD only); proximal shrinks by rate x s "
         "after the step and reaches exactly 0; auto is the first under sgd, the second under adamw",
-        group=SPARSE, choices=("auto", *FORMS),
+        group=SPARSE,
+        choices=("auto", *FORMS),
     )
     sparse_epochs: int = option(0, "epochs of this stage; 0: those of --epochs", group=SPARSE, low=0)
     sparse_lr0: float = option(0.0, "peak learning rate of this stage; 0: that of --lr0", group=SPARSE, low=0)
@@ -68,51 +79,66 @@ class PruneConfig(DistilConfig):
         "heads to cut off before the baseline, with all that only they read: auto takes those whose scale holds less "
         "than 1 % of the boxes, 8,32 those of these strides; the other heads' anchors are fitted anew (not with "
         "--anchors keep)",
-        group=PRUNING, metavar="auto|STRIDES", const="auto",
+        group=PRUNING,
+        metavar="auto|STRIDES",
+        const="auto",
     )
     prune: str = option(
         "auto",
         "what to keep of the whole network: channels=SHARE, params=SHARE, flops=SHARE, or latency=SHARE of its time in "
         "ONNX Runtime on this machine; ratio=SHARE lets that share of the prunable scores go instead; none cuts no "
         "channels, only --shortcuts; auto is params=0.25, or what --max-drop finds",
-        group=PRUNING, metavar="WHAT=SHARE",
+        group=PRUNING,
+        metavar="WHAT=SHARE",
     )
     max_drop: float = option(
         0.0,
         "instead of a budget: the most val mAP50-95 the cut may cost before any fine-tuning, with BatchNorm "
         "re-estimated where that helps (0.01 is a point); the deepest such cut is searched for. 0 does not search",
-        group=PRUNING, low=0, high=1,
+        group=PRUNING,
+        low=0,
+        high=1,
     )
     shortcuts: str = option(
         "0",
         "remove so many shortcut blocks, the least used first; auto takes blocks and channels by one order until the "
         "budget is met",
-        group=PRUNING, metavar="N|auto",
+        group=PRUNING,
+        metavar="N|auto",
     )
     criterion: str = option(
         "gamma",
         "what a channel is worth: gamma (its BatchNorm scale, what sparsity training prepares), gamma-reader (times "
         "the weights that read it), l1, l2, fpgm (its filter), taylor (its gradient on training pictures), random (the "
         "control)",
-        group=PRUNING, choices=CRITERIA,
+        group=PRUNING,
+        choices=CRITERIA,
     )
     strategy: str = option(
         "union",
         "who decides about channels tied by an add. union: they go only if every layer of the tie lets them go; "
         "shared: the first layer of the tie decides for all; conservative: they stay",
-        group=PRUNING, choices=STRATEGIES,
+        group=PRUNING,
+        choices=STRATEGIES,
     )
     layer_keep: float = option(
-        0.05, "share of its channels every layer keeps, whatever the threshold says",
-        group=PRUNING, low=0, high=1,
+        0.05,
+        "share of its channels every layer keeps, whatever the threshold says",
+        group=PRUNING,
+        low=0,
+        high=1,
     )
     round_to: int = option(
-        1, "keep multiples of so many channels, rounded up, the budget still met; 16 suits CPUs with AVX512, 8 others",
-        group=PRUNING, low=1,
+        1,
+        "keep multiples of so many channels, rounded up, the budget still met; 16 suits CPUs with AVX512, 8 others",
+        group=PRUNING,
+        low=1,
     )
     include: tuple[str, ...] = option(
-        (), "only these layers lose channels: layer numbers (12, 12-20) or globs (layers.1?)",
-        group=PRUNING, metavar="LAYERS",
+        (),
+        "only these layers lose channels: layer numbers (12, 12-20) or globs (layers.1?)",
+        group=PRUNING,
+        metavar="LAYERS",
     )
     exclude: tuple[str, ...] = option((), "these layers keep all their channels", group=PRUNING, metavar="LAYERS")
     fold: bool = option(
@@ -152,22 +178,30 @@ class PruneConfig(DistilConfig):
         if self.shortcuts != "auto" and not self.shortcuts.isdigit():
             raise UserError(f"--shortcuts {self.shortcuts} is neither a number nor auto", todo="--shortcuts 8")
         if self.prune in ("0", "1", "2"):
-            raise UserError(f"--prune {self.prune}: which gammas are pulled is not chosen here, it is found by tracing",
-                            todo="leave it out; --prune says what to keep: params=.25 (docs/migrating.md)")  # fmt: skip
+            raise UserError(
+                f"--prune {self.prune}: which gammas are pulled is not chosen here, it is found by tracing",
+                todo="leave it out; --prune says what to keep: params=.25 (docs/migrating.md)",
+            )
         kind = self.budget_kind
         if kind not in ("none", "ratio", "drop"):
             self._check_budget()
         if kind == "ratio":
             _share(self.budget)
         if kind == "none" and self.shortcuts in ("0", "auto") and "prune" in self.stages.replace("auto", "prune"):
-            raise UserError(f"--prune none and --shortcuts {self.shortcuts} leave nothing to prune",
-                            todo="give a budget, or a number of blocks")  # fmt: skip
+            raise UserError(
+                f"--prune none and --shortcuts {self.shortcuts} leave nothing to prune",
+                todo="give a budget, or a number of blocks",
+            )
         if self.max_drop and kind != "drop":
-            raise UserError(f"--max-drop {self.max_drop:g} finds the budget itself, and --prune {self.prune} gives one",
-                            todo="leave one of the two out (--prune auto undoes that of a --hyp file)")  # fmt: skip
+            raise UserError(
+                f"--max-drop {self.max_drop:g} finds the budget itself, and --prune {self.prune} gives one",
+                todo="leave one of the two out (--prune auto undoes that of a --hyp file)",
+            )
         if self.rounds > 1 and kind in ("drop", "ratio"):
-            raise UserError(f"--rounds {self.rounds} needs a budget to share out among its cuts",
-                            todo="give --prune params=0.25, channels=, flops= or latency=")  # fmt: skip
+            raise UserError(
+                f"--rounds {self.rounds} needs a budget to share out among its cuts",
+                todo="give --prune params=0.25, channels=, flops= or latency=",
+            )
         _ = self.head_strides  # refuses what is no list
 
     def _check_budget(self) -> None:
@@ -177,8 +211,8 @@ class PruneConfig(DistilConfig):
             raise UserError(
                 f"--prune {self.prune} is not a share to keep",
                 todo=f"write one of {', '.join(BUDGETS)} and a number in 0..1, as params=0.25; or ratio=0.7, the share "
-                     "of the scores that goes",
-            ) from None  # fmt: skip
+                "of the scores that goes",
+            ) from None
 
     def for_stage(self, epochs: int, lr0: float) -> PruneConfig:
         """The options of a stage with its own length and learning rate, where given."""
@@ -236,8 +270,10 @@ class PruneConfig(DistilConfig):
         try:
             return tuple(int(part) for part in text.split(",") if part.strip())
         except ValueError:
-            raise UserError(f"--drop-heads {self.drop_heads} is no list of strides",
-                            todo="auto, or the strides of the heads, as 8,32") from None  # fmt: skip
+            raise UserError(
+                f"--drop-heads {self.drop_heads} is no list of strides",
+                todo="auto, or the strides of the heads, as 8,32",
+            ) from None
 
 
 def _share(text: str) -> float:

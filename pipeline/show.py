@@ -60,23 +60,26 @@ def layer_rows(
     for number, layer in uncut.convolutions.items():
         old, new = before[number], after.get(now.get(number, -1))
         left = new.outputs if new else 0
-        rows.append({
-            "layer": number,
-            "kind": _kind(layer.conv, number in heads),
-            "channels before": old.outputs,
-            "channels after": left,
-            "share": round(left / old.outputs, 4),
-            "parameters before": old.parameters,
-            "parameters after": new.parameters if new else 0,
-            "MACs before": old.macs,
-            "MACs after": new.macs if new else 0,
-            "held back": why.get(number, "" if new else "block removed"),
-        })
+        rows.append(
+            {
+                "layer": number,
+                "kind": _kind(layer.conv, number in heads),
+                "channels before": old.outputs,
+                "channels after": left,
+                "share": round(left / old.outputs, 4),
+                "parameters before": old.parameters,
+                "parameters after": new.parameters if new else 0,
+                "MACs before": old.macs,
+                "MACs after": new.macs if new else 0,
+                "held back": why.get(number, "" if new else "block removed"),
+            }
+        )
     return _backbone_rows(uncut, thin, size, held or {}) + rows
 
 
-def _backbone_rows(uncut: Network, thin: Network, size: tuple[int, int], held: Mapping[str, LayerHeld]) -> \
-        list[LayerRow]:
+def _backbone_rows(
+    uncut: Network, thin: Network, size: tuple[int, int], held: Mapping[str, LayerHeld]
+) -> list[LayerRow]:
     """The same for the convolutions inside `[timm]` sections, which have a name in the place of a number."""
     if not uncut.backbones:
         return []
@@ -88,18 +91,20 @@ def _backbone_rows(uncut: Network, thin: Network, size: tuple[int, int], held: M
     for key, conv in before.items():
         if isinstance(key, str) and key in now:
             left = after[now[key]]
-            rows.append({
-                "layer": key,
-                "kind": _kind(conv, False),
-                "channels before": conv.out_channels,
-                "channels after": left.out_channels,
-                "share": round(left.out_channels / conv.out_channels, 4),
-                "parameters before": sum(tensor.numel() for tensor in conv.parameters()),
-                "parameters after": sum(tensor.numel() for tensor in left.parameters()),
-                "MACs before": conv.weight.numel() * prod(pixels[key]) if key in pixels else 0,
-                "MACs after": left.weight.numel() * prod(fewer[now[key]]) if key in pixels else 0,
-                "held back": why.get(key, ""),
-            })
+            rows.append(
+                {
+                    "layer": key,
+                    "kind": _kind(conv, False),
+                    "channels before": conv.out_channels,
+                    "channels after": left.out_channels,
+                    "share": round(left.out_channels / conv.out_channels, 4),
+                    "parameters before": sum(tensor.numel() for tensor in conv.parameters()),
+                    "parameters after": sum(tensor.numel() for tensor in left.parameters()),
+                    "MACs before": conv.weight.numel() * prod(pixels[key]) if key in pixels else 0,
+                    "MACs after": left.weight.numel() * prod(fewer[now[key]]) if key in pixels else 0,
+                    "held back": why.get(key, ""),
+                }
+            )
     return rows
 
 
@@ -110,8 +115,13 @@ def channel_bars(rows: Sequence[LayerRow]) -> list[tuple[int | str, int, int]]:
 
 def _words(row: LayerHeld) -> str:
     """What kept a convolution's channels: "12 by ties, 3 by the floor"."""
-    reasons = {"tied": "by ties", "carried": "by carriers", "floored": "by the floor",
-               "equalised": "by equal slices", "rounded": "by rounding"}  # fmt: skip
+    reasons = {
+        "tied": "by ties",
+        "carried": "by carriers",
+        "floored": "by the floor",
+        "equalised": "by equal slices",
+        "rounded": "by rounding",
+    }
     said = [f"{count} {words}" for name, words in reasons.items() if (count := getattr(row, name))]
     return ", ".join([f"{row.fixed} fixed ({', '.join(row.fixed_by)})", *said] if row.fixed else said)
 
@@ -143,16 +153,18 @@ def side_by_side(
     return [(f"{name}: {columns}", picture) for name, picture in found]
 
 
-def quantiles(
-    history: Sequence[dict[str, float]], histograms: Sequence[Sequence[int]] = ()
-) -> list[dict[str, Any]]:
+def quantiles(history: Sequence[dict[str, float]], histograms: Sequence[Sequence[int]] = ()) -> list[dict[str, Any]]:
     """The history and the histograms of `prune.Sparsity` in the form the report draws."""
     prefix = "gamma/q"
     rows: list[dict[str, Any]] = [
-        {"epoch": epoch, "quantiles": {int(name.removeprefix(prefix)) / 100: value for name, value in row.items()
-                                       if name.startswith(prefix)}}
+        {
+            "epoch": epoch,
+            "quantiles": {
+                int(name.removeprefix(prefix)) / 100: value for name, value in row.items() if name.startswith(prefix)
+            },
+        }
         for epoch, row in enumerate(history)
-    ]  # fmt: skip
+    ]
     for row, counts in zip(rows, histograms):
         row["histogram"] = {"log10_edges": LOG10_EDGES, "counts": counts}
     return rows

@@ -32,8 +32,17 @@ def make_sparsity(network: Network, config: PruneConfig) -> prune.Sparsity:
         if not target:  # as far as the cut
             wanted = foreseen(config)
             target, budget = wanted.get("ratio") or USUAL_TARGET, wanted.get("budget", "")
-        return prune.AutoSparsity(network, target, config.tolerance, config.layer_keep, config.strategy, graph, budget,
-                                  config.input_size, config.round_to)  # fmt: skip
+        return prune.AutoSparsity(
+            network,
+            target,
+            config.tolerance,
+            config.layer_keep,
+            config.strategy,
+            graph,
+            budget,
+            config.input_size,
+            config.round_to,
+        )
     form = config.sparse_form
     if form == "auto":
         form = "proximal" if config.optimizer == "adamw" else "subgradient"

@@ -29,8 +29,10 @@ def chosen_stages(config: PruneConfig, start: Network, spec: DataSpec) -> list[s
     else:
         named = {name.strip() for name in config.stages.split(",") if name.strip()}
         if unknown := named - set(STAGES):
-            raise UserError(f"--stages {config.stages}: no stage is called {', '.join(sorted(unknown))}",
-                            todo=f"choose from {', '.join(STAGES)}")  # fmt: skip
+            raise UserError(
+                f"--stages {config.stages}: no stage is called {', '.join(sorted(unknown))}",
+                todo=f"choose from {', '.join(STAGES)}",
+            )
         if config.then_kd and "prune" in named:  # a recipe's then_kd does not make a student of an uncut network
             named.add("student")
     if not named:
@@ -75,11 +77,17 @@ def without_heads(config: PruneConfig, network: Network, spec: DataSpec) -> Netw
     else:
         places = [place for place, stride in enumerate(strides) if stride in wanted]
         if unknown := [str(stride) for stride in wanted if stride not in strides]:
-            raise UserError(f"--drop-heads {config.drop_heads}: no head has the stride {', '.join(unknown)}",
-                            where=network.cfg.source, todo=f"strides are {', '.join(map(str, strides))}")  # fmt: skip
+            raise UserError(
+                f"--drop-heads {config.drop_heads}: no head has the stride {', '.join(unknown)}",
+                where=network.cfg.source,
+                todo=f"strides are {', '.join(map(str, strides))}",
+            )
         if len(places) == len(strides):
-            raise UserError(f"--drop-heads {config.drop_heads} leaves no head", where=network.cfg.source,
-                            todo=f"strides are {', '.join(map(str, strides))}: name fewer")  # fmt: skip
+            raise UserError(
+                f"--drop-heads {config.drop_heads} leaves no head",
+                where=network.cfg.source,
+                todo=f"strides are {', '.join(map(str, strides))}: name fewer",
+            )
     shown = ", ".join(f"stride {stride} {share:.1%}" for stride, share in zip(strides, shares))
     log.info("boxes whose best anchor is the head's: %s", shown)
     if not places:
@@ -87,8 +95,12 @@ def without_heads(config: PruneConfig, network: Network, spec: DataSpec) -> Netw
         return network
     thin = drop_heads(network, places)
     gone = [strides[place] for place in places]
-    log.info("heads of stride %s are dropped with all that only they read: %s parameters -> %s",
-             ", ".join(map(str, gone)), f"{models.parameters(network):,}", f"{models.parameters(thin):,}")  # fmt: skip
+    log.info(
+        "heads of stride %s are dropped with all that only they read: %s parameters -> %s",
+        ", ".join(map(str, gone)),
+        f"{models.parameters(network):,}",
+        f"{models.parameters(thin):,}",
+    )
     thin.meta["dropped_heads"] = gone
     if config.anchors != "keep":
         thin.meta.pop("trained_for", None)

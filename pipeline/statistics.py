@@ -110,9 +110,7 @@ def incomplete_beta(x: float, a: float, b: float) -> float:
         return x
     if x > (a + 1) / (a + b + 2):
         return 1 - incomplete_beta(1 - x, b, a)
-    front = math.exp(
-        math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b) + a * math.log(x) + b * math.log1p(-x)
-    )
+    front = math.exp(math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b) + a * math.log(x) + b * math.log1p(-x))
     tiny = 1e-300
     upper, lower = 1.0, 1 - (a + b) * x / (a + 1)
     lower = 1 / (lower if abs(lower) > tiny else tiny)

@@ -70,11 +70,18 @@ class Line:
         log.info("%s: %s", self.run, ", ".join(stages))
         if self._anchors(start) == "fit" and "baseline" not in stages:
             asked = "--drop-heads" if start.meta.get("dropped_heads") else "--anchors fit"
-            raise UserError(f"{asked}: new anchors have to be learnt, and there is no baseline stage",
-                            todo="add --stages baseline,sparse,prune, or --anchors keep")  # fmt: skip
+            raise UserError(
+                f"{asked}: new anchors have to be learnt, and there is no baseline stage",
+                todo="add --stages baseline,sparse,prune, or --anchors keep",
+            )
         if dropped := start.meta.get("dropped_heads"):
-            self.told.append(("heads", "cut off before the baseline, with all that only they read: the heads of stride "
-                                       + ", ".join(map(str, dropped))))  # fmt: skip
+            self.told.append(
+                (
+                    "heads",
+                    "cut off before the baseline, with all that only they read: the heads of stride "
+                    + ", ".join(map(str, dropped)),
+                )
+            )
         check_test(self.spec)
         self._rehearse(start, stages)
         baseline = self.baseline(start) if "baseline" in stages else start
@@ -152,8 +159,12 @@ class Line:
         before = scores(averaged, self.spec, self.config, splits=("val",))["val"]
         changed = prune.settle_ema(live, averaged)
         after = scores(averaged, self.spec, self.config, splits=("val",))["val"] if changed else before
-        log.info("sparse: %d averaged gammas whose live gamma is exactly 0 are set to 0; val mAP50-95 %.4f -> %.4f",
-                 changed, before.map50_95, after.map50_95)  # fmt: skip
+        log.info(
+            "sparse: %d averaged gammas whose live gamma is exactly 0 are set to 0; val mAP50-95 %.4f -> %.4f",
+            changed,
+            before.map50_95,
+            after.map50_95,
+        )
         self._keep(averaged, settled)
 
     def cut(self, network: Network) -> Network:
@@ -211,11 +222,13 @@ class Line:
         with stage_tracker(self.config, folder, kind, self.run.name) as tracker:
             tracker.log_table("channels", list(rows[0]), [list(row.values()) for row in rows])
             for when, network in zip(("before", "after"), networks):
-                tracker.log_summary({
-                    f"channels/{when}": sum(conv.out_channels for conv in network.conv_modules.values()),
-                    f"params/{when}": models.parameters(network),
-                    f"macs/{when}": models.macs(network, self.config.input_size),
-                })  # fmt: skip
+                tracker.log_summary(
+                    {
+                        f"channels/{when}": sum(conv.out_channels for conv in network.conv_modules.values()),
+                        f"params/{when}": models.parameters(network),
+                        f"macs/{when}": models.macs(network, self.config.input_size),
+                    }
+                )
 
     def students(self, pruned: Network, baseline: Network) -> None:
         """Fine-tune under the baseline, and with --compare-plain once more without it."""
@@ -223,9 +236,7 @@ class Line:
         config = replace(config, freeze=self._frozen_in(pruned))
         if config.compare_plain:
             plain = replace(config, distil=replace(config.distil, kd="none"), t_cfg="", t_weights="")
-            done = finetune(
-                plain, self.run / "plain", student=copy.deepcopy(pruned), kind="plain", group=self.run.name
-            )
+            done = finetune(plain, self.run / "plain", student=copy.deepcopy(pruned), kind="plain", group=self.run.name)
             self.networks["plain fine-tune"], self.scored["plain fine-tune"] = done.student, done.scores["student"]
         teacher = None if config.t_cfg or config.t_weights else baseline
         done = finetune(

@@ -17,7 +17,26 @@ from prune.sparsity import Sparsity, gamma_metrics, settle_ema
 from prune.tracing import trace
 
 __all__ = [
-    "AutoSparsity", "Block", "CRITERIA", "ChannelGraph", "ChannelOptions", "MaxDrop", "PruneReport", "PruneResult",
-    "STRATEGIES", "Sparsity", "border_error", "channels", "find_blocks", "gamma_metrics", "max_drop", "prune",
-    "reestimate", "settle_ema", "shortcuts", "taylor", "thin", "trace",
-]  # fmt: skip
+    "AutoSparsity",
+    "Block",
+    "CRITERIA",
+    "ChannelGraph",
+    "ChannelOptions",
+    "MaxDrop",
+    "PruneReport",
+    "PruneResult",
+    "STRATEGIES",
+    "Sparsity",
+    "border_error",
+    "channels",
+    "find_blocks",
+    "gamma_metrics",
+    "max_drop",
+    "prune",
+    "reestimate",
+    "settle_ema",
+    "shortcuts",
+    "taylor",
+    "thin",
+    "trace",
+]

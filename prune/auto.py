@@ -93,9 +93,18 @@ class AutoSparsity(Sparsity):
         obstacle: why the network's structure does not allow the target; "" where it does.
     """
 
-    def __init__(self, net: Network, target: float = 0.7, tolerance: float = 0.1, layer_keep: float = 0.05,
-                 strategy: str = "union", graph: ChannelGraph | None = None, budget: str = "",
-                 size: tuple[int, int] | None = None, round_to: int = 1):
+    def __init__(
+        self,
+        net: Network,
+        target: float = 0.7,
+        tolerance: float = 0.1,
+        layer_keep: float = 0.05,
+        strategy: str = "union",
+        graph: ChannelGraph | None = None,
+        budget: str = "",
+        size: tuple[int, int] | None = None,
+        round_to: int = 1,
+    ):
         if not 0 < target < 1:
             raise UserError(f"sparsity target {target} is not a share", todo="give a number between 0 and 1, as 0.7")
         if not 0 < tolerance <= 1:
@@ -128,8 +137,10 @@ class AutoSparsity(Sparsity):
         what, kept = parse_budget(budget)
         cost = Cost(net, self.graph, size or net.image_size)
         if what not in cost.whole:
-            raise UserError(f"budget={budget!r} has to be measured: sparsity cannot aim at it",
-                            todo=f"give one of {', '.join(cost.whole)}, or a target share of channels")
+            raise UserError(
+                f"budget={budget!r} has to be measured: sparsity cannot aim at it",
+                todo=f"give one of {', '.join(cost.whole)}, or a target share of channels",
+            )
         self.target, self.goal = 1 - kept, f"{1 - kept:.0%} of the {what}"
         self._measure = lambda keep: cost.share(keep, what)
         prices = np.bincount(self.graph.root, cost.price(what), len(self.graph.root))
@@ -225,8 +236,10 @@ class AutoSparsity(Sparsity):
         gone = self._lowest(np.zeros(len(self.importance)), 1.0)
         most = self._gone_share(gone)
         if most < self.target - 1e-9:
-            self.obstacle = (f"at most {most:.1%} may go: what is fixed, ties, equal slices, rounding and the floor of "
-                             f"{self.layer_keep:g} per layer hold the rest")
+            self.obstacle = (
+                f"at most {most:.1%} may go: what is fixed, ties, equal slices, rounding and the floor of "
+                f"{self.layer_keep:g} per layer hold the rest"
+            )
             log.warning("auto sparsity: %s is out of reach: %s", self.goal, self.obstacle)
 
     def _gone_share(self, gone: np.ndarray) -> float:
@@ -271,8 +284,10 @@ class AutoSparsity(Sparsity):
         if done:
             return
         if score < allowed:
-            self._said = (f"val mAP50-95 {score:.3f} of epoch {epoch} is more than {self.tolerance:.0%} below the "
-                          f"best, {self._best:.3f}")
+            self._said = (
+                f"val mAP50-95 {score:.3f} of epoch {epoch} is more than {self.tolerance:.0%} below the "
+                f"best, {self._best:.3f}"
+            )
             if not self._held:
                 log.info("auto sparsity holds at %.1f %%: %s", 100 * self.share, self._said)
             self._held, self._wanted = True, self.share
@@ -302,16 +317,25 @@ class AutoSparsity(Sparsity):
 
     def state_dict(self) -> dict[str, Any]:
         return super().state_dict() | {
-            "target": self.target, "tolerance": self.tolerance,
-            "importance": self.importance.cpu().clone(), "deadline": self.deadline.cpu().clone(),
-            "share": self.share, "plan": list(self._plan), "wanted": self._wanted,
-            "place": [self._at, self._pace, self._ranked], "best": self._best, "held": self._held, "said": self._said,
-        }  # fmt: skip
+            "target": self.target,
+            "tolerance": self.tolerance,
+            "importance": self.importance.cpu().clone(),
+            "deadline": self.deadline.cpu().clone(),
+            "share": self.share,
+            "plan": list(self._plan),
+            "wanted": self._wanted,
+            "place": [self._at, self._pace, self._ranked],
+            "best": self._best,
+            "held": self._held,
+            "said": self._said,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         if "deadline" not in state:
-            raise UserError("the checkpoint is of a training with a given strength, not of --sparsity auto",
-                            todo="resume with the options the run was started with")
+            raise UserError(
+                "the checkpoint is of a training with a given strength, not of --sparsity auto",
+                todo="resume with the options the run was started with",
+            )
         super().load_state_dict(state)
         self.target, self.tolerance = state["target"], state["tolerance"]
         self.importance, self.deadline = state["importance"].clone(), state["deadline"].clone()

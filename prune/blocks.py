@@ -97,8 +97,9 @@ def _last_norm(net: Network, branch: Section, skip: Section, number: dict[Sectio
     return None
 
 
-def _only_for(branch: Section, shortcut: Section, skip: Section, readers: dict[Section, list[Section]],
-              number: dict[Section, int]) -> set[Section]:
+def _only_for(
+    branch: Section, shortcut: Section, skip: Section, readers: dict[Section, list[Section]], number: dict[Section, int]
+) -> set[Section]:
     """The shortcut and the layers of the branch that nobody else reads."""
     gone = {shortcut}
     open_ = [branch]
@@ -121,14 +122,21 @@ def choose_blocks(net: Network, remove: int, protected: Collection[int] = ()) ->
     Raises:
         UserError: fewer can be removed.
     """
-    every = [replace(block, obstacle="holds an excluded layer")
-             if not block.obstacle and not set(protected).isdisjoint(block.branch) else block
-             for block in find_blocks(net)]
+    every = [
+        replace(block, obstacle="holds an excluded layer")
+        if not block.obstacle and not set(protected).isdisjoint(block.branch)
+        else block
+        for block in find_blocks(net)
+    ]
     able = sorted((block for block in every if not block.obstacle), key=lambda block: (block.score, block.layer))
     if not 0 <= remove <= len(able):
         why = "; ".join(f"layer {block.layer} {block.obstacle}" for block in every if block.obstacle)
-        raise UserError(f"{remove} shortcut blocks are to be removed, but {len(able)} of {len(every)} can be"
-                        + (f" ({why})" if why else ""), where=net.cfg.source, todo=f"ask for 0 to {len(able)}")
+        raise UserError(
+            f"{remove} shortcut blocks are to be removed, but {len(able)} of {len(every)} can be"
+            + (f" ({why})" if why else ""),
+            where=net.cfg.source,
+            todo=f"ask for 0 to {len(able)}",
+        )
     return able[:remove], every
 
 

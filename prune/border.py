@@ -58,19 +58,26 @@ def gammas_at_zero(fat: Network, thin: Network) -> Network:
     entry = next((entry for entry in reversed(thin.lineage) if entry["sha256"] == sha), None)
     if entry is None:
         known = ", ".join(f"{entry['kind']} ({entry['sha256'][:12]})" for entry in thin.lineage) or "none"
-        raise UserError(f"the network {sha[:12]} is no ancestor of the thin one; its ancestors: {known}",
-                        todo="hand in the network that was pruned, as it was then")
+        raise UserError(
+            f"the network {sha[:12]} is no ancestor of the thin one; its ancestors: {known}",
+            todo="hand in the network that was pruned, as it was then",
+        )
     kept = {str(row["layer"]): row["kept"] for row in entry["layers"].values()}
     layers = {str(key): int(str(key).split(".")[0]) for key in fat.conv_modules}
     missing = {layer for key, layer in layers.items() if key not in kept}
     there = set(layers.values()) - missing
     # A block that merely holds a removed one has convolutions left.
-    blocks = [block for block in find_blocks(fat) if not block.obstacle and missing.intersection(block.branch)
-              and there.isdisjoint(block.branch)]
+    blocks = [
+        block
+        for block in find_blocks(fat)
+        if not block.obstacle and missing.intersection(block.branch) and there.isdisjoint(block.branch)
+    ]
     rest = sorted(missing.difference(*(block.branch for block in blocks)))
     if rest:
-        raise UserError(f"the thin network lacks the convolutions of layers {rest}, which are no shortcut block",
-                        todo="compare with the network as it was after its heads were dropped")
+        raise UserError(
+            f"the thin network lacks the convolutions of layers {rest}, which are no shortcut block",
+            todo="compare with the network as it was after its heads were dropped",
+        )
     if blocks:
         reference, moved = cut_blocks(fat, blocks)
     else:

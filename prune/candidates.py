@@ -76,11 +76,19 @@ class Candidates:
         UserError: an unknown pattern, more blocks than can go, "auto" without options.
     """
 
-    def __init__(self, net: Network, options: ChannelOptions | None, shortcuts: int | Auto = 0,
-                 scores: Scores | None = None, losses: Losses | None = None):
+    def __init__(
+        self,
+        net: Network,
+        options: ChannelOptions | None,
+        shortcuts: int | Auto = 0,
+        scores: Scores | None = None,
+        losses: Losses | None = None,
+    ):
         if options is None and shortcuts == "auto":
-            raise UserError("shortcuts='auto' lets blocks and channels compete for one budget, and there is none",
-                            todo="give budget=..., or the number of blocks to remove")
+            raise UserError(
+                "shortcuts='auto' lets blocks and channels compete for one budget, and there is none",
+                todo="give budget=..., or the number of blocks to remove",
+            )
         if isinstance(shortcuts, str) and shortcuts != "auto":
             raise UserError(f"shortcuts={shortcuts!r} is neither a number of blocks nor 'auto'")
         self.net, self.options, self.shortcuts = net, options, shortcuts
@@ -138,8 +146,9 @@ class Candidates:
     def _cut(self, count: int) -> Variant:
         if count == 0 and self.options is not None:
             numbers = {number: number for number in range(len(self.net.layers))}
-            return Variant(self.net, self.graph, numbers, [], self.whole, self._selector(self.graph, self.held,
-                                                                                        self.ranking))
+            return Variant(
+                self.net, self.graph, numbers, [], self.whole, self._selector(self.graph, self.held, self.ranking)
+            )
         network, moved = cut_blocks(self.net, self.order[:count])
         graph = trace(network)
         cost = Cost(network, graph, self.size, self.fold)
@@ -153,8 +162,9 @@ class Candidates:
 
     def _selector(self, graph: ChannelGraph, held: set[str], ranking: Ranking) -> Selector:
         assert self.options is not None
-        return Selector(fixed_too(graph, held), ranking, self.options.layer_keep, self.options.round_to,
-                        self.options.strategy)
+        return Selector(
+            fixed_too(graph, held), ranking, self.options.layer_keep, self.options.round_to, self.options.strategy
+        )
 
     # -- estimates without building --------------------------------------------------------------------------------
 
@@ -168,9 +178,11 @@ class Candidates:
             layers = {layer for block in self.order[:count] for layer in block.branch}
             gone = {name for name in [*self.graph.convs, *self.graph.norms] if layer_number(name) in layers}
             graph = replace(
-                self.graph, convs={name: conv for name, conv in self.graph.convs.items() if name not in gone},
+                self.graph,
+                convs={name: conv for name, conv in self.graph.convs.items() if name not in gone},
                 norms={name: ids for name, ids in self.graph.norms.items() if name not in gone},
-                constraints=[item for item in self.graph.constraints if item.name not in gone])
+                constraints=[item for item in self.graph.constraints if item.name not in gone],
+            )
             left = self.ranking.renamed({name: name for name in self.ranking.positions if name not in gone})
             self._estimates[count] = (self._selector(graph, self.held - gone, left), self.whole.without(gone))
         return self._estimates[count]
@@ -271,8 +283,9 @@ class Candidates:
         step = {key: (moved_key(key, variant.moved), kept) for key, kept in rows.items()}
         survivors = {old: len(kept) for old, kept in step.values()}
         # Convolutions inside a backbone that is one layer have no number of their own; `report.held` names them.
-        report.layers = {number: (conv.out_channels, survivors.get(number, 0))
-                         for number, conv in self.net.convolutions.items()}
+        report.layers = {
+            number: (conv.out_channels, survivors.get(number, 0)) for number, conv in self.net.convolutions.items()
+        }
         report.folded = len(left.added)
         report.unfolded = {uncut_name(name, variant.moved): count for name, count in left.unfolded.items()}
         report.unfolded_why = {uncut_name(name, variant.moved): why for name, why in left.reasons.items()}
@@ -300,13 +313,16 @@ def uncut_name(name: str, moved: dict[int, int]) -> str:
 def _budget(text: str) -> tuple[str, float]:
     what, share = parse_budget(text)
     if what == "latency":
-        raise UserError(f"budget={text!r}: a latency has to be measured, and nothing to measure it with is given",
-                        todo="pass cost=..., a function from a network to its latency")
+        raise UserError(
+            f"budget={text!r}: a latency has to be measured, and nothing to measure it with is given",
+            todo="pass cost=..., a function from a network to its latency",
+        )
     return what, share
 
 
 def _note_blocks(report: PruneReport, chosen: list[Block], blocks: list[Block]) -> None:
     gone = {block.layer for block in chosen}
     report.removed_blocks = {block.layer: block.score for block in chosen if block.score is not None}
-    report.kept_blocks = {block.layer: block.obstacle or block.score or 0.0 for block in blocks
-                          if block.layer not in gone}
+    report.kept_blocks = {
+        block.layer: block.obstacle or block.score or 0.0 for block in blocks if block.layer not in gone
+    }

@@ -38,8 +38,9 @@ class Cost:
         self.depthwise = np.array([conv.depthwise for conv in self.convs])
         self.kernel = np.array([module.kernel_size[0] * module.kernel_size[1] for module in convs])
         self.bias = np.array([module.bias is not None for module in convs], np.int64)
-        self.gains = np.array([fold and not (bias or conv.depthwise or conv.norm)
-                               for conv, bias in zip(self.convs, self.bias)], bool)
+        self.gains = np.array(
+            [fold and not (bias or conv.depthwise or conv.norm) for conv, bias in zip(self.convs, self.bias)], bool
+        )
         pixels = _pixels(net, [conv.name for conv in self.convs], size)
         self.pixels = np.array(pixels, np.float64)
         self.norms = dict(graph.norms)
@@ -48,8 +49,11 @@ class Cost:
         # What no identity governs (a Linear after the backbone) stays as it is.
         self.rest = 0
         self.rest = sum(p.numel() for p in net.parameters()) - self.parameters(everything)
-        self.whole = {"channels": self.channels(everything), "params": self.parameters(everything),
-                      "flops": self.macs(everything)}
+        self.whole = {
+            "channels": self.channels(everything),
+            "params": self.parameters(everything),
+            "flops": self.macs(everything),
+        }
 
     def _join(self) -> None:
         """All identities one after the other, and where each convolution's begin."""
@@ -70,8 +74,10 @@ class Cost:
 
     def widths(self, keep: Mask) -> tuple[Ids, Ids]:
         """Per convolution, the channels it makes and reads."""
-        return (np.add.reduceat(keep[self.makes].astype(np.int64), self.make_at),
-                np.add.reduceat(keep[self.reads].astype(np.int64), self.read_at))
+        return (
+            np.add.reduceat(keep[self.makes].astype(np.int64), self.make_at),
+            np.add.reduceat(keep[self.reads].astype(np.int64), self.read_at),
+        )
 
     def _weights(self, keep: Mask) -> tuple[Ids, Ids]:
         out, into = self.widths(keep)
@@ -139,13 +145,16 @@ def _pixels(net: nn.Module, names: list[str], size: tuple[int, int]) -> list[int
     def note(name: str) -> Any:
         def hook(_module: nn.Module, _inputs: Any, out: Tensor) -> None:
             seen[name] += out.shape[2] * out.shape[3]
+
         return hook
 
     handles = [modules[name].register_forward_hook(note(name)) for name in names]
     modes = [(module, module.training) for module in net.modules()]
     first = next(module for module in net.modules() if isinstance(module, nn.Conv2d))
-    tensors = {name: torch.empty_like(tensor, device="meta")
-               for name, tensor in [*net.named_parameters(), *net.named_buffers()]}
+    tensors = {
+        name: torch.empty_like(tensor, device="meta")
+        for name, tensor in [*net.named_parameters(), *net.named_buffers()]
+    }
     try:
         net.eval()
         with torch.no_grad():

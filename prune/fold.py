@@ -135,8 +135,11 @@ class _Flow:
         known = torch.where(wild, torch.zeros_like(constant), constant)
         if conv.depthwise:  # what reads a dropped channel is dropped itself: nobody misses anything
             bias = module.bias.double().cpu() if module.bias is not None else 0.0
-            return _response(module, known) + bias + torch.where(wild, torch.nan, 0.0).repeat_interleave(
-                width // len(gone))
+            return (
+                _response(module, known)
+                + bias
+                + torch.where(wild, torch.nan, 0.0).repeat_interleave(width // len(gone))
+            )
         if wild.any():
             self.found.unfolded[conv.name] = int(wild.sum())
             self.found.reasons[conv.name] = self.why(step)
@@ -168,8 +171,9 @@ class _Flow:
                 reasons[f"no BatchNorm after {here.module}"] = None
             elif here.op == "gate":
                 reasons["a gate"] = None
-            elif not any(read is not None and read.isnan().any()
-                         for read in (self.constants[source] for source in here.reads)):
+            elif not any(
+                read is not None and read.isnan().any() for read in (self.constants[source] for source in here.reads)
+            ):
                 reasons["one channel added to all"] = None
             else:
                 open_ += here.reads

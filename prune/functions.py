@@ -115,15 +115,21 @@ class FunctionRules(Recorder):
     def pieces(self, name: str, ref: Ref, args: tuple, kwargs: dict) -> Any:
         """chunk, split and narrow along the channels."""
         ids = self.step(ref).ids
-        named = dict(zip({"chunk": ("chunks", "dim"), "split": ("size", "dim"),
-                          "narrow": ("dim", "start", "length")}[name], args))
-        named |= {{"split_size_or_sections": "size", "split_size": "size"}.get(key, key): value
-                  for key, value in kwargs.items() if key not in ("input", "tensor")}
+        named = dict(
+            zip(
+                {"chunk": ("chunks", "dim"), "split": ("size", "dim"), "narrow": ("dim", "start", "length")}[name], args
+            )
+        )
+        named |= {
+            {"split_size_or_sections": "size", "split_size": "size"}.get(key, key): value
+            for key, value in kwargs.items()
+            if key not in ("input", "tensor")
+        }
         if ids is None or named.get("dim", 0) not in (1, -3) or holds_unknown(list(named.values())):
             return self.opaque([ref])
         numbers = np.arange(len(ids))
         if name == "narrow":
-            return self.sliced(ref, numbers[named["start"]: named["start"] + named["length"]])
+            return self.sliced(ref, numbers[named["start"] : named["start"] + named["length"]])
         if name == "chunk":
             size = -(-len(ids) // named["chunks"])
         else:

@@ -61,8 +61,11 @@ def drop_heads(net: Network, places: Iterable[int]) -> Network:
     """
     chosen, count = sorted(set(places)), len(net.specs)
     if any(not 0 <= place < count for place in chosen) or len(chosen) >= count:
-        raise UserError(f"heads {chosen} cannot be dropped: the network has {count}, and one has to stay",
-                        where=net.cfg.source, todo=f"name fewer of 0..{count - 1}")
+        raise UserError(
+            f"heads {chosen} cannot be dropped: the network has {count}, and one has to stay",
+            where=net.cfg.source,
+            todo=f"name fewer of 0..{count - 1}",
+        )
     twins: dict[Section, Section] = {}
     cfg = net.cfg.copy(twins)
     old_number = {twins[section]: number for section, number in net.cfg.index().items()}

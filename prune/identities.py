@@ -133,8 +133,10 @@ class ChannelGraph:
         for pattern in patterns:
             found = [conv for name, conv in self.convs.items() if matches(name, pattern)]
             if not found:
-                raise UserError(f"exclude={pattern!r} matches no convolution",
-                                todo="names look like " + ", ".join(list(self.convs)[:3]))
+                raise UserError(
+                    f"exclude={pattern!r} matches no convolution",
+                    todo="names look like " + ", ".join(list(self.convs)[:3]),
+                )
             held += [conv.makes for conv in found]
         return self.fixing(held)
 

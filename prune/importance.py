@@ -27,8 +27,9 @@ CRITERIA = ("gamma", "gamma-reader", "l1", "l2", "taylor", "fpgm", "random")
 Losses = Callable[[nn.Module], Iterable[Tensor]]
 
 
-def score(criterion: str, net: nn.Module, graph: ChannelGraph, *, losses: Losses | None = None,
-          seed: int = 0) -> Scores:
+def score(
+    criterion: str, net: nn.Module, graph: ChannelGraph, *, losses: Losses | None = None, seed: int = 0
+) -> Scores:
     """The scores of a criterion by its name.
 
     Args:
@@ -42,9 +43,11 @@ def score(criterion: str, net: nn.Module, graph: ChannelGraph, *, losses: Losses
         raise UserError(f"criterion={criterion!r} is not known", todo=f"choose from {', '.join(CRITERIA)}")
     if criterion == "taylor":
         if losses is None:
-            raise UserError("criterion='taylor' needs gradients, and no losses are given",
-                            todo="pass losses=..., a function from the network to the loss of each of some batches; "
-                                 "or scores=prune.taylor(...)")
+            raise UserError(
+                "criterion='taylor' needs gradients, and no losses are given",
+                todo="pass losses=..., a function from the network to the loss of each of some batches; "
+                "or scores=prune.taylor(...)",
+            )
         return taylor(net, graph, losses)
     if criterion == "random":
         return random(net, graph, seed)
@@ -75,8 +78,9 @@ def gamma_reader(net: nn.Module, graph: ChannelGraph) -> Scores:
         read = weight.unflatten(0, (conv.groups, -1)).square().sum((1, 3, 4)).flatten()
         np.add.at(squares, graph.root[conv.reads], _numbers(read))
     norms = np.sqrt(squares)[graph.root]
-    return _by_layer({name: _numbers(weight.abs()) * norms[graph.norms[name]]
-                      for name, weight in _gammas(net, graph).items()})
+    return _by_layer(
+        {name: _numbers(weight.abs()) * norms[graph.norms[name]] for name, weight in _gammas(net, graph).items()}
+    )
 
 
 @torch.no_grad()
@@ -123,8 +127,9 @@ def taylor(net: nn.Module, graph: ChannelGraph, losses: Losses) -> Scores:
     modules = dict(net.named_modules())
     names = [name for name, conv in graph.convs.items() if conv.norm is None]
     names += [name for name in graph.norms if _is_parameter(modules[name].weight)]
-    parts = {name: [value for value in (modules[name].weight, modules[name].bias) if _is_parameter(value)]
-             for name in names}
+    parts = {
+        name: [value for value in (modules[name].weight, modules[name].bias) if _is_parameter(value)] for name in names
+    }
     parameters = [cast(nn.Parameter, value) for values in parts.values() for value in values]
     total = {name: np.zeros(len(parts[name][0])) for name in names}
     wanted = [parameter.requires_grad for parameter in parameters]
@@ -151,14 +156,19 @@ def taylor(net: nn.Module, graph: ChannelGraph, losses: Losses) -> Scores:
 def _gate(value: Tensor, gradient: Tensor | None) -> np.ndarray:
     if gradient is None:  # the loss does not depend on it
         return np.zeros(len(value))
-    return _numbers((value.detach().double() * gradient.double()).flatten(1).sum(1) if value.dim() > 1
-                    else value.detach().double() * gradient.double())
+    return _numbers(
+        (value.detach().double() * gradient.double()).flatten(1).sum(1)
+        if value.dim() > 1
+        else value.detach().double() * gradient.double()
+    )
 
 
 def _check_loss(loss: object) -> None:
     if not isinstance(loss, Tensor) or loss.numel() != 1 or not loss.requires_grad:
-        raise UserError(f"the Taylor criterion needs a scalar loss with gradients for each batch, not {loss!r}",
-                        todo="let losses(network) yield loss tensors; leave out torch.no_grad() and .item()")
+        raise UserError(
+            f"the Taylor criterion needs a scalar loss with gradients for each batch, not {loss!r}",
+            todo="let losses(network) yield loss tensors; leave out torch.no_grad() and .item()",
+        )
     if not bool(torch.isfinite(loss)):
         raise UserError(f"the loss of a batch for the Taylor criterion is {float(loss.detach())}")
 
@@ -173,8 +183,7 @@ def _numbers(tensor: Tensor) -> np.ndarray:
 
 def _gammas(net: nn.Module, graph: ChannelGraph) -> dict[str, Tensor]:
     modules = dict(net.named_modules())
-    return {name: modules[name].weight for name in graph.norms
-            if isinstance(modules[name].weight, Tensor)}
+    return {name: modules[name].weight for name in graph.norms if isinstance(modules[name].weight, Tensor)}
 
 
 def _filters(net: nn.Module, graph: ChannelGraph) -> dict[str, Tensor]:

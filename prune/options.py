@@ -59,8 +59,10 @@ class ChannelOptions:
             raise UserError(f"criterion={self.criterion!r} is not known", todo=f"choose from {', '.join(CRITERIA)}")
         given = [name for name in ("budget", "ratio", "threshold") if getattr(self, name) is not None]
         if len(given) != 1:
-            raise UserError(f"{' and '.join(given) or 'none of budget, ratio and threshold'} given for channel pruning",
-                            todo="give exactly one, as budget='channels=0.4' or ratio=0.6")
+            raise UserError(
+                f"{' and '.join(given) or 'none of budget, ratio and threshold'} given for channel pruning",
+                todo="give exactly one, as budget='channels=0.4' or ratio=0.6",
+            )
         if self.ratio is not None and not 0 <= self.ratio <= 1:
             raise UserError(f"ratio={self.ratio} is not a share", todo="give a number in 0..1")
         if self.round_to < 1:
@@ -79,8 +81,10 @@ def parse_budget(text: str) -> tuple[str, float]:
     except ValueError:
         share = -1.0
     if what.strip() not in BUDGETS or not 0 < share <= 1:
-        raise UserError(f"budget={text!r} is not a kept share", todo=f"write one of {', '.join(BUDGETS)} and a number "
-                                                                     "in 0..1, as params=0.1")
+        raise UserError(
+            f"budget={text!r} is not a kept share",
+            todo=f"write one of {', '.join(BUDGETS)} and a number in 0..1, as params=0.1",
+        )
     return what.strip(), share
 
 
@@ -117,8 +121,10 @@ def chosen_layers(graph: ChannelGraph, patterns: Iterable[str], what: str) -> se
             found = {name for name in graph.convs if matches(name, pattern)}
         if not found:
             some = ", ".join(list(graph.convs)[:3])
-            raise UserError(f"{what}={pattern!r} matches no convolution",
-                            todo=f"names look like {some}; write a layer as 12, several as 12-20, or a glob")
+            raise UserError(
+                f"{what}={pattern!r} matches no convolution",
+                todo=f"names look like {some}; write a layer as 12, several as 12-20, or a glob",
+            )
         chosen |= found
     return chosen
 

@@ -11,15 +11,39 @@ from prune.options import BUDGETS, ChannelOptions, parse_budget
 from prune.search import Latency, within_latency
 from prune.select import STRATEGIES, Scores
 
-__all__ = ["BUDGETS", "STRATEGIES", "ChannelOptions", "PruneResult", "channels", "parse_budget", "prune", "shortcuts",
-           "thin"]
+__all__ = [
+    "BUDGETS",
+    "STRATEGIES",
+    "ChannelOptions",
+    "PruneResult",
+    "channels",
+    "parse_budget",
+    "prune",
+    "shortcuts",
+    "thin",
+]
 
 
-def channels(net: Network, strategy: str = "union", criterion: str = "gamma", *, budget: str | None = None,
-             ratio: float | None = None, threshold: float | None = None, layer_keep: float = 0.01, round_to: int = 1,
-             fold: bool = True, include: str | Iterable[str] = (), exclude: str | Iterable[str] = (),
-             size: tuple[int, int] | None = None, seed: int = 0, scores: Scores | None = None,
-             losses: Losses | None = None, cost: Latency | None = None, kind: str = "sparse") -> PruneResult:
+def channels(
+    net: Network,
+    strategy: str = "union",
+    criterion: str = "gamma",
+    *,
+    budget: str | None = None,
+    ratio: float | None = None,
+    threshold: float | None = None,
+    layer_keep: float = 0.01,
+    round_to: int = 1,
+    fold: bool = True,
+    include: str | Iterable[str] = (),
+    exclude: str | Iterable[str] = (),
+    size: tuple[int, int] | None = None,
+    seed: int = 0,
+    scores: Scores | None = None,
+    losses: Losses | None = None,
+    cost: Latency | None = None,
+    kind: str = "sparse",
+) -> PruneResult:
     """Prune channels; see `ChannelOptions` for what the other arguments trade.
 
     Args:
@@ -31,9 +55,26 @@ def channels(net: Network, strategy: str = "union", criterion: str = "gamma", *,
     Raises:
         UserError: options that contradict each other, or a budget that cannot be reached, with what binds.
     """
-    return prune(net, 0, kind, scores=scores, losses=losses, cost=cost, strategy=strategy, criterion=criterion,
-                 budget=budget, ratio=ratio, threshold=threshold, layer_keep=layer_keep, round_to=round_to, fold=fold,
-                 include=include, exclude=exclude, size=size, seed=seed)
+    return prune(
+        net,
+        0,
+        kind,
+        scores=scores,
+        losses=losses,
+        cost=cost,
+        strategy=strategy,
+        criterion=criterion,
+        budget=budget,
+        ratio=ratio,
+        threshold=threshold,
+        layer_keep=layer_keep,
+        round_to=round_to,
+        fold=fold,
+        include=include,
+        exclude=exclude,
+        size=size,
+        seed=seed,
+    )
 
 
 def thin(net: Network, shortcuts: int | Auto = 0, **options: object) -> Network:
@@ -56,8 +97,16 @@ def shortcuts(net: Network, remove: int, kind: str = "sparse") -> PruneResult:
     return candidates.build(*candidates.choose(), kind)
 
 
-def prune(net: Network, shortcuts: int | Auto = 0, kind: str = "sparse", *, scores: Scores | None = None,
-          losses: Losses | None = None, cost: Latency | None = None, **options: object) -> PruneResult:
+def prune(
+    net: Network,
+    shortcuts: int | Auto = 0,
+    kind: str = "sparse",
+    *,
+    scores: Scores | None = None,
+    losses: Losses | None = None,
+    cost: Latency | None = None,
+    **options: object,
+) -> PruneResult:
     """Remove shortcut blocks and channels, both scored on the uncut network.
 
     Args:

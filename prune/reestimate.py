@@ -69,8 +69,10 @@ def _run(net: nn.Module, batches: Iterable[Tensor | Batch]) -> int:
         try:
             net(images.to(first.device, first.dtype))
         except ValueError as error:
-            raise UserError(f"BatchNorm statistics cannot be taken from a batch of {len(images)}: {error}",
-                            todo="give batches of at least 2 pictures") from error
+            raise UserError(
+                f"BatchNorm statistics cannot be taken from a batch of {len(images)}: {error}",
+                todo="give batches of at least 2 pictures",
+            ) from error
         pictures += len(images)
     if not pictures:
         raise UserError("there is not one picture to take BatchNorm statistics from", todo="give at least one batch")
@@ -82,5 +84,7 @@ def _check(net: nn.Module, norms: list[_BatchNorm]) -> None:
     for norm in norms:
         for part in (norm.running_mean, norm.running_var):
             if part is not None and not bool(torch.isfinite(part).all()):
-                raise UserError(f"the statistics of '{names[norm]}' are not finite on these pictures",
-                                todo="check the pictures, and that the network's outputs are finite")
+                raise UserError(
+                    f"the statistics of '{names[norm]}' are not finite on these pictures",
+                    todo="check the pictures, and that the network's outputs are finite",
+                )

@@ -10,8 +10,14 @@ from prune.identities import said_by_count
 from prune.select import LayerHeld
 
 # What keeps channels, as it is said in the report.
-_HELD = {"fixed": "fixed", "tied": "held by ties", "carried": "held by carriers", "floored": "held by the floor",
-         "equalised": "held by equal slices", "rounded": "rounded up"}
+_HELD = {
+    "fixed": "fixed",
+    "tied": "held by ties",
+    "carried": "held by carriers",
+    "floored": "held by the floor",
+    "equalised": "held by equal slices",
+    "rounded": "rounded up",
+}
 _COLUMNS = ("before", "after", "asked", *_HELD, "overruled")
 
 
@@ -111,13 +117,16 @@ class PruneReport:
         lines += self._what_held()
         lines.append(f"constants folded into {self.folded} convolutions")
         if self.unfolded:
-            places = ", ".join(f"{name} ({count}, {self.unfolded_why.get(name, '?')})" for name, count in
-                               self.unfolded.items())
+            places = ", ".join(
+                f"{name} ({count}, {self.unfolded_why.get(name, '?')})" for name, count in self.unfolded.items()
+            )
             lines.append(f"not folded, for the dropped channels are not constant there: {places}")
         if self.border_error:
             heads = ", ".join(f"{error:.2%}" for error in self.border_error)
-            lines.append(f"folding error: {heads} of the largest output, by head: how far the thin network is from the "
-                         "uncut one with the dropped gammas set to 0; padded borders make it, and what is not folded")
+            lines.append(
+                f"folding error: {heads} of the largest output, by head: how far the thin network is from the "
+                "uncut one with the dropped gammas set to 0; padded borders make it, and what is not folded"
+            )
         if self.tried:
             lines.append("tried:")
             lines += ["  " + ", ".join(f"{key} {_short(value)}" for key, value in row.items()) for row in self.tried]
@@ -136,20 +145,31 @@ class PruneReport:
             lines.append(f"channels that went because the first layer of their tie decided: {self.overruled}")
         most = sorted(self.held.items(), key=lambda item: -_kept_back(item[1]))[:3]
         if most and _kept_back(most[0][1]):
-            places = ", ".join(f"{name} ({_kept_back(row)} of {row.before}: {_main_reason(row)})"
-                               for name, row in most if _kept_back(row))
+            places = ", ".join(
+                f"{name} ({_kept_back(row)} of {row.before}: {_main_reason(row)})"
+                for name, row in most
+                if _kept_back(row)
+            )
             lines.append(f"most held back: {places}")
         return lines
 
     def layer_text(self) -> str:
         """A table with a row for each convolution: its channels before and after, and what held them."""
-        shown = [name for name in _COLUMNS if name in ("before", "after", "asked")
-                 or any(getattr(row, name) for row in self.held.values())]
+        shown = [
+            name
+            for name in _COLUMNS
+            if name in ("before", "after", "asked") or any(getattr(row, name) for row in self.held.values())
+        ]
         rows = [["convolution", *shown]]
         rows += [[name, *(str(getattr(row, column)) for column in shown)] for name, row in self.held.items()]
         widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
-        return "\n".join("  ".join(cell.ljust(width) if place == 0 else cell.rjust(width)
-                                   for place, (cell, width) in enumerate(zip(row, widths))) for row in rows)
+        return "\n".join(
+            "  ".join(
+                cell.ljust(width) if place == 0 else cell.rjust(width)
+                for place, (cell, width) in enumerate(zip(row, widths))
+            )
+            for row in rows
+        )
 
 
 def _kept_back(row: LayerHeld) -> int:

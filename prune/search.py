@@ -65,10 +65,12 @@ def within_latency(candidates: Candidates, share: float, cost: Latency) -> Withi
     cuts = _spaced(candidates)
     low, high = -1, len(cuts) - 1
     if timer.share(cuts[high]) > share and timer.confirmed(cuts[high], share) > share:
-        raise UserError(f"latency={share:g} cannot be reached: the smallest network that may be cut takes "
-                        f"{timer.share(cuts[high]):.3f} of the time",
-                        todo="lower layer_keep or round_to, remove shortcut blocks too (shortcuts='auto'), or ask for "
-                             "a larger share")
+        raise UserError(
+            f"latency={share:g} cannot be reached: the smallest network that may be cut takes "
+            f"{timer.share(cuts[high]):.3f} of the time",
+            todo="lower layer_keep or round_to, remove shortcut blocks too (shortcuts='auto'), or ask for "
+            "a larger share",
+        )
     while high - low > 1:
         middle = (low + high) // 2
         if (found := timer.share(cuts[middle])) <= share:
@@ -81,9 +83,11 @@ def within_latency(candidates: Candidates, share: float, cost: Latency) -> Withi
     step = 1
     while (confirmed := timer.confirmed(cuts[high], share)) > share:
         if high == len(cuts) - 1 or timer.candidates_tried >= _MOST:
-            raise UserError(f"latency={share:g} was reached once, but not when measured again ({confirmed:.3f} is the "
-                            f"last of {timer.candidates_tried} networks)",
-                            todo="let nothing else run on this machine, or ask for a larger share")
+            raise UserError(
+                f"latency={share:g} was reached once, but not when measured again ({confirmed:.3f} is the "
+                f"last of {timer.candidates_tried} networks)",
+                todo="let nothing else run on this machine, or ask for a larger share",
+            )
         wanted = candidates.estimate(cuts[high], "flops") * share / confirmed
         high = min(high + step, len(cuts) - 1)
         while high < len(cuts) - 1 and candidates.estimate(cuts[high], "flops") > wanted:
@@ -115,8 +119,14 @@ class _Timer:
         while len(figures) < count:
             network, _ = self.candidates.network(variant, selection.keep)
             figures.append(self._checked(self.cost(network)))
-            self.tried.append({"MACs": variant.cost.share(selection.keep, "flops"), "blocks": len(variant.blocks),
-                               "latency": figures[-1], "share": figures[-1] / self.base})
+            self.tried.append(
+                {
+                    "MACs": variant.cost.share(selection.keep, "flops"),
+                    "blocks": len(variant.blocks),
+                    "latency": figures[-1],
+                    "share": figures[-1] / self.base,
+                }
+            )
         return figures
 
     @property
@@ -182,9 +192,19 @@ class MaxDrop:
         return next((row["score"] for row in reversed(self.tried) if row["within"] and row["best"]), self.base)
 
 
-def max_drop(net: Network, score: Score, drop: float = 0.01, *, of: str = "params", tolerance: float = 0.05,
-             shortcuts: int | Auto = 0, kind: str = "sparse", scores: Scores | None = None,
-             losses: Losses | None = None, **options: object) -> MaxDrop:
+def max_drop(
+    net: Network,
+    score: Score,
+    drop: float = 0.01,
+    *,
+    of: str = "params",
+    tolerance: float = 0.05,
+    shortcuts: int | Auto = 0,
+    kind: str = "sparse",
+    scores: Scores | None = None,
+    losses: Losses | None = None,
+    **options: object,
+) -> MaxDrop:
     """The largest prune whose score is at most `drop` below the uncut network's, by bisection to the cliff.
 
     The kept share is bisected on a logarithmic scale. Scores fall with it only roughly, so a search that ended looks
@@ -221,8 +241,13 @@ def max_drop(net: Network, score: Score, drop: float = 0.01, *, of: str = "param
             break
         probes -= 1
         if search.within(below):  # the failure above was a dip
-            high, low = below, max([row["asked"] for row in search.tried
-                                    if not row["within"] and row["asked"] < below], default=search.least)
+            high, low = (
+                below,
+                max(
+                    [row["asked"] for row in search.tried if not row["within"] and row["asked"] < below],
+                    default=search.least,
+                ),
+            )
     return search.done()
 
 
@@ -248,10 +273,24 @@ class _Cliff:
             fits = self.known[key] = value >= self.base - self.drop
             kept = variant.cost.share(selection.keep, self.of)
             best = fits and (self.best is None or kept < self.best[0])
-            self.tried.append({"asked": share, "kept": kept, "blocks": len(variant.blocks), "score": value,
-                               "within": fits, "best": False})
-            log.info("%s %.4f: score %.4f (%+.4f), %s", self.of, kept, value, value - self.base,
-                     "within the drop" if fits else "too low")
+            self.tried.append(
+                {
+                    "asked": share,
+                    "kept": kept,
+                    "blocks": len(variant.blocks),
+                    "score": value,
+                    "within": fits,
+                    "best": False,
+                }
+            )
+            log.info(
+                "%s %.4f: score %.4f (%+.4f), %s",
+                self.of,
+                kept,
+                value,
+                value - self.base,
+                "within the drop" if fits else "too low",
+            )
             if best:
                 self.best = (kept, result)
                 for row in self.tried:

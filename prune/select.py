@@ -39,8 +39,9 @@ class Ranking:
 
     def renamed(self, old_names: Mapping[str, str]) -> Ranking:
         """The same order for a network whose modules have other names, or of which some are gone: new -> old name."""
-        return Ranking(self.values, {new: self.positions[old] for new, old in old_names.items()
-                                     if old in self.positions})
+        return Ranking(
+            self.values, {new: self.positions[old] for new, old in old_names.items() if old in self.positions}
+        )
 
 
 def ranked(graph: ChannelGraph, scores: Scores) -> Ranking:
@@ -140,8 +141,14 @@ class Selector:
         round_to: survivors of every convolution are a multiple of it, rounded up, or all of them.
     """
 
-    def __init__(self, graph: ChannelGraph, scores: Scores | Ranking, layer_keep: float = 0.01, round_to: int = 1,
-                 strategy: str = "union"):
+    def __init__(
+        self,
+        graph: ChannelGraph,
+        scores: Scores | Ranking,
+        layer_keep: float = 0.01,
+        round_to: int = 1,
+        strategy: str = "union",
+    ):
         assert strategy in STRATEGIES, strategy
         self.graph, self.layer_keep, self.round_to, self.strategy = graph, layer_keep, round_to, strategy
         self.ranking = scores if isinstance(scores, Ranking) else ranked(graph, scores)
@@ -213,8 +220,10 @@ class Selector:
         cuts = self.cuts
         low, high = -1, len(cuts) - 1
         if (reached := cost(self.settle(int(cuts[high])).keep)) > kept_share:
-            raise UserError(f"{what}={kept_share:g} cannot be reached: the most that may go leaves {reached:.4f}",
-                            todo=self._binding(cost, reached, kept_share))
+            raise UserError(
+                f"{what}={kept_share:g} cannot be reached: the most that may go leaves {reached:.4f}",
+                todo=self._binding(cost, reached, kept_share),
+            )
         while high - low > 1:
             middle = (low + high) // 2
             if cost(self.settle(int(cuts[middle])).keep) <= kept_share:
@@ -229,6 +238,7 @@ class Selector:
 
     def _binding(self, cost: Callable[[Mask], float], reached: float, asked: float) -> str:
         """Which limit holds the most, found by lifting each in turn; and what else holds where that is not enough."""
+
         def without(layer_keep: float, round_to: int, strategy: str) -> float:
             return cost(Selector(self.graph, self.ranking, layer_keep, round_to, strategy).least().keep)
 
@@ -237,14 +247,17 @@ class Selector:
         lifted = {
             f"the floor per layer layer_keep={self.layer_keep:g}{places}": without(0, self.round_to, self.strategy),
             f"rounding to round_to={self.round_to}": without(self.layer_keep, 1, self.strategy),
-            f"strategy={self.strategy}, which keeps the channels an add ties":
-                without(self.layer_keep, self.round_to, "union" if self.strategy == "conservative" else self.strategy),
+            f"strategy={self.strategy}, which keeps the channels an add ties": without(
+                self.layer_keep, self.round_to, "union" if self.strategy == "conservative" else self.strategy
+            ),
         }
         name = min(lifted, key=lambda key: lifted[key])
         best = lifted[name]
         fixed = said_by_count(self.graph.fixed_by(np.concatenate([conv.makes for conv in self.graph.convs.values()])))
-        rest = (f"what is left is one channel a layer and what is fixed ({fixed or 'nothing'}); ask for a larger "
-                "share, or remove shortcut blocks too")
+        rest = (
+            f"what is left is one channel a layer and what is fixed ({fixed or 'nothing'}); ask for a larger "
+            "share, or remove shortcut blocks too"
+        )
         if best >= reached - 1e-9:
             return rest
         if best > asked:
@@ -264,8 +277,11 @@ class Selector:
         floors: list[str] = []
         while True:
             start = group.copy()
-            for why, bring_back in ((_FLOOR, self._raise_to_floors), (_SLICES, self._equalise),
-                                    (_ROUNDING, self._round)):
+            for why, bring_back in (
+                (_FLOOR, self._raise_to_floors),
+                (_SLICES, self._equalise),
+                (_ROUNDING, self._round),
+            ):
                 before = group.copy()
                 floors += bring_back(group)
                 reason[group & ~before] = why
@@ -337,8 +353,11 @@ class Selector:
         """Restore the best of the dropped groups until `wanted` channels of the layer stay."""
         gone = np.unique(roots[~group[roots]])
         gone = gone[np.argsort(-self.rank_of_group[gone], kind="stable")]
-        copies = np.array([int((roots == g).sum()) for g in gone]) if len(gone) < len(roots[~group[roots]]) else \
-            np.ones(len(gone), np.int64)
+        copies = (
+            np.array([int((roots == g).sum()) for g in gone])
+            if len(gone) < len(roots[~group[roots]])
+            else np.ones(len(gone), np.int64)
+        )
         missing = wanted - int(group[roots].sum())
         if missing > 0:
             enough = int(np.searchsorted(np.cumsum(copies), missing)) + 1

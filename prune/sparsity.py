@@ -55,8 +55,15 @@ class Sparsity(Hooks):
         UserError: unknown schedule or form, negative s, or the sub-gradient form under an adaptive optimiser.
     """
 
-    def __init__(self, net: Network, s: float, schedule: str = "constant", form: str = "subgradient",
-                 optimizer: str | torch.optim.Optimizer = "sgd", graph: ChannelGraph | None = None):
+    def __init__(
+        self,
+        net: Network,
+        s: float,
+        schedule: str = "constant",
+        form: str = "subgradient",
+        optimizer: str | torch.optim.Optimizer = "sgd",
+        graph: ChannelGraph | None = None,
+    ):
         if schedule not in SCHEDULES:
             raise UserError(f"sparsity schedule {schedule!r} is not known", todo=f"choose from {', '.join(SCHEDULES)}")
         if form not in FORMS:
@@ -65,8 +72,11 @@ class Sparsity(Hooks):
             raise UserError(f"sparsity strength s={s} has to be 0 or more", todo="0.001 is a usual start")
         name = optimizer if isinstance(optimizer, str) else type(optimizer).__name__
         if form == "subgradient" and "adam" in name.lower():
-            raise UserError(f"the sub-gradient form of sparsity does not work under {name}: it divides every gradient "
-                            "by its own size, so s would mean nothing", todo="use form='proximal', or train with SGD")
+            raise UserError(
+                f"the sub-gradient form of sparsity does not work under {name}: it divides every gradient "
+                "by its own size, so s would mean nothing",
+                todo="use form='proximal', or train with SGD",
+            )
         self.s, self.schedule, self.form = float(s), schedule, form
         self.graph = graph or trace(net)
         masks = self.graph.participating()
@@ -126,8 +136,9 @@ class Sparsity(Hooks):
         every = torch.cat([gamma.detach().abs()[mask] for gamma, mask in gammas])
         spared = max(1, round(SPARED_SHARE * len(every)))
         edge = every.topk(spared).values[-1]
-        return [(gamma, torch.where(gamma.abs() >= edge, DECAYED * s, s) * mask.to(gamma.dtype))
-                for gamma, mask in gammas]
+        return [
+            (gamma, torch.where(gamma.abs() >= edge, DECAYED * s, s) * mask.to(gamma.dtype)) for gamma, mask in gammas
+        ]
 
     def _cached(self, network: Network) -> list[tuple[nn.Parameter, Tensor]]:
         if self._found is None or self._found[0] is not network:
@@ -147,9 +158,13 @@ class Sparsity(Hooks):
         return found
 
     def state_dict(self) -> dict[str, Any]:
-        return {"s": self.s, "schedule": self.schedule, "form": self.form,
-                "history": [dict(row) for row in self.history],
-                "histograms": [list(row) for row in self.histograms]}
+        return {
+            "s": self.s,
+            "schedule": self.schedule,
+            "form": self.form,
+            "history": [dict(row) for row in self.history],
+            "histograms": [list(row) for row in self.histograms],
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.s, self.schedule, self.form = state["s"], state["schedule"], state["form"]

@@ -53,8 +53,12 @@ def rebuilt(net: Network, cfg: Cfg, tensors: dict[str, Tensor]) -> Network:
 def renumbered(net: Network, moved: Mapping[int, int]) -> dict[str, Tensor]:
     """Copies of the tensors of `net` for a cfg without some of its sections: new layer -> old."""
     state = net.state_dict()
-    return {f"layers.{new}.{name.split('.', 2)[2]}": tensor.clone()
-            for new, old in moved.items() for name, tensor in state.items() if name.startswith(f"layers.{old}.")}
+    return {
+        f"layers.{new}.{name.split('.', 2)[2]}": tensor.clone()
+        for new, old in moved.items()
+        for name, tensor in state.items()
+        if name.startswith(f"layers.{old}.")
+    }
 
 
 def layer_number(name: str) -> int:
@@ -93,8 +97,10 @@ def _sliced_weight(weight: Tensor, conv: Conv, keep: Mask) -> Tensor:
     if conv.depthwise:
         return _rows(weight, out)
     groups = conv.groups
-    parts = [_block(part, rows, columns)
-             for part, rows, columns in zip(weight.chunk(groups), np.split(out, groups), np.split(into, groups))]
+    parts = [
+        _block(part, rows, columns)
+        for part, rows, columns in zip(weight.chunk(groups), np.split(out, groups), np.split(into, groups))
+    ]
     return torch.cat(parts) if len(parts) > 1 else parts[0]
 
 

@@ -65,6 +65,7 @@ def over_pixels(args: tuple, kwargs: dict) -> bool:
 
 def as_function(target: Any, args: tuple, kwargs: dict, place: int = -1) -> Callable[[Tensor], Tensor]:
     """The operation as a function of one tensor: at `place` among `args`, or before them (-1)."""
+
     def apply(x: Tensor) -> Tensor:
         full = (x, *args) if place < 0 else tuple(x if i == place else arg for i, arg in enumerate(args))
         if isinstance(target, str):

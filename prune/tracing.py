@@ -55,9 +55,11 @@ def trace(net: nn.Module) -> ChannelGraph:
         raise
     except Exception as error:
         place = tracer.place or type(net).__name__
-        raise UserError(f"the channels cannot be followed through '{place}': {error}",
-                        todo="exclude this network from pruning, or rewrite the part without control flow on "
-                             "tensor values or sizes") from error
+        raise UserError(
+            f"the channels cannot be followed through '{place}': {error}",
+            todo="exclude this network from pruning, or rewrite the part without control flow on "
+            "tensor values or sizes",
+        ) from error
     finally:
         for module, mode in modes:
             module.training = mode

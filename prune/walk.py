@@ -24,20 +24,33 @@ from prune.functions import FunctionRules
 from prune.identities import ChannelGraph, Conv, EqualSlices
 from prune.symbols import Ref, refs_in
 
-_MIXING = (activation.Softmax, activation.Softmax2d, activation.LogSoftmax, activation.Softmin, activation.GLU,
-           activation.MultiheadAttention)
+_MIXING = (
+    activation.Softmax,
+    activation.Softmax2d,
+    activation.LogSoftmax,
+    activation.Softmin,
+    activation.GLU,
+    activation.MultiheadAttention,
+)
 
 
 def _modules_of(namespace: ModuleType) -> set[type[nn.Module]]:
-    return {kind for kind in vars(namespace).values()
-            if isinstance(kind, type) and issubclass(kind, nn.Module) and kind is not nn.Module}
+    return {
+        kind
+        for kind in vars(namespace).values()
+        if isinstance(kind, type) and issubclass(kind, nn.Module) and kind is not nn.Module
+    }
 
 
 ACTIVATION_TYPES: tuple[type[nn.Module], ...] = tuple(
-    _modules_of(activation) | {type(make()) for make in ACTIVATIONS.values()})
+    _modules_of(activation) | {type(make()) for make in ACTIVATIONS.values()}
+)
 # A norm over the window (LPPool) is no mean: it does not map a constant onto itself.
 _PASSING: tuple[type[nn.Module], ...] = (
-    *(kind for kind in _modules_of(pooling) if "LPPool" not in kind.__name__), nn.Upsample, nn.ZeroPad2d)
+    *(kind for kind in _modules_of(pooling) if "LPPool" not in kind.__name__),
+    nn.Upsample,
+    nn.ZeroPad2d,
+)
 _ELEMENTWISE: tuple[type[nn.Module], ...] = (*ACTIVATION_TYPES, dropout._DropoutNd, nn.Identity)
 UNSUPPORTED = (nn.LayerNorm, nn.GroupNorm, nn.LocalResponseNorm)
 
@@ -91,8 +104,11 @@ class Walk(FunctionRules):
         if isinstance(tree, fx.Node):
             return self.value[tree]
         if isinstance(tree, (tuple, list)):
-            return type(tree)(self.load(item) for item in tree) if type(tree) in (tuple, list) else \
-                [self.load(item) for item in tree]
+            return (
+                type(tree)(self.load(item) for item in tree)
+                if type(tree) in (tuple, list)
+                else [self.load(item) for item in tree]
+            )
         if isinstance(tree, dict):
             return {key: self.load(item) for key, item in tree.items()}
         if isinstance(tree, slice):
@@ -105,8 +121,10 @@ class Walk(FunctionRules):
         module = self.modules[name]
         refs = refs_in([args, kwargs])
         if isinstance(module, UNSUPPORTED):
-            raise UserError(f"'{name}' is a {type(module).__name__}: it mixes channels, so none of them can be dropped",
-                            todo="only networks normalised by BatchNorm can be pruned")
+            raise UserError(
+                f"'{name}' is a {type(module).__name__}: it mixes channels, so none of them can be dropped",
+                todo="only networks normalised by BatchNorm can be pruned",
+            )
         if isinstance(module, Shortcut):
             return self.shortcut(module, refs)
         if len(refs) != 1:

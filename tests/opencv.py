@@ -12,8 +12,9 @@ from torch import Tensor
 import models
 from models.network import Network
 
-needs_opencv_4 = pytest.mark.skipif(int(cv2.__version__.split(".")[0]) >= 5,
-                                    reason=f"OpenCV {cv2.__version__} has no Darknet importer; 4.x has")
+needs_opencv_4 = pytest.mark.skipif(
+    int(cv2.__version__.split(".")[0]) >= 5, reason=f"OpenCV {cv2.__version__} has no Darknet importer; 4.x has"
+)
 
 
 def opencv_network(cfg: str | Path, weights: str | Path) -> cv2.dnn.Net:

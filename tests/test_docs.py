@@ -89,15 +89,23 @@ def test_the_old_programs_commands_have_their_place() -> None:
 
 @pytest.mark.parametrize(
     "given",
-    [["--stages", "prune", "--strategy", "conservative", "--prune", "ratio=0.85"],
-     ["--stages", "prune", "--strategy", "shared", "--prune", "ratio=0.6"],
-     ["--stages", "prune", "--strategy", "union", "--prune", "ratio=0.8", "--layer_keep", "0.1"],
-     ["--stages", "prune", "--prune", "none", "--shortcuts", "8"],
-     ["--stages", "prune", "--shortcuts", "12", "--prune", "ratio=0.8", "--layer-keep", "0.1"],
-     ["-sr", "--s", "0.001"], ["--max-drop", "0.01"], ["--prune", "latency=0.5"], ["--rounds", "3"],
-     ["--drop-heads"], ["--drop-heads", "8,32"], ["--exclude", "0,12-20", "--include", "layers.1?"], ["--no-fold"]],
+    [
+        ["--stages", "prune", "--strategy", "conservative", "--prune", "ratio=0.85"],
+        ["--stages", "prune", "--strategy", "shared", "--prune", "ratio=0.6"],
+        ["--stages", "prune", "--strategy", "union", "--prune", "ratio=0.8", "--layer_keep", "0.1"],
+        ["--stages", "prune", "--prune", "none", "--shortcuts", "8"],
+        ["--stages", "prune", "--shortcuts", "12", "--prune", "ratio=0.8", "--layer-keep", "0.1"],
+        ["-sr", "--s", "0.001"],
+        ["--max-drop", "0.01"],
+        ["--prune", "latency=0.5"],
+        ["--rounds", "3"],
+        ["--drop-heads"],
+        ["--drop-heads", "8,32"],
+        ["--exclude", "0,12-20", "--include", "layers.1?"],
+        ["--no-fold"],
+    ],
     ids=" ".join,
-)  # fmt: skip
+)
 def test_what_the_pages_tell_to_type_is_accepted(given: list[str]) -> None:
     from engine.config import parse_config
 

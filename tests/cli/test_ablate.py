@@ -121,13 +121,17 @@ def test_killed_grid_goes_on_in_the_middle_of_its_cell_and_ends_with_the_same_bi
     steps.clear()
     assert in_process(finetune_kd.main, monkeypatch, material, "--resume", str(broken)) == 0
     assert {cell: len(taken) for cell, taken in steps.items()} == {
-        ("none", "seed1"): 2, ("bounded", "seed0"): 4, ("bounded", "seed1"): 4
-    }  # fmt: skip
+        ("none", "seed1"): 2,
+        ("bounded", "seed0"): 4,
+        ("bounded", "seed1"): 4,
+    }
     assert (broken / "none" / "seed0" / "weights" / "best.pt").stat().st_mtime_ns == kept
     for mode, seed in CELLS:
         assert same_weights(*(run / mode / seed / "weights" / "last.pt" for run in (whole[0], broken)))
-    scores = [[{key: row[key] for key in ("mode", "mAP50-95 mean", "mAP50-95 sd", "difference")} for row in rows(run)]
-              for run in (whole[0], broken)]  # fmt: skip
+    scores = [
+        [{key: row[key] for key in ("mode", "mAP50-95 mean", "mAP50-95 sd", "difference")} for row in rows(run)]
+        for run in (whole[0], broken)
+    ]
     assert scores[0] == scores[1]
 
 
@@ -212,13 +216,24 @@ def test_grid_is_a_tracked_group_with_a_run_a_cell(material: Path) -> None:
         (["--anchors", "fit"], "every seed would fit its own"),
         (["--patience", "3"], "unequally long"),
     ],
-    ids=["unknown mode", "mode without its needs", "an option that is called all", "seeds", "batches", "anchors",
-         "patience"],
+    ids=[
+        "unknown mode",
+        "mode without its needs",
+        "an option that is called all",
+        "seeds",
+        "batches",
+        "anchors",
+        "patience",
+    ],
 )
 def test_mistakes_are_said_before_anything_is_trained(
-    material: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, steps: Seen,
-    arguments: list[str], said: str,
-) -> None:  # fmt: skip
+    material: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+    steps: Seen,
+    arguments: list[str],
+    said: str,
+) -> None:
     steps.clear()
     assert in_process(finetune_kd.main, monkeypatch, material, *GRID, "--name", "wrong", *arguments) == 2
     assert said in capsys.readouterr().err
@@ -281,8 +296,9 @@ def test_trainings_that_are_done_have_their_table_whatever_measuring_a_step_does
     assert in_process(finetune_kd.main, monkeypatch, material, *chosen) == 0
     assert "the costs of a step are missing in the table: RuntimeError: out of memory" in capsys.readouterr().err
     assert [(row["runs"], row["step by none"]) for row in rows(material / "runs" / "ablate" / "unmeasured")[2:]] == [
-        ("1", ""), ("1", "")
-    ]  # fmt: skip
+        ("1", ""),
+        ("1", ""),
+    ]
 
 
 def test_cells_count_by_what_networks_are_not_by_what_files_are_called(
@@ -291,8 +307,22 @@ def test_cells_count_by_what_networks_are_not_by_what_files_are_called(
     """Renamed weights are the same; other weights under the old name are not, also where --cfg brings them."""
     for name in ("student.pt", "renamed.pt"):
         shutil.copy(material / "thin.pt", material / name)
-    chosen = ["--t_weights", "fat.pt", "--data", "data.yaml", "--ablate", "none; bounded", *QUICK, "--name", "names",
-              "--epochs", "1", "--seeds", "1", "--exist-ok"]  # fmt: skip
+    chosen = [
+        "--t_weights",
+        "fat.pt",
+        "--data",
+        "data.yaml",
+        "--ablate",
+        "none; bounded",
+        *QUICK,
+        "--name",
+        "names",
+        "--epochs",
+        "1",
+        "--seeds",
+        "1",
+        "--exist-ok",
+    ]
 
     def trained(*student: str) -> set:
         steps.clear()
@@ -350,9 +380,13 @@ def test_grid_of_two_processes_has_its_table_and_step_costs(material: Path) -> N
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     chosen = [*GRID, "--name", "two", "--seeds", "1", "--epochs", "1", "--ablate", "none; fitnets,hinton"]
     done = subprocess.run(
-        [*launch, str(ROOT / "finetune_kd.py"), *chosen], cwd=material, capture_output=True, text=True, timeout=300,
+        [*launch, str(ROOT / "finetune_kd.py"), *chosen],
+        cwd=material,
+        capture_output=True,
+        text=True,
+        timeout=300,
         env=surroundings(material),
-    )  # fmt: skip
+    )
     assert done.returncode == 0, done.stderr
     table = rows(material / "runs" / "ablate" / "two")
     assert [row["runs"] for row in table[2:]] == ["1", "1"]

@@ -89,8 +89,15 @@ def test_epochs_line_tells_the_teachers_score_and_the_gap(done: subprocess.Compl
 
 
 def test_total_is_the_weighted_sum_of_all_terms(material: Path, done: subprocess.CompletedProcess[str]) -> None:
-    weights = {"box": 10, "obj": 100, "cls": 1, "scaled_obj": 0.5, "scaled_cls": 0.5, "scaled_box": 0.5 * 10,
-               "bounded": 0.5 * 10}  # fmt: skip
+    weights = {
+        "box": 10,
+        "obj": 100,
+        "cls": 1,
+        "scaled_obj": 0.5,
+        "scaled_cls": 0.5,
+        "scaled_box": 0.5 * 10,
+        "bounded": 0.5 * 10,
+    }
     for row in rows(material / "runs" / "finetune_kd" / "kd"):
         total = sum(weight * float(row[f"train/{name}"]) for name, weight in weights.items())
         assert float(row["train/total"]) == pytest.approx(total, rel=1e-3)
@@ -190,8 +197,16 @@ def test_two_teachers_are_one_row_and_score_as_their_average(
         (["--weights", "thin.pt", "--t_weights", "none.pt"], "none.pt: does not exist"),
         (["--weights", "thin.pt", "--kd", "none", "--freeze", "99", "--wandb", "offline"], "--freeze 99"),
     ],
-    ids=["no teacher", "unknown term", "no student", "cfg without weights", "averaged features", "no lineage",
-         "no such file", "too many layers"],
+    ids=[
+        "no teacher",
+        "unknown term",
+        "no student",
+        "cfg without weights",
+        "averaged features",
+        "no lineage",
+        "no such file",
+        "too many layers",
+    ],
 )
 def test_mistakes_end_with_a_sentence_and_status_2(
     material: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, arguments: list[str], said: str

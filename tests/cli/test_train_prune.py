@@ -28,12 +28,21 @@ STAGES = ("baseline", "sparse", "plain", "student")
 FIGURES = ["F1_curve.png", "PR_curve.png", "confusion_matrix.png", "predictions.jpg"]
 TRAINED = ["results.csv", "results.png", "weights/best.pt", "weights/last.pt"]
 FILES = {
-    "args.yaml", "start.pt", "report.html", "channels.png", "gammas.png", "sparse/weights/sparse.pt",
+    "args.yaml",
+    "start.pt",
+    "report.html",
+    "channels.png",
+    "gammas.png",
+    "sparse/weights/sparse.pt",
     *(f"pruned/{name}" for name in ("channels.csv", "pruned.cfg", "pruned.pt", "pruned.weights", "report.txt")),
     *(f"{stage}/{name}" for stage in STAGES for name in TRAINED),
-    *(f"{who}/{split}/{name}" for who in ("plain/student", "student/student", "student/teacher")
-      for split in ("val", "test") for name in FIGURES),
-}  # fmt: skip
+    *(
+        f"{who}/{split}/{name}"
+        for who in ("plain/student", "student/student", "student/teacher")
+        for split in ("val", "test")
+        for name in FIGURES
+    ),
+}
 
 
 @pytest.fixture(scope="module")
@@ -119,9 +128,17 @@ def test_channel_table_tells_what_the_cut_left(run: Path) -> None:
     before, after = models.load(run / "sparse/weights/sparse.pt"), models.load(run / "pruned/pruned.pt")
     table = rows(run / "pruned/channels.csv")
     assert list(table[0]) == [
-        "layer", "kind", "channels before", "channels after", "share", "parameters before", "parameters after",
-        "MACs before", "MACs after", "held back",
-    ]  # fmt: skip
+        "layer",
+        "kind",
+        "channels before",
+        "channels after",
+        "share",
+        "parameters before",
+        "parameters after",
+        "MACs before",
+        "MACs after",
+        "held back",
+    ]
     assert [int(row["layer"]) for row in table] == list(before.convolutions)
     assert [int(row["channels before"]) for row in table] == [c.out_channels for c in before.convolutions.values()]
     left = [int(row["channels after"]) for row in table if row["channels after"] != "0"]
@@ -308,9 +325,13 @@ def test_two_processes_go_through_the_line_as_one(material: Path, trained: Path)
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     chosen = ["--weights", "mine.pt", "--data", "data.yaml", "--name", "two", *QUICK, "--epochs", "1"]
     done = subprocess.run(
-        [*launcher, "-m", "tests.cli.entry", str(ROOT / "train_prune.py"), *chosen], cwd=material,
-        env=surroundings(material), capture_output=True, text=True, timeout=200,
-    )  # fmt: skip
+        [*launcher, "-m", "tests.cli.entry", str(ROOT / "train_prune.py"), *chosen],
+        cwd=material,
+        env=surroundings(material),
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("pruned against baseline: ") == 1, "one of them speaks"
     assert (material / "runs/train_prune/two/report.html").is_file()
@@ -335,12 +356,29 @@ def test_two_processes_go_through_the_line_as_one(material: Path, trained: Path)
         (["--weights", "mine.pt", "--data", "data.yaml", "-sr", "--s", "much"], "much"),
         (["--weights", "mine.pt", "--data", "data.yaml", "--then-kd", "--kd", "hintn"], "hintn"),
         (["--cfg", "net.cfg", "--data", "data.yaml", "--then-kd", "--t_weights", "three.pt"], "3 classes"),
-        (["--weights", "mine.pt", "--data", "data.yaml", "--then-kd", "--t_weights", "none.pt"],
-         "none.pt: does not exist"),
+        (
+            ["--weights", "mine.pt", "--data", "data.yaml", "--then-kd", "--t_weights", "none.pt"],
+            "none.pt: does not exist",
+        ),
         (["--weights", "mine.pt", "--data", "data.yaml", "--t_weights", "three.pt"], "add --then-kd"),
         (["--weights", "mine.pt", "--data", "data.yaml", "--freeze", "99", "--wandb", "offline"], "--freeze 99"),
-        (["--weights", "mine.pt", "--data", "data.yaml", "--sparse-form", "subgradient", "--s", "0.1", "--optimizer",
-          "adamw", "--wandb", "offline"], "sub-gradient"),
+        (
+            [
+                "--weights",
+                "mine.pt",
+                "--data",
+                "data.yaml",
+                "--sparse-form",
+                "subgradient",
+                "--s",
+                "0.1",
+                "--optimizer",
+                "adamw",
+                "--wandb",
+                "offline",
+            ],
+            "sub-gradient",
+        ),
         (["--resume", "runs/train_prune/nobody"], "nobody"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",

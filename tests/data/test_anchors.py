@@ -99,7 +99,8 @@ def test_auto_keeps_what_suits_and_replaces_what_does_not(tmp_path: Path) -> Non
 def test_modes_and_empty_sets(tmp_path: Path) -> None:
     empty = load_spec(write_set(tmp_path, {"train": [(np.zeros((10, 10, 3), np.uint8), None)]}))
     assert choose_anchors("auto", empty, COCO, (64, 64)) == (
-        None, "anchors kept: there are no boxes to compare them with"
+        None,
+        "anchors kept: there are no boxes to compare them with",
     )
     with pytest.raises(UserError, match="no boxes to fit"):
         choose_anchors("fit", empty, COCO, (64, 64))

@@ -64,7 +64,12 @@ def test_letterbox_keeps_the_aspect_and_says_how_to_get_back(size: tuple[int, in
 @pytest.mark.parametrize(
     "change",
     [
-        {}, {"translate": 0.2}, {"scale": 0.4}, {"fliplr": 1.0}, {"flipud": 1.0}, {"fliplr": 1.0, "flipud": 1.0},
+        {},
+        {"translate": 0.2},
+        {"scale": 0.4},
+        {"fliplr": 1.0},
+        {"flipud": 1.0},
+        {"fliplr": 1.0, "flipud": 1.0},
         {"translate": 0.1, "scale": 0.5, "fliplr": 0.5},
     ],
     ids=str,
@@ -98,8 +103,17 @@ def test_each_mosaic_tile_brings_its_boxes(size: tuple[int, int]) -> None:
             h, w = fitted_size([(200, 320), (320, 200), (100, 100), (50, 200)][number], size)
             box = (w // 4, h // 4, w // 4 + w // 2, h // 4 + h // 2)
             labels = np.array(
-                [[number, (box[0] + box[2]) / 2 / w, (box[1] + box[3]) / 2 / h, (box[2] - box[0]) / w,
-                  (box[3] - box[1]) / h]], np.float32)
+                [
+                    [
+                        number,
+                        (box[0] + box[2]) / 2 / w,
+                        (box[1] + box[3]) / 2 / h,
+                        (box[2] - box[0]) / w,
+                        (box[3] - box[1]) / h,
+                    ]
+                ],
+                np.float32,
+            )
             parts.append((rectangle((h, w), box, colour), labels))
         canvas, boxes = mosaic(parts, size, np.random.default_rng(seed))
         assert canvas.shape == (2 * size[0], 2 * size[1], 3)
@@ -151,7 +165,11 @@ def test_mixup_blends_two_samples_and_keeps_the_boxes_of_both() -> None:
     ]
     for seed in range(20):
         image, boxes = random_sample(
-            lambda index: (pictures[index], labels[index]), 0, 2, size, replace(NONE, mixup=1.0),
+            lambda index: (pictures[index], labels[index]),
+            0,
+            2,
+            size,
+            replace(NONE, mixup=1.0),
             np.random.default_rng(seed),
         )
         if set(boxes[:, 0]) == {0.0, 1.0}:

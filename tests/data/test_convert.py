@@ -61,7 +61,9 @@ def voc_object(name: str, *box: float | str, extra: str = "") -> str:
 def voc(folder: Path, stem: str, *objects: str, size: str = "<width>100</width><height>50</height>") -> Path:
     path = folder / "xml" / f"{stem}.xml"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(f"<annotation>\n<filename>{stem}.png</filename>\n<size>{size}</size>\n{''.join(objects)}</annotation>")
+    path.write_text(
+        f"<annotation>\n<filename>{stem}.png</filename>\n<size>{size}</size>\n{''.join(objects)}</annotation>"
+    )
     return path
 
 
@@ -109,7 +111,8 @@ def test_voc_problems_are_named_with_file_and_line(tmp_path, caplog):
     picture(tmp_path / "photos/c.png")
     picture(tmp_path / "photos/alone.png")
     file = voc(
-        tmp_path, "a",
+        tmp_path,
+        "a",
         voc_object("cat", 10, 10, 20, 20),  # lines 4 to 11
         voc_object("cat", 10, "ten", 20, 20),  # ymin on line 16
         voc_object("cat", -10, 10, 20, 20),
@@ -438,8 +441,13 @@ def test_shares_are_about_met_and_a_picture_never_changes_its_split():
 @pytest.mark.parametrize(
     ("path", "split"),
     [
-        ("train2017/a.jpg", "train"), ("training_dataset/training_data/images/a.mat", "train"), ("valid/a.jpg", "val"),
-        ("test/images/a.jpg", "test"), ("photos/a.jpg", None), ("trainers/a.jpg", None), ("test/train/a.jpg", "train"),
+        ("train2017/a.jpg", "train"),
+        ("training_dataset/training_data/images/a.mat", "train"),
+        ("valid/a.jpg", "val"),
+        ("test/images/a.jpg", "test"),
+        ("photos/a.jpg", None),
+        ("trainers/a.jpg", None),
+        ("test/train/a.jpg", "train"),
     ],
 )
 def test_folders_tell_the_split(path, split):

@@ -29,9 +29,12 @@ def states(pictures: str, tmp_path_factory: pytest.TempPathFactory) -> States:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     done = subprocess.run(
         [*command, "-m", "tests.distill.job", str(folder), pictures],
-        cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
         timeout=300,
-    )  # fmt: skip
+    )
     assert done.returncode == 0, done.stderr
     return {
         name: [torch.load(folder / f"{name}-{rank}.pt") for rank in (0, 1)] for name in ("whole", "resumed", "heads")
@@ -46,8 +49,9 @@ def differing(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> l
 def test_adapters_drawn_apart_are_the_same_in_both_processes_and_learn(
     states: States, pictures: str, tmp_path: Path
 ) -> None:
-    ours, theirs = ({name: tensor for name, tensor in state.items() if not name.startswith("watch.")}
-                    for state in states["whole"])  # fmt: skip
+    ours, theirs = (
+        {name: tensor for name, tensor in state.items() if not name.startswith("watch.")} for state in states["whole"]
+    )
     assert differing(ours, theirs) == []
     drawn = make_trainer(tmp_path, pictures, "fitnets,mgd,fgd,imitation", 0.3).objective.state_dict()
     adapters = [name for name in drawn if name.startswith("adapters.")]

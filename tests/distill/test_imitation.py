@@ -52,9 +52,7 @@ def test_term_is_the_error_on_the_region_near_objects(near: float) -> None:
     adapter = adapter_of("imitation")
     assert adapter is not None
     total, cells = 0.0, 0
-    for layer, spec, shape, (ours, theirs) in zip(
-        adapter.children(), SPECS, SHAPES, numpy_maps(student, teacher)
-    ):
+    for layer, spec, shape, (ours, theirs) in zip(adapter.children(), SPECS, SHAPES, numpy_maps(student, teacher)):
         mask = region(targets.numpy(), matches, spec, shape, near)
         assert mask.any()
         error = ((convolve(ours, layer) - theirs) ** 2).mean(axis=1)

@@ -40,9 +40,7 @@ def terms_of(mode: str, student: Outputs, teacher: Outputs, matches: Matches, se
     """The mode with its default options; what it draws is drawn alike in every call."""
     adapter = adapter_of(mode, seed)
     torch.manual_seed(7)
-    return MODES[mode](
-        student, teacher, matches, PAIRS_OF.get(mode, PAIRS), adapter, **KDConfig().options(mode)
-    )
+    return MODES[mode](student, teacher, matches, PAIRS_OF.get(mode, PAIRS), adapter, **KDConfig().options(mode))
 
 
 def losses_of(mode: str, student: Outputs, teacher: Outputs, matches: Matches) -> torch.Tensor:

@@ -30,8 +30,11 @@ def test_two_processes_train_like_one_on_the_same_global_batch(pictures: Path, t
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "THINYOLO_PLAIN": "1"}
     job = subprocess.run(
         [*command, "-m", "tests.engine.job", str(tmp_path / "two"), *flags],
-        cwd=ROOT, env=environment, capture_output=True, text=True,
-    )  # fmt: skip
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
     assert job.returncode == 0, job.stderr
 
     ours, theirs = state(tmp_path / "one"), state(tmp_path / "two")

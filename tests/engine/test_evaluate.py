@@ -164,8 +164,11 @@ def test_a_network_of_other_classes_is_refused(net, small_set):
 def test_figures_are_written_where_asked_for(net, small_set, tmp_path):
     evaluate(net, small_set, plots_dir=tmp_path / "plots")
     assert {path.name for path in (tmp_path / "plots").iterdir()} == {
-        "PR_curve.png", "F1_curve.png", "confusion_matrix.png", "predictions.jpg",
-    }  # fmt: skip
+        "PR_curve.png",
+        "F1_curve.png",
+        "confusion_matrix.png",
+        "predictions.jpg",
+    }
 
 
 def test_the_flat_form_has_the_logged_names_and_leaves_out_what_has_no_truth(net, small_set):

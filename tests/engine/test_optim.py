@@ -21,9 +21,7 @@ from tests.engine.job import AdaptedObjective, make_network
 def test_only_matrices_and_kernels_decay(name: str) -> None:
     objective = AdaptedObjective(make_network())
     optimizer = make_optimizer(objective, TrainConfig(optimizer=name, weight_decay=0.1))
-    decays = {
-        id(parameter): group["weight_decay"] for group in optimizer.param_groups for parameter in group["params"]
-    }
+    decays = {id(parameter): group["weight_decay"] for group in optimizer.param_groups for parameter in group["params"]}
     assert len(decays) == len(list(objective.parameters()))
     for module in objective.modules():
         if isinstance(module, _BatchNorm):
@@ -133,7 +131,9 @@ def test_adapters_are_in_groups_of_their_own() -> None:
     objective = AdaptedObjective(make_network())
     groups = make_optimizer(objective, TrainConfig()).param_groups
     of_network = {id(each) for each in objective.network.parameters()}
-    held = {beside: {id(each) for group in groups if group["beside"] is beside for each in group["params"]}
-            for beside in (False, True)}  # fmt: skip
+    held = {
+        beside: {id(each) for group in groups if group["beside"] is beside for each in group["params"]}
+        for beside in (False, True)
+    }
     assert held[False] == of_network
     assert held[True] == {id(each) for each in objective.parameters()} - of_network != set()

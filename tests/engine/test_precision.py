@@ -19,7 +19,7 @@ from engine.precision import Precision, apex_problem
 
 Install = Callable[[dict[str, str]], None]
 
-AMP = '''
+AMP = """
 calls = []
 scale = 8.0
 
@@ -45,7 +45,7 @@ def state_dict():
 
 def load_state_dict(state):
     calls.append(("load_state_dict", state))
-'''
+"""
 
 
 @pytest.fixture

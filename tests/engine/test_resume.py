@@ -129,5 +129,3 @@ def test_a_plain_checkpoint_cannot_be_resumed(pictures: Path, tmp_path: Path) ->
     with pytest.raises(UserError, match="no state of a training"):
         trainer.resume()
     shutil.rmtree(tmp_path / "weights")
-
-

@@ -66,7 +66,6 @@ def test_without_a_login_the_run_is_recorded_offline_and_reads_back(tmp_path, ca
     assert [entry.path for entry in student.manifest.contents] == ["best.pt"]
 
 
-
 def test_run_lands_in_its_folder_although_the_clients_process_was_started_in_another(tmp_path, monkeypatch):
     """A command started by a program that tracks a run of its own shares that one's process (WANDB_SERVICE)."""
     Tracker(tmp_path / "first").finish()
@@ -104,8 +103,13 @@ def test_a_stage_that_counts_from_zero_again_does_not_lose_epochs(tmp_path):
 def test_run_that_goes_on_is_not_logged_to_steps_it_already_has(tmp_path, monkeypatch):
     """As W&B resumes a run online: it drops what is not after its last step."""
     logged = []
-    run = SimpleNamespace(step=7, id="abc", dir=str(tmp_path / "wandb" / "files"), finish=lambda exit_code: None,
-                          log=lambda row, step: logged.append((step, row)))  # fmt: skip
+    run = SimpleNamespace(
+        step=7,
+        id="abc",
+        dir=str(tmp_path / "wandb" / "files"),
+        finish=lambda exit_code: None,
+        log=lambda row, step: logged.append((step, row)),
+    )
     monkeypatch.setattr("wandb.init", lambda **_: run)
     tracker = Tracker(tmp_path / "run", mode="offline")
     tracker.log_epoch(2, {"a": 1})

@@ -45,11 +45,14 @@ def test_result_does_not_depend_on_how_the_nominal_batch_is_split(pictures: Path
     flags = ["--epochs=2", "--nominal-batch=8", "--freeze-bn", "--clip=5", "--lr0=0.002", "--ema-decay=0"]
     whole, halves, quarters = (
         train(
-            tmp_path / str(size), pictures, *flags, f"--batch-size={size}",
+            tmp_path / str(size),
+            pictures,
+            *flags,
+            f"--batch-size={size}",
             objective=DetectionObjective(make_network(living=True)),
         )
         for size in (8, 4, 2)
-    )  # fmt: skip
+    )
     start = dict(make_network(living=True).named_parameters())
     for split in (halves, quarters):
         assert split.progress.step == whole.progress.step == 6
@@ -126,9 +129,12 @@ class Tracking:
 def test_csv_history_and_tracker_use_the_same_names(pictures: Path, tmp_path: Path) -> None:
     tracker = Tracking()
     trainer = train(
-        tmp_path, pictures, "--val-every=2", tracker=tracker,
+        tmp_path,
+        pictures,
+        "--val-every=2",
+        tracker=tracker,
         eval_extra=lambda row: {"gap": 1 - row["val/mAP50-95"]} if "val/mAP50-95" in row else {},
-    )  # fmt: skip
+    )
     with open(tmp_path / "results.csv", newline="") as handle:
         rows = list(csv.DictReader(handle))
     assert [epoch for epoch, _ in tracker.epochs] == [0, 1, 2]

@@ -59,10 +59,20 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     (folder / "run" / "args.yaml").write_text("data: some/where/set/data.yaml\nkd: hinton,bounded\nimgsz: '64'\n")
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        status = COMMAND.main([
-            "--weights", str(run / "weights" / "best.pt"), "--data", str(data), "--calibrate", "99", "--threads", "1",
-            "--to", "onnx,int8,openvino,darknet,tensorrt",
-        ])  # fmt: skip
+        status = COMMAND.main(
+            [
+                "--weights",
+                str(run / "weights" / "best.pt"),
+                "--data",
+                str(data),
+                "--calibrate",
+                "99",
+                "--threads",
+                "1",
+                "--to",
+                "onnx,int8,openvino,darknet,tensorrt",
+            ]
+        )
     log.handlers.clear()
     return Exported(run / "export", out.getvalue() + err.getvalue(), status, net, data)
 
@@ -71,8 +81,10 @@ def test_files_are_in_the_run_named_after_it_each_with_its_cards(exported: Expor
     there = {path.name for path in exported.folder.iterdir()}
     files = {"student.onnx", "student-int8.onnx", "student.xml", "student.cfg"}
     assert there == files | {f"{name}.card.{kind}" for name in files for kind in ("md", "json")} | {
-        "student.bin", "student.weights", "student.names"
-    }  # fmt: skip
+        "student.bin",
+        "student.weights",
+        "student.names",
+    }
 
 
 def test_what_cannot_be_made_is_said_at_the_end_and_ends_with_2(exported: Exported) -> None:
@@ -261,8 +273,19 @@ def test_data_without_val_are_enough_where_nothing_is_quantised(exported: Export
     yaml = tmp_path / "data.yaml"
     yaml.write_text(f"path: {folder}\ntrain: images/train\ntest: images/test\nnames: {list(NAMES)}\n")
     weights = str(exported.folder.parent / "weights" / "best.pt")
-    chosen = ["--weights", weights, "--data", str(yaml), "--split", "test", "--out", str(tmp_path / "out"),
-              "--threads", "1", "--no-latency"]  # fmt: skip
+    chosen = [
+        "--weights",
+        weights,
+        "--data",
+        str(yaml),
+        "--split",
+        "test",
+        "--out",
+        str(tmp_path / "out"),
+        "--threads",
+        "1",
+        "--no-latency",
+    ]
     assert COMMAND.main([*chosen, "--to", "onnx"]) == 0
     assert COMMAND.main([*chosen, "--to", "onnx,int8"]) == 2
     assert "'val'" in capsys.readouterr().err

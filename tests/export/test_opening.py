@@ -98,8 +98,10 @@ def test_latency_has_a_row_a_file_and_runtime(files, tmp_path, monkeypatch, caps
     assert main(["latency", *arguments, "--threads", "1", "--json", str(tmp_path / "out.json")]) == 0
     rows = json.loads((tmp_path / "out.json").read_text())["rows"]
     assert [(row["name"], row["runtime"]) for row in rows] == [
-        ("net.pt", "torch"), ("net.pt", "onnxruntime"), ("net.onnx", "onnxruntime")
-    ]  # fmt: skip
+        ("net.pt", "torch"),
+        ("net.pt", "onnxruntime"),
+        ("net.onnx", "onnxruntime"),
+    ]
     assert rows[0]["latency"]["ratio_to_first"] == 1
     assert "1 thread" in capsys.readouterr().out
 

@@ -114,8 +114,15 @@ def test_files_that_differ_in_their_ending_only_do_not_overwrite_each_other(net,
     predict(net, tmp_path / "in", tmp_path / "out")
     out = tmp_path / "out"
     written = sorted(str(path.relative_to(out)) for path in out.rglob("*") if path.is_file())
-    assert written == ["a.jpg.jpg", "a.png.png", "b.png", "labels/a.jpg.txt", "labels/a.png.txt", "labels/b.txt",
-                       "predictions.json"]  # fmt: skip
+    assert written == [
+        "a.jpg.jpg",
+        "a.png.png",
+        "b.png",
+        "labels/a.jpg.txt",
+        "labels/a.png.txt",
+        "labels/b.txt",
+        "predictions.json",
+    ]
 
 
 def test_a_broken_picture_in_a_folder_costs_only_itself(net, tmp_path, caplog):

@@ -108,8 +108,16 @@ def test_a_full_report_is_one_page_that_holds_its_pictures(tmp_path):
     text = path.read_text(encoding="utf-8")
     page = Page(text)
     assert page.headings == [
-        "Networks", "Predictions", "Pruning", "Channels", "Gammas", "Training", "Lineage", "Commands", "Settings"
-    ]  # fmt: skip
+        "Networks",
+        "Predictions",
+        "Pruning",
+        "Channels",
+        "Gammas",
+        "Training",
+        "Lineage",
+        "Commands",
+        "Settings",
+    ]
     assert len(page.sources) == 4
     for source in page.sources:
         kind, encoded = re.fullmatch(r"data:image/(png|jpeg);base64,(.+)", source).groups()

@@ -95,9 +95,12 @@ def test_the_package_gets_the_file_the_precision_and_the_shapes(monkeypatch, tmp
             pass
 
     stand_in = types.SimpleNamespace(
-        Logger=Logger, Builder=Builder, OnnxParser=Parser, BuilderFlag=types.SimpleNamespace(FP16="half"),
+        Logger=Logger,
+        Builder=Builder,
+        OnnxParser=Parser,
+        BuilderFlag=types.SimpleNamespace(FP16="half"),
         NetworkDefinitionCreationFlag=types.SimpleNamespace(EXPLICIT_BATCH=0),
-    )  # fmt: skip
+    )
     monkeypatch.setitem(sys.modules, "tensorrt", stand_in)
     (tmp_path / "net.onnx").write_bytes(b"graph")
     build_engine(tmp_path / "net.onnx", tmp_path / "net.engine", FREE, half=True)

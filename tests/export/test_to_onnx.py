@@ -54,8 +54,9 @@ def test_without_the_packages_it_is_said_what_to_install(monkeypatch):
 
 
 def test_latency_of_a_thinner_network_is_told_in_the_first_ones_milliseconds():
-    wide = nets.NET + nets.conv(48) + nets.conv(48) + nets.conv(48, stride=2) + nets.conv(24, 1, bn=0,
-                                                                                         activation="linear")
+    wide = (
+        nets.NET + nets.conv(48) + nets.conv(48) + nets.conv(48, stride=2) + nets.conv(24, 1, bn=0, activation="linear")
+    )
     fat = network(wide + nets.yolo("0,1,2"))
     thin = prune.prune(fat, budget="flops=0.1", fold=False).network
     clock = OnnxLatency((64, 64), threads=1, rounds=7)

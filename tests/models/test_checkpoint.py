@@ -47,8 +47,10 @@ def test_a_hostile_pickle_is_refused_and_runs_nothing(tmp_path):
         def __reduce__(self):
             return (open, (str(tmp_path / "ran"), "w"))
 
-    for write in (lambda path: torch.save({"format": Hostile()}, path),
-                  lambda path: path.write_bytes(pickle.dumps(Hostile(), protocol=2))):  # fmt: skip
+    for write in (
+        lambda path: torch.save({"format": Hostile()}, path),
+        lambda path: path.write_bytes(pickle.dumps(Hostile(), protocol=2)),
+    ):
         write(tmp_path / "hostile.pt")
         for read in (models.read_checkpoint, models.load):
             with pytest.raises(UserError):
@@ -72,8 +74,14 @@ def test_a_damaged_checkpoint_is_a_user_error(tmp_path):
 
 
 def test_a_checkpoint_whose_tensors_do_not_belong_to_its_cfg_is_a_user_error():
-    content = {"format": "thinyolo/1", "cfg": TINY["csp"], "names": ["a", "b", "c"], "state": tiny().state_dict(),
-               "lineage": [], "meta": {}}
+    content = {
+        "format": "thinyolo/1",
+        "cfg": TINY["csp"],
+        "names": ["a", "b", "c"],
+        "state": tiny().state_dict(),
+        "lineage": [],
+        "meta": {},
+    }
     with pytest.raises(UserError, match="do not belong to its cfg"):
         models.from_checkpoint(content, "mixed.pt")
 

@@ -15,9 +15,19 @@ from tests.shared import shared
 
 NETWORKS = [name.removesuffix(".cfg") for name in models.available_cfgs()]
 PUBLISHED = ["yolov3", "yolov3-spp", "yolov3-tiny", "yolov4", "yolov4-tiny", "yolov5n", "yolov5s", "yolov5m"]
-STRIDES = {"yolov3": [32, 16, 8], "yolov3-spp": [32, 16, 8], "yolov3-tiny": [32, 16], "yolov4": [8, 16, 32],
-           "yolov4-tiny": [32, 16], "yolov5n": [8, 16, 32], "yolov5s": [8, 16, 32], "yolov5m": [8, 16, 32],
-           "demo": [16, 8], "timm-mobilenetv4s": [32, 16, 8], "timm-resnet18": [32, 16, 8]}  # fmt: skip
+STRIDES = {
+    "yolov3": [32, 16, 8],
+    "yolov3-spp": [32, 16, 8],
+    "yolov3-tiny": [32, 16],
+    "yolov4": [8, 16, 32],
+    "yolov4-tiny": [32, 16],
+    "yolov5n": [8, 16, 32],
+    "yolov5s": [8, 16, 32],
+    "yolov5m": [8, 16, 32],
+    "demo": [16, 8],
+    "timm-mobilenetv4s": [32, 16, 8],
+    "timm-resnet18": [32, 16, 8],
+}
 
 
 @cache

@@ -19,8 +19,9 @@ def sigmoid(x: float) -> float:
 def matches_of(image, anchor, row, col) -> HeadMatches:
     cells = [torch.tensor(index) for index in (image, anchor, row, col)]
     count = len(cells[0])
-    return HeadMatches(*cells, box=torch.zeros(count, 4), label=torch.zeros(count, dtype=torch.long),
-                       target=torch.arange(count))
+    return HeadMatches(
+        *cells, box=torch.zeros(count, 4), label=torch.zeros(count, dtype=torch.long), target=torch.arange(count)
+    )
 
 
 @pytest.mark.parametrize("spec", SPECS)
@@ -86,7 +87,11 @@ def test_a_matched_box_passes_its_gradient_to_its_cell_only():
 
 def test_encoding_an_empty_set_of_matches_gives_an_empty_set():
     nothing = matches_of([], [], [], [])
-    nothing = HeadMatches(*(index.long() for index in (nothing.image, nothing.anchor, nothing.row, nothing.col)),
-                          nothing.box, nothing.label, nothing.target)
+    nothing = HeadMatches(
+        *(index.long() for index in (nothing.image, nothing.anchor, nothing.row, nothing.col)),
+        nothing.box,
+        nothing.label,
+        nothing.target,
+    )
     assert models.encode_boxes(torch.zeros(0, 4), nothing, DARKNET).shape == (0, 4)
     assert models.decode_matched(torch.zeros(0, 8), nothing, DARKNET).shape == (0, 4)

@@ -153,11 +153,21 @@ def test_dilated_convolution_keeps_the_size_and_counts_its_macs():
     assert models.macs(net, (16, 16)) * 2 == counter.get_total_flops()
 
 
-@pytest.mark.parametrize("section", [
-    conv(6, 3, 2), conv(6, 4, 2), conv(6, 5, 3), conv(6, 3, 1, dilation=2), "\n[maxpool]\nsize=3\nstride=2\n",
-    "\n[maxpool]\nsize=2\nstride=2\n", "\n[maxpool]\nsize=4\nstride=2\npadding=1\n", "\n[upsample]\nstride=2\n",
-    "\n[avgpool]\n", "\n[convolutional]\nfilters=4\nsize=3\nactivation=relu\n",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "section",
+    [
+        conv(6, 3, 2),
+        conv(6, 4, 2),
+        conv(6, 5, 3),
+        conv(6, 3, 1, dilation=2),
+        "\n[maxpool]\nsize=3\nstride=2\n",
+        "\n[maxpool]\nsize=2\nstride=2\n",
+        "\n[maxpool]\nsize=4\nstride=2\npadding=1\n",
+        "\n[upsample]\nstride=2\n",
+        "\n[avgpool]\n",
+        "\n[convolutional]\nfilters=4\nsize=3\nactivation=relu\n",
+    ],
+)
 @pytest.mark.parametrize("size", [(7, 11), (12, 8)])
 def test_stated_output_size_is_the_real_one(section, size):
     cfg = models.parse_cfg(NET + section + conv(24, 1, activation="linear", bn=0) + yolo("0,1,2"))

@@ -32,8 +32,7 @@ def test_a_layer_the_ancestor_does_not_know_has_no_row():
 
 
 def test_the_youngest_ancestor_stands_last_and_kept_channels_find_each(net):
-    net.lineage = [{"sha256": "base", "kind": "baseline",
-                    "layers": {"0": {"layer": 2, "kept": list(range(10, 18))}}}]
+    net.lineage = [{"sha256": "base", "kind": "baseline", "layers": {"0": {"layer": 2, "kept": list(range(10, 18))}}}]
     lineage = models.descend(net, "sparse", {1: (0, [3, 5])})
     assert [entry["kind"] for entry in lineage] == ["baseline", "sparse"]
     assert models.kept_channels(lineage, models.fingerprint(net), 1) == (0, [3, 5])

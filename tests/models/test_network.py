@@ -158,7 +158,14 @@ def test_initial_heads_expect_few_objects_and_every_parameter_gets_a_gradient():
 
 def test_heads_with_different_classes_are_refused():
     feeder = conv(24, 1, activation="linear", bn=0)
-    text = (NET + conv(8) + feeder + yolo("0,1,2") + "\n[route]\nlayers=0\n"
-            + conv(27, 1, activation="linear", bn=0) + yolo("3,4,5", classes=4))  # fmt: skip
+    text = (
+        NET
+        + conv(8)
+        + feeder
+        + yolo("0,1,2")
+        + "\n[route]\nlayers=0\n"
+        + conv(27, 1, activation="linear", bn=0)
+        + yolo("3,4,5", classes=4)
+    )
     with pytest.raises(UserError, match="differ in classes"):
         models.Network(models.parse_cfg(text))

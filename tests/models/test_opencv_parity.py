@@ -21,15 +21,19 @@ SHIPPED = sorted(Path(__file__).parents[2].joinpath("cfg").glob("*.cfg"))
 # Sections between a first convolution (8 channels, 32 x 32) and a head.
 SECTIONS = {
     **{f"convolution with {name}": conv(8, activation=name) for name in sorted(OPENCV_ACTIVATIONS)},
-    **{f"shortcut with {name}": conv(8) + f"\n[shortcut]\nfrom=-2\nactivation={name}\n"
-       for name in sorted(OPENCV_ACTIVATIONS)},
+    **{
+        f"shortcut with {name}": conv(8) + f"\n[shortcut]\nfrom=-2\nactivation={name}\n"
+        for name in sorted(OPENCV_ACTIVATIONS)
+    },
     "convolution without padding": "\n[convolutional]\nfilters=8\nsize=3\nstride=1\nactivation=leaky\n",
-    "convolution with explicit padding":
-        "\n[convolutional]\nfilters=8\nsize=6\nstride=2\npadding=2\nactivation=leaky\n",
+    "convolution with explicit padding": (
+        "\n[convolutional]\nfilters=8\nsize=6\nstride=2\npadding=2\nactivation=leaky\n"
+    ),
     "convolution of even size": "\n[convolutional]\nfilters=8\nsize=4\nstride=2\npad=1\nactivation=leaky\n",
     "convolution with neither stride nor activation": "\n[convolutional]\nfilters=8\nsize=3\npad=1\n",
-    "convolution with stride_x and stride_y":
-        "\n[convolutional]\nfilters=8\nsize=3\npad=1\nstride_x=2\nstride_y=2\nactivation=leaky\n",
+    "convolution with stride_x and stride_y": (
+        "\n[convolutional]\nfilters=8\nsize=3\npad=1\nstride_x=2\nstride_y=2\nactivation=leaky\n"
+    ),
     "grouped convolution": conv(12, groups=4),
     "depthwise convolution": conv(8, 5, groups=8),
     "pool 2/2": "\n[maxpool]\nsize=2\nstride=2\n",

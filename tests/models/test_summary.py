@@ -61,8 +61,11 @@ def test_fingerprint_survives_every_way_of_saving_and_sees_every_change(tmp_path
     net.cfg.net.set("burn_in", 5)
     net.with_image_size((96, 160))
     assert models.fingerprint(net) == print_of
-    for change in (lambda: net.layers[0].bn.running_mean[0].add_(1e-3), lambda: net.layers[22].conv.bias[3].add_(1e-3),
-                   lambda: net.cfg.heads[0].set("scale_x_y", 1.1)):  # fmt: skip
+    for change in (
+        lambda: net.layers[0].bn.running_mean[0].add_(1e-3),
+        lambda: net.layers[22].conv.bias[3].add_(1e-3),
+        lambda: net.cfg.heads[0].set("scale_x_y", 1.1),
+    ):
         before = models.fingerprint(net)
         with torch.no_grad():
             change()

@@ -29,8 +29,15 @@ SMALL = "mobilenetv4_conv_small_035"
 
 def text(model: str = SMALL, features: str = "8,16", more: str = "") -> str:
     small = features.split(",")[0]
-    return (NET + f"\n[timm]\nmodel={model}\nfeatures={features}\n{more}" + HEAD + yolo("3,4,5")
-            + f"\n[route]\nlayers=0\nfeature={small}\n" + HEAD + yolo("0,1,2"))
+    return (
+        NET
+        + f"\n[timm]\nmodel={model}\nfeatures={features}\n{more}"
+        + HEAD
+        + yolo("3,4,5")
+        + f"\n[route]\nlayers=0\nfeature={small}\n"
+        + HEAD
+        + yolo("0,1,2")
+    )
 
 
 def network(**changes: str) -> Network:
@@ -93,25 +100,33 @@ def test_maps_nobody_asks_for_are_not_computed() -> None:
     assert models.parameters(network(features="4,8")) < 0.2 * models.parameters(network(features="4,8,32"))
 
 
-@pytest.mark.parametrize(("changes", "word"), [
-    ({"model": "resnet81"}, "resnet18"),
-    ({"model": ""}, "has no model="),
-    ({"features": "8,10"}, "stride 10"),
-    ({"model": "mixer_s16_224"}, "feature"),
-    ({"more": "widths=conv_stem:8/3,nowhere:4\n"}, "nowhere"),
-    ({"more": "widths=conv_stem:eight\n"}, "conv_stem:eight"),
-    ({"more": "widths=conv_stem:8/3\n"}, "do not fit together"),
-    ({"more": "depth=4\n"}, "no such key"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("changes", "word"),
+    [
+        ({"model": "resnet81"}, "resnet18"),
+        ({"model": ""}, "has no model="),
+        ({"features": "8,10"}, "stride 10"),
+        ({"model": "mixer_s16_224"}, "feature"),
+        ({"more": "widths=conv_stem:8/3,nowhere:4\n"}, "nowhere"),
+        ({"more": "widths=conv_stem:eight\n"}, "conv_stem:eight"),
+        ({"more": "widths=conv_stem:8/3\n"}, "do not fit together"),
+        ({"more": "depth=4\n"}, "no such key"),
+    ],
+)
 def test_mistakes_are_errors_at_their_line(changes: dict[str, str], word: str) -> None:
     error = str(error_of(**changes))
     assert word in error
     assert "mine.cfg:" in error
 
 
-@pytest.mark.parametrize(("route", "word"), [
-    ("layers=0\nfeature=4", "not among"), ("layers=-1\nfeature=8", "not one"), ("layers=0,1\nfeature=8", "its own"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("route", "word"),
+    [
+        ("layers=0\nfeature=4", "not among"),
+        ("layers=-1\nfeature=8", "not one"),
+        ("layers=0,1\nfeature=8", "its own"),
+    ],
+)
 def test_a_route_to_no_map_is_an_error_at_its_line(route: str, word: str) -> None:
     cfg = NET + f"\n[timm]\nmodel={SMALL}\nfeatures=8,16\n" + conv(8) + f"\n[route]\n{route}\n" + HEAD + yolo("0,1,2")
     with pytest.raises(UserError, match=word):
@@ -193,8 +208,9 @@ def test_pretrained_weights_of_a_file_see_the_pictures_they_were_trained_on(tmp_
     (tmp_path / "net.cfg").write_text(text(model="resnet10t", more=f"pretrained={tmp_path / 'resnet10t.pth'}\n"))
     net = models.load(tmp_path / "net.cfg").eval()
     images = torch.rand(1, 3, 64, 64)
-    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (source.default_cfg["mean"],
-                                                                     source.default_cfg["std"]))
+    mean, std = (
+        torch.tensor(values).view(1, 3, 1, 1) for values in (source.default_cfg["mean"], source.default_cfg["std"])
+    )
     with torch.no_grad():
         theirs = source.conv1[:3]((images - mean) / std)
         ours = net.backbones[0].model.conv1[:3](images)
@@ -234,9 +250,14 @@ def test_opencv_runs_pruned_backbones_alike(model: str, tmp_path: Path) -> None:
     assert_opencv_agrees(thin(network(model=model)), tmp_path)
 
 
-@pytest.mark.parametrize(("model", "word"), [
-    ("mobilenetv3_small_050", "Hardswish"), ("densenet121", "BatchNorm"), ("repvgg_a0", "BatchNorm"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("model", "word"),
+    [
+        ("mobilenetv3_small_050", "Hardswish"),
+        ("densenet121", "BatchNorm"),
+        ("repvgg_a0", "BatchNorm"),
+    ],
+)
 def test_operators_without_a_darknet_word_are_named(model: str, word: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=word) as caught:
         models.save_darknet(network(model=model), tmp_path / "a.cfg", tmp_path / "a.weights")

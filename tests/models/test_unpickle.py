@@ -89,8 +89,16 @@ def by_state(marker):
     return CarriesState({"hook": Calls(exec, _touch(marker))})
 
 
-HOSTILE = [by_system, by_eval, by_exec_in_a_list, by_torch_load, by_map, by_key_of_ordered_dict, by_state,
-           by_subclass_of_path]
+HOSTILE = [
+    by_system,
+    by_eval,
+    by_exec_in_a_list,
+    by_torch_load,
+    by_map,
+    by_key_of_ordered_dict,
+    by_state,
+    by_subclass_of_path,
+]
 
 
 def assert_refused(pickled, marker):
@@ -133,7 +141,17 @@ def name(module, attribute):
 
 
 REDUCE, BUILD, NEWOBJ, EMPTY_TUPLE, EMPTY_DICT, SETITEM, TUPLE1, TUPLE2, MARK, OBJ = (
-    b"R", b"b", b"\x81", b")", b"}", b"s", b"\x85", b"\x86", b"(", b"o")  # fmt: skip
+    b"R",
+    b"b",
+    b"\x81",
+    b")",
+    b"}",
+    b"s",
+    b"\x85",
+    b"\x86",
+    b"(",
+    b"o",
+)
 REBUILD = name("torch._utils", "_rebuild_tensor_v2")
 
 
@@ -144,40 +162,51 @@ def test_a_chain_of_getattr_is_refused_and_runs_nothing(tmp_path):
     assert_refused(assembled(system, push(f"touch {marker}"), TUPLE1, REDUCE), marker)
 
 
-@pytest.mark.parametrize("pickled", [
-    # A record is no function.
-    assembled(name("models.common", "Conv"), EMPTY_TUPLE, REDUCE, EMPTY_TUPLE, REDUCE),
-    # Nor is text, or a storage type.
-    assembled(push("os.system"), push("true"), TUPLE1, REDUCE),
-    assembled(name("torch", "FloatStorage"), EMPTY_TUPLE, REDUCE),
-    # The state of a function or class could replace its defaults or its methods.
-    assembled(REBUILD, EMPTY_DICT, push("__defaults__"), EMPTY_TUPLE, SETITEM, BUILD),
-    assembled(name("models.common", "Conv"), EMPTY_DICT, push("__setstate__"), push("x"), SETITEM, BUILD),
-    # Older opcodes that call: INST, OBJ; and the extension registry.
-    assembled(MARK, push("true"), b"ios\nsystem\n"),
-    assembled(MARK, name("models.common", "Conv"), OBJ),
-    assembled(b"\x82\x01"),
-    # A persistent id that is no storage, and one as text.
-    assembled(push("anything"), b"Q"),
-    assembled(b"Pstorage\n"),
-    # Names made up from what is not text; keys that are not scalar.
-    assembled(b"N", b"N", b"\x93"),
-    assembled(EMPTY_DICT, EMPTY_TUPLE, b"N", SETITEM),
-    # Allowed names with arguments they do not take.
-    assembled(REBUILD, push("x"), TUPLE1, REDUCE),
-    assembled(name("torch._utils", "_rebuild_parameter"), push("x"), TUPLE1, REDUCE),
-    assembled(name("collections", "OrderedDict"), push("xy"), TUPLE1, REDUCE),
-    # Broken stacks.
-    assembled(), assembled(b"R"), assembled(b"h\x07"), assembled(b"t"), assembled(b"0"), b"\x80\x02", b"",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "pickled",
+    [
+        # A record is no function.
+        assembled(name("models.common", "Conv"), EMPTY_TUPLE, REDUCE, EMPTY_TUPLE, REDUCE),
+        # Nor is text, or a storage type.
+        assembled(push("os.system"), push("true"), TUPLE1, REDUCE),
+        assembled(name("torch", "FloatStorage"), EMPTY_TUPLE, REDUCE),
+        # The state of a function or class could replace its defaults or its methods.
+        assembled(REBUILD, EMPTY_DICT, push("__defaults__"), EMPTY_TUPLE, SETITEM, BUILD),
+        assembled(name("models.common", "Conv"), EMPTY_DICT, push("__setstate__"), push("x"), SETITEM, BUILD),
+        # Older opcodes that call: INST, OBJ; and the extension registry.
+        assembled(MARK, push("true"), b"ios\nsystem\n"),
+        assembled(MARK, name("models.common", "Conv"), OBJ),
+        assembled(b"\x82\x01"),
+        # A persistent id that is no storage, and one as text.
+        assembled(push("anything"), b"Q"),
+        assembled(b"Pstorage\n"),
+        # Names made up from what is not text; keys that are not scalar.
+        assembled(b"N", b"N", b"\x93"),
+        assembled(EMPTY_DICT, EMPTY_TUPLE, b"N", SETITEM),
+        # Allowed names with arguments they do not take.
+        assembled(REBUILD, push("x"), TUPLE1, REDUCE),
+        assembled(name("torch._utils", "_rebuild_parameter"), push("x"), TUPLE1, REDUCE),
+        assembled(name("collections", "OrderedDict"), push("xy"), TUPLE1, REDUCE),
+        # Broken stacks.
+        assembled(),
+        assembled(b"R"),
+        assembled(b"h\x07"),
+        assembled(b"t"),
+        assembled(b"0"),
+        b"\x80\x02",
+        b"",
+    ],
+)
 def test_malformed_or_abused_opcodes_are_user_errors(pickled, tmp_path):
     with pytest.raises(UserError):
         read_torch_file(archive(tmp_path / "odd.pt", pickled))
 
 
 def test_an_allowed_class_stays_inert_whatever_its_state_says(tmp_path):
-    state = EMPTY_DICT + b"".join(push(key) + push("os.system") + SETITEM for key in
-                                  ("__class__", "__setstate__", "__reduce__", "forward", "path", "args"))
+    state = EMPTY_DICT + b"".join(
+        push(key) + push("os.system") + SETITEM
+        for key in ("__class__", "__setstate__", "__reduce__", "forward", "path", "args")
+    )
     path = archive(tmp_path / "a.pt", assembled(name("models.common", "Conv"), EMPTY_TUPLE, NEWOBJ, state, BUILD))
     record = read_torch_file(path)
     assert type(record) is Record
@@ -236,21 +265,24 @@ def test_a_view_of_a_storage_is_rebuilt(tmp_path):
     assert torch.equal(read_torch_file(path), torch.tensor([[1.0, 4.0], [2.0, 5.0]]))
 
 
-@pytest.mark.parametrize(("pickled", "storages", "told"), [
-    (tensor_pickle(0, (7,), (1,), 6), {"0": FLOATS}, "larger than its storage"),
-    (tensor_pickle(3, (4,), (1,), 6), {"0": FLOATS}, "larger than its storage"),
-    (tensor_pickle(-1, (2,), (1,), 6), {"0": FLOATS}, "not a whole number"),
-    (tensor_pickle(0, (2,), (-1,), 6), {"0": FLOATS}, "not a whole number"),
-    (tensor_pickle(0, (2, 2), (1,), 6), {"0": FLOATS}, "size, stride"),
-    (tensor_pickle(0, (1 << 30, 1 << 30), (0, 0), 6), {"0": FLOATS}, "larger than its storage"),
-    (tensor_pickle(0, (6,), (1,), 1 << 30), {"0": FLOATS}, "24 bytes"),
-    (tensor_pickle(0, (6,), (1,), 5), {"0": FLOATS}, "24 bytes"),
-    (tensor_pickle(0, (6,), (1,), -6), {"0": FLOATS}, "outside"),
-    (tensor_pickle(0, (6,), (1,), 6, kind="DoubleStorage"), {"0": FLOATS}, "24 bytes"),
-    (tensor_pickle(0, (6,), (1,), 6, kind="UntypedStorage"), {"0": FLOATS}, "UntypedStorage"),
-    (tensor_pickle(0, (6,), (1,), 6, key="../data.pkl"), {"0": FLOATS}, "lacks its entry"),
-    (tensor_pickle(0, (6,), (1,), 6), {}, "lacks its entry archive/data/0"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("pickled", "storages", "told"),
+    [
+        (tensor_pickle(0, (7,), (1,), 6), {"0": FLOATS}, "larger than its storage"),
+        (tensor_pickle(3, (4,), (1,), 6), {"0": FLOATS}, "larger than its storage"),
+        (tensor_pickle(-1, (2,), (1,), 6), {"0": FLOATS}, "not a whole number"),
+        (tensor_pickle(0, (2,), (-1,), 6), {"0": FLOATS}, "not a whole number"),
+        (tensor_pickle(0, (2, 2), (1,), 6), {"0": FLOATS}, "size, stride"),
+        (tensor_pickle(0, (1 << 30, 1 << 30), (0, 0), 6), {"0": FLOATS}, "larger than its storage"),
+        (tensor_pickle(0, (6,), (1,), 1 << 30), {"0": FLOATS}, "24 bytes"),
+        (tensor_pickle(0, (6,), (1,), 5), {"0": FLOATS}, "24 bytes"),
+        (tensor_pickle(0, (6,), (1,), -6), {"0": FLOATS}, "outside"),
+        (tensor_pickle(0, (6,), (1,), 6, kind="DoubleStorage"), {"0": FLOATS}, "24 bytes"),
+        (tensor_pickle(0, (6,), (1,), 6, kind="UntypedStorage"), {"0": FLOATS}, "UntypedStorage"),
+        (tensor_pickle(0, (6,), (1,), 6, key="../data.pkl"), {"0": FLOATS}, "lacks its entry"),
+        (tensor_pickle(0, (6,), (1,), 6), {}, "lacks its entry archive/data/0"),
+    ],
+)
 def test_tensors_that_reach_outside_their_storage_are_refused(pickled, storages, told, tmp_path):
     with pytest.raises(UserError, match=told):
         read_torch_file(archive(tmp_path / "t.pt", pickled, storages))
@@ -277,10 +309,20 @@ def test_big_endian_files_are_refused(tmp_path):
 def genuine(tmp_path_factory):
     torch.manual_seed(0)
     module = torch.nn.Sequential(torch.nn.Conv2d(2, 3, 3), torch.nn.BatchNorm2d(3))
-    content = {"epoch": 3, "names": ["a", "b"], "none": None, "flags": (True, False, 1.5), "set": {1, 2},
-               "half": torch.arange(4).half(), "transposed": torch.arange(6.0).view(2, 3).T, "scalar": torch.tensor(7),
-               "bool": torch.tensor([True]), "empty": torch.zeros(0, 3),
-               "model": module, "state": module.state_dict()}
+    content = {
+        "epoch": 3,
+        "names": ["a", "b"],
+        "none": None,
+        "flags": (True, False, 1.5),
+        "set": {1, 2},
+        "half": torch.arange(4).half(),
+        "transposed": torch.arange(6.0).view(2, 3).T,
+        "scalar": torch.tensor(7),
+        "bool": torch.tensor([True]),
+        "empty": torch.zeros(0, 3),
+        "model": module,
+        "state": module.state_dict(),
+    }
     path = tmp_path_factory.mktemp("genuine") / "a.pt"
     torch.save(content, path)
     return path, content
@@ -309,15 +351,23 @@ def test_mentions_lists_the_names_without_reading_a_tensor(genuine):
         assert not file._storages
 
 
-@settings(max_examples=200, deadline=None, derandomize=True, database=None,
-          suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=200,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 @given(data=st.data())
 def test_damage_anywhere_gives_data_or_a_user_error_never_a_crash(data, genuine, tmp_path):
     path, _ = genuine
     with zipfile.ZipFile(path) as file:
         prefix = file.namelist()[0].split("/")[0]
-        entries = {entry.removeprefix(f"{prefix}/data/"): file.read(entry) for entry in file.namelist()
-                   if entry.startswith(f"{prefix}/data/")}
+        entries = {
+            entry.removeprefix(f"{prefix}/data/"): file.read(entry)
+            for entry in file.namelist()
+            if entry.startswith(f"{prefix}/data/")
+        }
         pickled = bytearray(file.read(f"{prefix}/data.pkl"))
     for _ in range(data.draw(st.integers(1, 4))):
         pickled[data.draw(st.integers(0, len(pickled) - 1))] = data.draw(st.integers(0, 255))

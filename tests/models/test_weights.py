@@ -12,8 +12,13 @@ from tests.nets import NET, TINY, conv, yolo
 
 
 def tiny(name: str, classes: int = 3) -> models.Network:
-    return models.Network(models.parse_cfg(TINY[name].replace("classes=3", f"classes={classes}")
-                                           .replace("filters=24\nsize=1", f"filters={3 * (5 + classes)}\nsize=1")))
+    return models.Network(
+        models.parse_cfg(
+            TINY[name]
+            .replace("classes=3", f"classes={classes}")
+            .replace("filters=24\nsize=1", f"filters={3 * (5 + classes)}\nsize=1")
+        )
+    )
 
 
 def saved(net: models.Network, folder) -> tuple:
@@ -45,9 +50,15 @@ def test_tensors_stand_in_darknets_order(tmp_path):
     net = models.Network(models.parse_cfg(text))
     first, head = net.layers[0], net.layers[1]
     with torch.no_grad():
-        for start, tensor in ((1, first.bn.bias), (3, first.bn.weight), (5, first.bn.running_mean),
-                              (7, first.bn.running_var), (9, first.conv.weight), (15, head.conv.bias),
-                              (39, head.conv.weight)):  # fmt: skip
+        for start, tensor in (
+            (1, first.bn.bias),
+            (3, first.bn.weight),
+            (5, first.bn.running_mean),
+            (7, first.bn.running_var),
+            (9, first.conv.weight),
+            (15, head.conv.bias),
+            (39, head.conv.weight),
+        ):
             tensor.copy_(torch.arange(start, start + tensor.numel()).view(tensor.shape))
     _, weights = saved(net, tmp_path)
     assert floats(weights).tolist() == list(range(1, 15 + 24 + 48))
@@ -75,8 +86,9 @@ def test_every_header_version_is_read(header, seen, tmp_path):
 def test_a_cut_off_backbone_fills_what_it_holds_and_lists_the_rest(tmp_path, caplog):
     net = alive(tiny("residual"))
     cfg, weights = saved(net, tmp_path)
-    held = sum(t.numel() for number, layer in net.convolutions.items() if number < 9
-               for _, t in conv_tensors(number, layer))  # fmt: skip
+    held = sum(
+        t.numel() for number, layer in net.convolutions.items() if number < 9 for _, t in conv_tensors(number, layer)
+    )
     (tmp_path / "backbone.conv.9").write_bytes(weights.read_bytes()[: 20 + 4 * held])
     again = models.load(cfg, tmp_path / "backbone.conv.9")
     assert torch.equal(again.layers[8].conv.weight, net.layers[8].conv.weight)

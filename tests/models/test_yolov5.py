@@ -68,8 +68,14 @@ def test_what_an_unfinished_training_leaves_in_the_file_does_not_disturb(nano, t
     optimizer = torch.optim.SGD(nano.parameters(), lr=0.1, momentum=0.9)
     nano(torch.rand(1, 3, 64, 64))[0].sum().backward()
     optimizer.step()
-    path = program.checkpoint(nano, tmp_path / "last.pt", optimizer=optimizer.state_dict(), updates=7,
-                              best_fitness=np.array([0.5]), opt={"weights": tmp_path, "lr": np.float64(0.1)})
+    path = program.checkpoint(
+        nano,
+        tmp_path / "last.pt",
+        optimizer=optimizer.state_dict(),
+        updates=7,
+        best_fitness=np.array([0.5]),
+        opt={"weights": tmp_path, "lr": np.float64(0.1)},
+    )
     assert load_yolov5(path).names == NAMES
 
 
@@ -147,20 +153,23 @@ def other_width(nano):
     replaced(nano, 0, program.Conv(3, 24, 6, 2, 2))
 
 
-@pytest.mark.parametrize(("change", "told"), [
-    (fused, ["model.3", "fused"]),
-    (other_activation, ["model.4.m.0.cv1", "Hardswish", "SiLU"]),
-    (deeper, ["model.2.m.1.cv1", "16x16x1x1", "32x32x1x1", "yolov5n.cfg"]),
-    (shortcut_in_the_neck, ["model.13.m.0", "add=True", "False"]),
-    (other_kernel, ["model.5", "padding [0, 0]", "padding [1, 1]"]),
-    (lying_class_count, ["nc=4", "21 channels"]),
-    (too_few_names, ["1 readable class names", "2 classes"]),
-    (another_reading, ["model.19", "f=[-1, 13]", "[-1, 14]"]),
-    (other_strides, ["[8, 16, 32]"]),
-    (other_module, ["module 9", "Conv", "SPPF"]),
-    (not_finite, ["model.0.weight", "not finite"]),
-    (other_width, ["stem has [24]", "yolov5n 16"]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (fused, ["model.3", "fused"]),
+        (other_activation, ["model.4.m.0.cv1", "Hardswish", "SiLU"]),
+        (deeper, ["model.2.m.1.cv1", "16x16x1x1", "32x32x1x1", "yolov5n.cfg"]),
+        (shortcut_in_the_neck, ["model.13.m.0", "add=True", "False"]),
+        (other_kernel, ["model.5", "padding [0, 0]", "padding [1, 1]"]),
+        (lying_class_count, ["nc=4", "21 channels"]),
+        (too_few_names, ["1 readable class names", "2 classes"]),
+        (another_reading, ["model.19", "f=[-1, 13]", "[-1, 14]"]),
+        (other_strides, ["[8, 16, 32]"]),
+        (other_module, ["module 9", "Conv", "SPPF"]),
+        (not_finite, ["model.0.weight", "not finite"]),
+        (other_width, ["stem has [24]", "yolov5n 16"]),
+    ],
+)
 def test_other_networks_are_refused_naming_both_sides(nano, tmp_path, change, told):
     change(nano)
     path = program.checkpoint(nano, tmp_path / "other.pt")
@@ -209,8 +218,10 @@ def test_official_tensors_equal_the_plain_copy_of_them(official):
     # By name, at places that tell the order apart: a C3's bypass, its first convolution, a bottleneck, the heads.
     layers = list(official.convolutions.values())
     for place, name in enumerate(["0", "1", "2.cv2", "2.cv1", "2.m.0.cv1", "2.m.0.cv2", "2.cv3", "3"]):
-        theirs = {key: state[f"model.{name}.{key}"].astype("f4") for key in (
-            "conv.weight", "bn.weight", "bn.bias", "bn.running_mean", "bn.running_var")}
+        theirs = {
+            key: state[f"model.{name}.{key}"].astype("f4")
+            for key in ("conv.weight", "bn.weight", "bn.bias", "bn.running_mean", "bn.running_var")
+        }
         ours = {key: value.numpy() for key, value in layers[place].state_dict().items()}
         np.testing.assert_allclose(ours.pop("bn.running_var") + 1e-6, theirs.pop("bn.running_var") + 1e-3, rtol=1e-6)
         assert all(np.array_equal(ours[key], value) for key, value in theirs.items())
@@ -230,7 +241,7 @@ def detections(net, picture, size=640, confidence=0.25, overlap=0.45):
     scaled = cv2.resize(picture, (round(width * ratio), round(height * ratio)), interpolation=cv2.INTER_LINEAR)
     top, left = (size - scaled.shape[0]) // 2, (size - scaled.shape[1]) // 2
     canvas = np.full((size, size, 3), 114, np.uint8)
-    canvas[top:top + scaled.shape[0], left:left + scaled.shape[1]] = scaled
+    canvas[top : top + scaled.shape[0], left : left + scaled.shape[1]] = scaled
     images = torch.from_numpy(canvas[:, :, ::-1].copy()).permute(2, 0, 1)[None].float() / 255
     with torch.no_grad():
         found = net.decode(net(images))[0]

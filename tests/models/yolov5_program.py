@@ -91,16 +91,31 @@ class Model(nn.Module):
         n3, n6, n9 = (max(round(depth * n), 1) for n in (3, 6, 9))
         layers: list[tuple[int | list[int], nn.Module]] = [
             (-1, Conv(3, c1, 6, 2, 2)),
-            (-1, Conv(c1, c2, 3, 2)), (-1, C3(c2, c2, n3, True)),
-            (-1, Conv(c2, c3, 3, 2)), (-1, C3(c3, c3, n6, True)),
-            (-1, Conv(c3, c4, 3, 2)), (-1, C3(c4, c4, n9, True)),
-            (-1, Conv(c4, c5, 3, 2)), (-1, C3(c5, c5, n3, True)), (-1, SPPF(c5, c5)),
-            (-1, Conv(c5, c4)), (-1, nn.Upsample(None, 2, "nearest")), ([-1, 6], Concat()), (-1, C3(c5, c4, n3, False)),
-            (-1, Conv(c4, c3)), (-1, nn.Upsample(None, 2, "nearest")), ([-1, 4], Concat()), (-1, C3(c4, c3, n3, False)),
-            (-1, Conv(c3, c3, 3, 2)), ([-1, 14], Concat()), (-1, C3(c4, c4, n3, False)),
-            (-1, Conv(c4, c4, 3, 2)), ([-1, 10], Concat()), (-1, C3(c5, c5, n3, False)),
+            (-1, Conv(c1, c2, 3, 2)),
+            (-1, C3(c2, c2, n3, True)),
+            (-1, Conv(c2, c3, 3, 2)),
+            (-1, C3(c3, c3, n6, True)),
+            (-1, Conv(c3, c4, 3, 2)),
+            (-1, C3(c4, c4, n9, True)),
+            (-1, Conv(c4, c5, 3, 2)),
+            (-1, C3(c5, c5, n3, True)),
+            (-1, SPPF(c5, c5)),
+            (-1, Conv(c5, c4)),
+            (-1, nn.Upsample(None, 2, "nearest")),
+            ([-1, 6], Concat()),
+            (-1, C3(c5, c4, n3, False)),
+            (-1, Conv(c4, c3)),
+            (-1, nn.Upsample(None, 2, "nearest")),
+            ([-1, 4], Concat()),
+            (-1, C3(c4, c3, n3, False)),
+            (-1, Conv(c3, c3, 3, 2)),
+            ([-1, 14], Concat()),
+            (-1, C3(c4, c4, n3, False)),
+            (-1, Conv(c4, c4, 3, 2)),
+            ([-1, 10], Concat()),
+            (-1, C3(c5, c5, n3, False)),
             ([17, 20, 23], Detect(nc, [c3, c4, c5], anchors or ANCHORS)),
-        ]  # fmt: skip
+        ]
         for reads, layer in layers:
             layer.f = reads  # type: ignore[assignment]
         self.model = nn.Sequential(*(layer for _, layer in layers))

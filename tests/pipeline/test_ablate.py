@@ -92,8 +92,12 @@ def test_verdict_follows_the_pairs_not_the_spread() -> None:
     worse = [value - 0.02 - wobble for value, wobble in zip(NONE, (0.001, 0.0, -0.001, 0.0, 0.0005))]
     lines = {line.name: line for line in table({"none": NONE, "a": better, "b": worse, "c": better[::-1]}).lines}
     assert {name: line.verdict for name, line in lines.items()} == {
-        "teacher": "", "none": "", "a": "helps", "b": "hurts", "c": "not shown"
-    }  # fmt: skip
+        "teacher": "",
+        "none": "",
+        "a": "helps",
+        "b": "hurts",
+        "c": "not shown",
+    }
     difference = lines["a"].difference
     assert difference is not None
     assert difference.mean == pytest.approx(0.0101)
@@ -138,8 +142,12 @@ def test_table_is_published_in_every_form(tmp_path: Path) -> None:
     found = table({"none": NONE, "a<b": [value + 0.01 for value in NONE]})
     text = publish(found, AblateConfig(wandb="off"), tmp_path)
     assert {path.name for path in tmp_path.iterdir()} >= {
-        "table.txt", "table.csv", "table.json", "ablation.png", "report.html"
-    }  # fmt: skip
+        "table.txt",
+        "table.csv",
+        "table.json",
+        "ablation.png",
+        "report.html",
+    }
     assert (tmp_path / "table.txt").read_text().strip() in text
     content = json.loads((tmp_path / "table.json").read_text())
     with open(tmp_path / "table.csv", newline="") as handle:
@@ -169,9 +177,12 @@ def test_a_gain_that_a_rare_class_hides_is_seen_by_class(tmp_path: Path) -> None
     """+.01 on the class of 300 objects with every seed; the one of 15 goes up and down by .1 and decides mAP."""
     many, swing = [0.5, 0.51, 0.49], [0.1, -0.1, 0.03]
     better = [value + 0.01 + step for value, step in zip(many, (0.001, 0.0, -0.001))]
-    cells = cells_of_classes({
-        "none": {"rare": [0.2] * 3, "often": many}, "a": {"rare": [0.2 + step for step in swing], "often": better},
-    })  # fmt: skip
+    cells = cells_of_classes(
+        {
+            "none": {"rare": [0.2] * 3, "often": many},
+            "a": {"rare": [0.2 + step for step in swing], "often": better},
+        }
+    )
     objects = {"rare": 15, "often": 300, "never": 0}
     found = Table(["none", "a"], [0, 1, 2], cells, {}, {}, {}, "test", "the seeds", objects)
     assert found.lines[1].verdict == "not shown"
@@ -192,8 +203,11 @@ def test_a_gain_that_a_rare_class_hides_is_seen_by_class(tmp_path: Path) -> None
     with open(tmp_path / "classes.csv", newline="") as handle:
         kept = list(csv.DictReader(handle))
     assert [(row["mode"], row["name"], row["objects"], row["runs"]) for row in kept] == [
-        ("none", "rare", "15", "3"), ("none", "often", "300", "3"), ("a", "rare", "15", "3"), ("a", "often", "300", "3")
-    ]  # fmt: skip
+        ("none", "rare", "15", "3"),
+        ("none", "often", "300", "3"),
+        ("a", "rare", "15", "3"),
+        ("a", "often", "300", "3"),
+    ]
     assert json.loads((tmp_path / "table.json").read_text())["classes"][0]["low"] is None
     assert "<td>objects in test</td>" in (tmp_path / "report.html").read_text()
 
@@ -212,8 +226,17 @@ def test_terminal_has_room_for_eight_classes_and_the_file_for_all(tmp_path: Path
 
 
 def test_one_class_is_the_whole_table(tmp_path: Path) -> None:
-    found = Table(["none", "a"], [0], cells_of_classes({"none": {"hand": [0.5]}, "a": {"hand": [0.6]}}), {}, {}, {},
-                  "test", "the seeds", {"hand": 40})  # fmt: skip
+    found = Table(
+        ["none", "a"],
+        [0],
+        cells_of_classes({"none": {"hand": [0.5]}, "a": {"hand": [0.6]}}),
+        {},
+        {},
+        {},
+        "test",
+        "the seeds",
+        {"hand": 40},
+    )
     assert found.classes == []
     assert "by class" not in publish(found, AblateConfig(wandb="off"), tmp_path)
     assert not (tmp_path / "classes.csv").exists()
@@ -223,14 +246,18 @@ def test_terms_that_were_not_trained_are_said_below_the_table() -> None:
     found = table({"none": NONE, "a": NONE})
     for seed in (0, 3):
         found.cells["a", seed]["reported"] = [["odd", "constant"]]  # type: ignore[index]
-    assert any("a: for a time at least the KD term 'odd' was constant" in note and "in 2 of" in note
-               for note in found.notes())  # fmt: skip
+    assert any(
+        "a: for a time at least the KD term 'odd' was constant" in note and "in 2 of" in note for note in found.notes()
+    )
 
 
 def test_nothing_of_an_earlier_grid_stays_in_the_folder(tmp_path: Path) -> None:
     cells = cells_of_classes({mode: {"x": [0.5, 0.4], "y": [0.5, 0.4]} for mode in ("none", "a")})
-    publish(Table(["none", "a"], [0, 1], cells, {}, {}, {}, "test", "", {"x": 9, "y": 9}), AblateConfig(wandb="off"),
-            tmp_path)  # fmt: skip
+    publish(
+        Table(["none", "a"], [0, 1], cells, {}, {}, {}, "test", "", {"x": 9, "y": 9}),
+        AblateConfig(wandb="off"),
+        tmp_path,
+    )
     publish(Table(["none"], [0, 1], cells, {}, {}, {}, "test", "", {"x": 9}), AblateConfig(wandb="off"), tmp_path)
     assert not (tmp_path / "classes.csv").exists()
     assert not (tmp_path / "ablation.png").exists()
@@ -305,9 +332,13 @@ def test_cells_too_large_for_every_machine_of_the_cluster_are_said(
 
     nodes = [{"Alive": True, "Resources": {"CPU": 2.0}}, {"Alive": False, "Resources": {"CPU": 64.0}}]
     cluster = SimpleNamespace(
-        is_initialized=lambda: True, cluster_resources=lambda: {"CPU": 2.0}, nodes=lambda: nodes, get=lambda it: it,
-        remote=lambda **_: lambda function: Remote(), wait=lambda running, num_returns: (running[:1], running[1:]),
-    )  # fmt: skip
+        is_initialized=lambda: True,
+        cluster_resources=lambda: {"CPU": 2.0},
+        nodes=lambda: nodes,
+        get=lambda it: it,
+        remote=lambda **_: lambda function: Remote(),
+        wait=lambda running, num_returns: (running[:1], running[1:]),
+    )
     monkeypatch.setitem(sys.modules, "ray", cluster)
     monkeypatch.setattr(log, "propagate", True)
     assert list(run_all(abs, [-3], "ray", threads=2)) == [(-3, 3)]
@@ -326,10 +357,13 @@ def test_workers_of_a_cluster_begun_here_have_the_priority_of_other_programs(
         monkeypatch.delenv(NICENESS)
     seen: list[str] = []
     cluster = SimpleNamespace(
-        is_initialized=lambda: False, init=lambda **_: seen.append(os.environ[NICENESS]),
-        cluster_resources=lambda: {"CPU": 2.0}, nodes=list, remote=lambda **_: lambda function: function,
+        is_initialized=lambda: False,
+        init=lambda **_: seen.append(os.environ[NICENESS]),
+        cluster_resources=lambda: {"CPU": 2.0},
+        nodes=list,
+        remote=lambda **_: lambda function: function,
         shutdown=lambda: None,
-    )  # fmt: skip
+    )
     monkeypatch.setitem(sys.modules, "ray", cluster)
     assert list(run_all(abs, [], "ray")) == []
     assert seen == [used]

@@ -156,9 +156,18 @@ def test_rehearsal_finds_what_cannot_work(spec: DataSpec, net: Network, given: d
 
 
 @pytest.mark.parametrize(
-    "given", [{}, {"max_drop": 0.1}, {"criterion": "taylor"}, {"prune": "latency=0.5"}, {"prune": "ratio=0.7"},
-              {"prune": "none", "shortcuts": 2}, {"shortcuts": "auto"}], ids=str,
-)  # fmt: skip
+    "given",
+    [
+        {},
+        {"max_drop": 0.1},
+        {"criterion": "taylor"},
+        {"prune": "latency=0.5"},
+        {"prune": "ratio=0.7"},
+        {"prune": "none", "shortcuts": 2},
+        {"shortcuts": "auto"},
+    ],
+    ids=str,
+)
 def test_rehearsal_lets_pass_what_works_without_pictures_or_clock(
     spec: DataSpec, net: Network, given: dict[str, object], monkeypatch: pytest.MonkeyPatch
 ) -> None:

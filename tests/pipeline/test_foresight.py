@@ -60,11 +60,14 @@ def test_a_recipe_may_hold_more_than_a_run_needs(tmp_path: Path, caplog: pytest.
     assert not caplog.records
 
 
-@pytest.mark.parametrize(("stages", "said"), [
-    (("prune",), "what is left detects nothing"),
-    (("sparse", "prune"), "sparsity training begins with them"),
-    (("sparse", "prune", "student"), "the student's teacher is untrained"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("stages", "said"),
+    [
+        (("prune",), "what is left detects nothing"),
+        (("sparse", "prune"), "sparsity training begins with them"),
+        (("sparse", "prune", "student"), "the student's teacher is untrained"),
+    ],
+)
 def test_random_weights_in_the_place_of_a_trained_network_are_named(
     stages: tuple[str, ...], said: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -88,13 +91,17 @@ def test_a_target_below_the_cut_is_told_with_both_numbers(caplog: pytest.LogCapt
     assert "--target 0 goes as far" in caplog.text
 
 
-@pytest.mark.parametrize(("given", "budget", "stages"), [
-    ({"prune": "params=0.5"}, "params=0.5", ALL),
-    ({"prune": "params=0.05", "target": 0}, "params=0.05", ALL),
-    ({"prune": "params=0.05", "s": 0.001}, "params=0.05", ALL),
-    ({"prune": "params=0.05"}, "params=0.05", ("prune",)),
-    ({"prune": "latency=0.1"}, "params=0.05", ALL),
-], ids=str)  # fmt: skip
+@pytest.mark.parametrize(
+    ("given", "budget", "stages"),
+    [
+        ({"prune": "params=0.5"}, "params=0.5", ALL),
+        ({"prune": "params=0.05", "target": 0}, "params=0.05", ALL),
+        ({"prune": "params=0.05", "s": 0.001}, "params=0.05", ALL),
+        ({"prune": "params=0.05"}, "params=0.05", ("prune",)),
+        ({"prune": "latency=0.1"}, "params=0.05", ALL),
+    ],
+    ids=str,
+)
 def test_other_targets_are_not_complained_about(
     given: dict[str, object], budget: str, stages: tuple[str, ...], caplog: pytest.LogCaptureFixture
 ) -> None:

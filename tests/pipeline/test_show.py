@@ -30,8 +30,14 @@ def test_layer_rows_name_kinds_and_count_what_stays() -> None:
     result = prune.channels(net, budget="channels=0.7")
     rows = {row["layer"]: row for row in layer_rows(net, result.network, net.image_size, result.report.held)}
     assert list(rows) == list(net.convolutions)
-    kinds = {0: "3x3 stride 2", 1: "1x1", 2: "3x3 stride 2 depthwise", 9: "3x3 depthwise", 17: "1x1 head",
-             15: "3x3 stride 2 in 4 groups"}  # fmt: skip
+    kinds = {
+        0: "3x3 stride 2",
+        1: "1x1",
+        2: "3x3 stride 2 depthwise",
+        9: "3x3 depthwise",
+        17: "1x1 head",
+        15: "3x3 stride 2 in 4 groups",
+    }
     assert {number: rows[number]["kind"] for number in kinds} == kinds
     assert rows[17]["share"] == 1, "the head stays whole"
     for total, column in ((result.report.params, "parameters"), (result.report.macs, "MACs")):

@@ -116,9 +116,17 @@ def test_training_logs_both_maps_and_the_share(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr("engine.trainer.plot_results", lambda *_: None)
     spec = data.load_spec(make_set(tmp_path) / "data.yaml")
     config = PruneConfig(
-        data=str(tmp_path / "data.yaml"), imgsz="64", epochs=3, batch_size=4, nominal_batch=4, warmup_epochs=0.0,
-        workers=0, device="cpu", ema_decay=0.0, target=0.5,
-    )  # fmt: skip
+        data=str(tmp_path / "data.yaml"),
+        imgsz="64",
+        epochs=3,
+        batch_size=4,
+        nominal_batch=4,
+        warmup_epochs=0.0,
+        workers=0,
+        device="cpu",
+        ema_decay=0.0,
+        target=0.5,
+    )
     net = models.load(_cfg(tmp_path), names=NAMES)
     hook = make_sparsity(net, config)
     shown = PrunedScore(lambda averaged: prune.thin(averaged, **foreseen(config)))

@@ -43,9 +43,7 @@ def begin(folder: Path, spec: DataSpec, cfg: str = "", weights: str = "", **opti
     return chosen_stages(config, start, spec)
 
 
-@pytest.mark.parametrize(
-    ("cfg", "weights"), [("", "mine.pt"), ("mine.cfg", "mine.weights"), ("mine.cfg", "mine.pt")]
-)
+@pytest.mark.parametrize(("cfg", "weights"), [("", "mine.pt"), ("mine.cfg", "mine.weights"), ("mine.cfg", "mine.pt")])
 def test_weights_of_these_classes_need_no_baseline(folder: Path, spec: DataSpec, cfg: str, weights: str) -> None:
     assert begin(folder, spec, cfg, weights) == ["sparse", "prune"]
 

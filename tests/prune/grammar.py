@@ -47,12 +47,24 @@ class Writer:
         self.width, self.stride = width or self.width, stride or self.stride
         self.maps.append((self.width, self.stride) if readable else None)
 
-    def conv(self, filters: int = 0, size: int = 0, stride: int = 1, act: str = "", bn: int = 1, groups: int = 1,
-             readable: bool = True) -> None:
+    def conv(
+        self,
+        filters: int = 0,
+        size: int = 0,
+        stride: int = 1,
+        act: str = "",
+        bn: int = 1,
+        groups: int = 1,
+        readable: bool = True,
+    ) -> None:
         filters, size = filters or self.one_of(WIDTHS), size or self.one_of((3, 1))
         more = {"groups": groups} if groups > 1 else {}
-        self.add(conv(filters, size, stride, act or self.one_of(ACTIVATIONS), bn, **more), filters,
-                 self.stride * stride, readable)
+        self.add(
+            conv(filters, size, stride, act or self.one_of(ACTIVATIONS), bn, **more),
+            filters,
+            self.stride * stride,
+            readable,
+        )
 
     def refer(self, kind: str, key: str, layers: Sequence[int], width: int, stride: int, **more: object) -> None:
         """A section that names layers, half of them by their distance, as cfgs do."""
@@ -100,20 +112,32 @@ class Writer:
         if middle:
             getattr(self, middle)()
         self.conv(width)
-        self.refer("shortcut", "from", [skip], width, self.stride,
-                   activation=self.one_of(("linear", "linear", "leaky", "logistic")))
+        self.refer(
+            "shortcut",
+            "from",
+            [skip],
+            width,
+            self.stride,
+            activation=self.one_of(("linear", "linear", "leaky", "logistic")),
+        )
 
     def several(self) -> None:
         """An add of any layers, of any width: only the leading channels are added."""
         if self.peers():
-            self.refer("shortcut", "from", self.other(), self.width, self.stride,
-                       activation=self.one_of(("linear", "mish")))
+            self.refer(
+                "shortcut", "from", self.other(), self.width, self.stride, activation=self.one_of(("linear", "mish"))
+            )
 
     def concat(self) -> None:
         if self.peers():
             others = self.other()
-            self.refer("route", "layers", [len(self.maps) - 1, *others],
-                       self.width + sum(self.width_of(layer) for layer in others), self.stride)
+            self.refer(
+                "route",
+                "layers",
+                [len(self.maps) - 1, *others],
+                self.width + sum(self.width_of(layer) for layer in others),
+                self.stride,
+            )
             self.narrow()
 
     def part(self) -> None:
@@ -127,8 +151,9 @@ class Writer:
         if also and self.draw(st.booleans()):
             layers.append(self.one_of(also))
         width = sum(self.width_of(layer) for layer in layers) // wanted
-        return self.refer("route", "layers", layers, width, self.stride, groups=wanted,
-                          group_id=self.draw(st.integers(0, wanted - 1)))
+        return self.refer(
+            "route", "layers", layers, width, self.stride, groups=wanted, group_id=self.draw(st.integers(0, wanted - 1))
+        )
 
     def squeeze(self) -> None:
         """Squeeze and excitation, its convolutions with and without BatchNorm."""
@@ -136,8 +161,9 @@ class Writer:
         self.add("\n[avgpool]\n", readable=False)
         self.conv(4, 1, act=self.one_of(("relu", "swish")), bn=self.one_of((0, 0, 1)), readable=False)
         self.conv(width, 1, act="logistic", bn=self.one_of((0, 0, 1)), readable=False)
-        self.refer("scale_channels", "from", [scaled], width, stride, scale_wh=0,
-                   activation=self.one_of(("linear", "leaky")))
+        self.refer(
+            "scale_channels", "from", [scaled], width, stride, scale_wh=0, activation=self.one_of(("linear", "leaky"))
+        )
 
     def spotlight(self) -> None:
         """A gate per pixel: one channel scales all."""
@@ -202,10 +228,23 @@ class Writer:
 
 
 PIECES = (
-    *[Writer.residual] * 4, Writer.plain, Writer.depthwise, Writer.grouped, Writer.several, Writer.concat, Writer.part,
-    Writer.squeeze, Writer.spotlight, Writer.attention, Writer.pyramid, Writer.pool, Writer.drop, Writer.down,
-    Writer.up, Writer.branch,
-)  # fmt: skip
+    *[Writer.residual] * 4,
+    Writer.plain,
+    Writer.depthwise,
+    Writer.grouped,
+    Writer.several,
+    Writer.concat,
+    Writer.part,
+    Writer.squeeze,
+    Writer.spotlight,
+    Writer.attention,
+    Writer.pyramid,
+    Writer.pool,
+    Writer.drop,
+    Writer.down,
+    Writer.up,
+    Writer.branch,
+)
 
 
 @st.composite

@@ -33,8 +33,9 @@ class Flow:
 
 
 @torch.no_grad()
-def expected(net: Network, dropped: Mapping[int, Tensor], images: Tensor, fold: bool,
-             without: Collection[int] = ()) -> list[Tensor]:
+def expected(
+    net: Network, dropped: Mapping[int, Tensor], images: Tensor, fold: bool, without: Collection[int] = ()
+) -> list[Tensor]:
     """The heads that the thin network has to give.
 
     With `fold` False dropped channels are multiplied by 0 after every activation. With `fold` True their gammas are 0,
@@ -62,8 +63,11 @@ def expected(net: Network, dropped: Mapping[int, Tensor], images: Tensor, fold: 
             out = _gate(layer, *flow)
         elif section.kind in ("yolo", "region", "reorg"):
             assert not first.gone.any()
-            out = Flow(layer(first.value), torch.zeros(layer.out_channels, dtype=torch.bool),
-                       torch.zeros(layer.out_channels, dtype=torch.bool))
+            out = Flow(
+                layer(first.value),
+                torch.zeros(layer.out_channels, dtype=torch.bool),
+                torch.zeros(layer.out_channels, dtype=torch.bool),
+            )
         else:
             out = Flow(layer(first.value), first.gone, first.wild)
         if not fold and out.gone.any():
@@ -78,8 +82,9 @@ def _conv(layer: Conv, source: Flow, own: Tensor, fold: bool) -> Flow:
     conv, x = layer.conv, source.value
     depthwise = conv.groups == conv.in_channels > 1
     if depthwise:
-        assert torch.equal(own, source.gone.repeat_interleave(conv.out_channels // conv.in_channels)), \
+        assert torch.equal(own, source.gone.repeat_interleave(conv.out_channels // conv.in_channels)), (
             "a depthwise convolution does not follow what it reads"
+        )
     if fold and source.gone.any():
         x = x.clone()
         x[:, source.wild] = 0
@@ -126,9 +131,11 @@ def _route(groups: int, part: int, flow: list[Flow]) -> Flow:
 
     for source in flow:
         assert len({int(piece.sum()) for piece in source.gone.chunk(groups)}) == 1, "slices of unequal width"
-    return Flow(torch.cat([cut(source.value, 1) for source in flow], 1),
-                torch.cat([cut(source.gone, 0) for source in flow]),
-                torch.cat([cut(source.wild, 0) for source in flow]))
+    return Flow(
+        torch.cat([cut(source.value, 1) for source in flow], 1),
+        torch.cat([cut(source.gone, 0) for source in flow]),
+        torch.cat([cut(source.wild, 0) for source in flow]),
+    )
 
 
 def _gate(layer: torch.nn.Module, gate: Flow, scaled: Flow) -> Flow:

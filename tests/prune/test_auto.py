@@ -42,8 +42,14 @@ def gammas(net: models.Network) -> dict[int, Tensor]:
     return {number: layer.bn.weight for number, layer in net.convolutions.items() if layer.bn is not None}
 
 
-def train(net: models.Network, hook: prune.AutoSparsity, steps: range, kind: str = "sgd",
-          optimizer: torch.optim.Optimizer | None = None, scores: list[float] | None = None) -> list[dict[str, float]]:
+def train(
+    net: models.Network,
+    hook: prune.AutoSparsity,
+    steps: range,
+    kind: str = "sgd",
+    optimizer: torch.optim.Optimizer | None = None,
+    scores: list[float] | None = None,
+) -> list[dict[str, float]]:
     """A training on noise, in which all parameters are pulled about; `scores`: the validation mAP of every epoch."""
     optimizer = optimizer or optimiser(net, kind)
     rows = []

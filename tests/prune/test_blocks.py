@@ -74,8 +74,9 @@ def test_every_shortcut_of_the_shipped_networks_can_go(name: str, count: int) ->
 
 # With a fraction of the filters: what is cut and rewired is the sections, and those are all there.
 @pytest.mark.parametrize("name,by,count", [("yolov4", 8, 23), ("yolov5n", 4, 7)])
-def test_each_block_of_shipped_networks_removed_alone_equals_the_fat_one_and_stays_darknet(name: str, by: int,
-                                                                                          count: int) -> None:
+def test_each_block_of_shipped_networks_removed_alone_equals_the_fat_one_and_stays_darknet(
+    name: str, by: int, count: int
+) -> None:
     net = narrowed(name, by)
     images = noise(net, (64, 64), torch.Generator().manual_seed(3), batch=1)
     whole = {layer: torch.zeros(conv.out_channels, dtype=torch.bool) for layer, conv in net.convolutions.items()}
@@ -131,11 +132,14 @@ def test_asking_for_more_blocks_than_can_go_says_how_many_can() -> None:
         prune.shortcuts(network(TINY["residual"]), 4)
 
 
-@pytest.mark.parametrize("join,why", [
-    ("\n[shortcut]\nfrom=-3\nactivation=leaky\n", "activation=leaky"),
-    ("\n[shortcut]\nfrom=-3,-2\nactivation=linear\n", "sums 3 layers"),
-    ("\n[route]\nlayers=-3\n" + conv(12, 1) + "\n[shortcut]\nfrom=-3\nactivation=linear\n", "neither is computed"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "join,why",
+    [
+        ("\n[shortcut]\nfrom=-3\nactivation=leaky\n", "activation=leaky"),
+        ("\n[shortcut]\nfrom=-3,-2\nactivation=linear\n", "sums 3 layers"),
+        ("\n[route]\nlayers=-3\n" + conv(12, 1) + "\n[shortcut]\nfrom=-3\nactivation=linear\n", "neither is computed"),
+    ],
+)
 def test_a_block_that_cannot_be_removed_says_why(join: str, why: str) -> None:
     net = network(NET + conv(12, stride=2) + conv(12, 1) + conv(12) + join + HEAD)
     (block,) = find_blocks(net)

@@ -44,8 +44,14 @@ def cases(draw: st.DrawFn) -> Case:
     # Few different values: ties between scores are the hard case.
     digits = draw(st.sampled_from((1, 6)))
     scores = {name: np.round(random.random(len(ids)), digits) for name, ids in graph.norms.items()}
-    return Case(graph, Cost(net, graph, net.image_size), scores, draw(st.sampled_from((0.01, 0.3, 2))),
-                draw(st.sampled_from((1, 2, 4, 8))), draw(st.sampled_from(prune.STRATEGIES)))
+    return Case(
+        graph,
+        Cost(net, graph, net.image_size),
+        scores,
+        draw(st.sampled_from((0.01, 0.3, 2))),
+        draw(st.sampled_from((1, 2, 4, 8))),
+        draw(st.sampled_from(prune.STRATEGIES)),
+    )
 
 
 def check_legal(case: Case, keep: Mask) -> None:
@@ -92,8 +98,9 @@ def mutants(case: Case, keep: Mask) -> list[Mask]:
     return found
 
 
-SETTINGS = settings(max_examples=60, deadline=None, derandomize=True, database=None,
-                    suppress_health_check=list(HealthCheck))
+SETTINGS = settings(
+    max_examples=60, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
+)
 
 
 @SETTINGS

@@ -125,8 +125,9 @@ def test_a_bias_that_folding_gives_a_reader_without_one_is_counted() -> None:
 
 
 def test_a_budget_is_met_where_folding_adds_biases() -> None:
-    cfg = parse_cfg(NET + "\n[timm]\nmodel=densenet121\nfeatures=8\n" + conv(24, 1, activation="linear", bn=0)
-                    + yolo("0,1,2"))
+    cfg = parse_cfg(
+        NET + "\n[timm]\nmodel=densenet121\nfeatures=8\n" + conv(24, 1, activation="linear", bn=0) + yolo("0,1,2")
+    )
     net = models.Network(cfg)
     for module in net.modules():
         if isinstance(module, torch.nn.BatchNorm2d):

@@ -18,8 +18,9 @@ from tests.prune.reference import TOLERANCE, distance, gammas_at_zero, keep_mask
 from tests.shared import shared
 
 # Backbones inside a [timm] section have a test of their own: test_timm.py.
-CFGS = [path for path in sorted(Path(__file__).resolve().parents[2].glob("cfg/*.cfg"))
-        if not path.stem.startswith("timm-")]
+CFGS = [
+    path for path in sorted(Path(__file__).resolve().parents[2].glob("cfg/*.cfg")) if not path.stem.startswith("timm-")
+]
 SIDE = 64
 
 
@@ -84,8 +85,14 @@ def test_a_shifted_index_is_noticed_in_every_kind_of_tensor(name: str) -> None:
 
 
 def test_folding_is_exact_for_1x1_readers_with_nothing_done_to_the_border() -> None:
-    text = "[net]\nwidth=64\nheight=64\nchannels=3\n" + conv(16, stride=2) + conv(16, 1, activation="mish") + conv(
-        12, 1, activation="swish") + conv(24, 1, activation="linear", bn=0) + yolo("0,1,2")
+    text = (
+        "[net]\nwidth=64\nheight=64\nchannels=3\n"
+        + conv(16, stride=2)
+        + conv(16, 1, activation="mish")
+        + conv(12, 1, activation="swish")
+        + conv(24, 1, activation="linear", bn=0)
+        + yolo("0,1,2")
+    )
     net = fat_network(parse_cfg(text))
     graph, thin = prune.trace(net), prune.channels(net, ratio=0.5).network
     fat = gammas_at_zero(net, graph, keep_mask(graph, thin), endless=False)
@@ -93,8 +100,14 @@ def test_folding_is_exact_for_1x1_readers_with_nothing_done_to_the_border() -> N
 
 
 def test_folding_is_exact_in_the_interior_of_padded_readers_and_only_there() -> None:
-    text = "[net]\nwidth=64\nheight=64\nchannels=3\n" + conv(16) + conv(16, activation="mish") + conv(
-        16, activation="relu") + conv(24, 1, activation="linear", bn=0) + yolo("0,1,2")
+    text = (
+        "[net]\nwidth=64\nheight=64\nchannels=3\n"
+        + conv(16)
+        + conv(16, activation="mish")
+        + conv(16, activation="relu")
+        + conv(24, 1, activation="linear", bn=0)
+        + yolo("0,1,2")
+    )
     net = fat_network(parse_cfg(text))
     graph, thin = prune.trace(net), prune.channels(net, ratio=0.5).network
     fat = gammas_at_zero(net, graph, keep_mask(graph, thin), endless=False)

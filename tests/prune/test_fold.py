@@ -53,13 +53,15 @@ def test_the_report_says_what_its_folding_error_is() -> None:
     report = prune.channels(network(NET + conv(16, stride=2) + conv(12, 1) + HEAD), ratio=0.5).report
     report.border_error = [0.0014]
     assert "folding error: 0.14% of the largest output, by head: how far the thin network is from the uncut one" in (
-        report.text())
+        report.text()
+    )
 
 
 def test_the_border_error_by_hand() -> None:
     """One padded reader: the difference is what the constants would have added beyond the border."""
-    net = network(NET + conv(6, stride=2) + conv(8, 1, activation="mish") + conv(24, activation="linear", bn=0)
-                  + yolo("0,1,2"))
+    net = network(
+        NET + conv(6, stride=2) + conv(8, 1, activation="mish") + conv(24, activation="linear", bn=0) + yolo("0,1,2")
+    )
     thin = prune.channels(net, ratio=0.5).network
     gone = torch.ones(8, dtype=torch.bool)
     gone[thin.lineage[-1]["layers"]["1"]["kept"]] = False
@@ -117,8 +119,15 @@ def test_the_report_says_why_constants_were_not_folded() -> None:
 
 
 def test_a_tied_convolution_without_batchnorm_is_named_as_the_reason() -> None:
-    net = network(NET + conv(8, stride=2) + conv(8, 1) + conv(8, bn=0) + "\n[shortcut]\nfrom=-2\nactivation=linear\n"
-                  + conv(8) + HEAD)
+    net = network(
+        NET
+        + conv(8, stride=2)
+        + conv(8, 1)
+        + conv(8, bn=0)
+        + "\n[shortcut]\nfrom=-2\nactivation=linear\n"
+        + conv(8)
+        + HEAD
+    )
     report = prune.channels(net, ratio=0.5).report
     assert report.unfolded_why == {"layers.4.conv": "no BatchNorm after layers.2.conv"}
     assert 0 < report.unfolded["layers.4.conv"] < 8

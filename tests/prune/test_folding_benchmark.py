@@ -39,10 +39,19 @@ def test_the_table_compares_folded_and_not_folded_with_the_sparse_network(
     given = ["--weights", str(sparse), "--data", str(data), "--share", ".4", "--batch-size", "4", "--device", "cpu"]
     assert folding.main(given) == 0
     told = capsys.readouterr().out
-    rows = {line[:36].strip(): line[36:].split() for line in told.splitlines()
-            if line.startswith(("sparse", "the same", "pruned"))}
-    assert list(rows) == ["sparse", "the same, their gammas at 0", "pruned, folded", "pruned, not folded",
-                          "pruned, folded, BatchNorm anew", "pruned, not folded, BatchNorm anew"]
+    rows = {
+        line[:36].strip(): line[36:].split()
+        for line in told.splitlines()
+        if line.startswith(("sparse", "the same", "pruned"))
+    }
+    assert list(rows) == [
+        "sparse",
+        "the same, their gammas at 0",
+        "pruned, folded",
+        "pruned, not folded",
+        "pruned, folded, BatchNorm anew",
+        "pruned, not folded, BatchNorm anew",
+    ]
     assert float(rows["pruned, folded"][-1]) < float(rows["pruned, not folded"][-1])
     assert int(rows["pruned, folded"][3].replace(",", "")) < int(rows["sparse"][3].replace(",", ""))
     # The gammas that went had been made small.

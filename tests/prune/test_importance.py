@@ -82,7 +82,7 @@ def test_gamma_reader_counts_all_readers_of_the_tie_but_no_depthwise_one() -> No
 def test_gamma_reader_of_a_grouped_reader_takes_each_input_once() -> None:
     net = network("gated")  # 12 of 14 -> convolution 15 in 4 groups
     weight = net.convolutions[15].conv.weight  # (16, 3, 3, 3)
-    read = [weight[4 * (k // 3): 4 * (k // 3) + 4, k % 3].square().sum() for k in range(12)]
+    read = [weight[4 * (k // 3) : 4 * (k // 3) + 4, k % 3].square().sum() for k in range(12)]
     graph = prune.trace(net)
     found = importance.gamma_reader(net, graph)["layers.10.bn"]
     # The same tie is read by layer 7 and by the gate's convolution 13 too.
@@ -133,11 +133,17 @@ def test_taylor_scores_a_convolution_without_batchnorm_by_its_filter() -> None:
     assert "layers.1.conv" not in found
 
 
-@pytest.mark.parametrize("wrong,named", [
-    (None, "needs gradients"), (lambda net: [], "no batch"), (lambda net: [1.5], "scalar loss"),
-    (lambda net: [torch.zeros(2, requires_grad=True)], "scalar loss"), (lambda net: [torch.tensor(1.0)], "scalar loss"),
-    (lambda net: [net.convolutions[1].bn.weight.sum() * torch.nan], "nan"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "wrong,named",
+    [
+        (None, "needs gradients"),
+        (lambda net: [], "no batch"),
+        (lambda net: [1.5], "scalar loss"),
+        (lambda net: [torch.zeros(2, requires_grad=True)], "scalar loss"),
+        (lambda net: [torch.tensor(1.0)], "scalar loss"),
+        (lambda net: [net.convolutions[1].bn.weight.sum() * torch.nan], "nan"),
+    ],
+)
 def test_taylor_says_what_is_wrong_with_its_losses(wrong, named: str) -> None:
     with pytest.raises(UserError, match=named):
         prune.channels(network("residual"), criterion="taylor", ratio=0.5, losses=wrong)
@@ -171,8 +177,14 @@ def test_scores_can_be_given_in_the_place_of_a_criterion() -> None:
     assert theirs["cut"]["asked"]["criterion"] == "l2"
 
 
-PLAIN = (NET + conv(8, stride=4) + conv(12, bn=0) + conv(16, bn=0, activation="relu")
-         + conv(24, 1, activation="linear", bn=0) + yolo("0,1,2"))
+PLAIN = (
+    NET
+    + conv(8, stride=4)
+    + conv(12, bn=0)
+    + conv(16, bn=0, activation="relu")
+    + conv(24, 1, activation="linear", bn=0)
+    + yolo("0,1,2")
+)
 
 
 def test_a_network_without_batchnorm_is_pruned_by_its_filters_and_not_by_gammas_it_lacks() -> None:

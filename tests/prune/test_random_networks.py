@@ -39,9 +39,13 @@ MORE = int(os.environ.get("THINYOLO_EXAMPLES") or 0)
 Tensors = dict[str, torch.Tensor]
 Cut = tuple[Mask, models.Network]
 SETTINGS = settings(
-    max_examples=MORE // PARTS or NETWORKS, database=None, deadline=None, print_blob=True,
-    suppress_health_check=list(HealthCheck), phases=[Phase.generate] + [Phase.shrink] * bool(MORE),
-)  # fmt: skip
+    max_examples=MORE // PARTS or NETWORKS,
+    database=None,
+    deadline=None,
+    print_blob=True,
+    suppress_health_check=list(HealthCheck),
+    phases=[Phase.generate] + [Phase.shrink] * bool(MORE),
+)
 
 
 @st.composite
@@ -84,8 +88,13 @@ def any_cut(draw: Callable, net: models.Network, graph: ChannelGraph) -> Cut:
 def chosen_cut(draw: Callable, net: models.Network, graph: ChannelGraph) -> Cut:
     """The keep-set of a strategy and its folded network, through `prune.channels` itself."""
     wither(net, graph, 0.5, draw(st.integers(0, 1000)))
-    result = prune.channels(net, draw(st.sampled_from(STRATEGIES)), ratio=draw(st.sampled_from((0.2, 0.5, 0.8))),
-                            round_to=draw(st.sampled_from((1, 1, 4))), layer_keep=draw(st.sampled_from((1, 0.3))))
+    result = prune.channels(
+        net,
+        draw(st.sampled_from(STRATEGIES)),
+        ratio=draw(st.sampled_from((0.2, 0.5, 0.8))),
+        round_to=draw(st.sampled_from((1, 1, 4))),
+        layer_keep=draw(st.sampled_from((1, 0.3))),
+    )
     report = result.report
     assert report.params[1] == models.parameters(result.network)
     assert report.removed == sum(before - after for before, after in report.layers.values())
@@ -142,15 +151,21 @@ def listened_to(thin: models.Network, right: Tensors, wrong: Tensors, images: to
 
     Not if nobody reads the channel, or only a gate that is shut or wide open.
     """
-    leaves = {name: tensor.requires_grad_() for name, tensor in right.items() if "running" not in name
-              and tensor.is_floating_point()}
+    leaves = {
+        name: tensor.requires_grad_()
+        for name, tensor in right.items()
+        if "running" not in name and tensor.is_floating_point()
+    }
     heads = functional_call(thin, {**right, **leaves}, (images,))
     random = torch.Generator().manual_seed(1)
     total = sum((head * torch.rand(head.shape, generator=random)).sum() for head in heads)
     found = torch.autograd.grad(total, list(leaves.values()), allow_unused=True)
     least = 100 * TOLERANCE * float(heads[0].detach().abs().max())
-    return any(float((slope * (wrong[name] - tensor.detach())).abs().max()) > least
-               for (name, tensor), slope in zip(leaves.items(), found) if slope is not None)
+    return any(
+        float((slope * (wrong[name] - tensor.detach())).abs().max()) > least
+        for (name, tensor), slope in zip(leaves.items(), found)
+        if slope is not None
+    )
 
 
 def check_a_network(draw: Callable, seen: Counter[str]) -> None:

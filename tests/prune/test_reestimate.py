@@ -80,10 +80,13 @@ def test_after_a_cut_that_shifts_the_statistics_the_outputs_come_nearer_to_the_f
     assert away() < before
 
 
-@pytest.mark.parametrize("bad,words", [
-    ([], "not one picture"),
-    ([torch.full((2, 3, 64, 64), torch.nan)], "not finite"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "bad,words",
+    [
+        ([], "not one picture"),
+        ([torch.full((2, 3, 64, 64), torch.nan)], "not finite"),
+    ],
+)
 def test_what_gives_no_statistics_is_refused_and_the_old_ones_stay(bad: list[torch.Tensor], words: str) -> None:
     net = network()
     before = copy.deepcopy(net.state_dict())

@@ -234,8 +234,15 @@ def test_what_the_score_does_to_a_candidate_stays_and_the_uncut_network_is_not_t
     assert all(torch.equal(tensor, before[name]) for name, tensor in net.state_dict().items())
 
 
-@pytest.mark.parametrize("wrong,named", [({"drop": -1}, "drop=-1"), ({"budget": "params=0.5"}, "budget given"),
-                                         ({"of": "weight"}, "weight"), ({"of": "latency"}, "latency")])
+@pytest.mark.parametrize(
+    "wrong,named",
+    [
+        ({"drop": -1}, "drop=-1"),
+        ({"budget": "params=0.5"}, "budget given"),
+        ({"of": "weight"}, "weight"),
+        ({"of": "latency"}, "latency"),
+    ],
+)
 def test_a_wrong_search_is_named(wrong: dict, named: str) -> None:
     with pytest.raises(UserError, match=named):
         prune.max_drop(network(), lambda net: 1.0, **wrong)

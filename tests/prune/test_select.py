@@ -79,8 +79,9 @@ def test_ratio_0_removes_nothing() -> None:
     assert prune.channels(network("residual"), ratio=0.0).report.removed == 0
 
 
-@pytest.mark.parametrize("layer_keep,wanted", [(0.5, lambda width: -(-width // 2)), (3, lambda width: min(3, width)),
-                                               (0.0, lambda width: 1)])
+@pytest.mark.parametrize(
+    "layer_keep,wanted", [(0.5, lambda width: -(-width // 2)), (3, lambda width: min(3, width)), (0.0, lambda width: 1)]
+)
 def test_the_floor_per_layer_is_a_share_or_a_count(layer_keep: float, wanted) -> None:
     report = prune.channels(network("residual"), ratio=1.0, layer_keep=layer_keep).report
     assert all(after >= wanted(before) for before, after in report.layers.values())
@@ -126,23 +127,37 @@ def test_a_budget_is_met_after_rounding_and_never_exceeded(budget: str, round_to
         assert after / before > float(share) - 0.06
 
 
-@pytest.mark.parametrize("options,named", [
-    ({"layer_keep": 0.9}, r"the floor per layer layer_keep=0.9, first at layers\.\d+\.conv.*without that 0\.\d+"),
-    ({"round_to": 8}, "rounding to round_to=8.*without that"), ({"strategy": "conservative"}, "strategy=conservative"),
-    ({"layer_keep": 1}, r"one channel a layer and what is fixed \(48 head outputs\)"),
-    ({"exclude": "0-7", "layer_keep": 0.5}, r"which is not enough: .* \(\d+ by include and exclude, 48 head outputs\)"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "options,named",
+    [
+        ({"layer_keep": 0.9}, r"the floor per layer layer_keep=0.9, first at layers\.\d+\.conv.*without that 0\.\d+"),
+        ({"round_to": 8}, "rounding to round_to=8.*without that"),
+        ({"strategy": "conservative"}, "strategy=conservative"),
+        ({"layer_keep": 1}, r"one channel a layer and what is fixed \(48 head outputs\)"),
+        (
+            {"exclude": "0-7", "layer_keep": 0.5},
+            r"which is not enough: .* \(\d+ by include and exclude, 48 head outputs\)",
+        ),
+    ],
+)
 def test_an_unreachable_budget_names_what_binds(options: dict, named: str) -> None:
     with pytest.raises(UserError, match=r"params=0.01 cannot be reached: .* leaves 0\.\d+\n.*" + named):
         prune.channels(network("residual"), budget="params=0.01", **options)
 
 
-@pytest.mark.parametrize("wrong,named", [
-    ({"budget": "weight=0.5"}, "weight=0.5"), ({"budget": "params=2"}, "params=2"), ({"ratio": 1.5}, "ratio=1.5"),
-    ({}, "none of budget"), ({"ratio": 0.5, "budget": "params=0.5"}, "budget and ratio"),
-    ({"ratio": 0.5, "strategy": "all"}, "'all'"), ({"ratio": 0.5, "criterion": "luck"}, "'luck'"),
-    ({"ratio": 0.5, "exclude": ["layers.99"]}, "layers.99"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "wrong,named",
+    [
+        ({"budget": "weight=0.5"}, "weight=0.5"),
+        ({"budget": "params=2"}, "params=2"),
+        ({"ratio": 1.5}, "ratio=1.5"),
+        ({}, "none of budget"),
+        ({"ratio": 0.5, "budget": "params=0.5"}, "budget and ratio"),
+        ({"ratio": 0.5, "strategy": "all"}, "'all'"),
+        ({"ratio": 0.5, "criterion": "luck"}, "'luck'"),
+        ({"ratio": 0.5, "exclude": ["layers.99"]}, "layers.99"),
+    ],
+)
 def test_a_wrong_option_is_named(wrong: dict, named: str) -> None:
     with pytest.raises(UserError, match=named):
         prune.channels(network("residual"), **wrong)
@@ -212,10 +227,18 @@ def test_excluded_layers_stay_whole() -> None:
     assert report.layers[0][1] < report.layers[0][0]
 
 
-@pytest.mark.parametrize("patterns,layers", [
-    ("8", {8}), ("12-14", {12, 13, 14}), (["layers.1?"], {10, 12, 13, 14, 15, 18}), ("9,layers.2.*", {2, 9}),
-    (["layers.*.bn", "3"], None), ("99", None), ("40-50", None),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "patterns,layers",
+    [
+        ("8", {8}),
+        ("12-14", {12, 13, 14}),
+        (["layers.1?"], {10, 12, 13, 14, 15, 18}),
+        ("9,layers.2.*", {2, 9}),
+        (["layers.*.bn", "3"], None),
+        ("99", None),
+        ("40-50", None),
+    ],
+)
 def test_layers_are_named_by_number_range_or_glob(patterns, layers: set[int] | None) -> None:
     net = network("residual")
     if layers is None:
@@ -228,7 +251,8 @@ def test_layers_are_named_by_number_range_or_glob(patterns, layers: set[int] | N
     assert thinned == set(net.convolutions) - set(net.head_convolutions) - layers - tied
     only = prune.channels(net, ratio=0.9, include=patterns).report.layers
     assert {layer for layer, (before, after) in only.items() if after < before} == {
-        layer for layer in layers - set(net.head_convolutions) if not any(layer in tie for tie in ({1, 3, 6}, {8, 10}))}
+        layer for layer in layers - set(net.head_convolutions) if not any(layer in tie for tie in ({1, 3, 6}, {8, 10}))
+    }
 
 
 def test_exclude_is_stronger_than_include_and_names_layers_of_the_uncut_network() -> None:
@@ -292,7 +316,8 @@ def test_the_report_says_for_each_layer_what_held_its_channels() -> None:
         assert getattr(report, name) == sum(getattr(row, name) for row in report.held.values())
     layers = {int(name.split(".")[1]): row for name, row in report.held.items()}
     assert {number: (row.before, row.after) for number, row in layers.items()} == {
-        number: pair for number, pair in report.layers.items() if pair[1]}
+        number: pair for number, pair in report.layers.items() if pair[1]
+    }
     assert report.floored + report.rounded > 0
     assert layers[15].fixed == 24
     for row in layers.values():  # nothing goes or stays without a reason

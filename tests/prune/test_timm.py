@@ -50,10 +50,18 @@ FAMILIES = {
 def around(name: str, features: str = "8,16", more: str = "") -> str:
     """A cfg of the backbone with a head on two of its maps."""
     small = features.split(",")[0]
-    return (NET + f"\n[timm]\nmodel={name}\nfeatures={features}\n{more}"  # 0
-            + conv(16, 1) + conv(24, 1, activation="linear", bn=0) + yolo("3,4,5")  # 1-3, the map of largest stride
-            + f"\n[route]\nlayers=0\nfeature={small}\n" + conv(12)  # 4, 5
-            + "\n[upsample]\nstride=2\n" + conv(24, 1, activation="linear", bn=0) + yolo("0,1,2"))  # 6-8
+    return (
+        NET
+        + f"\n[timm]\nmodel={name}\nfeatures={features}\n{more}"  # 0
+        + conv(16, 1)
+        + conv(24, 1, activation="linear", bn=0)
+        + yolo("3,4,5")  # 1-3, the map of largest stride
+        + f"\n[route]\nlayers=0\nfeature={small}\n"
+        + conv(12)  # 4, 5
+        + "\n[upsample]\nstride=2\n"
+        + conv(24, 1, activation="linear", bn=0)
+        + yolo("0,1,2")
+    )  # 6-8
 
 
 def fat_network(name: str, seed: int = 0) -> models.Network:
@@ -121,14 +129,20 @@ def test_the_report_names_a_split_by_a_number(name: str) -> None:
 
 def test_all_of_a_slice_that_takes_everything_can_go() -> None:
     graph = prune.trace(models.Network(parse_cfg(around("ghostnet_050"))))
-    assert not any(graph.fixed[conv_.makes].any() for name, conv_ in graph.convs.items()
-                   if name.startswith("layers.0.") and "ghost" in name)
+    assert not any(
+        graph.fixed[conv_.makes].any()
+        for name, conv_ in graph.convs.items()
+        if name.startswith("layers.0.") and "ghost" in name
+    )
 
 
-@pytest.mark.parametrize(("name", "part"), [
-    ("tf_efficientnet_lite0", "conv_stem"),  # pads by the size of its input
-    ("convnext_atto", "stem_1"),  # LayerNorm over channels
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "part"),
+    [
+        ("tf_efficientnet_lite0", "conv_stem"),  # pads by the size of its input
+        ("convnext_atto", "stem_1"),  # LayerNorm over channels
+    ],
+)
 def test_what_cannot_be_followed_is_an_error_that_names_it(name: str, part: str) -> None:
     net = models.Network(parse_cfg(around(name)))
     with pytest.raises(UserError, match=f"layers.0.model.*{part}"):

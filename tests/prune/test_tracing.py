@@ -38,8 +38,11 @@ def test_a_long_chain_of_ties_is_one_group() -> None:
 
 def test_an_add_ties_and_a_concat_joins() -> None:
     graph = graph_of(TINY["residual"])
-    root = {number: graph.root[graph.convs[f"layers.{number}.conv"].makes] for number in (1, 3, 6, 11, 17, 18)
-            if f"layers.{number}.conv" in graph.convs}
+    root = {
+        number: graph.root[graph.convs[f"layers.{number}.conv"].makes]
+        for number in (1, 3, 6, 11, 17, 18)
+        if f"layers.{number}.conv" in graph.convs
+    }
     assert np.array_equal(root[1], root[3])
     assert np.array_equal(root[1], root[6])
     joined = graph.root[graph.convs["layers.21.conv"].reads]
@@ -217,18 +220,27 @@ class Pooled(nn.Module):
         return self.second(self.between(self.bn(self.first(x))))
 
 
-@pytest.mark.parametrize("between", [
-    nn.LPPool2d(2, 2), lambda x: F.lp_pool2d(x, 2.0, 2), nn.AvgPool2d(2, divisor_override=3),
-    lambda x: F.avg_pool2d(x, 2, divisor_override=3), lambda x: F.avg_pool2d(x, 2, 2, 0, False, True, 3),
-    lambda x: torch.add(x, x.relu(), alpha=2), lambda x: torch.add(input=x, other=x.relu()),
-], ids=["LPPool2d", "lp_pool2d", "divisor", "divisor=", "divisor by place", "alpha", "by keyword"])  # fmt: skip
+@pytest.mark.parametrize(
+    "between",
+    [
+        nn.LPPool2d(2, 2),
+        lambda x: F.lp_pool2d(x, 2.0, 2),
+        nn.AvgPool2d(2, divisor_override=3),
+        lambda x: F.avg_pool2d(x, 2, divisor_override=3),
+        lambda x: F.avg_pool2d(x, 2, 2, 0, False, True, 3),
+        lambda x: torch.add(x, x.relu(), alpha=2),
+        lambda x: torch.add(input=x, other=x.relu()),
+    ],
+    ids=["LPPool2d", "lp_pool2d", "divisor", "divisor=", "divisor by place", "alpha", "by keyword"],
+)
 def test_what_makes_something_else_of_a_constant_keeps_its_channels(between) -> None:
     graph = prune.trace(Pooled(between))
     assert graph.fixed[graph.convs["first"].makes].all()
 
 
-@pytest.mark.parametrize("between", [nn.AvgPool2d(2), lambda x: F.avg_pool2d(x, 2), nn.MaxPool2d(2),
-                                     lambda x: torch.add(x, x.relu())])  # fmt: skip
+@pytest.mark.parametrize(
+    "between", [nn.AvgPool2d(2), lambda x: F.avg_pool2d(x, 2), nn.MaxPool2d(2), lambda x: torch.add(x, x.relu())]
+)
 def test_pools_and_plain_sums_let_channels_go(between) -> None:
     graph = prune.trace(Pooled(between))
     assert not graph.fixed[graph.convs["first"].makes].any()

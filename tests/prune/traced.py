@@ -41,8 +41,11 @@ def _last_steps(graph: ChannelGraph) -> dict[str, Step]:
 
 def dropped_at_zero(net: nn.Module, graph: ChannelGraph, keep: Mask) -> Imposed:
     """Reference (a): what convolutions, BatchNorms and activations put out for dropped channels is multiplied by 0."""
-    masks = {name: torch.from_numpy(keep[step.ids].astype(float)) for name, step in _last_steps(graph).items()
-             if step.op in ("conv", "norm", "pointwise") and step.ids is not None}
+    masks = {
+        name: torch.from_numpy(keep[step.ids].astype(float))
+        for name, step in _last_steps(graph).items()
+        if step.op in ("conv", "norm", "pointwise") and step.ids is not None
+    }
     return Imposed(net, masks)
 
 
