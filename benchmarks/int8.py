@@ -29,12 +29,12 @@ from common.errors import UserError, run_cleanly
 from common.log import log, show_log
 from engine.evaluate import evaluate
 from export.description import describe
-from export.latency_table import busy, processor
+from export.machine import busy, processor
 from export.opening import input_size
 from export.quantise import CANDIDATES, RANGES, SLOW, Candidate, Quantiser, calibration_pictures
 from export.runtimes import Runtime
-from export.tables import table
 from export.to_onnx import INPUT, need_onnx, onnx_model, session
+from reporting.tables import table
 
 NO_HEADS = next(each for each in CANDIDATES if each.heads and not each.first and each.ranges == "widest")
 

@@ -29,7 +29,7 @@ from engine.evaluate import detect
 from engine.metrics import coco_scores
 from engine.plots import plot_compared
 from export.opening import input_size, open_model
-from export.tables import table
+from reporting.tables import table
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALLER, FASTER, BELOW = 22, 13, 0.02
@@ -148,7 +148,7 @@ def compared(files: dict[str, Path], arguments: argparse.Namespace) -> list[Row]
     times = arguments.out / "latency.json"
     run_python(
         "-m",
-        "export.latency",
+        "reporting.latency_table",
         *files.values(),
         "--imgsz",
         INPUT,

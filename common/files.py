@@ -1,11 +1,14 @@
-"""Files that are either whole or absent, whatever kills the process."""
+"""Files that are either whole or absent, whatever kills the process, and folders that can be written into."""
 
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from common.errors import UserError
 
 
 @contextmanager
@@ -24,3 +27,18 @@ def whole_file(path: str | Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def need_folder(folder: str | Path, option: str) -> None:
+    """Make a folder that the user chose by `option`, before long work is done for it.
+
+    Raises:
+        UserError: it cannot be made, or nothing can be written into it.
+    """
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise UserError(
+            f"{option}: nothing can be written into {folder}: {error.strerror}", todo=f"give another {option}"
+        ) from error

@@ -1,1 +1,1 @@
-"""What leaves the project: the report, latency, predictions, the `thinyolo` command."""
+"""Networks in files that something other than PyTorch runs: written, opened, described, timed."""

@@ -57,7 +57,7 @@ def make_parser() -> argparse.ArgumentParser:
     """The parser with every sub-command; a parsed namespace's `run` is the function to call with it."""
     from data.convert import register as register_convert
     from export.command import COMMAND as EXPORT
-    from export.latency_table import COMMAND as LATENCY
+    from reporting.latency_table import COMMAND as LATENCY
 
     parser = argparse.ArgumentParser(
         prog="thinyolo",
@@ -268,8 +268,8 @@ def score_table(score: Score) -> str:
 def run_predict(options: argparse.Namespace) -> int:
     """`thinyolo predict`."""
     from engine.rundir import make_run_dir
-    from export.predict import PredictOptions, find_sources, predict, predict_side_by_side
-    from export.tables import short_names
+    from reporting.predict import PredictOptions, find_sources, predict, predict_side_by_side
+    from reporting.tables import short_names
 
     files = options.compare or [options.model]
     if bool(options.compare) == bool(options.model) or len(files) < 2 - bool(options.model):

@@ -137,7 +137,7 @@ def _judging_arguments(judge: argparse._ArgumentGroup) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """The command."""
-    from export.exporter import Exporter
+    from pipeline.exporting import Exporter
 
     check(options)
     return Exporter(options).run()

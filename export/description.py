@@ -134,3 +134,27 @@ def describe(net: Network, size: tuple[int, int] | None = None, **more: Any) -> 
 def _spec(head: Mapping[str, Any]) -> HeadSpec:
     anchors = tuple((float(width), float(height)) for width, height in head["anchors"])
     return HeadSpec(**{**head, "anchors": anchors})
+
+
+def card_paths(path: str | Path) -> tuple[Path, Path]:
+    """(Markdown, JSON) of an exported file."""
+    path = Path(path)
+    return path.with_name(path.name + ".card.md"), path.with_name(path.name + ".card.json")
+
+
+def read_description(path: str | Path) -> Description:
+    """The description in the card beside an exported file that holds none itself.
+
+    Raises:
+        UserError: there is no such card, or it is damaged.
+    """
+    card = card_paths(path)[1]
+    try:
+        content = json.loads(card.read_text(encoding="utf-8"))
+        return Description.from_dict(content["file"]["description"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"needs its model card {card.name} beside it, which says what its outputs mean",
+            where=path,
+            todo="copy the card too, or export anew",
+        ) from error

@@ -4,12 +4,11 @@ All networks run in one process on the same picture, in interleaved rounds: a ma
 all of them. Reported are medians and quartiles; a mean would be one interruption away from nonsense. Beside the time by
 the clock stands the CPU time of this process, which leaves out the waiting where other programs want the processor too.
 `measure` times PyTorch, what the tables show; `OnnxLatency` times ONNX Runtime, what a latency budget counts;
-`time_calls` times whatever can be called, and ``python -m export.latency`` any files.
+`time_calls` times whatever can be called, `caller` makes a call of any opened file.
 """
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from export.runtimes import Opened
 from export.to_onnx import INPUT, onnx_model, session
 from models.network import Network
 
@@ -114,6 +114,31 @@ def _forward(net: Network, picture: torch.Tensor) -> Callable[[], None]:
     return run
 
 
+def pictures_at_once(net: Opened) -> int:
+    """The pictures a file wants at a time; 1 where it takes any number."""
+    return 1 if isinstance(net, Network) else max(1, net.description.batch)
+
+
+def caller(net: Opened, size: tuple[int, int], batch: int | None = None) -> Callable[[], None]:
+    """A call that runs `net` once on `batch` random pictures of `size` (H, W), by default as few as it takes."""
+    content = np.random.default_rng(0).random((batch or pictures_at_once(net), 3, *size), np.float32)
+    if isinstance(net, Network):
+        picture = torch.from_numpy(content).to(next(net.parameters()).device)
+
+        def forward() -> None:
+            with torch.inference_mode():
+                net(picture)
+            if picture.is_cuda:
+                torch.cuda.synchronize(picture.device)
+
+        return forward
+    return lambda: _ignore(net.run(content))
+
+
+def _ignore(_: object) -> None:
+    return None
+
+
 @contextmanager
 def _settings(networks: Mapping[str, Network], threads: int | None) -> Iterator[None]:
     """Evaluation mode and the asked number of threads, for the time of the measurement."""
@@ -173,9 +198,3 @@ class OnnxLatency:
         for _ in range(self.warm_up):
             runtime.run(None, picture)
         return lambda: runtime.run(None, picture)
-
-
-if __name__ == "__main__":
-    from export.latency_table import COMMAND
-
-    sys.exit(COMMAND.main())

@@ -10,7 +10,7 @@ from common.errors import UserError
 from common.log import log
 from data import DataSpec, load_spec
 from engine.config import parse_size
-from export.runtimes import Runtime, on_the_fly, open_onnx, open_opencv, open_openvino, open_tensorrt
+from export.runtimes import Opened, Runtime, on_the_fly, open_onnx, open_opencv, open_openvino, open_tensorrt
 from models.network import Network
 
 RUNTIMES = ("torch", "onnxruntime", "openvino", "opencv", "tensorrt")
@@ -25,7 +25,6 @@ CAN_RUN = {
     ".engine": ("tensorrt",),
 }
 FORMATS = "a .pt of ThinYOLO or YOLOv5, .onnx, OpenVINO's .xml, TensorRT's .engine, Darknet .cfg or .weights with --cfg"
-Opened = Network | Runtime
 
 
 def network_options(parser: argparse.ArgumentParser, many: bool = False) -> None:

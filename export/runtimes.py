@@ -79,6 +79,10 @@ class Runtime(nn.Module):
             )
 
 
+Opened = Network | Runtime
+"""A network that detects, whoever runs it."""
+
+
 def _shown(size: tuple[int, int]) -> str:
     return f"{size[1]}x{size[0]}"
 
@@ -197,7 +201,7 @@ def _as_head(out: np.ndarray, spec: Any) -> np.ndarray:
 
 def open_tensorrt(path: str | Path, description: Description | None = None) -> Runtime:
     """A TensorRT engine, described by the model card beside it (an engine holds no metadata)."""
-    from export.card import read_description
+    from export.description import read_description
     from export.to_tensorrt import engine_run
 
     return Runtime(description or read_description(path), engine_run(path), "tensorrt", path)

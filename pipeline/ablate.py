@@ -20,7 +20,6 @@ from engine import checkpoints, distributed
 from engine.config import option, options, to_dict
 from engine.rundir import ARGS
 from engine.tracking import ID_FILE
-from export.results import Scores, scores, shown_split
 from models.network import Network
 from pipeline.ablate_grid import ALL, NONE, Variant, entries, parse_seeds, parse_variants
 from pipeline.ablate_table import Table, publish
@@ -35,6 +34,7 @@ from pipeline.finetune import (
     train_assistants,
 )
 from pipeline.step_cost import PLAIN, first_batch, measure_steps
+from reporting.results import Scores, scores, shown_split
 
 ABLATION = "ablation"
 CELL, REFERENCE, COST, ERROR = "cell.json", "reference.json", "step_cost.json", "error.txt"

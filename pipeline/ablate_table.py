@@ -16,10 +16,10 @@ from typing import Any
 from common.files import whole_file
 from engine.config import to_dict
 from engine.plots import BLUE, GREY, _figure, _save
-from export.report import embedded
 from pipeline.ablate_classes import ClassRow, class_notes, class_rows, class_table
 from pipeline.finetune import stage_tracker
 from pipeline.statistics import LEVEL, Paired, holm, mean_sd, paired
+from reporting.report import embedded
 
 NONE = "none"
 METRICS = ("mAP50-95", "mAP50")

@@ -24,10 +24,10 @@ from engine.progress import memory_used
 from engine.rundir import ARGS, BEST, find_run, make_run_dir
 from engine.seams import Hooks
 from engine.trainer import Trainer
-from export.report import Row, text_table, verdict, write_report
-from export.results import Scores, pictures, scores, shown_split, table
 from models.network import Network
 from pipeline.show import side_by_side
+from reporting.report import Row, text_table, verdict, write_report
+from reporting.results import Scores, pictures, scores, shown_split, table
 
 DISTILLATION = "distillation"
 BY_HEART = 0.1  # mAP50-95 between train and val; docs/results.md, "Which KD mode helps?", has what lies on either side

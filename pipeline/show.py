@@ -16,11 +16,11 @@ import prune
 from common.files import whole_file
 from data import Dataset, DataSpec
 from engine import Hooks, Tracker
-from export.predict import compare
 from models.lineage import conv_key
 from models.network import Network
 from prune.select import LayerHeld
 from prune.sparsity import LOG10_EDGES
+from reporting.predict import compare
 
 LayerRow = dict[str, Any]
 

@@ -18,8 +18,6 @@ from distill import Teacher
 from engine import Hooks, checkpoints, distributed
 from engine.config import to_dict
 from engine.rundir import START
-from export.report import RUNTIME, Row, text_table, verdict, write_report
-from export.results import Scores, pictures, scores, shown_split, table
 from models.lineage import identity_lineage
 from models.network import Network
 from pipeline.cut import Cutter
@@ -37,6 +35,8 @@ from pipeline.show import (
 )
 from pipeline.sparsifying import PrunedScore, foreseen, make_sparsity, watched
 from pipeline.stages import chosen_stages, first_network
+from reporting.report import RUNTIME, Row, text_table, verdict, write_report
+from reporting.results import Scores, pictures, scores, shown_split, table
 
 
 class Line:

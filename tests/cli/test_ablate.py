@@ -442,7 +442,7 @@ def test_worker_killed_on_ray_loses_only_what_came_after_its_last_checkpoint(
     run = whole[0]
     config = finetune_kd.parse_config(AblateConfig, [*GRID, "--save-every", "1", "--kd", "bounded"])
     from data import load_spec
-    from export.results import scores
+    from reporting.results import scores
 
     thin, fat = models.load("thin.pt"), models.load("fat.pt")
     spec = load_spec(config.data)

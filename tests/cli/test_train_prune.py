@@ -15,8 +15,8 @@ import torch
 import models
 import train_prune
 from engine.config import load_config
-from export.report import RUNTIME
 from pipeline.prune_options import PruneConfig
+from reporting.report import RUNTIME
 from tests import nets
 from tests.cli.material import NAMES, QUICK, ROOT, command, in_process, killed, make_set, surroundings
 from tests.tracked import artifacts, history, start_of

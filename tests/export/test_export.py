@@ -169,7 +169,7 @@ def test_exported_files_hold_no_paths_of_this_machine(exported: Exported) -> Non
 
 
 def test_a_wrong_file_is_refused(tmp_path, monkeypatch, capsys) -> None:
-    from export import exporter
+    from pipeline import exporting as exporter
 
     models.save(tiny(nets.RESIDUAL), tmp_path / "net.pt")
     other = onnx_model(alive(Network(models.parse_cfg(nets.RESIDUAL)), seed=1).eval(), (64, 64))
@@ -262,7 +262,7 @@ def test_card_of_an_earlier_file_does_not_outlive_it(tmp_path, monkeypatch) -> N
     chosen = ["--weights", "net.pt", "--to", "onnx", "--threads", "1", "--no-latency"]
     assert COMMAND.main(chosen) == 0
     assert Path("export/net.onnx.card.json").is_file()
-    monkeypatch.setattr("export.exporter.Exporter._judge", lambda *_: 1 / 0)
+    monkeypatch.setattr("pipeline.exporting.Exporter._judge", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         COMMAND.main(chosen)
     assert {path.name for path in Path("export").iterdir()} == {"net.onnx"}

@@ -14,15 +14,16 @@ import models
 from common.errors import UserError
 from export.cli import main
 from export.description import Description, describe
+from export.files import parts
 from export.onnx_graph import finished, model_of
 from export.opening import open_model
 from export.runtimes import open_opencv
-from export.tables import parts, short_names
 from export.to_onnx import onnx_model
 from models.network import Network
+from reporting.tables import short_names
 from tests.engine.test_evaluate import write_set
-from tests.export.test_predict import ONE_CELL
 from tests.opencv import needs_opencv_4
+from tests.reporting.test_predict import ONE_CELL
 
 
 @pytest.fixture(scope="module")

@@ -14,9 +14,9 @@ import models
 import prune
 from engine import distributed
 from engine.config import TrainConfig
-from export import results
 from models.network import Network
 from pipeline.show import GammaHistograms, layer_rows, write_rows
+from reporting import results
 from tests import nets
 
 

@@ -12,8 +12,8 @@ from engine import distributed, evaluate
 from engine.config import TrainConfig
 from engine.evaluate import Score
 from export.latency import measure
-from export.report import Row
 from models.network import Network
+from reporting.report import Row
 
 Scores = dict[str, Score]
 

@@ -16,26 +16,25 @@ import torch
 
 import models
 from common.errors import UserError
-from common.files import whole_file
+from common.files import need_folder, whole_file
 from common.log import log
 from data import Dataset, load_spec
 from engine.evaluate import Score, evaluate
-from export.card import remove_cards
 from export.checks import Pictures, compare_outputs, noise, pictures_of
 from export.description import Description, describe
-from export.latency import time_calls
-from export.latency_table import caller
+from export.files import parts
+from export.latency import caller, time_calls
 from export.onnx_graph import finished, model_of, unknown_to_tensorrt
 from export.opening import Opened, input_size, open_model, warn_of_other_classes
-from export.origin import Facts, data_name, network_facts
-from export.outcome import ENDINGS, ROUNDS, TITLES, About, Made, tell, write_cards
 from export.quantise import Quantised, calibration_pictures, quantise
 from export.runtimes import Runtime, open_onnx, open_opencv, open_openvino, open_tensorrt
-from export.tables import need_folder, parts
 from export.to_onnx import INPUT, need_onnx, onnx_model
 from export.to_openvino import need_openvino, save_ir
 from export.to_tensorrt import build_engine, need_tensorrt
 from models.network import Network
+from reporting.card import remove_cards
+from reporting.origin import Facts, data_name, network_facts
+from reporting.outcome import ENDINGS, ROUNDS, TITLES, About, Made, tell, write_cards
 
 BATCH = 16  # pictures at a time in an evaluation
 

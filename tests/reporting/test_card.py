@@ -10,10 +10,10 @@ import pytest
 
 import models
 import prune
-from export.card import write_card
 from export.description import describe
-from export.origin import network_facts
 from models.network import Network
+from reporting.card import write_card
+from reporting.origin import network_facts
 from tests import nets
 from tests.alive import alive
 

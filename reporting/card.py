@@ -10,19 +10,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from common.errors import UserError
 from common.files import whole_file
-from export.description import Description
-from export.origin import Facts, sha256
-from export.tables import parts
+from export.description import Description, card_paths
+from export.files import parts
+from reporting.origin import Facts, sha256
 
 UNKNOWN = "not known"
-
-
-def card_paths(path: str | Path) -> tuple[Path, Path]:
-    """(Markdown, JSON) of an exported file."""
-    path = Path(path)
-    return path.with_name(path.name + ".card.md"), path.with_name(path.name + ".card.json")
 
 
 def remove_cards(path: str | Path) -> None:
@@ -31,29 +24,11 @@ def remove_cards(path: str | Path) -> None:
         card.unlink(missing_ok=True)
 
 
-def read_description(path: str | Path) -> Description:
-    """The description in the card beside an exported file that holds none itself.
-
-    Raises:
-        UserError: there is no such card, or it is damaged.
-    """
-    card = card_paths(path)[1]
-    try:
-        content = json.loads(card.read_text(encoding="utf-8"))
-        return Description.from_dict(content["file"]["description"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            f"needs its model card {card.name} beside it, which says what its outputs mean",
-            where=path,
-            todo="copy the card too, or export anew",
-        ) from error
-
-
 def write_card(path: str | Path, description: Description, facts: Facts, measured: Mapping[str, Any]) -> Path:
     """Write the two cards of the exported file `path`; the Markdown's path.
 
     Args:
-        facts: see `export.origin.network_facts`.
+        facts: see `reporting.origin.network_facts`.
         measured: of this file: "format", "difference", "difference_on", "scores", "latency", "int8", ...; None or
             absent is what was not measured.
     """

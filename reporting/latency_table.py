@@ -1,27 +1,25 @@
-"""``python -m export.latency``: how fast networks are, side by side, in a table that can be trusted."""
+"""``thinyolo latency``: how fast networks are, side by side, in a table that can be trusted."""
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from common.errors import UserError
-from common.files import whole_file
+from common.files import need_folder, whole_file
 from common.log import log
-from export.latency import Latency, time_calls
+from export.files import megabytes
+from export.latency import Latency, caller, pictures_at_once, time_calls
+from export.machine import surroundings
 from export.memory import peak_memory
 from export.opening import CAN_RUN, FORMATS, RUNTIMES, Opened, input_size, open_model
-from export.tables import megabytes, need_folder, short_names, table
 from export.two_ways import Command
-from models.network import Network
+from reporting.tables import short_names, table
 
 DESCRIPTION = """\
 Measure how long networks take for one picture, side by side.
@@ -33,15 +31,12 @@ rounds of the ratio within a round: .5 is twice as fast); beside them the CPU ti
 other programs stretch least. Memory is measured in a process for each network, as what loading it and running it
 adds."""
 
-BUSY = 0.5
-"""Processes beside this program's own threads that want to run: above this, others are told of."""
-
 EPILOG = """\
 examples:
-  python -m export.latency fat.pt thin.pt --threads 1
-  python -m export.latency export/fat.onnx export/thin.onnx export/thin-int8.onnx
-  python -m export.latency fat.pt thin.pt --runtime torch,onnxruntime,openvino --imgsz 1280x800
-  python -m export.latency thin.onnx thin.xml thin-int8.onnx --rounds 200 --json latency.json
+  thinyolo latency fat.pt thin.pt --threads 1
+  thinyolo latency export/fat.onnx export/thin.onnx export/thin-int8.onnx
+  thinyolo latency fat.pt thin.pt --runtime torch,onnxruntime,openvino --imgsz 1280x800
+  thinyolo latency thin.onnx thin.xml thin-int8.onnx --rounds 200 --json latency.json
 
 Measure on the machine the network is for, with nothing else running on it. The time is that of the network up to what
 its file puts out; reading pictures and NMS outside the file are not in it."""
@@ -152,31 +147,6 @@ def _open(options: argparse.Namespace, threads: int) -> list[tuple[str, str, Ope
     return found
 
 
-def pictures_at_once(net: Opened) -> int:
-    """The pictures a file wants at a time; 1 where it takes any number."""
-    return 1 if isinstance(net, Network) else max(1, net.description.batch)
-
-
-def caller(net: Opened, size: tuple[int, int], batch: int | None = None) -> Callable[[], None]:
-    """A call that runs `net` once on `batch` random pictures of `size` (H, W), by default as few as it takes."""
-    content = np.random.default_rng(0).random((batch or pictures_at_once(net), 3, *size), np.float32)
-    if isinstance(net, Network):
-        picture = torch.from_numpy(content).to(next(net.parameters()).device)
-
-        def forward() -> None:
-            with torch.inference_mode():
-                net(picture)
-            if picture.is_cuda:
-                torch.cuda.synchronize(picture.device)
-
-        return forward
-    return lambda: _ignore(net.run(content))
-
-
-def _ignore(_: object) -> None:
-    return None
-
-
 def text_table(rows: Sequence[Timed]) -> str:
     """The rows for the terminal."""
     lines = []
@@ -210,45 +180,8 @@ def text_table(rows: Sequence[Timed]) -> str:
     return table(heading, lines, left=2)
 
 
-def surroundings(threads: int) -> str:
-    """What the numbers depend on, in two lines; a warning where the machine is busy."""
-    packages = [f"torch {torch.__version__}"]
-    for name in ("onnxruntime", "openvino", "cv2"):
-        try:
-            packages.append(f"{name} {__import__(name).__version__.split('-')[0]}")
-        except ImportError:
-            continue
-    words = "1 thread" if threads == 1 else f"{threads} threads"
-    return "\n".join(filter(None, [f"{processor()}, {words}; {', '.join(packages)}", busy(threads)]))
-
-
-def busy(threads: int) -> str:
-    """A warning where more wants to run than `threads`, which this program itself may have kept busy; else nothing."""
-    load = load_average()
-    if load is None or load < threads + BUSY:
-        return ""
-    return (
-        f"load average {load:.1f} with {threads} of this program's own: other programs seem to run, and what is by the "
-        "clock waited for them; see CPU time"
-    )
-
-
-def load_average() -> float | None:
-    """Processes that wanted to run in the last minute; None where the system does not tell."""
-    return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
-
-
-def processor() -> str:
-    """Its name, as far as the system tells."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
-
-
 COMMAND = Command(
-    "export.latency",
+    "reporting.latency_table",
     "latency",
     "how fast networks are, side by side",
     DESCRIPTION,
@@ -256,3 +189,7 @@ COMMAND = Command(
     add_arguments,
     run,
 )
+
+
+if __name__ == "__main__":
+    raise SystemExit(COMMAND.main())

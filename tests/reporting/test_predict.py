@@ -14,8 +14,8 @@ from torchvision.ops import box_convert, box_iou
 import data
 import models
 from common.errors import UserError
-from export.predict import PredictOptions, compare, detect_picture, find_sources, predict
 from models.network import Network
+from reporting.predict import PredictOptions, compare, detect_picture, find_sources, predict
 from tests.engine.test_evaluate import write_set
 from tests.shared import shared
 

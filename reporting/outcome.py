@@ -8,14 +8,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from engine.evaluate import Score
-from export.card import write_card
 from export.checks import Difference
 from export.description import Description
+from export.files import megabytes
 from export.latency import Latency
-from export.latency_table import busy, load_average, processor
+from export.machine import busy, load_average, processor
 from export.opening import Opened
-from export.origin import Facts, data_name
-from export.tables import megabytes, table
+from reporting.card import write_card
+from reporting.origin import Facts, data_name
+from reporting.tables import table
 
 TITLES = {
     "onnx": "ONNX",

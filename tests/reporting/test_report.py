@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from export.report import Row, text_table, verdict, write_report
+from reporting.report import Row, text_table, verdict, write_report
 
 BASE = Row("baseline", 1_000_000, 4.0, 2e9, 10.0, 0.90, 0.600)
 STUDENT = Row("student", 200_000, 0.8, 5e8, 4.0, 0.89, 0.590)
