@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import sys
 
+from common.command_line import parse_config
 from common.errors import run_cleanly
 from common.log import show_log
 from data import load_spec
 from distill.modes import describe_modes
 from engine import distributed
-from engine.config import parse_config
 from engine.rundir import no_trace_if_refused
 from pipeline.ablate import AblateConfig, ablate
 from pipeline.finetune import finetune, report, train_assistants

@@ -27,6 +27,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from common.errors import UserError
+from common.options import option
 from distill.adapters import projections, projections_where_needed
 from distill.aligned import ALIGNED_DISTANCES, aligned
 from distill.attention import attention
@@ -41,7 +42,6 @@ from distill.mgd import generators, mgd
 from distill.pairs import ALIGNED_LAYERS, FeaturePair, pairs_at_heads, pairs_on_lineage
 from distill.pkd import pkd
 from distill.scaled import check_scaled, scaled
-from engine.options import option
 from models.network import Network
 from models.spec import Matches, Outputs
 

@@ -1,14 +1,4 @@
-"""Every option of a training, with what each one trades. The machinery is in `engine.options`
-and `engine.command_line`.
-
-A script adds its own options by subclassing::
-
-    @dataclass
-    class PruneConfig(TrainConfig):
-        strategy: str = option("union", "who decides for tied channels", group="pruning", choices=("union", "shared"))
-
-    config = parse_config(PruneConfig, description=__doc__)
-"""
+"""Every option of a training, with what each one trades; `common.options` makes flags and YAML keys of them."""
 
 from __future__ import annotations
 
@@ -17,23 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from common.errors import UserError
-from data.augment import AugmentConfig
-from engine.command_line import make_parser, parse_config
-from engine.options import from_dict, load_config, option, options, save_config, to_dict
-from models.loss import LossConfig
-
-__all__ = [
-    "TrainConfig",
-    "from_dict",
-    "load_config",
-    "make_parser",
-    "option",
-    "options",
-    "parse_config",
-    "parse_size",
-    "save_config",
-    "to_dict",
-]
+from common.options import option, save_config
+from data.options import AugmentConfig
+from models.options import LossConfig
 
 DATA, TRAINING, OPTIMISER = "network and data", "training", "optimiser"
 AUGMENTATION, LOSS, PRECISION, RUN = "augmentation", "loss", "precision", "run"

@@ -207,9 +207,9 @@ def run_check(options: argparse.Namespace) -> int:
 
 def run_val(options: argparse.Namespace) -> int:
     """`thinyolo val`."""
+    from common.rundir import make_run_dir
     from data import load_spec
     from engine.evaluate import evaluate
-    from engine.rundir import make_run_dir
 
     spec = load_spec(options.data, single_cls=options.single_cls)
     net = open_chosen(options, options.model, spec.names if options.cfg else None)  # a cfg's heads follow the classes
@@ -267,7 +267,7 @@ def score_table(score: Score) -> str:
 
 def run_predict(options: argparse.Namespace) -> int:
     """`thinyolo predict`."""
-    from engine.rundir import make_run_dir
+    from common.rundir import make_run_dir
     from reporting.predict import PredictOptions, find_sources, predict, predict_side_by_side
     from reporting.tables import short_names
 

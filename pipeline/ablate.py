@@ -14,11 +14,11 @@ import models
 from common.errors import UserError
 from common.files import whole_file
 from common.log import log
+from common.options import option, options, to_dict
+from common.rundir import ARGS
 from data import DataSpec, load_spec
 from distill import KDConfig, KDObjective, Teacher
 from engine import checkpoints, distributed
-from engine.config import option, options, to_dict
-from engine.rundir import ARGS
 from engine.tracking import ID_FILE
 from models.network import Network
 from pipeline.ablate_grid import ALL, NONE, Variant, entries, parse_seeds, parse_variants

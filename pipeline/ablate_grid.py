@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from common.errors import UserError
+from common.options import options
 from distill import KDConfig
 from distill.modes import MODES
-from engine.config import options
 
 NONE, ALL = "none", "all"
 

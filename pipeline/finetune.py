@@ -11,15 +11,16 @@ import torch
 
 from common.errors import UserError
 from common.log import log
+from common.options import option, to_dict
+from common.rundir import BEST
 from data import DataSpec, choose_anchors, load_spec
 from data.labels import scan
 from distill import KDConfig, KDObjective, Teacher
 from distill.teacher import split_chain
 from engine import Tracker, distributed
-from engine.config import TrainConfig, option, to_dict
+from engine.config import TrainConfig
 from engine.evaluate import Score
 from engine.progress import memory_used
-from engine.rundir import BEST
 from models.network import Network
 from pipeline.show import side_by_side
 from pipeline.stage import load_network, stage_tracker, train_network

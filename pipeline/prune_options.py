@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from common.errors import UserError
-from engine.config import option
+from common.options import option
 from pipeline.finetune import DistilConfig
 from prune.importance import CRITERIA
 from prune.options import BUDGETS

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from common.errors import UserError
+from common.options import options
 from distill import MODES, FeaturePair, KDConfig, KDObjective, Teacher
 from distill.modes import METRIC, describe_modes
-from engine.options import options
 from models.assign import assign
 from models.lineage import descend, identity_step
 from models.spec import Matches, Outputs
