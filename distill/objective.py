@@ -10,7 +10,9 @@ from torch import Tensor, nn
 from common.errors import UserError
 from data.batch import Batch
 from distill.balance import Balance
-from distill.modes import METRIC, MODES, KDConfig
+from distill.config import KDConfig
+from distill.mode import METRIC
+from distill.modes import MODES
 from distill.pairs import FeaturePair
 from distill.teacher import Teacher
 from distill.watch import Watch
@@ -78,8 +80,8 @@ class KDObjective(DetectionObjective):
         for name in self.modes:
             pairs = self.kd.pairs(name, self.network, teacher.members[0], teacher.alignment.heads)
             self.pairs[name] = pairs
-            if (make := MODES[name].adapter) is not None:
-                self.adapters[name] = make(pairs)
+            if (adapter := self.kd.mode(name).adapter(pairs)) is not None:
+                self.adapters[name] = adapter
 
     def begin_step(self, batches: Sequence[Batch]) -> None:
         super().begin_step(batches)
@@ -128,8 +130,7 @@ class KDObjective(DetectionObjective):
         modes: dict[str, str] = {}
         adapters = dict(self.adapters.items())
         for mode in self.modes:
-            options = self.kd.options(mode)
-            found = MODES[mode](student, teacher, matches, self.pairs[mode], adapters.get(mode), **options)
+            found = self.kd.mode(mode)(student, teacher, matches, self.pairs[mode], adapters.get(mode))
             for name, value in found.items():
                 logged = name.removeprefix(METRIC)
                 (terms if logged == name else metrics)[logged], modes[logged] = value, mode

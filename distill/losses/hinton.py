@@ -9,10 +9,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from common.errors import UserError
-from distill.cells import cell_weights
+from distill.losses.cells import cell_weights
 from models.spec import HeadSpec, Matches, Outputs
-
-CLASS_FORMS = ("auto", "binary", "softmax")
 
 
 def hinton(

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from common.errors import UserError
 from distill.adapters import FitConv, where_needed
-from distill.maps import ground_truth, paired, variance
+from distill.losses.maps import ground_truth, paired, variance
 from distill.pairs import FeaturePair
 from models.spec import Matches, Outputs
 

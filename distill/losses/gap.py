@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torchvision.ops import box_convert, generalized_box_iou_loss
 
-from distill.cells import FAINT, cell_weights, cells_of, class_scores
+from distill.losses.cells import FAINT, cell_weights, cells_of, class_scores
 from models.loss import matched_boxes
 from models.spec import HeadSpec, Matches, Outputs
 

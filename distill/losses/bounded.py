@@ -11,9 +11,6 @@ from models.heads import encode_boxes
 from models.loss import matched_boxes
 from models.spec import Matches, Outputs
 
-DISTANCES = ("l2", "iou")
-TARGETS = ("truth", "teacher")
-
 
 def bounded(
     student: Outputs,

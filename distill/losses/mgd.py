@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from distill.adapters import FitConv, where_needed
-from distill.maps import paired, unexplained
+from distill.losses.maps import paired, unexplained
 from distill.pairs import FeaturePair
 from models.spec import Matches, Outputs
 
