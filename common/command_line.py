@@ -67,12 +67,18 @@ class _Formatter(argparse.RawDescriptionHelpFormatter):
     def __init__(self, prog: str):
         super().__init__(prog, max_help_position=32, width=116)
 
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        """All spellings, then the value once."""
+        if not action.option_strings or action.nargs == 0:
+            return super()._format_action_invocation(action)
+        return f"{', '.join(action.option_strings)} {self._format_args(action, '')}"
+
 
 class _Help(argparse.Action):
     """``--help`` shows the main options of a command that has some, ``--help all`` every one."""
 
     def __init__(self, *, made: Callable[[bool], argparse.ArgumentParser], **shared: Any):
-        super().__init__(nargs="?", choices=(EVERYTHING,), default=argparse.SUPPRESS, **shared)
+        super().__init__(default=argparse.SUPPRESS, **shared)
         self.made = made
 
     def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
@@ -106,18 +112,16 @@ def make_parser(
         if name not in groups:
             groups[name] = parser.add_argument_group(name)
         _add_argument(groups[name], each, visible=everything or not main or each.metadata["main"])
-    text = "show this text and exit"
-    if main:
-        text = f"show the options most people need, or {EVERYTHING}: every one of the {len(known)}; and exit"
+    text = f"show the main options, or {EVERYTHING}: every one of the {len(known)}" if main else "show this text"
     parser.add_argument_group("help").add_argument(
         "-h",
         "--help",
         action=_Help,
-        metavar=EVERYTHING if main else "",
+        nargs="?" if main else 0,
+        choices=(EVERYTHING,),
+        metavar=EVERYTHING,
         help=text,
-        made=lambda all_of_them: make_parser(
-            cls, prog=prog, description=description, epilog=epilog, everything=all_of_them
-        ),
+        made=lambda every: make_parser(cls, prog=prog, description=description, epilog=epilog, everything=every),
     )
     return parser
 
@@ -126,9 +130,11 @@ def _add_argument(group: Any, each: Option, visible: bool) -> None:
     default = "" if each.metadata["required"] else f" (default: {shown_default(each)})"
     text = f"{each.metadata['help'].rstrip('.')}{default}".replace("%", "%%") if visible else argparse.SUPPRESS
     shared: dict[str, Any] = {"default": argparse.SUPPRESS, "help": text}
-    if each.metadata["nargs"] is not None or (each.metadata["positional"] and _is_list(each)):
+    if each.metadata["nargs"] is not None:
         shared["nargs"] = each.metadata["nargs"] or "+"
     if each.metadata["positional"]:
+        if _is_list(each) or not each.metadata["required"]:
+            shared["nargs"] = "+" if _is_list(each) else "?"
         group.add_argument(each.key, metavar=each.metadata["metavar"] or each.key.upper(), **shared)
         return
     spellings = [each.flag, *(flag for flag in each.metadata["flags"] if flag != each.flag)]
@@ -194,7 +200,7 @@ def _command_line(cls: type, argv: Sequence[str], parser: argparse.ArgumentParse
             values[key] = known[key].convert(value)
         except ValueError as error:
             said = " ".join(value) if isinstance(value, list) else value
-            raise UserError(f"{known[key].flag} {said}: this value {error}", todo=describe(known[key])) from None
+            raise UserError(f"{known[key].flag} {said} {error}", todo=describe(known[key])) from None
     return values
 
 

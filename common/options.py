@@ -87,6 +87,13 @@ def option(
     return field(default=default, metadata=metadata)
 
 
+def like(cls: type, name: str, **changes: Any) -> Any:
+    """The field `name` of another dataclass, to be declared again; `changes` are arguments of `option`."""
+    declared = cls.__dataclass_fields__[name]  # type: ignore[attr-defined]
+    default = changes.pop("default", declared.default)
+    return field(default=default, metadata={**declared.metadata, **changes})
+
+
 @dataclass(frozen=True)
 class Option:
     """One flat option of a configuration class, wherever its field is nested."""
@@ -119,19 +126,22 @@ class Option:
         """`value` as this option's type: what is written on the command line or in YAML, or what it would be read as.
 
         Raises:
-            ValueError: with a sentence that fits after "--flag value: ".
+            ValueError: with words that fit after "--flag value ".
         """
         if isinstance(value, (list, tuple)):
             value = [str(part) for part in value]
         value = _convert(value if value is None or isinstance(value, list) else str(value), self.type)
+        if value is None:
+            return None
         choices = self.metadata["choices"]
-        if choices and value is not None and value not in choices:
+        if choices and value not in choices:
             raise ValueError(f"is none of {', '.join(map(str, choices))}")
         low, high = self.metadata["low"], self.metadata["high"]
-        if value is not None and ((low is not None and not value >= low) or (high is not None and not value <= high)):
-            bounds = [f"at least {low:g}"] if low is not None else []
-            bounds += [f"at most {high:g}"] if high is not None else []
-            raise ValueError(f"has to be {' and '.join(bounds)}")
+        under, over = low is not None and not value >= low, high is not None and not value <= high
+        if under or over:
+            if low is not None and high is not None:
+                raise ValueError(f"is not between {low:g} and {high:g}")
+            raise ValueError(f"is below {low:g}: it has to be at least that" if under else f"is above {high:g}")
         return value
 
 

@@ -1,10 +1,13 @@
-"""How strongly training pictures are varied, as options."""
+"""How many pictures are taken at a time, and how strongly training pictures are varied, as options."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from common.options import option
+
+BATCH = 16
+"""Pictures at a time, where nothing else is asked for."""
 
 
 @dataclass

@@ -301,6 +301,7 @@ class KDModes:
         "KD terms, name:weight,... (a weight is relative to the gain of the detection term it joins); none is "
         "plain fine-tuning; --list-modes shows all",
         metavar="NAME[:W],...",
+        main=True,
     )
     hinton: Hinton = Hinton()
     bounded: Bounded = Bounded()

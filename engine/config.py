@@ -8,7 +8,7 @@ from pathlib import Path
 
 from common.errors import UserError
 from common.options import option, save_config
-from data.options import AugmentConfig
+from data.options import BATCH, AugmentConfig
 from models.options import LossConfig
 
 DATA, TRAINING, OPTIMISER = "network and data", "training", "optimiser"
@@ -29,24 +29,29 @@ class TrainConfig:
     """What a training needs to know; flags, `--hyp` keys and `args.yaml` are made from these fields."""
 
     # --- network and data
-    cfg: str = option("", "the network: a Darknet .cfg; a .pt of ours brings its own", group=DATA, metavar="FILE")
+    cfg: str = option(
+        "", "the network: a Darknet .cfg; a .pt of ours brings its own", group=DATA, metavar="FILE", main=True
+    )
     weights: str = option(
         "",
         "start from these: .pt, Darknet .weights or a YOLOv5 .pt; without: random",
         group=DATA,
         metavar="FILE",
+        main=True,
     )
     data: str = option(
         "",
         "the data set: a .yaml (train, val, test, names) or a Darknet .data",
         group=DATA,
         metavar="FILE",
+        main=True,
     )
     hyp: str = option(
         "",
         "YAML of options, or the name of one in cfg/hyp (scratch, finetune, sparse); the command line overrides it",
         group=DATA,
         metavar="FILE",
+        main=True,
     )
     imgsz: str = option(
         "416",
@@ -54,6 +59,7 @@ class TrainConfig:
         "costs its square in time",
         group=DATA,
         metavar="SIZE",
+        main=True,
     )
     single_cls: bool = option(False, "treat all classes as one: where an object is, not what", group=DATA)
     cache: str = option(
@@ -84,14 +90,16 @@ class TrainConfig:
         "times each picture is seen: the main dial between time and accuracy",
         group=TRAINING,
         low=1,
+        main=True,
     )
     batch_size: int = option(
-        16,
+        BATCH,
         "pictures per forward pass over all processes; -1 takes what memory holds. The gradient is that of "
         "--nominal-batch either way",
         group=TRAINING,
         low=-1,
         flags=("--batch",),
+        main=True,
     )
     nominal_batch: int = option(
         64,
@@ -149,6 +157,7 @@ class TrainConfig:
         "when fine-tuning",
         group=OPTIMISER,
         low=1e-9,
+        main=True,
     )
     lrf: float = option(0.01, "last learning rate as a share of --lr0", group=OPTIMISER, low=0, high=1)
     momentum: float = option(0.937, "SGD momentum, or AdamW's beta1", group=OPTIMISER, low=0, high=0.9999)
@@ -199,7 +208,7 @@ class TrainConfig:
 
     # --- run
     project: str = option("runs", "folder of all runs", group=RUN, metavar="FOLDER")
-    name: str = option("exp", "the run's folder; a number is appended when it exists", group=RUN)
+    name: str = option("exp", "the run's folder; a number is appended when it exists", group=RUN, main=True)
     exist_ok: bool = option(False, "write into an existing folder instead of numbering", group=RUN)
     resume: str = option(
         "",
@@ -207,6 +216,7 @@ class TrainConfig:
         group=RUN,
         const="latest",
         metavar="RUN",
+        main=True,
     )
     seed: int = option(
         0,
@@ -219,6 +229,7 @@ class TrainConfig:
         "cpu, cuda or a GPU's number; without: the first GPU if there is one. Several GPUs: torchrun",
         group=RUN,
         resumable=True,
+        main=True,
     )
     threads: int = option(
         0,

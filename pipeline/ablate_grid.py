@@ -8,7 +8,7 @@ from typing import Any
 
 from common.errors import UserError
 from common.options import from_dict, options, to_dict
-from distill import KDConfig
+from distill.config import KDConfig
 from distill.modes import MODES
 
 NONE, ALL = "none", "all"

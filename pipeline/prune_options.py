@@ -7,7 +7,7 @@ from typing import Any
 
 from common.errors import UserError
 from common.options import option
-from pipeline.finetune import DistilConfig
+from pipeline.distil_options import DistilConfig
 from prune.importance import CRITERIA
 from prune.options import BUDGETS
 from prune.pruning import STRATEGIES, parse_budget
@@ -29,6 +29,7 @@ class PruneConfig(DistilConfig):
         "--weights is a whole network with the data set's classes",
         group=PRUNING,
         metavar="LIST",
+        main=True,
     )
     sparsity: str = option(
         "",
@@ -39,6 +40,7 @@ class PruneConfig(DistilConfig):
         choices=("auto", *SCHEDULES),
         flags=("-sr", "--sr"),
         const="constant",
+        main=True,
     )
     target: float = option(
         0.7,
@@ -64,6 +66,7 @@ class PruneConfig(DistilConfig):
         group=SPARSE,
         low=0,
         flags=("--strength",),
+        main=True,
     )
     sparse_form: str = option(
         "auto",
@@ -90,6 +93,7 @@ class PruneConfig(DistilConfig):
         "channels, only --shortcuts; auto is params=0.25, or what --max-drop finds",
         group=PRUNING,
         metavar="WHAT=SHARE",
+        main=True,
     )
     max_drop: float = option(
         0.0,
@@ -98,6 +102,7 @@ class PruneConfig(DistilConfig):
         group=PRUNING,
         low=0,
         high=1,
+        main=True,
     )
     shortcuts: str = option(
         "0",
@@ -105,6 +110,7 @@ class PruneConfig(DistilConfig):
         "budget is met",
         group=PRUNING,
         metavar="N|auto",
+        main=True,
     )
     criterion: str = option(
         "gamma",
@@ -159,7 +165,7 @@ class PruneConfig(DistilConfig):
     round_epochs: int = option(
         0, "epochs of the training between two cuts; 0: a tenth of --epochs, at least one", group=PRUNING, low=0
     )
-    then_kd: bool = option(False, "go on to the student, with the baseline as its teacher", group=STUDENT)
+    then_kd: bool = option(False, "go on to the student, with the baseline as its teacher", group=STUDENT, main=True)
     compare_plain: bool = option(
         False, "also fine-tune without the teacher for as long, to show what the teacher adds", group=STUDENT
     )

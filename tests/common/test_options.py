@@ -150,7 +150,7 @@ def test_a_switch_that_is_on_is_described_by_the_spelling_that_changes_something
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit):
-        parse_config(ThinConfig, ["--help"])
+        parse_config(ThinConfig, ["--help", "all"])
     assert "--no-sparse whether (default: --sparse)" in " ".join(capsys.readouterr().out.split())
     (tmp_path / "h.yaml").write_text("sparse: perhaps\n")
     with pytest.raises(UserError, match=r"--no-sparse: whether \(default: --sparse\)"):
@@ -159,7 +159,7 @@ def test_a_switch_that_is_on_is_described_by_the_spelling_that_changes_something
 
 def test_help_lists_every_option_with_its_default(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
-        parse_config(ThinConfig, ["--help"], prog="train", description="what it does", epilog="an example")
+        parse_config(ThinConfig, ["--help", "all"], prog="train", description="what it does", epilog="an example")
     assert stopped.value.code == 0
     text = " ".join(capsys.readouterr().out.split())
     for each in options(ThinConfig).values():
