@@ -38,7 +38,7 @@ class Imposed(fx.Interpreter):
 
 
 def thin_module(net: nn.Module, graph: ChannelGraph, keep: Mask, left: Leftovers | None = None) -> nn.Module:
-    """What `prune.surgery.thin_network` makes of a network, made of any traced module: a deep copy whose convolutions and BatchNorms are narrower.
+    """As `prune.surgery.thin_network`, of any traced module: a copy with narrower convolutions and BatchNorms.
 
     The module's forward must not hold channel counts of its own.
     """
