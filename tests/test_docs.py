@@ -8,10 +8,10 @@ import shlex
 from pathlib import Path
 
 import pytest
+from export.cli import make_parser as make_thinyolo
 
 import prune
 from common.command_line import make_parser
-from export.cli import make_parser as make_thinyolo
 from pipeline.finetune import DistilConfig
 from pipeline.prune_options import PruneConfig
 
@@ -110,7 +110,7 @@ def test_what_the_pages_tell_to_type_is_accepted(given: list[str]) -> None:
     from common.command_line import parse_config
 
     config = parse_config(PruneConfig, given)
-    assert config.pruning["shortcuts"] == (int(config.shortcuts) if config.shortcuts != "auto" else "auto")
+    assert config.plan.shortcuts == (int(config.shortcuts) if config.shortcuts != "auto" else "auto")
 
 
 @pytest.mark.parametrize("name", PAGES)
