@@ -4,5 +4,11 @@ import sys
 
 from thinyolo.training import DISTILL
 
+
+def main() -> int:
+    """Entry point; returns the exit status."""
+    return DISTILL.main(prog="python finetune_kd.py")
+
+
 if __name__ == "__main__":
-    sys.exit(DISTILL.main(prog="python finetune_kd.py"))
+    sys.exit(main())

@@ -4,5 +4,11 @@ import sys
 
 from thinyolo.training import PRUNE
 
+
+def main() -> int:
+    """Entry point; returns the exit status."""
+    return PRUNE.main(prog="python train_prune.py")
+
+
 if __name__ == "__main__":
-    sys.exit(PRUNE.main(prog="python train_prune.py"))
+    sys.exit(main())

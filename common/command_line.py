@@ -48,7 +48,8 @@ class Command:
     def run(self, argv: Sequence[str], prog: str = "") -> int | None:
         """`main` for callers that handle a `UserError` themselves."""
         show_log()
-        return self.load()(self.parse(argv, prog))
+        options = self.parse(argv, prog)  # before anything heavy is imported
+        return self.load()(options)
 
     def parse(self, argv: Sequence[str], prog: str = "") -> Any:
         """The options that `argv` gives."""

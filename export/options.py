@@ -140,8 +140,6 @@ class ExportOptions:
                 f"--outputs nms is not for {unable[0]}: its engines are run here with outputs of known size only",
                 todo=f"--outputs decoded, and NMS outside; or leave {unable[0]} out of --to",
             )
-        if not Path(self.weights).is_file():
-            raise UserError(f"--weights {self.weights} does not exist", todo="give a trained network's .pt or .weights")
         if Path(self.weights).suffix not in (".pt", ".pth", ".weights", ".cfg"):
             raise UserError(
                 f"--weights {self.weights}: only a network of PyTorch or Darknet can be exported",

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from pathlib import Path
 
 from common.command_line import Command
+from common.errors import UserError
 from export.formats import FORMATS
 from export.options import ExportOptions
 
@@ -35,17 +36,19 @@ Then:
 Exit status: 0, or 2 if a format could not be made; the others are there all the same."""
 
 
-def _load() -> Callable[[ExportOptions], int]:
+def _export(options: ExportOptions) -> int:
+    if not Path(options.weights).is_file():
+        raise UserError(f"--weights {options.weights} does not exist", todo="give a trained network's .pt or .weights")
     from pipeline.exporting import export
 
-    return export
+    return export(options)
 
 
 EXPORT = Command(
     "export",
     "write a network as ONNX, INT8, OpenVINO, Darknet, TensorRT, each checked and with a model card",
     ExportOptions,
-    _load,
+    lambda: _export,
     description=DESCRIPTION,
     epilog=EPILOG,
 )
