@@ -22,7 +22,6 @@ from models.layers import Conv
 from models.network import Network, adapt_classes
 from models.portable import opencv_problems, portable
 from models.timm_lower import lowered
-from models.timm_section import Backbone
 
 VERSION = (0, 2, 5)
 
@@ -77,7 +76,7 @@ def file_tensors(net: Network) -> Iterator[tuple[str, Tensor]]:
     for number, layer in enumerate(net.layers):
         if isinstance(layer, Conv):
             yield from conv_tensors(number, layer)
-        elif isinstance(layer, Backbone):
+        else:
             yield from (
                 (f"layers.{number}.{name}", tensor)
                 for name, tensor in layer.state_dict().items()
