@@ -280,7 +280,9 @@ def _drop_data(model: nn.Module) -> None:
 class _Uninitialised(TorchFunctionMode):
     """Leaves out random initialisation, which takes most of the time and would move the random state."""
 
-    def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
         if getattr(func, "__name__", "") in ("uniform_", "normal_", "trunc_normal_", "erfinv_"):
             return args[0] if args else (kwargs or {})["tensor"]
         return func(*args, **(kwargs or {}))

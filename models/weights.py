@@ -180,7 +180,9 @@ def _file_shapes(net: Network, amount: int, path: str | Path) -> dict[str, tuple
     return _cut_off(net, own, amount, path)
 
 
-def _cut_off(net: Network, shapes: dict[str, tuple[int, ...]], amount: int, path: str | Path) -> dict:
+def _cut_off(
+    net: Network, shapes: dict[str, tuple[int, ...]], amount: int, path: str | Path
+) -> dict[str, tuple[int, ...]]:
     found: dict[str, tuple[int, ...]] = {}
     used = 0
     for number, conv in net.convolutions.items():
