@@ -17,7 +17,8 @@ from engine import distributed
 from engine.config import parse_config
 from engine.rundir import no_trace_if_refused
 from pipeline.ablate import AblateConfig, ablate
-from pipeline.finetune import check_test, finetune, report, start_run, train_assistants
+from pipeline.finetune import finetune, report, train_assistants
+from pipeline.stage import check_test, start_run
 
 EPILOG = """examples:
   python finetune_kd.py --cfg thin.cfg --weights thin.weights --t_cfg fat.cfg --t_weights fat.weights --data hand.yaml

@@ -15,9 +15,9 @@ from distill.modes import describe_modes
 from engine import distributed
 from engine.config import parse_config
 from engine.rundir import no_trace_if_refused
-from pipeline.finetune import start_run
 from pipeline.prune_options import PruneConfig
-from pipeline.train_prune import Line
+from pipeline.stage import start_run
+from pipeline.train_prune import PruneRun
 
 EPILOG = """examples:
   python train_prune.py --cfg yolov5n --weights yolov5n.pt --data bccd.yaml --imgsz 320 --prune params=0.25 --then-kd
@@ -37,7 +37,7 @@ def main() -> int:
     try:
         run = start_run(config, "train_prune")
         with no_trace_if_refused(run, resumed=bool(config.resume)):
-            Line(config, run).go()
+            PruneRun(config, run).go()
     finally:
         distributed.finish()
     return 0

@@ -156,7 +156,11 @@ def main() -> int:
                 "--wandb",
                 "off",
             ]
-            run_python(ROOT / script, *options, *shared)
+            try:
+                run_python(ROOT / script, *options, *shared)
+            except UserError:  # a budget that this strategy cannot reach has to be refused afterwards too
+                folder.mkdir(parents=True, exist_ok=True)
+                (folder / "report.txt").write_text("refused", encoding="utf-8")
             done.touch()
         record[name] = measured(folder)
         arguments.out.write_text(json.dumps(record, indent=1), encoding="utf-8")

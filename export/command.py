@@ -6,11 +6,9 @@ import argparse
 from pathlib import Path
 
 from common.errors import UserError
-from export.description import MEANING, OUTPUTS
+from export.formats import FORMATS, OUTPUTS
 from export.quantise import CALIBRATION
 from export.two_ways import Command
-
-FORMATS = ("onnx", "int8", "openvino", "openvino-int8", "darknet", "tensorrt")
 
 DESCRIPTION = """\
 Write a trained network in the formats it will run in.
@@ -20,13 +18,8 @@ timed beside the others; a table at the end shows all of them. Beside every file
 people, NAME.card.json for programs): data set, classes, ancestors, teacher, sizes, mAP, latency, sha256.
 
 formats (--to, several with commas):
-  onnx           for ONNX Runtime, OpenVINO, OpenCV's DNN, and as the way to most other programs
-  int8           the same in 8-bit integers: a quarter of the size, faster on CPUs with VNNI; needs --data, whose
-                 training pictures calibrate it and whose val split says which convolutions have to stay in FP32
-  openvino       OpenVINO's .xml and .bin
-  openvino-int8  the int8 file in OpenVINO's format
-  darknet        .cfg, .weights and .names, for OpenCV's DNN, darknet and whatever else reads Darknet
-  tensorrt       an engine for the GPU of this machine; needs the package tensorrt or the program trtexec"""
+"""
+DESCRIPTION += "\n".join(f"  {each.name:<14} " + each.about.replace("\n", "\n" + " " * 17) for each in FORMATS.values())
 
 EPILOG = """\
 examples:
@@ -84,8 +77,9 @@ def _graph_arguments(graph: argparse._ArgumentGroup) -> None:
     graph.add_argument(
         "--outputs",
         default="heads",
-        choices=OUTPUTS,
-        help="; ".join(f"{name} is {MEANING[name]}" for name in OUTPUTS) + ". All are decoded in FP32 (default: heads)",
+        choices=tuple(OUTPUTS),
+        help="; ".join(f"{name} is {meaning}" for name, meaning in OUTPUTS.items())
+        + ". All are decoded in FP32 (default: heads)",
     )
     graph.add_argument("--conf", type=float, default=0.25, metavar="P", help="least confidence of NMS (default: 0.25)")
     graph.add_argument("--iou", type=float, default=0.45, metavar="P", help="overlap NMS allows (default: 0.45)")
@@ -161,17 +155,19 @@ def check(options: argparse.Namespace) -> None:
         raise UserError(f"--max-drop {options.max_drop:g} is below 0", todo="--max-drop 0.01")
     if "/" in options.name or "\\" in options.name:
         raise UserError(f"--name {options.name} is not the name of a file", todo="name the folder by --out")
-    int8 = [name for name in options.formats if "int8" in name]
+    chosen = [FORMATS[name] for name in options.formats]
+    int8 = [each.name for each in chosen if each.integer]
     if options.max_drop is not None and not int8:
         raise UserError("--max-drop bounds what INT8 may cost, and --to names no INT8", todo="add int8 to --to")
-    if options.half and not {"openvino", "tensorrt"} & set(options.formats):
-        raise UserError("--half is for openvino and tensorrt, and --to names neither", todo="leave it out")
+    if options.half and not any(each.half for each in chosen):
+        able = " and ".join(each.name for each in FORMATS.values() if each.half)
+        raise UserError(f"--half is for {able}, and --to names neither", todo="leave it out")
     if int8 and not options.data:
         raise UserError(f"--to {int8[0]} needs pictures to calibrate on and to judge by", todo="add --data mine.yaml")
-    if options.outputs == "nms" and "tensorrt" in options.formats:
+    if options.outputs == "nms" and (unable := [each.name for each in chosen if not each.nms]):
         raise UserError(
-            "--outputs nms is not for tensorrt: its engines are run here with outputs of known size only",
-            todo="--outputs decoded, and NMS outside; or leave tensorrt out of --to",
+            f"--outputs nms is not for {unable[0]}: its engines are run here with outputs of known size only",
+            todo=f"--outputs decoded, and NMS outside; or leave {unable[0]} out of --to",
         )
     if not Path(options.weights).is_file():
         raise UserError(f"--weights {options.weights} does not exist", todo="give a trained network's .pt or .weights")

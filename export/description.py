@@ -12,16 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import UserError
+from export.formats import OUTPUTS
 from models.network import Network
 from models.spec import HeadSpec
 
 FORMAT = "thinyolo/1"
-OUTPUTS = ("heads", "decoded", "nms")
-MEANING = {
-    "heads": "head0, head1, ...: (B, A, H, W, 5 + C) logits x, y, w, h, objectness, classes",
-    "decoded": "decoded: (B, N, 5 + C) cx, cy, w, h in pixels of the input, objectness, class probabilities",
-    "nms": "detections: (K, 7) picture, x1, y1, x2, y2 in pixels of the input, confidence, class",
-}
 INPUT_MEANING = "(B, 3, H, W) float32, RGB, 0..1; pictures keep their aspect, the rest is filled with grey 114/255"
 
 
@@ -36,7 +31,7 @@ class Description:
         any_size: pictures of every size that `stride` divides are taken.
         batch: pictures at a time; 0: as many as one likes.
         stride: height and width have to be multiples of it.
-        outputs: "heads", "decoded" or "nms", see `MEANING`.
+        outputs: "heads", "decoded" or "nms", see `export.formats.OUTPUTS`.
         precision: "fp32", "fp16" or "int8".
         fingerprint: `models.fingerprint` of the network it was made of.
         nms: the thresholds inside the graph ("conf", "iou", "max_det"), where `outputs` is "nms".
@@ -72,7 +67,7 @@ class Description:
             "fingerprint": self.fingerprint,
             "nms": dict(self.nms) if self.nms else None,
             "input_meaning": INPUT_MEANING,
-            "output_meaning": MEANING[self.outputs],
+            "output_meaning": OUTPUTS[self.outputs],
         }
 
     def metadata(self) -> dict[str, str]:
@@ -158,3 +153,9 @@ def read_description(path: str | Path) -> Description:
             where=path,
             todo="copy the card too, or export anew",
         ) from error
+
+
+def remove_cards(path: str | Path) -> None:
+    """Remove the cards of a file, if there are any."""
+    for card in card_paths(path):
+        card.unlink(missing_ok=True)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from export.formats import FORMATS
+
 
 def parts(path: str | Path) -> list[Path]:
-    """All files that make up the network in `path`: an OpenVINO IR and a Darknet network are two."""
+    """All files that make up the network in `path`, itself first: an OpenVINO IR and a Darknet network are two."""
     path = Path(path)
-    other = {".xml": ".bin", ".cfg": ".weights"}.get(path.suffix)
-    beside = [path.with_suffix(other)] if other else []
-    if path.suffix == ".weights":
-        beside = [path.with_suffix(".cfg")]
+    suffixes = next((each.suffixes for each in FORMATS.values() if path.suffix in each.suffixes), ())
+    beside = [path.with_suffix(suffix) for suffix in suffixes if suffix != path.suffix]
     return [path, *(each for each in beside if each.is_file())]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,27 +11,17 @@ from common.errors import UserError
 from common.log import log
 from data import DataSpec, load_spec
 from engine.config import parse_size
-from export.runtimes import Opened, Runtime, on_the_fly, open_onnx, open_opencv, open_openvino, open_tensorrt
+from export.formats import CAN_RUN, PROGRAMS, RUNTIMES
+from export.runtimes import Opened, Runtime
 from models.network import Network
 
-RUNTIMES = ("torch", "onnxruntime", "openvino", "opencv", "tensorrt")
-# Ending -> who can run it, the first by default.
-CAN_RUN = {
-    ".pt": ("torch", "onnxruntime", "openvino", "opencv"),
-    ".pth": ("torch", "onnxruntime", "openvino", "opencv"),
-    ".weights": ("torch", "onnxruntime", "openvino", "opencv"),
-    ".cfg": ("torch", "onnxruntime", "openvino", "opencv"),
-    ".onnx": ("onnxruntime", "openvino", "opencv"),
-    ".xml": ("openvino",),
-    ".engine": ("tensorrt",),
-}
-FORMATS = "a .pt of ThinYOLO or YOLOv5, .onnx, OpenVINO's .xml, TensorRT's .engine, Darknet .cfg or .weights with --cfg"
+FILES = "a .pt of ThinYOLO or YOLOv5, .onnx, OpenVINO's .xml, TensorRT's .engine, Darknet .cfg or .weights with --cfg"
 
 
 def network_options(parser: argparse.ArgumentParser, many: bool = False) -> None:
     """The options that name a network (`many`: --compare may name several instead)."""
     network = parser.add_argument_group("network")
-    network.add_argument("--model", "--weights", dest="model", required=not many, metavar="FILE", help=FORMATS)
+    network.add_argument("--model", "--weights", dest="model", required=not many, metavar="FILE", help=FILES)
     network.add_argument(
         "--cfg", metavar="FILE", help="the cfg, where the file holds none (.weights), or a name: yolov3-tiny"
     )
@@ -80,32 +71,41 @@ def open_model(
 
     path = Path(path)
     if not path.is_file():
-        raise UserError(f"{path} does not exist", todo=f"give {FORMATS}")
+        raise UserError(f"{path} does not exist", todo=f"give {FILES}")
     if path.suffix not in CAN_RUN:
-        raise UserError(f"nobody here can run a file called *{path.suffix}", where=path, todo=f"give {FORMATS}")
+        raise UserError(f"nobody here can run a file called *{path.suffix}", where=path, todo=f"give {FILES}")
     able = CAN_RUN[path.suffix]
     runtime = able[0] if runtime == "auto" else runtime
     if runtime not in able:
         raise UserError(f"{runtime} does not run *{path.suffix}", where=path, todo=f"--runtime {' or '.join(able)}")
     threads = threads or torch.get_num_threads()
-    if path.suffix in (".onnx", ".xml", ".engine"):
-        return _renamed(_open_file(path, runtime, threads), names, path)
+    if "torch" not in able:
+        return _renamed(PROGRAMS[runtime].load()(path, threads), names, path)
     cfg_path, weights = _darknet_pair(path, cfg)
     names = names or _names_beside(weights)
     if runtime == "opencv" and cfg_path is not None and weights.suffix == ".weights":
-        return open_opencv(cfg_path, weights, names, threads=threads)
+        from export.opencv import open_opencv
+
+        return open_opencv(cfg_path, threads, weights, names)
     net = _open_network(cfg_path, weights, names)
     if runtime == "torch":
         return _on_device(net, device)
-    return on_the_fly(net, runtime, rounded_up(size or net.image_size, net.max_stride), threads, path)
+    return _from_memory(net, runtime, rounded_up(size or net.image_size, net.max_stride), threads, path)
 
 
-def _open_file(path: Path, runtime: str, threads: int) -> Runtime:
-    if runtime == "tensorrt":
-        return open_tensorrt(path)
-    if runtime == "opencv":
-        return open_opencv(path, threads=threads)
-    return open_onnx(path, threads) if runtime == "onnxruntime" else open_openvino(path, threads)
+def _from_memory(net: Network, runtime: str, size: tuple[int, int], threads: int, path: str | Path) -> Runtime:
+    """A PyTorch network as another runtime would run it; nothing is left on the disk."""
+    from export.description import describe
+    from export.onnx_graph import finished, model_of
+    from export.to_onnx import onnx_model
+
+    model = finished(model_of(onnx_model(net, size)), describe(net, size))
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "network.onnx"
+        file.write_bytes(model.SerializeToString())
+        found = PROGRAMS[runtime].load()(file, threads)
+    found.path = Path(path)
+    return found
 
 
 def _darknet_pair(path: Path, cfg: str) -> tuple[str | None, Path]:

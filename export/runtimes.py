@@ -9,15 +9,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from common.errors import UserError
-from export.description import Description, describe
-from export.to_onnx import INPUT, need_onnx, onnx_model, session
+from export.description import Description
 from models.heads import decode_head
 from models.network import Network
 
@@ -109,129 +107,8 @@ def _rows_by_picture(rows: Tensor, count: int, classes: int) -> Tensor:
     return decoded
 
 
-def open_onnx(path: str | Path, threads: int) -> Runtime:
-    """An ONNX file in ONNX Runtime on the CPU."""
-    need_onnx("onnxruntime")
-    try:
-        started = session(path, threads)
-    except Exception as error:  # onnxruntime has a class of its own for each kind
-        raise _unreadable("ONNX Runtime", path, error) from error
-    description = Description.from_metadata(started.get_modelmeta().custom_metadata_map, path)
-    return Runtime(description, lambda images: started.run(None, {INPUT: images}), "onnxruntime", path)
-
-
-def open_openvino(path: str | Path, threads: int) -> Runtime:
-    """An OpenVINO IR (.xml) or an ONNX file in OpenVINO on the CPU, computing in FP32 where the file does."""
-    from export.to_openvino import compiled, ir_metadata, need_openvino
-
-    need_openvino()
-    try:
-        run, model = compiled(path, threads)
-    except Exception as error:  # RuntimeErrors of its own, over several lines
-        raise _unreadable("OpenVINO", path, error) from error
-    metadata = _onnx_metadata(path) if Path(path).suffix == ".onnx" else ir_metadata(model)
-    return Runtime(Description.from_metadata(metadata, path), run, "openvino", path)
-
-
-def open_opencv(
-    path: str | Path,
-    weights: str | Path | None = None,
-    names: Sequence[str] | None = None,
-    *,
-    threads: int,
-) -> Runtime:
-    """A Darknet cfg with its `weights`, or an ONNX file, in OpenCV's DNN, which has one number of threads for all."""
-    import cv2
-
-    cv2.setNumThreads(threads)
-    try:
-        if weights is None:
-            net = cv2.dnn.readNetFromONNX(str(path))
-            wanted = list(net.getUnconnectedOutLayersNames())
-            description = Description.from_metadata(_onnx_metadata(path), path)
-        elif not hasattr(cv2.dnn, "readNetFromDarknet"):
-            todo = "pip install 'opencv-python-headless<5'"
-            raise UserError(f"OpenCV {cv2.__version__} reads no Darknet files", todo=todo)
-        else:
-            description, wanted = _darknet(path, weights, names)
-            net = cv2.dnn.readNetFromDarknet(str(path), str(weights))
-    except cv2.error as error:
-        raise _unreadable(f"OpenCV {cv2.__version__}", path, error) from error
-    net.enableWinograd(False)  # its rounding alone reaches 1e-3 of the largest output after 100 layers
-
-    def run(images: np.ndarray) -> list[np.ndarray]:
-        net.setInput(images)
-        outputs = net.forward(wanted)
-        return [_as_head(out, spec) for out, spec in zip(outputs, description.specs)] if weights else list(outputs)
-
-    return Runtime(description, run, "opencv", path)
-
-
-def _darknet(cfg: str | Path, weights: str | Path, names: Sequence[str] | None) -> tuple[Description, list[str]]:
-    """A cfg's description, and what OpenCV calls the convolutions before its heads: there the logits come out.
-
-    Raises:
-        UserError: the weights are not as many as the cfg needs, which OpenCV itself does not notice.
-    """
-    import models
-    from models.network import head_feeder
-    from models.weights import file_tensors, read_weights
-
-    text = models.read_cfg(cfg)
-    with torch.device("meta"):
-        net = Network(text, names)
-    needed, there = sum(tensor.numel() for _, tensor in file_tensors(net)), len(read_weights(weights)[1])
-    if needed != there:
-        raise UserError(
-            f"does not belong to {cfg}, which needs {needed:,} numbers: it has {there:,}",
-            where=weights,
-            todo="give the cfg the file was trained with",
-        )
-    number = text.index()
-    wanted = [f"conv_{number[head_feeder(head)]}" for head in text.heads]
-    description = Description(tuple(net.names), net.specs, net.image_size, True, 0, net.max_stride)
-    return description, wanted
-
-
-def _as_head(out: np.ndarray, spec: Any) -> np.ndarray:
-    """``(B, A * (5 + C), H, W)`` -> ``(B, A, H, W, 5 + C)``."""
-    batch, _, height, width = out.shape
-    return out.reshape(batch, len(spec.anchors), 5 + spec.classes, height, width).transpose(0, 1, 3, 4, 2)
-
-
-def open_tensorrt(path: str | Path, description: Description | None = None) -> Runtime:
-    """A TensorRT engine, described by the model card beside it (an engine holds no metadata)."""
-    from export.description import read_description
-    from export.to_tensorrt import engine_run
-
-    return Runtime(description or read_description(path), engine_run(path), "tensorrt", path)
-
-
-def on_the_fly(net: Network, runtime: str, size: tuple[int, int], threads: int, path: str | Path) -> Runtime:
-    """A PyTorch network as another runtime would run it; nothing is left on the disk."""
-    import tempfile
-
-    from export.onnx_graph import finished, model_of
-
-    model = finished(model_of(onnx_model(net, size)), describe(net, size))
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "network.onnx"
-        file.write_bytes(model.SerializeToString())
-        opened = {"onnxruntime": open_onnx, "openvino": open_openvino}.get(runtime)
-        found = opened(file, threads) if opened else open_opencv(file, threads=threads)
-    found.path = Path(path)
-    return found
-
-
-def _onnx_metadata(path: str | Path) -> dict[str, str]:
-    need_onnx("onnx")
-    import onnx
-
-    model = onnx.load(str(path), load_external_data=False)
-    return {each.key: each.value for each in model.metadata_props}
-
-
-def _unreadable(who: str, path: str | Path, error: Exception) -> UserError:
+def unreadable(who: str, path: str | Path, error: Exception) -> UserError:
+    """The error of a program that cannot open a file, in one sentence."""
     if isinstance(error, UserError):
         return error
     lines = [line.strip("> '\t") for line in str(error).splitlines()]

@@ -10,6 +10,10 @@ from typing import Any
 import numpy as np
 
 from common.errors import UserError
+from export.description import Description
+from export.job import Job, Written
+from export.onnx_files import onnx_metadata
+from export.runtimes import Runtime, unreadable
 
 SECTION = "thinyolo"
 
@@ -80,3 +84,32 @@ def compiled(path: str | Path, threads: int) -> tuple[Callable[[np.ndarray], Seq
         return [results[output] for output in network.outputs]
 
     return run, model
+
+
+def write(job: Job) -> Written:
+    """``NAME.xml`` and ``NAME.bin``."""
+    need_openvino()
+    return _written(job, job.fp32, job.description("fp16" if job.half else "fp32"), ".xml", job.half)
+
+
+def write_int8(job: Job) -> Written:
+    """``NAME-int8.xml`` and ``NAME-int8.bin``."""
+    need_openvino()
+    return _written(job, job.int8, job.description("int8"), "-int8.xml", False)
+
+
+def _written(job: Job, model: Any, description: Description, ending: str, half: bool) -> Written:
+    path = job.new(ending)
+    save_ir(model, path, description.metadata(), half)
+    return Written(path, description, open_openvino(path, job.threads))
+
+
+def open_openvino(path: str | Path, threads: int) -> Runtime:
+    """An OpenVINO IR (.xml) or an ONNX file in OpenVINO on the CPU, computing in FP32 where the file does."""
+    need_openvino()
+    try:
+        run, model = compiled(path, threads)
+    except Exception as error:  # RuntimeErrors of its own, over several lines
+        raise unreadable("OpenVINO", path, error) from error
+    metadata = onnx_metadata(path) if Path(path).suffix == ".onnx" else ir_metadata(model)
+    return Runtime(Description.from_metadata(metadata, path), run, "openvino", path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,12 @@ import torch
 
 from common.errors import UserError
 from common.files import whole_file
-from export.description import Description
+from common.log import log
+from export.description import Description, read_description
+from export.job import Job, Written
+from export.onnx_graph import unknown_to_tensorrt
+from export.runtimes import Runtime
+from export.to_onnx import need_onnx
 
 WHAT_TO_DO = (
     "pip install tensorrt on a machine with an NVIDIA GPU, or put NVIDIA's trtexec into the PATH; the ONNX file can be "
@@ -127,3 +133,26 @@ def engine_run(path: str | Path) -> Callable[[np.ndarray], Sequence[np.ndarray]]
         return [buffer.cpu().numpy() for buffer in buffers]
 
     return run
+
+
+def write(job: Job) -> Written:
+    """``NAME.engine``; its ONNX file is checked even where no engine can be built."""
+    need_onnx()
+    if unknown := unknown_to_tensorrt(job.fp32):
+        raise UserError(f"TensorRT has no {', '.join(unknown)}, which the network uses", todo="use --to onnx")
+    log.info("TensorRT takes all of the graph's operators")
+    need_tensorrt()
+    path, description = job.new(".engine"), job.description("fp16" if job.half else "fp32")
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder) / f"{job.name}.onnx"
+        source.write_bytes(job.fp32.SerializeToString())
+        build_engine(source, path, description, job.half)
+    try:
+        return Written(path, description, open_tensorrt(path, description=description))
+    except UserError as error:  # built by trtexec, without the package
+        return Written(path, description, note="not run here: " + error.problem)
+
+
+def open_tensorrt(path: str | Path, threads: int = 0, description: Description | None = None) -> Runtime:
+    """A TensorRT engine, described by the model card beside it: an engine holds no metadata. `threads` says nothing."""
+    return Runtime(description or read_description(path), engine_run(path), "tensorrt", path)

@@ -24,15 +24,8 @@ from models.network import Network
 from pipeline.ablate_grid import ALL, NONE, Variant, entries, parse_seeds, parse_variants
 from pipeline.ablate_table import Table, publish
 from pipeline.executor import EXECUTORS, run_all
-from pipeline.finetune import (
-    DistilConfig,
-    announce_teacher,
-    finetune,
-    load_network,
-    make_teacher,
-    teacher_scores,
-    train_assistants,
-)
+from pipeline.finetune import DistilConfig, announce_teacher, finetune, make_teacher, teacher_scores, train_assistants
+from pipeline.stage import load_network
 from pipeline.step_cost import PLAIN, first_batch, measure_steps
 from reporting.results import Scores, scores, shown_split
 

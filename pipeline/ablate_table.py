@@ -17,7 +17,7 @@ from common.files import whole_file
 from engine.config import to_dict
 from engine.plots import BLUE, GREY, _figure, _save
 from pipeline.ablate_classes import ClassRow, class_notes, class_rows, class_table
-from pipeline.finetune import stage_tracker
+from pipeline.stage import stage_tracker
 from pipeline.statistics import LEVEL, Paired, holm, mean_sd, paired
 from reporting.report import embedded
 
@@ -27,7 +27,7 @@ CLASSES, FIGURE = "classes.csv", "ablation.png"
 
 
 @dataclass(frozen=True)
-class Line:
+class ModeRow:
     """One row.
 
     Attributes:
@@ -87,12 +87,12 @@ class Table:
     split: str
     varies: str
     objects: Mapping[str, int] = field(default_factory=dict)
-    lines: list[Line] = field(init=False)
+    lines: list[ModeRow] = field(init=False)
     classes: list[ClassRow] = field(init=False)
 
     def __post_init__(self) -> None:
         first = [
-            Line(name, {metric: [row[self.split][metric]] for metric in METRICS})
+            ModeRow(name, {metric: [row[self.split][metric]] for metric in METRICS})
             for name, row in self.reference.items()
         ]
         compared = {name: self._differences(name) for name in self.names if name != NONE}
@@ -121,7 +121,7 @@ class Table:
         pairs = ((self._value(name, seed, METRICS[0]), self._value(NONE, seed, METRICS[0])) for seed in self.seeds)
         return [mine - theirs for mine, theirs in pairs if mine is not None and theirs is not None]
 
-    def _line(self, name: str, differences: list[float] | None, test: Paired | None, p: float, share: float) -> Line:
+    def _line(self, name: str, differences: list[float] | None, test: Paired | None, p: float, share: float) -> ModeRow:
         rates = [
             cell["gate_rate"]
             for (mode, _), cell in self.cells.items()
@@ -129,7 +129,7 @@ class Table:
         ]
         wide = paired(differences, share) if differences else None
         cost = self.costs.get(name, {})
-        return Line(
+        return ModeRow(
             name,
             {metric: self._values(name, metric) for metric in METRICS},
             test,

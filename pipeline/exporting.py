@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import copy
 import sys
-import tempfile
-from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,27 +11,24 @@ from typing import Any
 import numpy as np
 import torch
 
-import models
 from common.errors import UserError
-from common.files import need_folder, whole_file
+from common.files import need_folder
 from common.log import log
 from data import Dataset, load_spec
 from engine.evaluate import Score, evaluate
 from export.checks import Pictures, compare_outputs, noise, pictures_of
-from export.description import Description, describe
+from export.description import describe
 from export.files import parts
+from export.formats import FORMATS, Format
+from export.job import Job
 from export.latency import caller, time_calls
-from export.onnx_graph import finished, model_of, unknown_to_tensorrt
 from export.opening import Opened, input_size, open_model, warn_of_other_classes
 from export.quantise import Quantised, calibration_pictures, quantise
-from export.runtimes import Runtime, open_onnx, open_opencv, open_openvino, open_tensorrt
-from export.to_onnx import INPUT, need_onnx, onnx_model
-from export.to_openvino import need_openvino, save_ir
-from export.to_tensorrt import build_engine, need_tensorrt
+from export.runtimes import Runtime
+from export.to_onnx import INPUT, need_onnx
 from models.network import Network
-from reporting.card import remove_cards
 from reporting.origin import Facts, data_name, network_facts
-from reporting.outcome import ENDINGS, ROUNDS, TITLES, About, Made, tell, write_cards
+from reporting.outcome import ROUNDS, About, Made, tell, write_cards
 
 BATCH = 16  # pictures at a time in an evaluation
 
@@ -48,6 +42,7 @@ class Exporter:
 
     def __init__(self, options: argparse.Namespace):
         self.options = options
+        self.formats = [FORMATS[name] for name in options.formats]
         self.spec = load_spec(options.data, single_cls=options.single_cls) if options.data else None
         if options.threads:
             torch.set_num_threads(options.threads)
@@ -82,33 +77,26 @@ class Exporter:
     def _check_sources(self) -> None:
         """Refuse to write over what is exported, and INT8 without val, before anything is made."""
         sources = {path.resolve() for path in (self.weights, Path(self.options.cfg or self.weights))}
-        targets = [self.folder / f"{self.name}{end}" for name in self.options.formats for end in ENDINGS[name]]
+        endings = [end for form in self.formats for end in (*form.endings, *form.beside)]
+        targets = [self.folder / f"{self.name}{end}" for end in endings]
         if over := next((path for path in targets if path.resolve() in sources), None):
             raise UserError(f"{over} is what is exported, and would be written over", todo="--name or --out another")
-        if self.spec and any("int8" in name for name in self.options.formats):
+        if self.spec and any(form.integer for form in self.formats):
             self.spec.require("val")
 
     def run(self) -> int:
         """Make every format; what fails is told at the end and does not stop the others."""
         torch_row = Made("PyTorch", self.weights, describe(self.net, self.size), self.net)
         torch_row.score = self.torch_score
-        makers: dict[str, Callable[[], Made]] = {
-            "onnx": self.onnx,
-            "int8": self.int8,
-            "openvino": self.openvino,
-            "openvino-int8": self.openvino_int8,
-            "darknet": self.darknet,
-            "tensorrt": self.tensorrt,
-        }
-        for name in self.options.formats:
-            log.info("%s ...", TITLES[name])
+        for form in self.formats:
+            log.info("%s ...", form.title)
             try:
-                made = makers[name]()
+                made = self._made(form)
                 self._judge(made)
                 self.made.append(made)
             except UserError as error:
-                self.refused.append((name, error))
-                if old := [end for end in ENDINGS[name] if (self.folder / f"{self.name}{end}").exists()]:
+                self.refused.append((form.name, error))
+                if old := [end for end in form.endings if (self.folder / f"{self.name}{end}").exists()]:
                     log.warning("%s%s is of an earlier export", self.folder / self.name, old[0])
         rows = [torch_row, *self.made]
         if not self.options.no_latency:
@@ -120,36 +108,31 @@ class Exporter:
             print(f"error: {name} was not made: {refusal}", file=sys.stderr)
         return 2 if self.refused else 0
 
+    def _made(self, form: Format) -> Made:
+        written = form.load()(self.job)
+        made = Made(form.title, written.path, written.description, written.net, note=written.note)
+        if form.integer:
+            made.more["int8"] = self._int8_facts()
+            made.note = self.quantised.candidate.name
+        return made
+
     @cached_property
-    def trunk(self) -> bytes:
-        """Images -> heads, FP32."""
-        return onnx_model(self.net, self.size, self._batch, self._any_size)
-
-    @property
-    def _batch(self) -> int:
-        return 0 if self.options.dynamic in ("batch", "both") else self.options.batch
-
-    @property
-    def _any_size(self) -> bool:
-        return self.options.dynamic in ("size", "both")
-
-    def _description(self, precision: str = "fp32") -> Description:
+    def job(self) -> Job:
+        """What the formats write from."""
         options = self.options
-        nms = {"conf": options.conf, "iou": options.iou, "max_det": options.max_det}
-        return describe(
+        return Job(
             self.net,
             self.size,
-            any_size=self._any_size,
-            batch=self._batch,
+            self.folder,
+            self.name,
+            self.threads,
+            batch=0 if options.dynamic in ("batch", "both") else options.batch,
+            any_size=options.dynamic in ("size", "both"),
             outputs=options.outputs,
-            precision=precision,
-            nms=nms if options.outputs == "nms" else None,
+            nms={"conf": options.conf, "iou": options.iou, "max_det": options.max_det},
+            half=options.half,
+            int8_trunk=lambda: self.quantised.model,
         )
-
-    @cached_property
-    def fp32(self) -> Any:
-        """The finished ONNX model in FP32."""
-        return finished(model_of(self.trunk), self._description())
 
     @property
     def quantised(self) -> Quantised:
@@ -174,24 +157,19 @@ class Exporter:
         assert self.spec is not None
         pictures = calibration_pictures(self.spec, self.size, self.options.calibrate)
         log.info("INT8: calibrated on %d training pictures", len(pictures))
-        if self.options.batch > 1 and self._batch:
-            pictures = [np.repeat(picture, self._batch, 0) for picture in pictures]
+        if self.options.batch > 1 and self.job.batch:
+            pictures = [np.repeat(picture, self.job.batch, 0) for picture in pictures]
         options = self.options
         known = self.torch_score if options.split == "val" else None
         before = known.map50_95 if known else self._val_score(self.net)
-        return quantise(self.trunk, pictures, self._score_trunk, before, options.max_drop, options.reduce_range)
-
-    @cached_property
-    def int8_model(self) -> Any:
-        """The finished ONNX model in INT8."""
-        return finished(copy.deepcopy(self.quantised.model), self._description("int8"))
+        return quantise(self.job.trunk, pictures, self._score_trunk, before, options.max_drop, options.reduce_range)
 
     def _score_trunk(self, model: Any) -> float:
         """val mAP50-95 of a trunk, decoded outside, whatever the finished file will put out."""
         from export.to_onnx import session
 
         started = session(model.SerializeToString(), self.threads)
-        description = describe(self.net, self.size, any_size=self._any_size, batch=self._batch)
+        description = describe(self.net, self.size, any_size=self.job.any_size, batch=self.job.batch)
         return self._val_score(Runtime(description, lambda images: started.run(None, {INPUT: images}), "", self.name))
 
     def _val_score(self, net: Opened) -> float:
@@ -212,20 +190,6 @@ class Exporter:
         dataset = self.val if split == "val" else None
         return evaluate(net, self.spec, split, self.size, BATCH, dataset=dataset, progress=sys.stderr.isatty())
 
-    def onnx(self) -> Made:
-        """``NAME.onnx``."""
-        need_onnx()
-        path = self._written(self.fp32, f"{self.name}.onnx")
-        return Made(TITLES["onnx"], path, self._description(), open_onnx(path, self.threads))
-
-    def int8(self) -> Made:
-        """``NAME-int8.onnx``."""
-        path = self._written(self.int8_model, f"{self.name}-int8.onnx")
-        made = Made(TITLES["int8"], path, self._description("int8"), open_onnx(path, self.threads))
-        made.more["int8"] = self._int8_facts()
-        made.note = self.quantised.candidate.name
-        return made
-
     def _int8_facts(self) -> Facts:
         found = self.quantised
         return {
@@ -235,72 +199,6 @@ class Exporter:
             "val_mAP50-95_before": found.before,
             "val_mAP50-95_tried": found.scores,
         }
-
-    def openvino(self) -> Made:
-        """``NAME.xml`` and ``NAME.bin``."""
-        need_openvino()
-        half = self.options.half
-        return self._ir(self.fp32, self._description("fp16" if half else "fp32"), f"{self.name}.xml", "openvino", half)
-
-    def openvino_int8(self) -> Made:
-        """``NAME-int8.xml`` and ``NAME-int8.bin``."""
-        need_openvino()
-        made = self._ir(self.int8_model, self._description("int8"), f"{self.name}-int8.xml", "openvino-int8", False)
-        made.more["int8"] = self._int8_facts()
-        made.note = self.quantised.candidate.name
-        return made
-
-    def _ir(self, model: Any, description: Description, file: str, name: str, half: bool) -> Made:
-        path = self._new(file)
-        save_ir(model, path, description.metadata(), half)
-        return Made(TITLES[name], path, description, open_openvino(path, self.threads))
-
-    def darknet(self) -> Made:
-        """``NAME.cfg``, ``NAME.weights`` and ``NAME.names``."""
-        cfg, weights = self._new(f"{self.name}.cfg"), self.folder / f"{self.name}.weights"
-        models.save_darknet(copy.deepcopy(self.net).with_image_size(self.size), cfg, weights)
-        with whole_file(cfg.with_suffix(".names")) as temporary:
-            temporary.write_text("".join(f"{name}\n" for name in self.net.names), encoding="utf-8")
-        description = describe(self.net, self.size, any_size=True, batch=0)
-        made = Made(TITLES["darknet"], cfg, description)
-        try:
-            made.net = open_opencv(cfg, weights, self.net.names, threads=self.threads)
-            made.note = "run by OpenCV"
-        except UserError as error:
-            made.note = "not run here: " + error.problem
-        return made
-
-    def tensorrt(self) -> Made:
-        """``NAME.engine``; its ONNX file is checked even where no engine can be built."""
-        need_onnx()
-        if unknown := unknown_to_tensorrt(self.fp32):
-            raise UserError(f"TensorRT has no {', '.join(unknown)}, which the network uses", todo="use --to onnx")
-        log.info("TensorRT takes all of the graph's operators")
-        need_tensorrt()
-        path = self._new(f"{self.name}.engine")
-        description = self._description("fp16" if self.options.half else "fp32")
-        with tempfile.TemporaryDirectory() as folder:
-            source = Path(folder) / f"{self.name}.onnx"
-            source.write_bytes(self.fp32.SerializeToString())
-            build_engine(source, path, description, self.options.half)
-        made = Made(TITLES["tensorrt"], path, description)
-        try:
-            made.net = open_tensorrt(path, description)
-        except UserError as error:  # built by trtexec, without the package
-            made.note = "not run here: " + error.problem
-        return made
-
-    def _new(self, name: str) -> Path:
-        """Where a file is to be written; the card of an earlier one is gone: it is not what will be there."""
-        path = self.folder / name
-        remove_cards(path)
-        return path
-
-    def _written(self, model: Any, name: str) -> Path:
-        path = self._new(name)
-        with whole_file(path) as temporary:
-            temporary.write_bytes(model.SerializeToString())
-        return path
 
     def _judge(self, made: Made) -> None:
         """Compare a file with PyTorch, and score it.
@@ -339,7 +237,7 @@ class Exporter:
     def _time(self, rows: list[Made]) -> None:
         """One interleaved run of all that can run here."""
         timed = [row for row in rows if row.net is not None]
-        batch = self._batch or 1
+        batch = self.job.batch or 1
         calls = {row.title: caller(row.net, self.size, batch) for row in timed if row.net is not None}
         found = time_calls(calls, ROUNDS, warm_up=3, pictures=dict.fromkeys(calls, batch))
         for row in timed:

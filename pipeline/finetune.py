@@ -1,37 +1,33 @@
-"""Training one stage, and the student's stage: fine-tuning under a teacher."""
+"""The student's stage: fine-tuning under a teacher."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
 import torch
 
-import models
 from common.errors import UserError
 from common.log import log
-from data import DataSpec, check, choose_anchors, load_spec
+from data import DataSpec, choose_anchors, load_spec
 from data.labels import scan
 from distill import KDConfig, KDObjective, Teacher
 from distill.teacher import split_chain
-from engine import Tracker, checkpoints, distributed
+from engine import Tracker, distributed
 from engine.config import TrainConfig, option, to_dict
 from engine.evaluate import Score
-from engine.objective import DetectionObjective
 from engine.progress import memory_used
-from engine.rundir import ARGS, BEST, find_run, make_run_dir
-from engine.seams import Hooks
-from engine.trainer import Trainer
+from engine.rundir import BEST
 from models.network import Network
 from pipeline.show import side_by_side
+from pipeline.stage import load_network, stage_tracker, train_network
 from reporting.report import Row, text_table, verdict, write_report
 from reporting.results import Scores, pictures, scores, shown_split, table
 
 DISTILLATION = "distillation"
 BY_HEART = 0.1  # mAP50-95 between train and val; docs/results.md, "Which KD mode helps?", has what lies on either side
-EvalExtra = Callable[[dict[str, float], Score | None], dict[str, float]]
 
 
 @dataclass
@@ -77,75 +73,6 @@ class FinetuneResult:
     teacher: Teacher | None
     scores: dict[str, Scores]
     reported: tuple[tuple[str, str], ...] = ()
-
-
-def start_run(config: TrainConfig, kind: str) -> Path:
-    """The run's folder with its `args.yaml`: a new one, or the one `--resume` names. Joins a distributed run first."""
-    distributed.start(config.device)
-    if config.resume:
-        return find_run(config.resume, config.project)
-    run = None
-    if distributed.is_main():
-        run = make_run_dir(config.project, kind, config.name, exist_ok=config.exist_ok)
-        config.save(run / ARGS)
-    return distributed.broadcast(run)
-
-
-def load_network(config: TrainConfig, names: Sequence[str] | None) -> Network:
-    """The network of ``--cfg`` and ``--weights``; a `.pt` may stand for both.
-
-    Args:
-        names: class names its heads are made for; None leaves them as they are.
-    """
-    torch.manual_seed(config.seed)  # whatever no file fills is drawn
-    if not config.cfg and not config.weights:
-        raise UserError("there is no network", todo="--weights thin.pt, or --cfg thin.cfg --weights thin.weights")
-    if config.cfg:
-        return models.load(config.cfg, weights=config.weights or None, names=names)
-    return models.load(config.weights, names=names)
-
-
-def check_test(spec: DataSpec) -> None:
-    """Read the test split's labels now: nobody else does before the last scores, hours later.
-
-    Raises:
-        UserError: they have errors.
-    """
-    if spec.splits.get("test"):
-        check(spec, ["test"]).announce()
-
-
-def train_network(
-    network: Network,
-    spec: DataSpec,
-    config: TrainConfig,
-    run: Path,
-    *,
-    kind: str,
-    objective: DetectionObjective | None = None,
-    hooks: Sequence[Hooks] = (),
-    tracker: Tracker | None = None,
-    eval_extra: EvalExtra | None = None,
-) -> Network:
-    """Train one stage in its own folder, or go on with it where it stopped; the best network by val mAP50-95.
-
-    Args:
-        eval_extra: from the epoch's metrics so far, and the score of the epoch's validation (on rank 0, where there
-            was one), to further metrics.
-    """
-    done = checkpoints.finished(run) if config.resume else None
-    if done is None:
-        objective = objective or DetectionObjective(network, config.loss)
-
-        def extra(row: dict[str, float]) -> dict[str, float]:
-            return eval_extra(row, getattr(trainer, "score", None)) if eval_extra is not None else {}
-
-        trainer = Trainer(objective, spec, config, run, hooks=hooks, tracker=tracker, kind=kind, eval_extra=extra)
-        if config.resume:
-            trainer.resume()
-        done = trainer.fit()
-    distributed.barrier()
-    return models.load(done.best)
 
 
 def finetune(
@@ -252,13 +179,6 @@ def train_assistants(config: Distil, run: Path) -> Distil:
         finetune(stage, folder, kind=folder.name, group=run.name)
         cfg, weights = "", str(folder / BEST)
     return replace(config, t_cfg=cfg, t_weights=weights)
-
-
-def stage_tracker(config: TrainConfig, folder: Path, kind: str, group: str = "", name: str = "") -> Tracker:
-    """The W&B run of a stage; the stages of a run share its name as their group. Rank 0 records for all."""
-    name = name or (f"{group}-{kind}" if group else folder.name)
-    mode = config.wandb if distributed.is_main() else "off"
-    return Tracker(folder, to_dict(config), mode, group=group or None, name=name, kind=kind)
 
 
 def make_teacher(config: DistilConfig, student: Network, network: Network | None = None) -> Teacher | None:

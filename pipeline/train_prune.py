@@ -21,7 +21,7 @@ from engine.rundir import START
 from models.lineage import identity_lineage
 from models.network import Network
 from pipeline.cut import Cutter
-from pipeline.finetune import check_test, finetune, stage_tracker, train_network
+from pipeline.finetune import finetune
 from pipeline.foresight import check_target, check_trained, check_used
 from pipeline.prune_options import PruneConfig
 from pipeline.show import (
@@ -34,17 +34,18 @@ from pipeline.show import (
     write_rows,
 )
 from pipeline.sparsifying import PrunedScore, foreseen, make_sparsity, watched
-from pipeline.stages import chosen_stages, first_network
+from pipeline.stage import check_test, stage_tracker, train_network
+from pipeline.start import chosen_stages, first_network
 from reporting.report import RUNTIME, Row, text_table, verdict, write_report
 from reporting.results import Scores, pictures, scores, shown_split, table
 
 
-class Line:
+class PruneRun:
     """The stages of one run. Each leaves its network in a file, and finds it there when the run is resumed.
 
     Args:
         config: the options.
-        run: the run's folder.
+        folder: the run's folder.
 
     Attributes:
         networks: name -> network, in the order of the table.
@@ -54,8 +55,8 @@ class Line:
         gammas: the gammas' quantiles, a row an epoch of sparsity training.
     """
 
-    def __init__(self, config: PruneConfig, run: Path):
-        self.config, self.run = config, run
+    def __init__(self, config: PruneConfig, folder: Path):
+        self.config, self.folder = config, folder
         self.spec: DataSpec = load_spec(config.data, single_cls=config.single_cls)
         self.networks: dict[str, Network] = {}
         self.scored: dict[str, Scores] = {}
@@ -67,7 +68,7 @@ class Line:
         """Every chosen stage, then the table, the verdict and the report."""
         start = self._start()
         stages = chosen_stages(self.config, start, self.spec)
-        log.info("%s: %s", self.run, ", ".join(stages))
+        log.info("%s: %s", self.folder, ", ".join(stages))
         if self._anchors(start) == "fit" and "baseline" not in stages:
             asked = "--drop-heads" if start.meta.get("dropped_heads") else "--anchors fit"
             raise UserError(
@@ -111,7 +112,7 @@ class Line:
 
     def _start(self) -> Network:
         """What the run begins with, kept in its folder: a resumed run begins with the same bits."""
-        kept = self.run / START
+        kept = self.folder / START
         if distributed.is_main() and not self._left(kept):
             models.save(first_network(self.config, self.spec), kept)
         distributed.barrier()
@@ -136,7 +137,7 @@ class Line:
         Its *last* weights go on: the best by mAP alone would be among the first epochs, before anything is sparse.
         """
         config = watched(self.config.for_stage(self.config.sparse_epochs, self.config.sparse_lr0))
-        folder = self.run / "sparse"
+        folder = self.folder / "sparse"
         network = copy.deepcopy(baseline)
         network.lineage = [*baseline.lineage, identity_lineage(baseline, "baseline")]
         hook = make_sparsity(network, config)
@@ -172,11 +173,11 @@ class Line:
         cutter = Cutter(self.config, self.spec, network)
         kind = "sparse" if "sparse" in self.networks else "baseline"
         for number in range(1, self.config.rounds):
-            folder = self.run / f"round{number}"
+            folder = self.folder / f"round{number}"
             thin = self._cut(cutter, network, kind, number, folder / "cut")
             kind = f"round {number}"
             network = self.networks[kind] = self._recover(thin, folder)
-        return self._cut(cutter, network, kind, self.config.rounds, self.run / "pruned")
+        return self._cut(cutter, network, kind, self.config.rounds, self.folder / "pruned")
 
     def _cut(self, cutter: Cutter, network: Network, kind: str, number: int, folder: Path) -> Network:
         """One cut, by rank 0 for all; its network is found again when the run is resumed.
@@ -219,7 +220,7 @@ class Line:
     ) -> None:
         """The layer table, and the totals before and after, in W&B."""
         kind = "prune" if number == self.config.rounds else f"prune{number}"
-        with stage_tracker(self.config, folder, kind, self.run.name) as tracker:
+        with stage_tracker(self.config, folder, kind, self.folder.name) as tracker:
             tracker.log_table("channels", list(rows[0]), [list(row.values()) for row in rows])
             for when, network in zip(("before", "after"), networks):
                 tracker.log_summary(
@@ -236,11 +237,13 @@ class Line:
         config = replace(config, freeze=self._frozen_in(pruned))
         if config.compare_plain:
             plain = replace(config, distil=replace(config.distil, kd="none"), t_cfg="", t_weights="")
-            done = finetune(plain, self.run / "plain", student=copy.deepcopy(pruned), kind="plain", group=self.run.name)
+            done = finetune(
+                plain, self.folder / "plain", student=copy.deepcopy(pruned), kind="plain", group=self.folder.name
+            )
             self.networks["plain fine-tune"], self.scored["plain fine-tune"] = done.student, done.scores["student"]
         teacher = None if config.t_cfg or config.t_weights else baseline
         done = finetune(
-            config, self.run / "student", student=copy.deepcopy(pruned), teacher=teacher, group=self.run.name
+            config, self.folder / "student", student=copy.deepcopy(pruned), teacher=teacher, group=self.folder.name
         )
         self.networks["student"], self.scored["student"] = done.student, done.scores["student"]
         if teacher is baseline:
@@ -260,11 +263,11 @@ class Line:
     def _train(
         self, network: Network, config: PruneConfig, stage: str, sparsity: prune.Sparsity | None = None
     ) -> Network:
-        folder = self.run / stage
+        folder = self.folder / stage
         if self._left(folder) and checkpoints.finished(folder):
             return models.load(folder / checkpoints.BEST)
         hooks: list[Hooks] = []
-        with stage_tracker(config, folder, stage, self.run.name) as tracker:
+        with stage_tracker(config, folder, stage, self.folder.name) as tracker:
             if sparsity:
                 pruned_now = PrunedScore(lambda averaged: prune.thin(averaged, **foreseen(config)))
                 hooks = [sparsity, GammaHistograms(sparsity, network, tracker), pruned_now]
@@ -289,7 +292,7 @@ class Line:
         """Score every network on the same pictures, write ``report.html``; the terminal's table and verdict."""
         split, size = shown_split(self.spec), self.config.input_size
         last = list(self.networks)[-1]
-        drawn = self.run / "student" / "student" if last in self.scored else self.run / "scores"
+        drawn = self.folder / "student" / "student" if last in self.scored else self.folder / "scores"
         for name in self.networks.keys() - self.scored.keys():
             folder = drawn if name == last else None  # figures are of the last network: they take longer than the score
             self.scored[name] = scores(self.networks[name], self.spec, self.config, folder, (split,))
@@ -303,9 +306,9 @@ class Line:
             pair = {name: self.networks[name] for name in ("baseline", last)}
             shown = side_by_side(pair, self.spec, split, size)
         page = write_report(
-            self.run,
+            self.folder,
             {
-                "title": f"ThinYOLO: {self.run.name}",
+                "title": f"ThinYOLO: {self.folder.name}",
                 "verdict": line,
                 "rows": rows,
                 "split": split,
@@ -314,7 +317,7 @@ class Line:
                 "pruning": self.told,
                 "layers": self.layers,
                 "gammas": self.gammas,
-                "results": {stage: self.run / stage / "results.csv" for stage in self._trained()},
+                "results": {stage: self.folder / stage / "results.csv" for stage in self._trained()},
                 "figures": figures,
                 "pictures": shown,
                 "settings": {"run": to_dict(self.config)},
@@ -326,10 +329,10 @@ class Line:
 
     def _track_end(self, rows: Sequence[Row], line: str, shown: Sequence[tuple[str, Any]]) -> None:
         """All networks in a table, the verdict, predictions and channels, in a W&B run beside those of the stages."""
-        tracker = stage_tracker(self.config, self.run, "report", self.run.name)
+        tracker = stage_tracker(self.config, self.folder, "report", self.folder.name)
         tracker.log_table("networks", list(asdict(rows[0])), [list(asdict(row).values()) for row in rows])
         tracker.log_pictures("predictions", shown)
         if self.layers:
-            tracker.log_pictures("channels", [("before and after pruning", self.run / "channels.png")])
+            tracker.log_pictures("channels", [("before and after pruning", self.folder / "channels.png")])
         tracker.log_summary({"verdict": line})
         tracker.finish()

@@ -18,12 +18,6 @@ from reporting.origin import Facts, sha256
 UNKNOWN = "not known"
 
 
-def remove_cards(path: str | Path) -> None:
-    """Remove the cards of a file, if there are any."""
-    for card in card_paths(path):
-        card.unlink(missing_ok=True)
-
-
 def write_card(path: str | Path, description: Description, facts: Facts, measured: Mapping[str, Any]) -> Path:
     """Write the two cards of the exported file `path`; the Markdown's path.
 

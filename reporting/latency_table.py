@@ -14,10 +14,11 @@ from common.errors import UserError
 from common.files import need_folder, whole_file
 from common.log import log
 from export.files import megabytes
+from export.formats import CAN_RUN, RUNTIMES
 from export.latency import Latency, caller, pictures_at_once, time_calls
 from export.machine import surroundings
 from export.memory import peak_memory
-from export.opening import CAN_RUN, FORMATS, RUNTIMES, Opened, input_size, open_model
+from export.opening import FILES, Opened, input_size, open_model
 from export.two_ways import Command
 from reporting.tables import short_names, table
 
@@ -68,7 +69,7 @@ class Timed:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of the command."""
     what = parser.add_argument_group("what is measured")
-    what.add_argument("models", nargs="+", metavar="MODEL", help=f"{FORMATS}; the others are compared with the first")
+    what.add_argument("models", nargs="+", metavar="MODEL", help=f"{FILES}; the others are compared with the first")
     what.add_argument("--cfg", default="", metavar="FILE", help="the cfg of a .weights file, or its name")
     what.add_argument(
         "--runtime",

@@ -18,22 +18,6 @@ from reporting.card import write_card
 from reporting.origin import Facts, data_name
 from reporting.tables import table
 
-TITLES = {
-    "onnx": "ONNX",
-    "int8": "ONNX, INT8",
-    "openvino": "OpenVINO",
-    "openvino-int8": "OpenVINO, INT8",
-    "darknet": "Darknet",
-    "tensorrt": "TensorRT",
-}
-ENDINGS = {
-    "onnx": (".onnx",),
-    "int8": ("-int8.onnx",),
-    "openvino": (".xml", ".bin"),
-    "openvino-int8": ("-int8.xml", "-int8.bin"),
-    "darknet": (".cfg", ".weights", ".names"),
-    "tensorrt": (".engine",),
-}
 ROUNDS = 20  # of the table's latency
 
 

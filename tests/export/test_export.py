@@ -22,9 +22,10 @@ from engine.postprocess import postprocess
 from export.checks import compare_outputs, noise, pictures_of
 from export.command import COMMAND
 from export.description import describe
+from export.onnx_files import open_onnx
 from export.onnx_graph import finished, model_of, unknown_to_tensorrt
 from export.opening import open_model, warn_of_other_classes
-from export.runtimes import Runtime, open_onnx
+from export.runtimes import Runtime
 from export.to_onnx import onnx_model
 from models.network import Network, adapt_classes
 from tests import nets
@@ -169,11 +170,11 @@ def test_exported_files_hold_no_paths_of_this_machine(exported: Exported) -> Non
 
 
 def test_a_wrong_file_is_refused(tmp_path, monkeypatch, capsys) -> None:
-    from pipeline import exporting as exporter
+    from export import job
 
     models.save(tiny(nets.RESIDUAL), tmp_path / "net.pt")
     other = onnx_model(alive(Network(models.parse_cfg(nets.RESIDUAL)), seed=1).eval(), (64, 64))
-    monkeypatch.setattr(exporter, "onnx_model", lambda *_: other)
+    monkeypatch.setattr(job, "onnx_model", lambda *_: other)
     (tmp_path / "export").mkdir()
     for name in ("net.onnx", "net.onnx.card.md", "net.onnx.card.json"):
         (tmp_path / "export" / name).write_text("an earlier export's")

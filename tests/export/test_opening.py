@@ -16,8 +16,8 @@ from export.cli import main
 from export.description import Description, describe
 from export.files import parts
 from export.onnx_graph import finished, model_of
+from export.opencv import open_opencv
 from export.opening import open_model
-from export.runtimes import open_opencv
 from export.to_onnx import onnx_model
 from models.network import Network
 from reporting.tables import short_names
@@ -182,7 +182,7 @@ def test_opencv_has_the_threads_it_was_given(files, tmp_path):
     before = cv2.getNumThreads()
     try:
         for threads in (2, 1):
-            open_opencv(tmp_path / "net.cfg", tmp_path / "net.weights", ["square", "disc"], threads=threads)
+            open_opencv(tmp_path / "net.cfg", threads, tmp_path / "net.weights", ["square", "disc"])
             assert cv2.getNumThreads() == threads
     finally:
         cv2.setNumThreads(before)

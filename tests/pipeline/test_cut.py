@@ -16,7 +16,7 @@ from models.network import Network
 from pipeline.cut import Cutter
 from pipeline.prune_options import PruneConfig
 from pipeline.show import layer_rows
-from pipeline.stages import without_heads
+from pipeline.start import without_heads
 from tests import nets
 from tests.alive import alive
 from tests.cli.material import NAMES, make_set

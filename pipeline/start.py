@@ -10,8 +10,8 @@ from common.log import log
 from data import DataSpec
 from data.anchors import boxes_wh
 from models.network import Network
-from pipeline.finetune import load_network
 from pipeline.prune_options import STAGES, PruneConfig
+from pipeline.stage import load_network
 from prune.heads import drop_heads, idle_heads
 
 

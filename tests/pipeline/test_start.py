@@ -12,7 +12,7 @@ from common.errors import UserError
 from data import load_spec
 from data.spec import DataSpec
 from pipeline.prune_options import PruneConfig
-from pipeline.stages import chosen_stages, first_network
+from pipeline.start import chosen_stages, first_network
 from tests import nets
 from tests.cli.material import NAMES, make_set
 
