@@ -22,7 +22,7 @@ from engine.seams import Losses, Metrics
 from models.heads import at_least_fp32
 from models.loss import LossConfig
 from models.network import Network
-from models.spec import Matches, Outputs
+from models.spec import HeadSpec, Matches, Outputs
 
 
 class KDObjective(DetectionObjective):
@@ -172,7 +172,7 @@ class KDObjective(DetectionObjective):
         return {f"share_{name}": weighted[name] / total.clamp(min=1e-12) for name in terms}
 
 
-def _fp32(heads: Sequence[Tensor], specs: Sequence, features: dict[int, Tensor]) -> Outputs:
+def _fp32(heads: Sequence[Tensor], specs: Sequence[HeadSpec], features: dict[int, Tensor]) -> Outputs:
     return Outputs(
         [at_least_fp32(head) for head in heads],
         tuple(specs),

@@ -81,7 +81,8 @@ class Option:
     @property
     def flag(self) -> str:
         """The spelling shown to people."""
-        for spelling in self.metadata.get("flags", ()):
+        spellings: tuple[str, ...] = self.metadata.get("flags", ())
+        for spelling in spellings:
             if canonical(spelling.lstrip("-")) == self.key:
                 return spelling
         return "--" + self.key.replace("_", "-")
@@ -238,7 +239,7 @@ def from_dict(cls: type[Config], values: dict[str, Any]) -> Config:
                 own[each.name] = build(hints[each.name], (*prefix, each.name))
         return kind(**own)
 
-    return build(cls, ())
+    return typing.cast(Config, build(cls, ()))
 
 
 def read_yaml(cls: type, path: str | Path) -> dict[str, Any]:
