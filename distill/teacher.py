@@ -16,7 +16,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 import models
 from common.errors import UserError
 from distill.alignment import Alignment, align, describe, pair_classes
-from models.heads import at_least_fp32, decode_head
+from models.heads import at_least_fp32, decode_heads
 from models.network import Network
 from models.spec import HeadSpec, Outputs
 
@@ -93,7 +93,7 @@ class AlignedTeacher(nn.Module):
 
     def decode(self, heads: Sequence[Tensor]) -> Tensor:
         """As `Network.decode`."""
-        return torch.cat([decode_head(head, spec).flatten(1, 3) for head, spec in zip(heads, self.specs)], 1)
+        return decode_heads(heads, self.specs)
 
 
 def _ordered(heads: Sequence[Tensor], alignment: Alignment) -> list[Tensor]:

@@ -22,7 +22,6 @@ from models.layers import Conv
 from models.network import Network, adapt_classes
 from models.portable import opencv_problems, portable
 from models.timm_lower import lowered
-from models.timm_section import Backbone
 
 VERSION = (0, 2, 5)
 
@@ -77,7 +76,7 @@ def file_tensors(net: Network) -> Iterator[tuple[str, Tensor]]:
     for number, layer in enumerate(net.layers):
         if isinstance(layer, Conv):
             yield from conv_tensors(number, layer)
-        elif isinstance(layer, Backbone):
+        else:
             yield from (
                 (f"layers.{number}.{name}", tensor)
                 for name, tensor in layer.state_dict().items()
@@ -181,7 +180,9 @@ def _file_shapes(net: Network, amount: int, path: str | Path) -> dict[str, tuple
     return _cut_off(net, own, amount, path)
 
 
-def _cut_off(net: Network, shapes: dict[str, tuple[int, ...]], amount: int, path: str | Path) -> dict:
+def _cut_off(
+    net: Network, shapes: dict[str, tuple[int, ...]], amount: int, path: str | Path
+) -> dict[str, tuple[int, ...]]:
     found: dict[str, tuple[int, ...]] = {}
     used = 0
     for number, conv in net.convolutions.items():

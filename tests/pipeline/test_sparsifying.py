@@ -33,7 +33,7 @@ def test_without_a_strength_the_target_decides() -> None:
     hook = make_sparsity(network(), config)
     assert config.sparsity == "auto"
     assert isinstance(hook, prune.AutoSparsity)
-    assert (hook.target, hook.tolerance, hook.layer_keep) == (0.4, 0.2, 0.1)
+    assert (hook.target, hook.tolerance, hook.plan.layer_keep) == (0.4, 0.2, 0.1)
 
 
 def test_target_zero_aims_at_the_cut() -> None:
@@ -82,11 +82,11 @@ def test_controller_sees_at_least_eight_validations() -> None:
 
 
 def test_foreseen_cut_is_the_wanted_one_or_one_that_needs_no_measuring() -> None:
-    assert foreseen(PruneConfig(prune="params=0.3")) == PruneConfig(prune="params=0.3").pruning
+    assert foreseen(PruneConfig(prune="params=0.3")) == PruneConfig(prune="params=0.3").plan
     measured = foreseen(PruneConfig(prune="latency=0.3", target=0.6))
-    assert measured["ratio"] == 0.6
-    assert "budget" not in measured
-    assert foreseen(PruneConfig(prune="none", shortcuts="2")) == {"shortcuts": 2}
+    assert measured.ratio == 0.6
+    assert measured.budget is None
+    assert foreseen(PruneConfig(prune="none", shortcuts="2")).asked == {"shortcuts": 2}
 
 
 def test_pruned_score_is_of_the_thin_network_and_changes_nothing() -> None:
@@ -129,7 +129,7 @@ def test_training_logs_both_maps_and_the_share(tmp_path: Path, monkeypatch: pyte
     )
     net = models.load(_cfg(tmp_path), names=NAMES)
     hook = make_sparsity(net, config)
-    shown = PrunedScore(lambda averaged: prune.thin(averaged, **foreseen(config)))
+    shown = PrunedScore(lambda averaged: prune.thin(averaged, foreseen(config)))
     trainer: Any = engine.Trainer(
         DetectionObjective(net, config.loss), spec, config, tmp_path / "run", hooks=[hook, shown], kind="sparse"
     )

@@ -12,6 +12,7 @@ import models
 import prune
 from models.cfg import parse_cfg
 from prune.blocks import cut_blocks, find_blocks
+from prune.budgets import BUDGETS
 from prune.cost import Cost
 from prune.fold import leftovers
 from prune.importance import gamma
@@ -45,7 +46,7 @@ def test_the_price_of_a_channel_is_what_the_network_saves_without_it(name: str, 
     graph = prune.trace(net)
     cost = Cost(net, graph, (64, 96))
     measure = {"channels": cost.channels, "params": cost.parameters, "flops": cost.macs}[what]
-    price, every = cost.price(what), np.ones(len(graph.root), bool)
+    price, every = BUDGETS[what].price(cost), np.ones(len(graph.root), bool)
     assert len(set(price)) > 1 or what == "channels"
     for identity in range(len(every)):
         keep = every.copy()
