@@ -10,7 +10,9 @@ from torch import Tensor, nn
 from common.errors import UserError
 from data.batch import Batch
 from distill.balance import Balance
-from distill.modes import METRIC, MODES, KDConfig
+from distill.config import KDConfig
+from distill.mode import METRIC
+from distill.modes import MODES
 from distill.pairs import FeaturePair
 from distill.teacher import Teacher
 from distill.watch import Watch
@@ -20,7 +22,7 @@ from engine.seams import Terms
 from models.heads import at_least_fp32
 from models.loss import LossConfig
 from models.network import Network
-from models.spec import Matches, Outputs
+from models.spec import HeadSpec, Matches, Outputs
 
 
 class KDObjective(DetectionObjective):
@@ -76,8 +78,8 @@ class KDObjective(DetectionObjective):
         for name in self.modes:
             pairs = self.kd.pairs(name, self.network, teacher.members[0], teacher.alignment.heads)
             self.pairs[name] = pairs
-            if (make := MODES[name].adapter) is not None:
-                self.adapters[name] = make(pairs)
+            if (adapter := self.kd.mode(name).adapter(pairs)) is not None:
+                self.adapters[name] = adapter
 
     def begin_step(self, batches: Sequence[Batch]) -> None:
         super().begin_step(batches)
@@ -127,8 +129,7 @@ class KDObjective(DetectionObjective):
         modes: dict[str, str] = {}
         adapters = dict(self.adapters.items())
         for mode in self.modes:
-            options = self.kd.options(mode)
-            found = MODES[mode](student, teacher, matches, self.pairs[mode], adapters.get(mode), **options)
+            found = self.kd.mode(mode)(student, teacher, matches, self.pairs[mode], adapters.get(mode))
             for name, value in found.items():
                 logged = name.removeprefix(METRIC)
                 (values if logged == name else metrics)[logged], modes[logged] = value, mode
@@ -165,7 +166,7 @@ class KDObjective(DetectionObjective):
         self.balance.measure(detection.total(), totals, trained)
 
 
-def _fp32(heads: Sequence[Tensor], specs: Sequence, features: dict[int, Tensor]) -> Outputs:
+def _fp32(heads: Sequence[Tensor], specs: Sequence[HeadSpec], features: dict[int, Tensor]) -> Outputs:
     return Outputs(
         [at_least_fp32(head) for head in heads],
         tuple(specs),

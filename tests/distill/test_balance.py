@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -161,8 +161,17 @@ def test_terms_are_off_at_the_end_and_the_teacher_is_not_asked(monkeypatch: pyte
     assert terms.metrics == {}
 
 
-def term(make: object) -> Mode:
-    return Mode(make, "a test", "nothing", 1.0, "box", same_anchors=False, options={})  # type: ignore[arg-type]
+def use_mode(name: str, loss: Callable[..., dict[str, Tensor]], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make `loss` known as a mode that looks at the heads."""
+
+    class Odd(Mode):
+        paper, needs, weight = "a test", "nothing", 1.0
+
+        def load(self) -> Callable[..., dict[str, Tensor]]:
+            return loss
+
+    monkeypatch.setitem(MODES, name, Odd())
+    monkeypatch.setattr(KDConfig, name, Odd(), raising=False)
 
 
 def check_of(value: Tensor, reached: list[Tensor], watch: Watch | None = None) -> tuple[set[str], set[str]]:
@@ -175,7 +184,7 @@ def test_term_that_is_not_finite_is_named_once_and_left_out(
     def odd(student: Outputs, teacher: Outputs, matches: Matches) -> dict[str, Tensor]:
         return {"odd": student.heads[0].mean() / 0.0, "metric/oddness": torch.tensor(torch.nan)}
 
-    monkeypatch.setitem(MODES, "odd", term(odd))
+    use_mode("odd", odd, monkeypatch)
     objective, plain = objective_of("odd,bounded"), objective_of("bounded")
     plain.network.load_state_dict(copy.deepcopy(objective.network.state_dict()))
     for each in (objective, plain):
