@@ -10,8 +10,6 @@ from models.lineage import kept_channels
 from models.network import Network, head_feeder
 from models.summary import fingerprint
 
-ALIGNED_LAYERS = ("stages", "all")
-
 
 @dataclass(frozen=True)
 class FeaturePair:
@@ -71,14 +69,13 @@ def neck_output(net: Network, head: int) -> int:
     return number[source]
 
 
-def pairs_on_lineage(
-    student: Network, teacher: Network, heads: Sequence[int], *, layers: str = "stages"
-) -> list[FeaturePair]:
+def pairs_on_lineage(student: Network, teacher: Network, *, layers: str = "stages") -> list[FeaturePair]:
     """Convolutions of a student and the ancestor's they were cut from: the same channels, so nothing adapts them.
+
+    Head convolutions are left to the terms on responses.
 
     Args:
         teacher: an ancestor, in the number format its fingerprint was taken in (FP32).
-        heads: unused; head convolutions are left to the terms on responses.
         layers: "all" convolutions; or "stages": the last one before the map's size changes, and what the heads' own
             convolutions read, from the finest head's stride on. Finer maps are the dearest to compare and say the least
             about objects.

@@ -36,18 +36,20 @@ def option(
     const: Any = None,
     resumable: bool = False,
     metavar: str | None = None,
+    key: str | None = None,
 ) -> Any:
     """A dataclass field that is also a flag and a YAML key.
 
     Args:
         default: also shown in the help.
         help: what the option does and what it trades.
-        group: the heading of ``--help`` it stands under; None: that of the dataclass it is nested in, or "run".
+        group: the heading of ``--help`` it stands under; None: that of the dataclasses it is nested in, or "run".
         choices, low, high: allowed values (both ends allowed).
         flags: further spellings (``-sr``, ``--s``); one that equals the field's name is the one shown (``--t_cfg``).
         const: the value of the bare flag, where the flag may come without a value.
         resumable: may be changed when a run is resumed, because the numbers do not depend on it.
         metavar: what stands for the value in the help.
+        key: the flat key and flag where they are not the field's name: keys are unique among everything that is nested.
     """
     metadata = {
         "help": help,
@@ -59,6 +61,7 @@ def option(
         "const": const,
         "resumable": resumable,
         "metavar": metavar,
+        "key": key,
     }
     if isinstance(default, (list, dict)):
         return field(default_factory=lambda: type(default)(default), metadata=metadata)
@@ -78,7 +81,8 @@ class Option:
     @property
     def flag(self) -> str:
         """The spelling shown to people."""
-        for spelling in self.metadata.get("flags", ()):
+        spellings: tuple[str, ...] = self.metadata.get("flags", ())
+        for spelling in spellings:
             if canonical(spelling.lstrip("-")) == self.key:
                 return spelling
         return "--" + self.key.replace("_", "-")
@@ -130,7 +134,7 @@ def _walk(cls: type, prefix: tuple[str, ...], group: str = "") -> typing.Iterato
     for each in dataclasses.fields(cls):
         kind, path = hints[each.name], (*prefix, each.name)
         if dataclasses.is_dataclass(kind):
-            yield from _walk(typing.cast(type, kind), path, each.metadata.get("group", each.name))
+            yield from _walk(typing.cast(type, kind), path, each.metadata.get("group") or group or each.name)
             continue
         default = each.default
         if each.default_factory is not dataclasses.MISSING:
@@ -138,7 +142,7 @@ def _walk(cls: type, prefix: tuple[str, ...], group: str = "") -> typing.Iterato
         metadata = dict(each.metadata)
         metadata["group"] = metadata.get("group") or group or "run"
         metadata.setdefault("help", described.get(each.name, ""))
-        yield Option(each.name, path, kind, default, metadata)
+        yield Option(metadata.get("key") or each.name, path, kind, default, metadata)
 
 
 def _attributes_section(cls: type) -> dict[str, str]:
@@ -235,7 +239,7 @@ def from_dict(cls: type[Config], values: dict[str, Any]) -> Config:
                 own[each.name] = build(hints[each.name], (*prefix, each.name))
         return kind(**own)
 
-    return build(cls, ())
+    return typing.cast(Config, build(cls, ()))
 
 
 def read_yaml(cls: type, path: str | Path) -> dict[str, Any]:

@@ -4,25 +4,23 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cached_property
-from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-import models
 import prune
 from common.log import log
 from data import Dataset, DataSpec, make_loader
 from data.batch import Batch
 from engine import distributed, evaluate
 from engine.objective import DetectionObjective
+from engine.step import training_step
 from export.latency import OnnxLatency
 from export.to_onnx import need_onnx
 from models.network import Network
 from pipeline.prune_options import PruneConfig
 from prune.candidates import Candidates
-from prune.options import ChannelOptions, parse_budget
 
 CALIBRATION = 256
 """Training pictures, without augmentation, on which BatchNorm is re-estimated and gradients are taken."""
@@ -39,6 +37,7 @@ class Cutter:
 
     def __init__(self, config: PruneConfig, spec: DataSpec, uncut: Network):
         self.config, self.spec, self.uncut = config, spec, uncut
+        self.plan = config.plan
         self.device = distributed.start(config.device)
 
     def __call__(self, network: Network, kind: str, number: int = 1) -> prune.PruneResult:
@@ -48,17 +47,16 @@ class Cutter:
             kind: what `network` is called in the lineage.
             number: the round, from 1; the last one reaches the budget.
         """
-        config = self.config
-        options = self.options(network, number)
-        if config.max_drop:
-            search = prune.max_drop(network, self.score, config.max_drop, kind=kind, **options)
+        plan = self.plan.round(number, self._left(network))
+        if plan.max_drop is not None:
+            search = prune.max_drop(network, self.score, plan, kind=kind, losses=self.losses)
             log.info("val mAP50-95 before any fine-tuning: %.4f -> %.4f", search.base, search.score)
             found = search.result
         else:
-            found = prune.prune(network, kind=kind, **options)
+            found = prune.prune(network, plan, kind=kind, losses=self.losses, cost=self.latency)
             if found.report.folded:
                 found.report.border_error = prune.border_error(network, found.network)
-            if config.reestimate_bn:
+            if self.config.reestimate_bn:
                 prune.reestimate(found.network.to(self.device), self.batches)
         found.network.cpu()
         network.cpu()
@@ -68,65 +66,33 @@ class Cutter:
         """Choose what would go without cutting it, and without pictures or a clock.
 
         Returns:
-            What can be cut, with the options of the first cut.
+            What can be cut by the first cut's plan, but all shortcut blocks at once.
 
         Raises:
             UserError: the options contradict the network, or the budget cannot be reached.
         """
-        config = self.config
-        options = dict(config.pruning)
-        blocks = options.pop("shortcuts")
-        if config.budget_kind == "latency":
+        if self.plan.kept and self.plan.kept[0].measured:
             need_onnx()
-        if config.budget_kind in ("latency", "drop"):  # found by measuring; any cut tells whether the rest is sound
-            options.pop("budget", None)
-            options["ratio"] = 0.5
-        elif config.rounds > 1 and "budget" in options:
-            options["budget"] = self._budget(self.uncut, 1)
-        if options.get("criterion") == "taylor":
-            options["criterion"] = "l1"  # scores the same layers
-        candidates = Candidates(self.uncut, ChannelOptions(**options) if options else None, blocks)
+        first = replace(self.plan.round(1), shortcuts=self.plan.shortcuts)
+        candidates = Candidates(self.uncut, first.rehearsal())
         candidates.choose()
         return candidates
 
-    def options(self, network: Network, number: int) -> dict[str, Any]:
-        """The options of `prune.prune` for round `number`, in which `network` is to be cut."""
-        config = self.config
-        options = dict(config.pruning)
-        if config.rounds > 1:
-            options["shortcuts"] = self._blocks(number)
-            if "budget" in options:
-                options["budget"] = self._budget(network, number)
-        if config.budget_kind == "latency":
-            options["cost"] = self.latency
-        if options.get("criterion") == "taylor":
-            options["losses"] = self.losses
-        return options
+    def _left(self, network: Network) -> float:
+        """The share of the uncut network's cost that is left in `network`, by the budget's kind."""
+        if network is self.uncut or not self.plan.kept:
+            return 1.0
+        budget, _ = self.plan.kept
+        if budget.measured:
+            return self.latency(network) / self.latency(self.uncut)
+        return budget.of(network, self.config.input_size) / budget.of(self.uncut, self.config.input_size)
 
-    def _blocks(self, number: int) -> int | str:
-        """Shortcut blocks of a round: each takes an equal part of them."""
-        total = self.config.pruning["shortcuts"]
-        if isinstance(total, str):
-            return total
-        rounds = self.config.rounds
-        return total * number // rounds - total * (number - 1) // rounds
-
-    def _budget(self, network: Network, number: int) -> str:
-        """The budget of a round as a share of `network`: equal factors lead from the uncut network to the last one."""
-        what, share = parse_budget(self.config.pruning["budget"])
-        left = self._cost(network, what) / self._cost(self.uncut, what) if network is not self.uncut else 1.0
-        return f"{what}={min(1.0, share ** (number / self.config.rounds) / left)!r}"
-
-    def _cost(self, network: Network, what: str) -> float:
-        if what == "channels":
-            return sum(conv.out_channels for conv in network.conv_modules.values())
-        if what == "params":
-            return models.parameters(network)
-        return models.macs(network, self.config.input_size) if what == "flops" else self.latency(network)
+    def latency(self, network: Network) -> float:
+        """Milliseconds in ONNX Runtime, measured beside the uncut network."""
+        return self._clock(network)
 
     @cached_property
-    def latency(self) -> OnnxLatency:
-        """Milliseconds in ONNX Runtime, measured beside the uncut network."""
+    def _clock(self) -> OnnxLatency:
         measured = OnnxLatency(self.config.input_size, self.config.threads or None)
         log.info("ONNX Runtime, %d threads: the uncut network takes %.2f ms", measured.threads, measured(self.uncut))
         return measured
@@ -176,5 +142,5 @@ class Cutter:
         assert isinstance(network, Network)
         alone = DetectionObjective(network.to(self.device).eval(), self.config.loss, lambda value: value)
         for batch in self.batches:
-            terms, _ = alone(batch.prepared(self.device), 0.0)
-            yield torch.stack([alone.weights.get(name, 1.0) * term for name, term in terms.items()]).sum()
+            for terms, _ in training_step(alone, [batch.prepared(self.device)], 0.0):
+                yield terms.total()

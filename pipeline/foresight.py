@@ -92,12 +92,12 @@ def check_target(config: PruneConfig, candidates: Candidates, stages: Collection
     """Warn where the cut will take clearly more channels than ``--target`` lets sparsity training silence.
 
     Args:
-        candidates: of the first network, with the options of the first cut; a cut that has to be measured tells
+        candidates: of the first network, by the plan of the first cut; a cut that has to be measured tells
             nothing beforehand.
     """
     if "sparse" not in stages or "prune" not in stages or config.sparsity != "auto" or not config.target:
         return
-    if config.budget_kind in ("latency", "drop", "none"):
+    if config.plan.measured or not config.plan.cuts_channels:
         return
     share = cut_share(candidates)
     if share > config.target + SHARE_KNOWN_TO:

@@ -8,10 +8,10 @@ from typing import Any
 from common.errors import UserError
 from engine.config import option
 from pipeline.finetune import DistilConfig
-from prune.importance import CRITERIA
-from prune.options import BUDGETS
-from prune.pruning import STRATEGIES, parse_budget
-from prune.sparsity import FORMS, SCHEDULES
+from prune.budgets import BUDGETS, COMPUTED, parse_budget
+from prune.criteria import CRITERIA
+from prune.plan import PLANNED, CutPlan, planned
+from prune.schedules import FORMS, SCHEDULES, USUAL_TARGET
 
 STAGES = ("baseline", "sparse", "prune", "student")
 USUAL_STRENGTH = 1e-3
@@ -41,10 +41,11 @@ class PruneConfig(DistilConfig):
         const="constant",
     )
     target: float = option(
-        0.7,
+        USUAL_TARGET,
         "auto: the share of prunable channels to be at zero by the end: more leaves a thinner network and costs mAP. "
-        "0: as many as --prune will cut, no more and no fewer, the better choice where you know the share of params, "
-        "flops or channels to keep; a share of its own suits a cut that is found by measuring (latency, --max-drop)",
+        "0: as many as --prune will cut, no more and no fewer, the better choice where you know the share of "
+        f"{' or '.join(COMPUTED)} to keep; a share of its own suits a cut that is found by measuring (latency, "
+        "--max-drop)",
         group=SPARSE,
         low=0,
         high=0.95,
@@ -85,9 +86,10 @@ class PruneConfig(DistilConfig):
     )
     prune: str = option(
         "auto",
-        "what to keep of the whole network: channels=SHARE, params=SHARE, flops=SHARE, or latency=SHARE of its time in "
-        "ONNX Runtime on this machine; ratio=SHARE lets that share of the prunable scores go instead; none cuts no "
-        "channels, only --shortcuts; auto is params=0.25, or what --max-drop finds",
+        "what to keep of the whole network: "
+        + ", ".join(f"{name}=SHARE ({each.help})" for name, each in BUDGETS.items())
+        + "; ratio=SHARE lets that share of the prunable scores go instead; none cuts no channels, only --shortcuts; "
+        f"auto is {USUAL_BUDGET}, or what --max-drop finds",
         group=PRUNING,
         metavar="WHAT=SHARE",
     )
@@ -106,56 +108,20 @@ class PruneConfig(DistilConfig):
         group=PRUNING,
         metavar="N|auto",
     )
-    criterion: str = option(
-        "gamma",
-        "what a channel is worth: gamma (its BatchNorm scale, what sparsity training prepares), gamma-reader (times "
-        "the weights that read it), l1, l2, fpgm (its filter), taylor (its gradient on training pictures), random (the "
-        "control)",
-        group=PRUNING,
-        choices=CRITERIA,
-    )
-    strategy: str = option(
-        "union",
-        "who decides about channels tied by an add. union: they go only if every layer of the tie lets them go; "
-        "shared: the first layer of the tie decides for all; conservative: they stay",
-        group=PRUNING,
-        choices=STRATEGIES,
-    )
-    layer_keep: float = option(
-        0.05,
-        "share of its channels every layer keeps, whatever the threshold says",
-        group=PRUNING,
-        low=0,
-        high=1,
-    )
-    round_to: int = option(
-        1,
-        "keep multiples of so many channels, rounded up, the budget still met; 16 suits CPUs with AVX512, 8 others",
-        group=PRUNING,
-        low=1,
-    )
-    include: tuple[str, ...] = option(
-        (),
-        "only these layers lose channels: layer numbers (12, 12-20) or globs (layers.1?)",
-        group=PRUNING,
-        metavar="LAYERS",
-    )
-    exclude: tuple[str, ...] = option((), "these layers keep all their channels", group=PRUNING, metavar="LAYERS")
-    fold: bool = option(
-        True,
-        "lose what pruned channels still put out (the constant act(beta)) instead of folding it into their readers: "
-        "only to compare with",
-        group=PRUNING,
-    )
+    criterion: str = planned("criterion", PRUNING)
+    strategy: str = planned("strategy", PRUNING)
+    layer_keep: float = planned("layer_keep", PRUNING)
+    round_to: int = planned("round_to", PRUNING)
+    include: tuple[str, ...] = planned("include", PRUNING)
+    exclude: tuple[str, ...] = planned("exclude", PRUNING)
+    fold: bool = planned("fold", PRUNING)
     reestimate_bn: bool = option(
         False,
         "measure BatchNorm statistics anew on training pictures after the cut: mAP before fine-tuning rises where live "
         "channels were cut, and can fall where only idle ones were",
         group=PRUNING,
     )
-    rounds: int = option(
-        1, "reach the budget in so many cuts, with a short training between two: for deep cuts", group=PRUNING, low=1
-    )
+    rounds: int = planned("rounds", PRUNING)
     round_epochs: int = option(
         0, "epochs of the training between two cuts; 0: a tenth of --epochs, at least one", group=PRUNING, low=0
     )
@@ -182,37 +148,23 @@ class PruneConfig(DistilConfig):
                 f"--prune {self.prune}: which gammas are pulled is not chosen here, it is found by tracing",
                 todo="leave it out; --prune says what to keep: params=.25 (docs/migrating.md)",
             )
-        kind = self.budget_kind
-        if kind not in ("none", "ratio", "drop"):
-            self._check_budget()
-        if kind == "ratio":
-            _share(self.budget)
-        if kind == "none" and self.shortcuts in ("0", "auto") and "prune" in self.stages.replace("auto", "prune"):
+        depth = self._depth
+        if not depth and self.shortcuts in ("0", "auto") and "prune" in self.stages.replace("auto", "prune"):
             raise UserError(
-                f"--prune none and --shortcuts {self.shortcuts} leave nothing to prune",
+                f"--prune {self.prune} and --shortcuts {self.shortcuts} leave nothing to prune",
                 todo="give a budget, or a number of blocks",
             )
-        if self.max_drop and kind != "drop":
+        if self.max_drop and "max_drop" not in depth:
             raise UserError(
                 f"--max-drop {self.max_drop:g} finds the budget itself, and --prune {self.prune} gives one",
                 todo="leave one of the two out (--prune auto undoes that of a --hyp file)",
             )
-        if self.rounds > 1 and kind in ("drop", "ratio"):
+        if self.rounds > 1 and depth and "budget" not in depth:
             raise UserError(
                 f"--rounds {self.rounds} needs a budget to share out among its cuts",
-                todo="give --prune params=0.25, channels=, flops= or latency=",
+                todo=f"give --prune {USUAL_BUDGET}, or another share of {', '.join(BUDGETS)}",
             )
         _ = self.head_strides  # refuses what is no list
-
-    def _check_budget(self) -> None:
-        try:
-            parse_budget(self.budget)
-        except UserError:
-            raise UserError(
-                f"--prune {self.prune} is not a share to keep",
-                todo=f"write one of {', '.join(BUDGETS)} and a number in 0..1, as params=0.25; or ratio=0.7, the share "
-                "of the scores that goes",
-            ) from None
 
     def for_stage(self, epochs: int, lr0: float) -> PruneConfig:
         """The options of a stage with its own length and learning rate, where given."""
@@ -227,39 +179,35 @@ class PruneConfig(DistilConfig):
         return "" if self.max_drop else USUAL_BUDGET
 
     @property
-    def budget_kind(self) -> str:
-        """ "channels", "params", "flops", "latency" or "ratio"; "drop" for --max-drop; "none": no channels are cut."""
-        if not self.budget:
-            return "drop" if self.max_drop else "none"
+    def _depth(self) -> dict[str, Any]:
+        """How deep channels are cut: one of the plan's `budget`, `ratio` and `max_drop`; none if only blocks go."""
         what = self.budget.partition("=")[0].strip().lower()
-        return "none" if what in ("none", "off") else what
+        if not what and self.max_drop:
+            return {"max_drop": self.max_drop}
+        if what in ("", "none", "off"):
+            return {}
+        if what == "ratio":
+            return {"ratio": _share(self.budget)}
+        try:
+            parse_budget(self.budget)
+        except UserError:
+            raise UserError(
+                f"--prune {self.prune} is not a share to keep",
+                todo=f"write one of {', '.join(BUDGETS)} and a number in 0..1, as {USUAL_BUDGET}; or ratio=0.7, the "
+                "share of the scores that goes",
+            ) from None
+        return {"budget": self.budget}
 
     @property
-    def cuts_channels(self) -> bool:
-        return self.budget_kind != "none"
-
-    @property
-    def pruning(self) -> dict[str, Any]:
-        """The options of `prune.prune`, or those of `prune.max_drop` under --max-drop."""
-        blocks: int | str = "auto" if self.shortcuts == "auto" else int(self.shortcuts)
-        if not self.cuts_channels:
-            return {"shortcuts": blocks}
-        options: dict[str, Any] = {
-            "strategy": self.strategy,
-            "criterion": self.criterion,
-            "layer_keep": self.layer_keep,
-            "round_to": self.round_to,
-            "fold": self.fold,
-            "size": self.input_size,
-            "shortcuts": blocks,
-        }
-        if self.budget_kind == "ratio":
-            options["ratio"] = _share(self.budget)
-        elif self.budget_kind != "drop":
-            options["budget"] = self.budget
-        if self.criterion == "random":
-            options["seed"] = self.seed
-        return options | {name: getattr(self, name) for name in ("include", "exclude") if getattr(self, name)}
+    def plan(self) -> CutPlan:
+        """The cut that is asked for."""
+        return CutPlan(
+            **{name: getattr(self, name) for name in PLANNED},
+            **self._depth,
+            shortcuts="auto" if self.shortcuts == "auto" else int(self.shortcuts),
+            size=self.input_size,
+            seed=self.seed if CRITERIA[self.criterion].needs == "seed" else CutPlan.seed,
+        )
 
     @property
     def head_strides(self) -> str | tuple[int, ...]:

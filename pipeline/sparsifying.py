@@ -6,19 +6,20 @@ import copy
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import prune
 from common.errors import UserError
 from common.log import log
 from engine import Hooks
+from engine.evaluate import Score
 from models.network import Network
 from pipeline.prune_options import PruneConfig
-from prune.options import held_layers
+from prune.layers import held_layers
+from prune.plan import CutPlan
+from prune.schedules import USUAL_TARGET
 
 # The controller of --sparsity auto backs off by what validations say: it gets at least half so many.
 VALIDATIONS = 8
-USUAL_TARGET = 0.7
 
 
 def make_sparsity(network: Network, config: PruneConfig) -> prune.Sparsity:
@@ -28,21 +29,7 @@ def make_sparsity(network: Network, config: PruneConfig) -> prune.Sparsity:
     if config.sparsity == "auto":
         if config.s:
             log.info("--sparsity auto chooses the pull itself: --s %g is not used", config.s)
-        target, budget = config.target, ""
-        if not target:  # as far as the cut
-            wanted = foreseen(config)
-            target, budget = wanted.get("ratio") or USUAL_TARGET, wanted.get("budget", "")
-        return prune.AutoSparsity(
-            network,
-            target,
-            config.tolerance,
-            config.layer_keep,
-            config.strategy,
-            graph,
-            budget,
-            config.input_size,
-            config.round_to,
-        )
+        return prune.AutoSparsity(network, config.target or None, config.tolerance, foreseen(config), graph)
     form = config.sparse_form
     if form == "auto":
         form = "proximal" if config.optimizer == "adamw" else "subgradient"
@@ -56,21 +43,14 @@ def watched(config: PruneConfig) -> PruneConfig:
     return replace(config, val_every=min(config.val_every, math.ceil(config.epochs / VALIDATIONS)))
 
 
-def foreseen(config: PruneConfig) -> dict[str, Any]:
-    """The options of `prune.prune` for the cut that is foreseen while the network still trains.
+def foreseen(config: PruneConfig) -> CutPlan:
+    """The cut that is foreseen while the network still trains.
 
     That is the wanted cut itself where its cost can be computed. What has to be measured on every candidate (latency,
-    a drop of mAP) would take too long: the target share of channels stands for it, and gamma for gradients.
+    a drop of mAP) would take too long: the target share of channels stands for it, and gamma, which is what the
+    training moves, for a criterion that needs gradients.
     """
-    options = dict(config.pruning)
-    if config.cuts_channels:
-        kind = str(options.get("budget", "")).partition("=")[0].strip()
-        if kind not in ("channels", "params", "flops") and "ratio" not in options:
-            options.pop("budget", None)
-            options["ratio"] = config.target or USUAL_TARGET
-        if options.get("criterion") == "taylor":
-            options["criterion"] = "gamma"
-    return options
+    return config.plan.rehearsal(ratio=config.target or USUAL_TARGET, criterion="gamma")
 
 
 class PrunedScore(Hooks):
@@ -87,7 +67,7 @@ class PrunedScore(Hooks):
         self._told = False
 
     def after_validation(
-        self, network: Network, averaged: Network, score: Callable[[Network], dict[str, float]]
+        self, network: Network, averaged: Network, score: Score, evaluate: Callable[[Network], Score]
     ) -> dict[str, float]:
         candidate = copy.deepcopy(averaged)
         prune.settle_ema(network, candidate)  # as at the end of the stage
@@ -98,5 +78,5 @@ class PrunedScore(Hooks):
                 log.warning("the mAP of the pruned network is not shown while it trains: %s", error)
             self._told = True
             return {}
-        found = score(thin)
-        return {f"pruned/{name}": found[name] for name in ("mAP50-95", "mAP50")}
+        found = evaluate(thin)
+        return {"pruned/mAP50-95": float(found.map50_95), "pruned/mAP50": float(found.map50)}

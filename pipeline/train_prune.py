@@ -269,7 +269,7 @@ class PruneRun:
         hooks: list[Hooks] = []
         with stage_tracker(config, folder, stage, self.folder.name) as tracker:
             if sparsity:
-                pruned_now = PrunedScore(lambda averaged: prune.thin(averaged, **foreseen(config)))
+                pruned_now = PrunedScore(lambda averaged: prune.thin(averaged, foreseen(config)))
                 hooks = [sparsity, GammaHistograms(sparsity, network, tracker), pruned_now]
             trained = train_network(network, self.spec, config, folder, kind=stage, hooks=hooks, tracker=tracker)
             if isinstance(sparsity, prune.AutoSparsity):

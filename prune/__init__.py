@@ -6,22 +6,24 @@ No architecture is named here: what may go is read off the traced graph.
 from prune.auto import AutoSparsity
 from prune.blocks import Block, find_blocks
 from prune.border import border_error
+from prune.budgets import BUDGETS
+from prune.criteria import CRITERIA
 from prune.identities import ChannelGraph
-from prune.importance import CRITERIA, taylor
-from prune.pruning import ChannelOptions, PruneResult, channels, prune, shortcuts, thin
+from prune.plan import STRATEGIES, CutPlan
+from prune.pruning import PruneResult, channels, prune, shortcuts, thin
 from prune.reestimate import reestimate
 from prune.report import PruneReport
 from prune.search import MaxDrop, max_drop
-from prune.select import STRATEGIES
 from prune.sparsity import Sparsity, gamma_metrics, settle_ema
 from prune.tracing import trace
 
 __all__ = [
     "AutoSparsity",
+    "BUDGETS",
     "Block",
     "CRITERIA",
     "ChannelGraph",
-    "ChannelOptions",
+    "CutPlan",
     "MaxDrop",
     "PruneReport",
     "PruneResult",
@@ -36,7 +38,6 @@ __all__ = [
     "reestimate",
     "settle_ema",
     "shortcuts",
-    "taylor",
     "thin",
     "trace",
 ]

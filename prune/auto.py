@@ -54,9 +54,11 @@ from common.errors import UserError
 from common.log import log
 from engine import distributed
 from models.network import Network
+from prune.budgets import COMPUTED, Budget
 from prune.cost import Cost
 from prune.identities import ChannelGraph, Mask
-from prune.options import parse_budget
+from prune.plan import CutPlan
+from prune.schedules import USUAL_TARGET
 from prune.select import Selection, Selector
 from prune.sparsity import Sparsity
 
@@ -74,18 +76,16 @@ class AutoSparsity(Sparsity):
 
     Args:
         net: the network that will be trained (its structure counts, not its weights).
-        target: the share of prunable gammas that are to be at exactly 0 at the end, with their whole tied group.
+        target: the share of prunable gammas that are to be at exactly 0 at the end, with their whole tied group. None:
+            as far as the plan goes: what its budget ("params=0.25") does not keep, or its ratio; 0.7 without either.
         tolerance: the share of the best validation mAP50-95 of this training that may be lost for a while.
-        layer_keep: no convolution's idle channels leave fewer than this share (float) or number (int); the cut's own.
-        strategy: the cut's own: under "conservative" what an add ties is left alone.
-        round_to: survivors of every convolution will be a multiple of it; the cut's own.
-        budget: instead of `target`, what the cut will keep of the whole network: "params=0.25", "channels=0.4" or
-            "flops=0.3".
-        size: (H, W) at which FLOPs are counted; the cfg's own if None.
+        plan: the cut to come. Its floor per layer, rounding and strategy are respected already: under "conservative"
+            what an add ties is left alone.
         graph: the identities of `net`, if already traced; what it calls fixed (excluded layers) is left alone.
+        options: those of a `CutPlan` that differ from `plan`.
 
     Raises:
-        UserError: a target or tolerance that is no share, or a budget that cannot be computed.
+        UserError: a target or tolerance that is no share, or a budget that has to be measured.
 
     Attributes:
         target: the share that is to go: of the prunable gammas, or 1 - the budget.
@@ -96,23 +96,23 @@ class AutoSparsity(Sparsity):
     def __init__(
         self,
         net: Network,
-        target: float = 0.7,
+        target: float | None = None,
         tolerance: float = 0.1,
-        layer_keep: float = 0.05,
-        strategy: str = "union",
+        plan: CutPlan | None = None,
         graph: ChannelGraph | None = None,
-        budget: str = "",
-        size: tuple[int, int] | None = None,
-        round_to: int = 1,
+        **options: Any,
     ):
+        self.plan = CutPlan.of(plan, options)
+        kept = self.plan.kept if target is None else None
+        if target is None:
+            target = USUAL_TARGET if self.plan.ratio is None else self.plan.ratio
         if not 0 < target < 1:
             raise UserError(f"sparsity target {target} is not a share", todo="give a number between 0 and 1, as 0.7")
         if not 0 < tolerance <= 1:
             raise UserError(f"tolerance {tolerance} is not a share of the mAP", todo="give a number in 0..1, as 0.1")
         super().__init__(net, 0.0, form="proximal", graph=graph)
         self.schedule = "auto"
-        self.target, self.tolerance, self.layer_keep = float(target), float(tolerance), layer_keep
-        self.strategy, self.round_to = strategy, round_to
+        self.target, self.tolerance = float(target), float(tolerance)
         count = len(self.graph.root)
         roots = [self.graph.root[self.graph.norms[name]] for name in self.masks]
         # The group of every channel of the participating BatchNorms, one after the other, prunable or not.
@@ -123,28 +123,27 @@ class AutoSparsity(Sparsity):
         self.deadline = torch.full((count,), math.inf)  # progress by which a group is at 0; infinite: not called
         self._measure: Callable[[Mask], float] = self._gammas_kept
         self.goal = f"{target:.0%} of the prunable channels"
-        if budget:
-            self._aim_at(net, budget, size)
+        if kept:
+            self._aim_at(net, *kept)
         self.share, self.obstacle = 0.0, ""
-        self._plan = (START, 0.0, END)  # the curve: from where, from what share, until when
+        self._course = (START, 0.0, END)  # the curve: from where, from what share, until when
         self._wanted = 0.0  # the share that has been called for
         self._at, self._pace, self._ranked = -1.0, 0.0, -1.0  # progress now, per step, and at the last ranking
         self._best, self._held, self._said = -1.0, False, ""
         self._limits: ChannelGraph | None = None  # the graph in which frozen gammas are fixed as well
         self._reachable()
 
-    def _aim_at(self, net: Network, budget: str, size: tuple[int, int] | None) -> None:
-        what, kept = parse_budget(budget)
-        cost = Cost(net, self.graph, size or net.image_size)
-        if what not in cost.whole:
+    def _aim_at(self, net: Network, budget: Budget, kept: float) -> None:
+        if budget.price is None:
             raise UserError(
-                f"budget={budget!r} has to be measured: sparsity cannot aim at it",
-                todo=f"give one of {', '.join(cost.whole)}, or a target share of channels",
+                f"budget='{budget.name}={kept:g}' has to be measured: sparsity cannot aim at it",
+                todo=f"give one of {', '.join(COMPUTED)}, or a target share of channels",
             )
-        self.target, self.goal = 1 - kept, f"{1 - kept:.0%} of the {what}"
-        self._measure = lambda keep: cost.share(keep, what)
-        prices = np.bincount(self.graph.root, cost.price(what), len(self.graph.root))
-        self.prices = torch.from_numpy(prices / cost.whole[what]).float().clamp(min=1e-9)
+        cost = Cost(net, self.graph, self.plan.size or net.image_size)
+        self.target, self.goal = 1 - kept, f"{1 - kept:.0%} of the {budget.name}"
+        self._measure = lambda keep: cost.share(keep, budget.name)
+        prices = np.bincount(self.graph.root, budget.price(cost), len(self.graph.root))
+        self.prices = torch.from_numpy(prices / cost.whole[budget.name]).float().clamp(min=1e-9)
 
     # -- around a step -------------------------------------------------------------------------------------------------
 
@@ -192,7 +191,7 @@ class AutoSparsity(Sparsity):
 
     def curve(self, progress: float) -> float:
         """The share that should be at zero by then."""
-        begin, share, until = self._plan
+        begin, share, until = self._course
         u = min(1.0, max(0.0, (progress - begin) / max(until - begin, 1e-9)))
         return share + (self.target - share) * (1 - (1 - u) ** 3)
 
@@ -217,7 +216,7 @@ class AutoSparsity(Sparsity):
         """``(N,)`` bool over groups: the least important ones that make up the share, or as many as may go."""
         graph = self._limits or self.graph
         scores = {name: importance[graph.root[graph.norms[name]]] for name in self.masks}
-        selector = Selector(graph, scores, self.layer_keep, self.round_to, self.strategy)
+        selector = Selector(graph, scores, self.plan.layer_keep, self.plan.round_to, self.plan.strategy)
         selection = selector.least()
         if self._measure(selection.keep) < 1 - wanted:
             selection = selector.settle(selector.cut_at_budget(1 - wanted + 1e-9, self._measure, "sparsity"))
@@ -238,7 +237,7 @@ class AutoSparsity(Sparsity):
         if most < self.target - 1e-9:
             self.obstacle = (
                 f"at most {most:.1%} may go: what is fixed, ties, equal slices, rounding and the floor of "
-                f"{self.layer_keep:g} per layer hold the rest"
+                f"{self.plan.layer_keep:g} per layer hold the rest"
             )
             log.warning("auto sparsity: %s is out of reach: %s", self.goal, self.obstacle)
 
@@ -294,9 +293,9 @@ class AutoSparsity(Sparsity):
             self.deadline = torch.where(at_zero, self.deadline.cpu(), math.inf)
         elif self._held and self._at < LATEST - WINDOW:  # later there would be no time to recover
             # What is left of the curve, at the pace it would have had, as far as there is time.
-            begin, _, until = self._plan
+            begin, _, until = self._course
             part = (self.target - self.share) / self.target
-            self._plan = (self._at, self.share, min(LATEST, max(until, self._at + part * (END - START))))
+            self._course = (self._at, self.share, min(LATEST, max(until, self._at + part * (END - START))))
             self._held = False
             log.info("auto sparsity goes on at %.1f %%: val mAP50-95 is back at %.3f", 100 * self.share, score)
 
@@ -322,7 +321,7 @@ class AutoSparsity(Sparsity):
             "importance": self.importance.cpu().clone(),
             "deadline": self.deadline.cpu().clone(),
             "share": self.share,
-            "plan": list(self._plan),
+            "plan": list(self._course),
             "wanted": self._wanted,
             "place": [self._at, self._pace, self._ranked],
             "best": self._best,
@@ -340,6 +339,6 @@ class AutoSparsity(Sparsity):
         self.target, self.tolerance = state["target"], state["tolerance"]
         self.importance, self.deadline = state["importance"].clone(), state["deadline"].clone()
         begin, share, until = state["plan"]
-        self.share, self._plan, self._wanted = state["share"], (begin, share, until), state["wanted"]
+        self.share, self._course, self._wanted = state["share"], (begin, share, until), state["wanted"]
         self._at, self._pace, self._ranked = state["place"]
         self._best, self._held, self._said = state["best"], state["held"], state["said"]

@@ -1,4 +1,4 @@
-"""All networks that one set of options can cut out of a network, from scores that are taken once, on the uncut network.
+"""All networks that one plan can cut out of a network, from scores that are taken once, on the uncut network.
 
 A candidate is a number of shortcut blocks, the lowest first, and a cut through the ranking of channels. Blocks and
 channels compete for one budget by one threshold: a block goes once the cut has passed its score, the mean |gamma| of
@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -22,16 +22,16 @@ from models.lineage import conv_key, descend, moved_key
 from models.network import Network
 from prune.blocks import Block, choose_blocks, cut_blocks, find_blocks
 from prune.cost import Cost
+from prune.criteria import CRITERIA
 from prune.fold import Leftovers, leftovers
 from prune.identities import ChannelGraph, Ids, Mask
 from prune.importance import Losses, score
-from prune.options import ChannelOptions, held_layers, parse_budget
+from prune.layers import held_layers
+from prune.plan import CutPlan
 from prune.report import PruneReport
 from prune.select import Ranking, Scores, Selection, Selector, ranked
 from prune.surgery import layer_number, thin_network
 from prune.tracing import trace
-
-Auto = Literal["auto"]
 
 
 @dataclass
@@ -67,44 +67,40 @@ class Candidates:
 
     Args:
         net: the uncut network.
-        options: how channels are chosen; None: only blocks go.
-        shortcuts: how many blocks go, or "auto": blocks compete with channels.
+        plan: what is asked for; without a depth for channels only blocks go.
         scores: the channels' scores, where they are already known; else the criterion's are computed.
-        losses: the criterion "taylor" only.
+        losses: for a criterion that needs them.
 
     Raises:
-        UserError: an unknown pattern, more blocks than can go, "auto" without options.
+        UserError: an unknown pattern, more blocks than can go, "auto" where only blocks go, several rounds.
     """
 
-    def __init__(
-        self,
-        net: Network,
-        options: ChannelOptions | None,
-        shortcuts: int | Auto = 0,
-        scores: Scores | None = None,
-        losses: Losses | None = None,
-    ):
-        if options is None and shortcuts == "auto":
+    def __init__(self, net: Network, plan: CutPlan, scores: Scores | None = None, losses: Losses | None = None):
+        if plan.shortcuts == "auto" and not plan.cuts_channels:
             raise UserError(
                 "shortcuts='auto' lets blocks and channels compete for one budget, and there is none",
                 todo="give budget=..., or the number of blocks to remove",
             )
-        if isinstance(shortcuts, str) and shortcuts != "auto":
-            raise UserError(f"shortcuts={shortcuts!r} is neither a number of blocks nor 'auto'")
-        self.net, self.options, self.shortcuts = net, options, shortcuts
-        self.asked: dict[str, Any] = dict(vars(options)) if options else {}  # as the report tells it
-        self.size = (options.size if options else None) or net.image_size
+        if plan.rounds > 1:
+            raise UserError(
+                f"rounds={plan.rounds}: this makes one cut",
+                todo="cut by plan.round(1), train, then by plan.round(2, left=...) and so on",
+            )
+        self.net, self.plan = net, plan
+        self.asked: dict[str, Any] = plan.asked  # as the report tells it
+        # Blocks alone are counted at the network's own size.
+        self.size = (plan.size if plan.cuts_channels else None) or net.image_size
         self.graph = trace(net)
-        self.fold = options.fold if options else False
+        self.fold = plan.fold and plan.cuts_channels
         self.whole = Cost(net, self.graph, self.size, self.fold)
-        self.held = held_layers(self.graph, options.include, options.exclude) if options else set()
+        self.held = held_layers(self.graph, plan.include, plan.exclude) if plan.cuts_channels else set()
         self.ranking = Ranking(np.zeros(0), {})
-        if options is not None:
+        if plan.cuts_channels:
             limited = fixed_too(self.graph, self.held)
             if scores is not None:
                 self.asked["criterion"] = "given scores"
             else:
-                scores = score(options.criterion, net, self.graph, losses=losses, seed=options.seed)
+                scores = score(plan.criterion, net, self.graph, losses=losses, seed=plan.seed)
             self.ranking = ranked(limited, scores)
         self._find_blocks()
         self._variants: dict[int, Variant] = {}
@@ -113,16 +109,17 @@ class Candidates:
     def _find_blocks(self) -> None:
         protected = {layer_number(name) for name in self.held}
         self.order: list[Block] = []
-        if self.shortcuts == 0:  # nothing to choose: a network without a single one is as good
+        if self.plan.shortcuts == 0:  # nothing to choose: a network without a single one is as good
             self.blocks = find_blocks(self.net)
-        elif self.shortcuts == "auto":
+        elif self.plan.shortcuts == "auto":
             every = find_blocks(self.net)
             able = sum(not block.obstacle and protected.isdisjoint(block.branch) for block in every)
             self.order, self.blocks = choose_blocks(self.net, able, protected)
         else:
-            self.order, self.blocks = choose_blocks(self.net, int(self.shortcuts), protected)
+            self.order, self.blocks = choose_blocks(self.net, self.plan.shortcuts, protected)
         own = np.array([block.score for block in self.order], float)
-        if self.options is not None and self.options.criterion != "gamma" and len(own) and own.mean() > 0:
+        comparable = CRITERIA[self.plan.criterion].comparable or not self.plan.cuts_channels
+        if not comparable and len(own) and own.mean() > 0:
             own = own / own.mean() * (self.ranking.values.mean() if len(self.ranking.values) else 1.0)
         # A block goes when all scores up to its own have gone: among equals the channels go first.
         self.block_cuts = np.maximum(np.searchsorted(self.ranking.values, own, side="right"), 1)
@@ -131,11 +128,11 @@ class Candidates:
 
     def removed_at(self, cut: int) -> int:
         """How many blocks a cut takes along."""
-        return int((self.block_cuts <= cut).sum()) if self.shortcuts == "auto" else int(self.shortcuts)
+        return int((self.block_cuts <= cut).sum()) if self.plan.shortcuts == "auto" else self.plan.shortcuts
 
     @property
     def fewest(self) -> int:
-        return 0 if self.shortcuts == "auto" else int(self.shortcuts)
+        return 0 if self.plan.shortcuts == "auto" else self.plan.shortcuts
 
     def variant(self, count: int) -> Variant:
         """The network without the `count` lowest blocks."""
@@ -144,7 +141,7 @@ class Candidates:
         return self._variants[count]
 
     def _cut(self, count: int) -> Variant:
-        if count == 0 and self.options is not None:
+        if count == 0 and self.plan.cuts_channels:
             numbers = {number: number for number in range(len(self.net.layers))}
             return Variant(
                 self.net, self.graph, numbers, [], self.whole, self._selector(self.graph, self.held, self.ranking)
@@ -154,17 +151,15 @@ class Candidates:
         cost = Cost(network, graph, self.size, self.fold)
         cost.whole = self.whole.whole
         selector = None
-        if self.options is not None:
+        if self.plan.cuts_channels:
             old = {name: uncut_name(name, moved) for name in [*graph.convs, *graph.norms]}
             held = {name for name in graph.convs if old[name] in self.held}
             selector = self._selector(graph, held, self.ranking.renamed(old))
         return Variant(network, graph, moved, self.order[:count], cost, selector)
 
     def _selector(self, graph: ChannelGraph, held: set[str], ranking: Ranking) -> Selector:
-        assert self.options is not None
-        return Selector(
-            fixed_too(graph, held), ranking, self.options.layer_keep, self.options.round_to, self.options.strategy
-        )
+        plan = self.plan
+        return Selector(fixed_too(graph, held), ranking, plan.layer_keep, plan.round_to, plan.strategy)
 
     # -- estimates without building --------------------------------------------------------------------------------
 
@@ -191,23 +186,25 @@ class Candidates:
     def cuts(self) -> Ids:
         """Every cut that makes a difference, the lightest first."""
         cuts = self._struck_out(self.fewest)[0].cuts
-        return np.union1d(cuts, self.block_cuts) if self.shortcuts == "auto" else cuts
+        return np.union1d(cuts, self.block_cuts) if self.plan.shortcuts == "auto" else cuts
 
     # -- choices ---------------------------------------------------------------------------------------------------
 
     def choose(self) -> tuple[Variant, Selection]:
-        """What `options` ask for; a latency budget is not chosen here, for that takes building candidates.
+        """What the plan asks for, if that can be told without building candidates.
 
         Raises:
-            UserError: a budget that cannot be reached.
+            UserError: a budget that cannot be reached, or that has to be measured.
         """
-        options = self.options
-        if options is None:
+        plan = self.plan
+        if not plan.cuts_channels:
             variant = self.variant(self.fewest)
             return variant, Selection(np.ones(len(variant.graph.root), bool))
-        if options.budget is not None:
-            return self.at_budget(*_budget(options.budget))
-        if self.shortcuts == "auto":
+        if plan.measured:
+            _refuse_measuring(plan)
+        if kept := plan.kept:
+            return self.at_budget(kept[0].name, kept[1])
+        if plan.shortcuts == "auto":
             selector = self._struck_out(0)[0]
             variant = self.variant(self.removed_at(self._asked(selector)))
             return variant, self._settled(variant, self._asked(selector))
@@ -216,11 +213,10 @@ class Candidates:
         return variant, variant.selector.settle(self._asked(variant.selector))
 
     def _asked(self, selector: Selector) -> int:
-        assert self.options is not None
-        if self.options.ratio is not None:
-            return selector.cut_at_ratio(self.options.ratio)
-        assert self.options.threshold is not None
-        return selector.cut_at_threshold(self.options.threshold)
+        if self.plan.ratio is not None:
+            return selector.cut_at_ratio(self.plan.ratio)
+        assert self.plan.threshold is not None
+        return selector.cut_at_threshold(self.plan.threshold)
 
     def at_cut(self, cut: int) -> tuple[Variant, Selection]:
         """The candidate at a cut, the blocks it takes along included."""
@@ -233,7 +229,7 @@ class Candidates:
         return variant.selector.settle(cut)
 
     def at_budget(self, what: str, share: float) -> tuple[Variant, Selection]:
-        """The lightest cut within the kept share of channels, params or flops.
+        """The lightest cut within the kept share of a budget that is computed.
 
         Raises:
             UserError: it cannot be reached; naming what binds.
@@ -245,8 +241,8 @@ class Candidates:
 
     def _blocks_for(self, what: str, share: float) -> int:
         """The blocks that the lightest joint cut within the share takes along."""
-        if self.shortcuts != "auto":
-            return int(self.shortcuts)
+        if self.plan.shortcuts != "auto":
+            return self.plan.shortcuts
         cuts = self.cuts
         low, high = -1, len(cuts) - 1
         while high - low > 1:
@@ -261,7 +257,7 @@ class Candidates:
 
     def network(self, variant: Variant, keep: Mask) -> tuple[Network, Leftovers]:
         """The thin network, without a lineage, and what was folded."""
-        if self.options is None:
+        if not self.plan.cuts_channels:
             return variant.network, Leftovers()
         left = leftovers(variant.network, variant.graph, keep) if self.fold else Leftovers()
         return thin_network(variant.network, variant.graph, keep, left), left
@@ -274,7 +270,7 @@ class Candidates:
         """
         keep, cost = selection.keep, variant.cost
         network, left = self.network(variant, keep)
-        report = PruneReport({**self.asked, "shortcuts": self.shortcuts}, size=self.size)
+        report = PruneReport(dict(self.asked), size=self.size)
         before, every = self.whole, np.ones(len(self.graph.root), bool)
         report.channels = (before.channels(every), cost.channels(keep))
         report.params = (before.parameters(every), cost.parameters(keep, left.added))
@@ -310,14 +306,17 @@ def uncut_name(name: str, moved: dict[int, int]) -> str:
     return name.replace(f"layers.{number}.", f"layers.{moved.get(number, number)}.", 1)
 
 
-def _budget(text: str) -> tuple[str, float]:
-    what, share = parse_budget(text)
-    if what == "latency":
+def _refuse_measuring(plan: CutPlan) -> None:
+    if plan.max_drop is not None:
         raise UserError(
-            f"budget={text!r}: a latency has to be measured, and nothing to measure it with is given",
-            todo="pass cost=..., a function from a network to its latency",
+            f"max_drop={plan.max_drop:g}: networks have to be scored, and nothing to score them with is given",
+            todo="call prune.max_drop(net, score, plan)",
         )
-    return what, share
+    assert plan.kept
+    raise UserError(
+        f"budget={plan.budget!r}: a {plan.kept[0].name} has to be measured, and nothing to measure it with is given",
+        todo=f"pass cost=..., a function from a network to its {plan.kept[0].name}",
+    )
 
 
 def _note_blocks(report: PruneReport, chosen: list[Block], blocks: list[Block]) -> None:

@@ -14,6 +14,7 @@ from torch.func import functional_call
 
 from models.lineage import conv_key
 from models.network import Network
+from prune.budgets import BUDGETS
 from prune.identities import ChannelGraph, Ids, Mask
 
 
@@ -49,11 +50,7 @@ class Cost:
         # What no identity governs (a Linear after the backbone) stays as it is.
         self.rest = 0
         self.rest = sum(p.numel() for p in net.parameters()) - self.parameters(everything)
-        self.whole = {
-            "channels": self.channels(everything),
-            "params": self.parameters(everything),
-            "flops": self.macs(everything),
-        }
+        self.whole = {name: each.cost(self, everything) for name, each in BUDGETS.items() if each.cost}
 
     def _join(self) -> None:
         """All identities one after the other, and where each convolution's begin."""
@@ -109,25 +106,40 @@ class Cost:
         weights, _ = self._weights(keep)
         return float((weights * self.pixels).sum())
 
-    def price(self, what: str) -> np.ndarray:
-        """``(N,)`` over identities: what each would save if it were the first to go, in units of the cost `what`."""
+    def channel_price(self) -> np.ndarray:
+        """``(N,)`` over identities: the output channels that would go with each if it were the first to go."""
+        return self._spread(np.ones(len(self.convs)), np.zeros(len(self.convs)))
+
+    def parameter_price(self) -> np.ndarray:
+        """The same for parameters: the weights that make and read it, its bias, gammas and betas."""
+        made, read = self._weights_of_one(np.ones(len(self.convs)))
+        return self._spread(made + self.bias, read) + 2 * np.bincount(self.norm_ids, minlength=len(self.graph.root))
+
+    def mac_price(self) -> np.ndarray:
+        """The same for multiply-adds."""
+        return self._spread(*self._weights_of_one(self.pixels))
+
+    def _weights_of_one(self, each: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Per convolution, the weights of one channel that it makes, and of one that it reads, times `each`."""
         out, into = self.widths(np.ones(len(self.graph.root), bool))
-        made, read = np.ones(len(out)), np.zeros(len(into))  # for a channel that a convolution makes, or reads
-        if what != "channels":
-            each = self.pixels if what == "flops" else np.ones(len(out))
-            made = np.where(self.depthwise, 1, into // self.groups) * self.kernel * each
-            read = np.where(self.depthwise, 0, out // self.groups) * self.kernel * each
-        if what == "params":
-            made = made + self.bias
+        return (
+            np.where(self.depthwise, 1, into // self.groups) * self.kernel * each,
+            np.where(self.depthwise, 0, out // self.groups) * self.kernel * each,
+        )
+
+    def _spread(self, made: np.ndarray, read: np.ndarray) -> np.ndarray:
+        """``(N,)`` over identities, the sums of what the convolutions that make and read each of them say."""
+        out, into = self.widths(np.ones(len(self.graph.root), bool))
         count = len(self.graph.root)
         price = np.bincount(self.makes, np.repeat(made, out), count)
         price += np.bincount(self.reads, np.repeat(read, into), count)
-        return price + 2 * np.bincount(self.norm_ids, minlength=count) if what == "params" else price
+        return price
 
     def share(self, keep: Mask, what: str) -> float:
-        """The cost (`channels`, `params` or `flops`) as a share of the whole network's."""
-        value = {"channels": self.channels, "params": self.parameters, "flops": self.macs}[what](keep)
-        return float(value) / self.whole[what]
+        """The cost by a computed budget's name, as a share of the whole network's."""
+        cost = BUDGETS[what].cost
+        assert cost is not None, what
+        return float(cost(self, keep)) / self.whole[what]
 
 
 def _segments(parts: list[Ids]) -> tuple[Ids, Ids]:

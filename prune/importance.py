@@ -4,8 +4,8 @@ A criterion scores either BatchNorms (by their gammas) or convolutions (by their
 name of the module whose channels it scores. A convolution without a BatchNorm has no gamma: by the gamma criteria its
 channels stay, unless a tie or a gate makes them follow others; by all other criteria they may go like any.
 
-|gamma| is comparable across layers as it is. All others are not (a 1x1 filter has fewer weights than a 3x3 one), so
-they are divided by their layer's mean.
+The functions give what their formulas say. `score` divides it by its layer's mean unless the criterion's record
+(`prune.criteria`) says that layers compare as they are.
 """
 
 from __future__ import annotations
@@ -18,10 +18,9 @@ import torch
 from torch import Tensor, nn
 
 from common.errors import UserError
+from prune.criteria import CRITERIA
 from prune.identities import ChannelGraph
 from prune.select import Scores
-
-CRITERIA = ("gamma", "gamma-reader", "l1", "l2", "taylor", "fpgm", "random")
 
 # The network -> losses, a scalar for each batch; a generator keeps the memory at that of one batch.
 Losses = Callable[[nn.Module], Iterable[Tensor]]
@@ -30,34 +29,32 @@ Losses = Callable[[nn.Module], Iterable[Tensor]]
 def score(
     criterion: str, net: nn.Module, graph: ChannelGraph, *, losses: Losses | None = None, seed: int = 0
 ) -> Scores:
-    """The scores of a criterion by its name.
+    """The scores of a criterion by its name, such that layers compare.
 
     Args:
-        losses: "taylor" only: gives the loss of each batch it is to be estimated on.
-        seed: "random" only.
+        losses: gives the loss of each batch that is to be estimated on, for a criterion that needs it.
+        seed: for a criterion that needs one.
 
     Raises:
-        UserError: an unknown criterion, or "taylor" without losses.
+        UserError: an unknown criterion, or one that needs losses, and there are none.
     """
     if criterion not in CRITERIA:
         raise UserError(f"criterion={criterion!r} is not known", todo=f"choose from {', '.join(CRITERIA)}")
-    if criterion == "taylor":
-        if losses is None:
-            raise UserError(
-                "criterion='taylor' needs gradients, and no losses are given",
-                todo="pass losses=..., a function from the network to the loss of each of some batches; "
-                "or scores=prune.taylor(...)",
-            )
-        return taylor(net, graph, losses)
-    if criterion == "random":
-        return random(net, graph, seed)
-    plain = {"gamma": gamma, "gamma-reader": gamma_reader, "l1": l1, "l2": l2, "fpgm": fpgm}
-    return plain[criterion](net, graph)
+    record = CRITERIA[criterion]
+    if record.needs == "losses" and losses is None:
+        raise UserError(
+            f"criterion={criterion!r} needs gradients, and no losses are given",
+            todo="pass losses=..., a function from the network to the loss of each of some batches; "
+            f"or scores=..., as prune.importance.score({criterion!r}, ...) gives them",
+        )
+    needed = {name: value for name, value in (("losses", losses), ("seed", seed)) if name == record.needs}
+    scores = record.load()(net, graph, **needed)
+    return scores if record.comparable else _by_layer(scores)
 
 
 @torch.no_grad()
 def gamma(net: nn.Module, graph: ChannelGraph) -> Scores:
-    """|gamma| of the BatchNorm (Network Slimming, ICCV 2017). Comparable across layers as it is."""
+    """|gamma| of the BatchNorm (Network Slimming, ICCV 2017)."""
     return {name: _numbers(weight.abs()) for name, weight in _gammas(net, graph).items()}
 
 
@@ -78,21 +75,19 @@ def gamma_reader(net: nn.Module, graph: ChannelGraph) -> Scores:
         read = weight.unflatten(0, (conv.groups, -1)).square().sum((1, 3, 4)).flatten()
         np.add.at(squares, graph.root[conv.reads], _numbers(read))
     norms = np.sqrt(squares)[graph.root]
-    return _by_layer(
-        {name: _numbers(weight.abs()) * norms[graph.norms[name]] for name, weight in _gammas(net, graph).items()}
-    )
+    return {name: _numbers(weight.abs()) * norms[graph.norms[name]] for name, weight in _gammas(net, graph).items()}
 
 
 @torch.no_grad()
 def l1(net: nn.Module, graph: ChannelGraph) -> Scores:
     """Sum of |weights| of the filter (Pruning Filters for Efficient ConvNets, ICLR 2017)."""
-    return _by_layer({name: _numbers(rows.abs().sum(1)) for name, rows in _filters(net, graph).items()})
+    return {name: _numbers(rows.abs().sum(1)) for name, rows in _filters(net, graph).items()}
 
 
 @torch.no_grad()
 def l2(net: nn.Module, graph: ChannelGraph) -> Scores:
     """Euclidean norm of the filter."""
-    return _by_layer({name: _numbers(rows.norm(dim=1)) for name, rows in _filters(net, graph).items()})
+    return {name: _numbers(rows.norm(dim=1)) for name, rows in _filters(net, graph).items()}
 
 
 @torch.no_grad()
@@ -101,13 +96,13 @@ def fpgm(net: nn.Module, graph: ChannelGraph) -> Scores:
 
     Low near the geometric median: such a filter is one that the others can stand in for.
     """
-    return _by_layer({name: _numbers(torch.cdist(rows, rows).sum(1)) for name, rows in _filters(net, graph).items()})
+    return {name: _numbers(torch.cdist(rows, rows).sum(1)) for name, rows in _filters(net, graph).items()}
 
 
 def random(net: nn.Module, graph: ChannelGraph, seed: int = 0) -> Scores:
     """Uniform random numbers: what a criterion has to beat."""
     generator = np.random.default_rng(seed)
-    return _by_layer({name: generator.random(len(conv.makes)) for name, conv in graph.convs.items()})
+    return {name: generator.random(len(conv.makes)) for name, conv in graph.convs.items()}
 
 
 def taylor(net: nn.Module, graph: ChannelGraph, losses: Losses) -> Scores:
@@ -150,7 +145,7 @@ def taylor(net: nn.Module, graph: ChannelGraph, losses: Losses) -> Scores:
             parameter.requires_grad_(want)
     if not count:
         raise UserError("the Taylor criterion got no batch: losses(network) gave nothing")
-    return _by_layer({name: np.sqrt(value / count) for name, value in total.items()})
+    return {name: np.sqrt(value / count) for name, value in total.items()}
 
 
 def _gate(value: Tensor, gradient: Tensor | None) -> np.ndarray:

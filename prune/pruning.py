@@ -1,90 +1,68 @@
-"""The three calls: prune channels, remove shortcut blocks, or both scored on the uncut network."""
+"""Cut a network by a plan: channels, shortcut blocks, or both, scored on the uncut network."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
+from typing import Any
 
+from common.errors import UserError
 from models.network import Network
-from prune.candidates import Auto, Candidates, PruneResult
+from prune.candidates import Candidates, PruneResult
 from prune.importance import Losses
-from prune.options import BUDGETS, ChannelOptions, parse_budget
+from prune.plan import CutPlan
 from prune.search import Latency, within_latency
-from prune.select import STRATEGIES, Scores
+from prune.select import Scores
 
-__all__ = [
-    "BUDGETS",
-    "STRATEGIES",
-    "ChannelOptions",
-    "PruneResult",
-    "channels",
-    "parse_budget",
-    "prune",
-    "shortcuts",
-    "thin",
-]
+
+def prune(
+    net: Network,
+    plan: CutPlan | None = None,
+    *,
+    kind: str = "sparse",
+    scores: Scores | None = None,
+    losses: Losses | None = None,
+    cost: Latency | None = None,
+    **options: Any,
+) -> PruneResult:
+    """Remove shortcut blocks and channels.
+
+    Args:
+        plan: what is asked for.
+        kind: what `net` is called as an ancestor in the lineage.
+        scores: module -> ``(C,)`` score of each of its channels, in the place of the criterion's.
+        losses: for a criterion that needs them: from the network to the loss of each of some batches.
+        cost: for a budget that has to be measured: from a network to its latency, in any unit.
+        options: those of a `CutPlan` that differ from `plan`; without a plan they are all that is asked for.
+
+    Raises:
+        UserError: options that there are not or that contradict each other, or a budget that cannot be reached, with
+            what binds.
+    """
+    wanted = _wanted(plan, options)
+    candidates = Candidates(net, wanted, scores, losses)
+    kept = wanted.kept
+    if kept is None or not kept[0].measured or cost is None:
+        return candidates.build(*candidates.choose(), kind)
+    found = within_latency(candidates, kept[1], cost)
+    result = candidates.build(found.variant, found.selection, kind)
+    result.report.latency, result.report.tried = found.latency, found.tried
+    return result
 
 
 def channels(
     net: Network,
-    strategy: str = "union",
-    criterion: str = "gamma",
+    plan: CutPlan | None = None,
     *,
-    budget: str | None = None,
-    ratio: float | None = None,
-    threshold: float | None = None,
-    layer_keep: float = 0.01,
-    round_to: int = 1,
-    fold: bool = True,
-    include: str | Iterable[str] = (),
-    exclude: str | Iterable[str] = (),
-    size: tuple[int, int] | None = None,
-    seed: int = 0,
+    kind: str = "sparse",
     scores: Scores | None = None,
     losses: Losses | None = None,
     cost: Latency | None = None,
-    kind: str = "sparse",
+    **options: Any,
 ) -> PruneResult:
-    """Prune channels; see `ChannelOptions` for what the other arguments trade.
-
-    Args:
-        scores: module -> ``(C,)`` score of each of its channels, in the place of the criterion's.
-        losses: for criterion="taylor": from the network to the loss of each of some batches.
-        cost: for a latency budget: from a network to its latency, in any unit.
-        kind: what `net` is called as an ancestor in the lineage.
-
-    Raises:
-        UserError: options that contradict each other, or a budget that cannot be reached, with what binds.
-    """
-    return prune(
-        net,
-        0,
-        kind,
-        scores=scores,
-        losses=losses,
-        cost=cost,
-        strategy=strategy,
-        criterion=criterion,
-        budget=budget,
-        ratio=ratio,
-        threshold=threshold,
-        layer_keep=layer_keep,
-        round_to=round_to,
-        fold=fold,
-        include=include,
-        exclude=exclude,
-        size=size,
-        seed=seed,
-    )
-
-
-def thin(net: Network, shortcuts: int | Auto = 0, **options: object) -> Network:
-    """The network that `prune` would cut, to be looked at and thrown away: without lineage and report.
-
-    Both cost a hash of every weight of `net`, which on large networks takes longer than the cut.
-    """
-    candidates = Candidates(net, ChannelOptions(**options) if options else None, shortcuts)  # type: ignore[arg-type]
-    variant, selection = candidates.choose()
-    return candidates.network(variant, selection.keep)[0]
+    """As `prune`, where channels have to go: with a budget, a ratio or a threshold."""
+    wanted = CutPlan.of(plan, options)
+    _need_depth(wanted)
+    return prune(net, wanted, kind=kind, scores=scores, losses=losses, cost=cost)
 
 
 def shortcuts(net: Network, remove: int, kind: str = "sparse") -> PruneResult:
@@ -93,34 +71,30 @@ def shortcuts(net: Network, remove: int, kind: str = "sparse") -> PruneResult:
     Raises:
         UserError: fewer can be removed.
     """
-    candidates = Candidates(net, None, remove)
-    return candidates.build(*candidates.choose(), kind)
+    return prune(net, CutPlan(shortcuts=remove), kind=kind)
 
 
-def prune(
-    net: Network,
-    shortcuts: int | Auto = 0,
-    kind: str = "sparse",
-    *,
-    scores: Scores | None = None,
-    losses: Losses | None = None,
-    cost: Latency | None = None,
-    **options: object,
-) -> PruneResult:
-    """Remove shortcut blocks and channels, both scored on the uncut network.
+def thin(net: Network, plan: CutPlan | None = None, **options: Any) -> Network:
+    """The network that `prune` would cut, to be looked at and thrown away: without lineage and report.
 
-    Args:
-        shortcuts: how many blocks go, the lowest first; "auto": blocks and channels compete for the one budget, and
-            a block goes once the threshold has passed the mean |gamma| of its last BatchNorm.
-        scores, losses, cost, options: as in `channels`; without options only blocks go.
+    Both cost a hash of every weight of `net`, which on large networks takes longer than the cut.
     """
-    wanted = ChannelOptions(**options) if options else None  # type: ignore[arg-type]
-    candidates = Candidates(net, wanted, shortcuts, scores, losses)
-    if wanted is not None and wanted.budget is not None and cost is not None:
-        what, share = parse_budget(wanted.budget)
-        if what == "latency":
-            found = within_latency(candidates, share, cost)
-            result = candidates.build(found.variant, found.selection, kind)
-            result.report.latency, result.report.tried = found.latency, found.tried
-            return result
-    return candidates.build(*candidates.choose(), kind)
+    candidates = Candidates(net, _wanted(plan, options))
+    variant, selection = candidates.choose()
+    return candidates.network(variant, selection.keep)[0]
+
+
+def _wanted(plan: CutPlan | None, options: Mapping[str, Any]) -> CutPlan:
+    """The plan; options that say how channels are chosen and not how many of them are a mistake."""
+    wanted = CutPlan.of(plan, options)
+    if options.keys() - {"shortcuts"}:
+        _need_depth(wanted)
+    return wanted
+
+
+def _need_depth(plan: CutPlan) -> None:
+    if not plan.cuts_channels:
+        raise UserError(
+            "none of budget, ratio and threshold given for channel pruning",
+            todo="give exactly one, as budget='channels=0.4' or ratio=0.6",
+        )

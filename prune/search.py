@@ -13,9 +13,10 @@ import numpy as np
 from common.errors import UserError
 from common.log import log
 from models.network import Network
-from prune.candidates import Auto, Candidates, PruneResult, Variant
+from prune.budgets import COMPUTED
+from prune.candidates import Candidates, PruneResult, Variant
 from prune.importance import Losses
-from prune.options import ChannelOptions
+from prune.plan import CutPlan
 from prune.select import Scores, Selection
 
 Latency = Callable[[Network], float]
@@ -195,17 +196,16 @@ class MaxDrop:
 def max_drop(
     net: Network,
     score: Score,
-    drop: float = 0.01,
+    plan: CutPlan | None = None,
     *,
     of: str = "params",
     tolerance: float = 0.05,
-    shortcuts: int | Auto = 0,
     kind: str = "sparse",
     scores: Scores | None = None,
     losses: Losses | None = None,
-    **options: object,
+    **options: Any,
 ) -> MaxDrop:
-    """The largest prune whose score is at most `drop` below the uncut network's, by bisection to the cliff.
+    """The largest prune whose score is at most ``max_drop`` below the uncut network's, by bisection to the cliff.
 
     The kept share is bisected on a logarithmic scale. Scores fall with it only roughly, so a search that ended looks
     below the first failure once more; where it finds a score within the drop it goes on from there.
@@ -214,22 +214,22 @@ def max_drop(
         score: from a network to its score, say the mAP on validation pictures. It may re-estimate the network's
             BatchNorm statistics first: every candidate is a network of its own, and the one returned is, bit for bit,
             the one that was scored. The uncut network is handed over as a copy.
-        drop: how much the score may fall, absolutely.
+        plan: what is asked for; its `max_drop` is how much the score may fall, absolutely.
         of: "params", "flops" or "channels": the share that is searched for.
         tolerance: the kept share is found to within this part of itself.
-        shortcuts, kind, scores, losses, options: as in `prune.prune`, without budget, ratio and threshold.
+        kind, scores, losses, options: as in `prune.prune`.
 
     Raises:
         UserError: nonsensical arguments.
     """
-    if drop < 0 or not 0 < tolerance < 1:
-        raise UserError(f"drop={drop} and tolerance={tolerance} have to be a drop of 0 or more and a part of 1")
-    if given := {"budget", "ratio", "threshold"} & options.keys():
-        raise UserError(f"{' and '.join(sorted(given))} given beside a largest drop, which is what decides here")
-    if of not in (known := ("params", "flops", "channels")):
-        raise UserError(f"of={of!r} is no share to search for", todo=f"choose from {', '.join(known)}")
-    asked = ChannelOptions(**options, budget=f"{of}=1")  # type: ignore[arg-type]
-    search = _Cliff(Candidates(net, asked, shortcuts, scores, losses), score, of, drop, kind)
+    wanted = CutPlan.of(plan, options)
+    if wanted.max_drop is None:
+        raise UserError("no max_drop is given, which decides here", todo="give the most the score may fall, as .01")
+    if not 0 < tolerance < 1:
+        raise UserError(f"tolerance={tolerance} has to be a part of 1")
+    if of not in COMPUTED:
+        raise UserError(f"of={of!r} is no share to search for", todo=f"choose from {', '.join(COMPUTED)}")
+    search = _Cliff(Candidates(net, wanted, scores, losses), score, of, wanted.max_drop, kind)
     low, high = search.least, 1.0  # fails, or was never tried; is within the drop
     probes = _PROBES
     while True:

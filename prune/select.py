@@ -16,10 +16,9 @@ from numpy.typing import NDArray
 
 from common.errors import UserError
 from prune.identities import ChannelGraph, Conv, Ids, Mask, said_by_count
+from prune.plan import STRATEGIES, CutPlan
 
 Scores = dict[str, NDArray[np.float64]]
-
-STRATEGIES = ("union", "shared", "conservative")
 
 # Why a channel whose group was let go stays after all.
 _FLOOR, _SLICES, _ROUNDING = 1, 2, 3
@@ -145,9 +144,9 @@ class Selector:
         self,
         graph: ChannelGraph,
         scores: Scores | Ranking,
-        layer_keep: float = 0.01,
-        round_to: int = 1,
-        strategy: str = "union",
+        layer_keep: float = CutPlan.layer_keep,
+        round_to: int = CutPlan.round_to,
+        strategy: str = CutPlan.strategy,
     ):
         assert strategy in STRATEGIES, strategy
         self.graph, self.layer_keep, self.round_to, self.strategy = graph, layer_keep, round_to, strategy

@@ -16,10 +16,8 @@ from common.errors import UserError
 from engine.seams import Hooks
 from models.network import Network
 from prune.identities import ChannelGraph
+from prune.schedules import FORMS, SCHEDULES
 from prune.tracing import trace
-
-SCHEDULES = ("constant", "global-decay", "local-decay")
-FORMS = ("subgradient", "proximal")
 
 # In the second half of the training global decay weakens s, and local decay weakens it for the largest gammas.
 DECAYED = 0.01

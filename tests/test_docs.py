@@ -110,7 +110,7 @@ def test_what_the_pages_tell_to_type_is_accepted(given: list[str]) -> None:
     from engine.config import parse_config
 
     config = parse_config(PruneConfig, given)
-    assert config.pruning["shortcuts"] == (int(config.shortcuts) if config.shortcuts != "auto" else "auto")
+    assert config.plan.shortcuts == (int(config.shortcuts) if config.shortcuts != "auto" else "auto")
 
 
 @pytest.mark.parametrize("name", PAGES)

@@ -61,12 +61,12 @@ def test_pairs_follow_the_lineage() -> None:
     fat = tiny_network(16, seed=1)
     student, kept = cut(fat)
     # Layer 0 is finer than the finest head; 2 and 6 are the heads' own convolutions.
-    pairs = pairs_on_lineage(student, fat, (0, 1))
+    pairs = pairs_on_lineage(student, fat)
     assert [(p.student_layer, p.teacher_layer, p.stride, p.kept) for p in pairs] == [
         (1, 1, 8.0, tuple(kept[1])),
         (5, 5, 16.0, tuple(kept[5])),
     ]
-    every = pairs_on_lineage(student, fat, (0, 1), layers="all")
+    every = pairs_on_lineage(student, fat, layers="all")
     assert [p.student_layer for p in every] == [0, 1, 5]
     assert [(p.student_channels, p.teacher_channels) for p in every] == [(8, 16)] * 3
 
@@ -75,7 +75,7 @@ def test_a_network_that_was_only_trained_on_has_all_channels() -> None:
     fat = tiny_network(8, seed=1)
     student = tiny_network(8)
     student.lineage = descend(fat, "baseline", identity_step(fat))
-    assert [pair.kept for pair in pairs_on_lineage(student, fat, (0, 1))] == [None, None]
+    assert [pair.kept for pair in pairs_on_lineage(student, fat)] == [None, None]
 
 
 def test_every_ancestor_may_teach_and_others_are_refused_by_name(tmp_path: Path) -> None:
@@ -103,7 +103,7 @@ def test_a_student_without_common_layers_is_refused() -> None:
     for number in (0, 1, 5):
         del student.lineage[-1]["layers"][str(number)]
     with pytest.raises(UserError, match="no convolution of the student comes from"):
-        pairs_on_lineage(student, fat, (0, 1))
+        pairs_on_lineage(student, fat)
 
 
 def dead_channels(net: Network, layers: tuple[int, ...], every: int) -> None:
@@ -127,7 +127,7 @@ def test_where_only_silent_channels_were_cut_every_channel_still_says_the_same(d
     dead_channels(fat, (0, 1, 5), every=3)
     thin = prune.channels(fat, threshold=0.1, kind="baseline").network
     assert thin.convolutions[0].out_channels == 10
-    pairs = pairs_on_lineage(thin, fat, (0, 1), layers="all")
+    pairs = pairs_on_lineage(thin, fat, layers="all")
     assert len(pairs) == 3
     images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
     maps = []

@@ -10,7 +10,7 @@ import torch
 
 from common.errors import UserError
 from distill import fgd
-from distill.fgd import Context, FocalGlobal, object_weights
+from distill.losses.fgd import Context, FocalGlobal, object_weights
 from models.spec import Matches
 from tests.distill.material import (
     PAIRS,

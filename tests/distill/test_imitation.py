@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from distill import imitation
-from distill.imitation import near_objects
+from distill.losses.imitation import near_objects
 from models.spec import HeadSpec, Matches
 from tests.distill.material import (
     PAIRS,

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from distill import mgd
-from distill.mgd import Generator
+from distill.losses.mgd import Generator
 from tests.distill.material import (
     PAIRS,
     adapter_of,

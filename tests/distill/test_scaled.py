@@ -8,7 +8,7 @@ import torch
 
 from common.errors import UserError
 from distill import scaled
-from distill.scaled import strongest_nearby
+from distill.losses.scaled import strongest_nearby
 from models.spec import HeadSpec, Matches, Outputs
 from tests.distill.material import matched, random_outputs, random_targets, specs_of, values
 from tests.distill.test_bounded import EXP, box_of, encoded

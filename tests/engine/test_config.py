@@ -61,6 +61,40 @@ def test_saved_options_read_back_equal(tmp_path: Path) -> None:
     assert replace(again, hyp="") == config
 
 
+@dataclass(frozen=True)
+class Inner:
+    heat: float = option(1.0, "how hot", key="oven_heat", low=0)
+
+
+@dataclass
+class Middle:
+    inner: Inner = Inner()
+    height: int = option(2, "how high")
+
+
+@dataclass
+class Outer(TrainConfig):
+    middle: Middle = field(default_factory=Middle, metadata={"group": "kitchen"})
+
+
+def test_an_option_may_have_a_key_that_is_not_its_fields_name(tmp_path: Path) -> None:
+    config = parse_config(Outer, ["--oven-heat", "3"])
+    assert config.middle.inner == Inner(3.0)
+    assert to_dict(config)["oven_heat"] == 3.0
+    config.save(tmp_path / "args.yaml")
+    assert load_config(Outer, tmp_path) == config
+    with pytest.raises(UserError, match="--oven-heat"):
+        parse_config(Outer, ["--oven-heat", "-1"])
+    with pytest.raises(UserError, match="--heat"):
+        parse_config(Outer, ["--heat", "3"])
+
+
+def test_nested_options_stand_under_the_nearest_group_that_is_named() -> None:
+    known = options(Outer)
+    assert known["oven_heat"].metadata["group"] == known["height"].metadata["group"] == "kitchen"
+    assert list(known)[-2:] == ["oven_heat", "height"]
+
+
 def test_unknown_yaml_key_names_line_and_closest_key(tmp_path: Path) -> None:
     hyp = tmp_path / "hyp.yaml"
     hyp.write_text("# mine\nlr0: 0.1\nmomentun: 0.9\n")

@@ -13,7 +13,7 @@ from models.network import Network
 from pipeline.foresight import check_target, check_trained, check_used, cut_share
 from pipeline.prune_options import PruneConfig
 from prune.candidates import Candidates
-from prune.options import ChannelOptions
+from prune.plan import CutPlan
 from tests import nets
 
 ALL = ("baseline", "sparse", "prune", "student")
@@ -25,7 +25,7 @@ def network() -> Network:
 
 
 def candidates(**options: object) -> Candidates:
-    return Candidates(network(), ChannelOptions(**options))  # type: ignore[arg-type]
+    return Candidates(network(), CutPlan(**options))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("given", [{"t_weights": "fat.pt"}, {"t_cfg": "fat.cfg", "t_weights": "fat.weights"}], ids=str)

@@ -66,7 +66,7 @@ def test_a_filter_that_the_others_can_stand_in_for_scores_lowest_by_fpgm_though_
 
 def test_gamma_reader_counts_all_readers_of_the_tie_but_no_depthwise_one() -> None:
     net = network("residual")
-    found = importance.gamma_reader(net, prune.trace(net))
+    found = importance.score("gamma-reader", net, prune.trace(net))
     # Layers 1, 3 and 6 are one tie; it is read by 2, by 5 and, after the second add, by 8.
     norm = torch.sqrt(sum(net.convolutions[n].conv.weight.square().sum((0, 2, 3)) for n in (2, 5, 8)))
     for number in (1, 3, 6):
@@ -76,7 +76,8 @@ def test_gamma_reader_counts_all_readers_of_the_tie_but_no_depthwise_one() -> No
     gated = network("gated")  # 8 -> depthwise 9 -> 10
     norm = gated.convolutions[10].conv.weight.square().sum((0, 2, 3)).sqrt()
     wanted = (gated.convolutions[8].bn.weight.abs() * norm).tolist()
-    np.testing.assert_allclose(importance.gamma_reader(gated, prune.trace(gated))["layers.8.bn"], by_mean(wanted))
+    found = importance.score("gamma-reader", gated, prune.trace(gated))
+    np.testing.assert_allclose(found["layers.8.bn"], by_mean(wanted))
 
 
 def test_gamma_reader_of_a_grouped_reader_takes_each_input_once() -> None:
@@ -84,7 +85,7 @@ def test_gamma_reader_of_a_grouped_reader_takes_each_input_once() -> None:
     weight = net.convolutions[15].conv.weight  # (16, 3, 3, 3)
     read = [weight[4 * (k // 3) : 4 * (k // 3) + 4, k % 3].square().sum() for k in range(12)]
     graph = prune.trace(net)
-    found = importance.gamma_reader(net, graph)["layers.10.bn"]
+    found = importance.score("gamma-reader", net, graph)["layers.10.bn"]
     # The same tie is read by layer 7 and by the gate's convolution 13 too.
     others = sum(net.convolutions[n].conv.weight.square().sum((0, 2, 3)) for n in (8, 13))
     wanted = (net.convolutions[10].bn.weight.abs() * (torch.stack(read) + others).sqrt()).tolist()
@@ -168,7 +169,7 @@ def test_every_criterion_cuts_a_network_that_equals_the_fat_one(criterion: str, 
 
 def test_scores_can_be_given_in_the_place_of_a_criterion() -> None:
     net = network("residual")
-    scores = importance.l2(net, prune.trace(net))
+    scores = importance.score("l2", net, prune.trace(net))
     given, named = (prune.channels(net, ratio=0.5, **how) for how in ({"scores": scores}, {"criterion": "l2"}))
     (ours,), (theirs,) = given.network.lineage, named.network.lineage
     assert ours["layers"] == theirs["layers"]

@@ -26,7 +26,7 @@ from models.kinds import KINDS
 from prune.blocks import cut_blocks, find_blocks
 from prune.fold import leftovers
 from prune.identities import ChannelGraph, Mask
-from prune.pruning import STRATEGIES
+from prune.plan import STRATEGIES
 from prune.select import Selector
 from prune.surgery import sliced_tensors, thin_network
 from tests.alive import alive, noise

@@ -178,7 +178,7 @@ class Cliff:
 def test_the_largest_prune_stops_at_the_cliff(edge: float) -> None:
     net = network()
     score = Cliff(net, edge)
-    found = prune.max_drop(net, score, 0.01)
+    found = prune.max_drop(net, score, max_drop=0.01)
     share = models.parameters(found.result.network) / models.parameters(net)
     assert edge <= share < edge * 1.12  # 5 % and one step of a very small network
     assert found.base == pytest.approx(0.6)
@@ -197,10 +197,10 @@ def test_the_largest_prune_stops_at_the_cliff(edge: float) -> None:
 def test_a_dip_does_not_end_the_search() -> None:
     net = network()
     cliff = Cliff(net, 0.2)
-    found = prune.max_drop(net, cliff, 0.01)
+    found = prune.max_drop(net, cliff, max_drop=0.01)
     # The lowest failure is made one that is followed by networks that are within again.
     plain = models.parameters(found.result.network) / models.parameters(net)
-    dips = prune.max_drop(net, Cliff(net, 0.2, dips=((0.50, 0.53),)), 0.01)
+    dips = prune.max_drop(net, Cliff(net, 0.2, dips=((0.50, 0.53),)), max_drop=0.01)
     share = models.parameters(dips.result.network) / models.parameters(net)
     assert dips.base - dips.score <= 0.01
     assert share <= max(0.5, plain) + 0.05
@@ -209,14 +209,14 @@ def test_a_dip_does_not_end_the_search() -> None:
 def test_nothing_goes_where_nothing_may_be_lost() -> None:
     net = network()
     whole = models.parameters(net)
-    found = prune.max_drop(net, lambda one: float(models.parameters(one) == whole), 0.0)
+    found = prune.max_drop(net, lambda one: float(models.parameters(one) == whole), max_drop=0.0)
     assert models.parameters(found.result.network) == whole
     assert found.score == 1.0
 
 
 def test_everything_goes_that_may_where_any_drop_is_allowed() -> None:
     net = network()
-    found = prune.max_drop(net, lambda one: models.parameters(one) / 1e6, 1.0, layer_keep=0.3)
+    found = prune.max_drop(net, lambda one: models.parameters(one) / 1e6, max_drop=1.0, layer_keep=0.3)
     least = prune.channels(net, ratio=1.0, layer_keep=0.3).network
     assert models.parameters(found.result.network) < 1.15 * models.parameters(least)
 
@@ -229,7 +229,7 @@ def test_what_the_score_does_to_a_candidate_stays_and_the_uncut_network_is_not_t
         candidate.convolutions[0].bn.running_mean.fill_(5.0)
         return 1.0
 
-    found = prune.max_drop(net, score, 0.01)
+    found = prune.max_drop(net, score, max_drop=0.01)
     assert (found.result.network.convolutions[0].bn.running_mean == 5).all()
     assert all(torch.equal(tensor, before[name]) for name, tensor in net.state_dict().items())
 
@@ -237,12 +237,13 @@ def test_what_the_score_does_to_a_candidate_stays_and_the_uncut_network_is_not_t
 @pytest.mark.parametrize(
     "wrong,named",
     [
-        ({"drop": -1}, "drop=-1"),
+        ({"max_drop": -1}, "drop=-1"),
         ({"budget": "params=0.5"}, "budget given"),
+        ({"max_drop": None}, "no max_drop"),
         ({"of": "weight"}, "weight"),
         ({"of": "latency"}, "latency"),
     ],
 )
 def test_a_wrong_search_is_named(wrong: dict, named: str) -> None:
     with pytest.raises(UserError, match=named):
-        prune.max_drop(network(), lambda net: 1.0, **wrong)
+        prune.max_drop(network(), lambda net: 1.0, **{"max_drop": 0.01, **wrong})

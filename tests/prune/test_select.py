@@ -202,7 +202,7 @@ def test_what_is_only_carried_follows_its_producer_unless_all_have_a_vote() -> N
 @pytest.mark.parametrize("strategy", ["shared", "conservative"])
 def test_what_a_strategy_cuts_equals_the_fat_network_without_it(name: str, strategy: str) -> None:
     net = alive(models.Network(parse_cfg(TINY[name])), dtype=torch.float64)
-    result = prune.channels(net, strategy, ratio=0.6, fold=False)
+    result = prune.channels(net, strategy=strategy, ratio=0.6, fold=False)
     assert result.report.removed > 0
     images = noise(net, (64, 64), torch.Generator().manual_seed(3))
     assert distance(result.network, multiplied_by_zero(net, result.network), images) < TOLERANCE

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from distill.maps import paired
+from distill.losses.maps import paired
 from distill.pairs import FeaturePair
 from models.spec import Matches, Outputs
 

@@ -13,11 +13,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from distill.maps import correlation, paired, unexplained
+from distill.losses.maps import correlation, paired, unexplained
 from distill.pairs import FeaturePair
 from models.spec import Matches, Outputs
-
-ALIGNED_DISTANCES = ("pearson", "l2")
 
 
 def aligned(

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from distill.maps import correlation, paired
+from distill.losses.maps import correlation, paired
 from distill.pairs import FeaturePair
 from models.spec import Matches, Outputs
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from distill.adapters import projection
-from distill.maps import ground_truth, paired, variance
+from distill.losses.maps import ground_truth, paired, variance
 from distill.pairs import FeaturePair
 from models.spec import HeadSpec, Matches, Outputs
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from distill.maps import paired, unexplained
+from distill.losses.maps import paired, unexplained
 from distill.pairs import FeaturePair
 from models.spec import Matches, Outputs
 

@@ -3,15 +3,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from common.errors import UserError
-from distill.cells import FAINT, cells_of
-from distill.hinton import binary_divergence, softmax_divergence
+from distill.losses.cells import FAINT, cells_of, paired_heads
+from distill.losses.hinton import binary_divergence, softmax_divergence
 from models.heads import encode_boxes
 from models.loss import matched_boxes
 from models.spec import HeadSpec, Matches, Outputs
@@ -43,13 +41,10 @@ def scaled(student: Outputs, teacher: Outputs, matches: Matches, *, window: int 
     Raises:
         UserError: `window` is not odd.
     """
-    check_scaled(student.specs, window=window)
+    check_window(window)
     sums: dict[str, list[Tensor]] = {"scaled_obj": [], "scaled_cls": [], "scaled_box": []}
     weights, certain = [], []
-    for spec, their_spec, ours, theirs, match in zip(
-        student.specs, teacher.specs, student.heads, teacher.heads, matches.heads
-    ):
-        theirs = theirs.detach()
+    for spec, their_spec, ours, theirs, match in paired_heads(student, teacher, matches):
         sure = strongest_nearby(theirs, window)
         weight = sure.clone()
         weight[match.image, match.anchor, match.row, match.col] = 1
@@ -72,7 +67,7 @@ def scaled(student: Outputs, teacher: Outputs, matches: Matches, *, window: int 
     }
 
 
-def check_scaled(specs: Sequence[HeadSpec], *, window: int) -> None:
+def check_window(window: int) -> None:
     """Refuse a window that has no middle cell (UserError)."""
     if window < 1 or window % 2 == 0:
         raise UserError(f"the FM-NMS window {window} is not odd", todo="--kd-scaled-window 5")

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from common.errors import UserError
-from distill.maps import paired
+from distill.losses.maps import paired
 from distill.pairs import FeaturePair
 from models.spec import Matches, Outputs
 
