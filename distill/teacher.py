@@ -191,16 +191,10 @@ class Teacher:
             )
         return cls([_load(*pair) for pair in zip(cfgs, files)], student, weights or cfg)
 
-    def to(self, device: torch.device | str) -> Teacher:
-        """Move the networks; returns self."""
-        for each in (*self.members, self._answering):
-            each.to(device)
-        return self
-
     # Not inference_mode: its tensors cannot be saved for the student's backward pass.
     @torch.no_grad()
     def __call__(self, images: Tensor, layers: Collection[int] = ()) -> Outputs:
-        """What the teacher says of pictures ``(B, 3, H, W)``.
+        """What the teacher says of pictures ``(B, 3, H, W)``. It follows them to their device: nobody else moves it.
 
         Args:
             images: the batch.
@@ -209,7 +203,6 @@ class Teacher:
         Returns:
             Raw heads in the student's order of heads, anchors and classes, and the features by layer number.
         """
-        # Whoever moves the student to a device does not see the teacher.
         if next(self._answering.parameters()).device != images.device:
             self._answering.to(images.device)
         with fastest_precision(images.device):

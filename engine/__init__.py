@@ -6,7 +6,7 @@ from engine.evaluate import Score, evaluate
 from engine.objective import DetectionObjective
 from engine.postprocess import postprocess
 from engine.rundir import find_run, make_run_dir
-from engine.seams import Hooks, Objective
+from engine.seams import Hooks, Objective, Terms
 from engine.tracking import Tracker
 from engine.trainer import Trainer
 
@@ -15,6 +15,7 @@ __all__ = [
     "Hooks",
     "Objective",
     "Score",
+    "Terms",
     "Tracker",
     "TrainConfig",
     "TrainResult",

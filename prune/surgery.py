@@ -123,32 +123,6 @@ def _fold(done: dict[str, Tensor], conv: Conv, added: Tensor) -> None:
     done[f"{conv.name}.bias"] = (bias.double() + added.to(bias.device)).to(bias.dtype)
 
 
-def thin_module(net: nn.Module, graph: ChannelGraph, keep: Mask, left: Leftovers | None = None) -> nn.Module:
-    """As `thin_network`, for any traced module: a deep copy whose convolutions and BatchNorms are narrower.
-
-    The module's forward must not hold channel counts of its own.
-    """
-    thin = copy.deepcopy(net)
-    tensors = sliced_tensors(net, graph, keep, left)
-    modules = dict(thin.named_modules())
-    for name, conv in graph.convs.items():
-        module = modules[name]
-        assert isinstance(module, nn.Conv2d)
-        module.out_channels, module.in_channels = int(keep[conv.makes].sum()), int(keep[conv.reads].sum())
-        module.groups = module.in_channels if conv.depthwise else conv.groups
-    for name, ids in graph.norms.items():
-        modules[name].num_features = int(keep[ids].sum())
-    for name in {*graph.convs, *graph.norms}:
-        module = modules[name]
-        for part in ("weight", "bias"):
-            if (tensor := tensors.get(f"{name}.{part}")) is not None:
-                module.register_parameter(part, nn.Parameter(tensor))
-        for part in ("running_mean", "running_var"):
-            if (tensor := tensors.get(f"{name}.{part}")) is not None:
-                module.register_buffer(part, tensor)
-    return thin
-
-
 def without_sections(cfg: Cfg, gone: set[Section], instead: dict[Section, Section]) -> None:
     """Remove sections from a cfg in place; whoever read one reads `instead` of it (followed until it stays)."""
     for section in cfg.layers:

@@ -263,11 +263,11 @@ def test_every_mode_trains_a_student_under_the_objective(name: str) -> None:
         student.lineage = descend(fat, "baseline", identity_step(fat))
     objective = KDObjective(student, Teacher(fat, student), kd=KDConfig(kd=f"{name}:1"))
     objective.train()
-    losses, _ = objective(batch_of(), 0.5)
-    joined = {term: objective.weights[term] for term in losses if term.startswith(name)}
+    terms = objective(batch_of(), 0.5)
+    joined = {term: terms.weights[term] for term in terms.values if term.startswith(name)}
     gains = objective.detection.weights
     assert joined == {term: pytest.approx(gains[MODES[name].gain(term)]) for term in joined}
-    torch.stack([losses[term] for term in joined]).sum().backward()
+    torch.stack([terms.values[term] for term in joined]).sum().backward()
     grads = [parameter.grad for parameter in objective.parameters()]
     assert any(grad is not None and grad.any() for grad in grads)
     assert all(grad is None or grad.isfinite().all() for grad in grads)

@@ -17,9 +17,10 @@ from prune.cost import Cost
 from prune.fold import leftovers
 from prune.importance import gamma
 from prune.select import Selector
-from prune.surgery import thin_module, thin_network
+from prune.surgery import thin_network
 from tests.alive import alive
 from tests.nets import NET, TINY, conv, yolo
+from tests.prune.traced import thin_module
 
 EVERY = [pytest.param(name, id=name) for name in TINY]
 

@@ -13,10 +13,10 @@ import prune
 from common.errors import UserError
 from models.cfg import parse_cfg
 from prune.fold import leftovers
-from prune.surgery import thin_module
 from tests.alive import alive, noise
 from tests.nets import TINY, conv, yolo
 from tests.prune.reference import wither
+from tests.prune.traced import thin_module
 
 NET = "[net]\nwidth=64\nheight=64\nchannels=3\n"
 HEAD = conv(24, 1, activation="linear", bn=0) + yolo("0,1,2")

@@ -76,9 +76,8 @@ def test_gamma_reader_counts_all_readers_of_the_tie_but_no_depthwise_one() -> No
     gated = network("gated")  # 8 -> depthwise 9 -> 10
     norm = gated.convolutions[10].conv.weight.square().sum((0, 2, 3)).sqrt()
     wanted = (gated.convolutions[8].bn.weight.abs() * norm).tolist()
-    np.testing.assert_allclose(
-        importance.score("gamma-reader", gated, prune.trace(gated))["layers.8.bn"], by_mean(wanted)
-    )
+    found = importance.score("gamma-reader", gated, prune.trace(gated))
+    np.testing.assert_allclose(found["layers.8.bn"], by_mean(wanted))
 
 
 def test_gamma_reader_of_a_grouped_reader_takes_each_input_once() -> None:

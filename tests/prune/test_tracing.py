@@ -15,8 +15,8 @@ from models.cfg import parse_cfg
 from prune.fold import Leftovers, leftovers
 from prune.identities import tied_groups
 from prune.select import Selector
-from prune.surgery import thin_module
 from tests.nets import TINY, conv, yolo
+from tests.prune.traced import thin_module
 
 NET = "[net]\nwidth=64\nheight=64\nchannels=3\n"
 HEAD = conv(24, 1, activation="linear", bn=0) + yolo("0,1,2")

@@ -14,7 +14,9 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
+from prune.fold import Leftovers
 from prune.identities import ChannelGraph, Mask, Step
+from prune.surgery import sliced_tensors
 from prune.tracing import Tracer
 
 
@@ -33,6 +35,32 @@ class Imposed(fx.Interpreter):
     def __call__(self, images: Tensor) -> list[Tensor]:
         with torch.no_grad():
             return list(self.run(images))
+
+
+def thin_module(net: nn.Module, graph: ChannelGraph, keep: Mask, left: Leftovers | None = None) -> nn.Module:
+    """As `prune.surgery.thin_network`, of any traced module: a copy with narrower convolutions and BatchNorms.
+
+    The module's forward must not hold channel counts of its own.
+    """
+    thin = copy.deepcopy(net)
+    tensors = sliced_tensors(net, graph, keep, left)
+    modules = dict(thin.named_modules())
+    for name, conv in graph.convs.items():
+        module = modules[name]
+        assert isinstance(module, nn.Conv2d)
+        module.out_channels, module.in_channels = int(keep[conv.makes].sum()), int(keep[conv.reads].sum())
+        module.groups = module.in_channels if conv.depthwise else conv.groups
+    for name, ids in graph.norms.items():
+        modules[name].num_features = int(keep[ids].sum())
+    for name in {*graph.convs, *graph.norms}:
+        module = modules[name]
+        for part in ("weight", "bias"):
+            if (tensor := tensors.get(f"{name}.{part}")) is not None:
+                module.register_parameter(part, nn.Parameter(tensor))
+        for part in ("running_mean", "running_var"):
+            if (tensor := tensors.get(f"{name}.{part}")) is not None:
+                module.register_buffer(part, tensor)
+    return thin
 
 
 def _last_steps(graph: ChannelGraph) -> dict[str, Step]:
