@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from common.errors import UserError
+from common.options import from_dict, option, options
 from distill import MODES, FeaturePair, KDConfig, KDObjective, Teacher, hinton
 from distill.mode import METRIC, Mode
 from distill.modes import describe_modes
-from engine.options import from_dict, option, options
 from models.assign import assign
 from models.lineage import descend, identity_step
 from models.spec import Matches, Outputs
