@@ -243,7 +243,7 @@ def from_dict(cls: type[Config], values: dict[str, Any]) -> Config:
                 own[each.name] = build(hints[each.name], (*prefix, each.name))
         return kind(**own)
 
-    return build(cls, ())
+    return typing.cast(Config, build(cls, ()))
 
 
 def read_yaml(cls: type, path: str | Path) -> dict[str, Any]:

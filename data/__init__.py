@@ -9,11 +9,12 @@ from common.lazy import lazily
 
 if TYPE_CHECKING:
     from data.anchors import assign_to_heads, check_anchors, choose_anchors, fit_anchors
-    from data.augment import AugmentConfig, letterbox
+    from data.augment import letterbox
     from data.batch import Batch, Letterbox
     from data.dataset import Dataset, Sample
     from data.labels import CheckReport, Problem, check, read_labels
     from data.loader import Loader, collate, make_loader
+    from data.options import AugmentConfig
     from data.spec import DataSpec, label_path, load_spec
 
 __all__ = [

@@ -61,8 +61,8 @@ def neck_output(net: Network, head: int) -> int:
     number = net.cfg.index()
     feeder = head_feeder(net.cfg.heads[head])
     source = feeder.inputs[0]
-    tower = source.kind == "convolutional" and source.int("size", 1) > 1 and net.cfg.readers()[source] == [feeder]
-    if tower:
+    conv = net.convolutions.get(number[source])
+    if conv is not None and conv.conv.kernel_size[0] > 1 and net.cfg.readers()[source] == [feeder]:
         before = number[source.inputs[0]]
         if before >= 0 and net.strides[before] == net.specs[head].stride:
             return before

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from engine.evaluate import Score, evaluate
     from engine.objective import DetectionObjective
     from engine.postprocess import postprocess
-    from engine.seams import Hooks, Objective
+    from engine.seams import Hooks, Objective, Terms
     from engine.tracking import Tracker
     from engine.trainer import Trainer
 
@@ -22,6 +22,7 @@ __all__ = [
     "Hooks",
     "Objective",
     "Score",
+    "Terms",
     "Tracker",
     "TrainConfig",
     "TrainResult",

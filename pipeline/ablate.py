@@ -235,7 +235,6 @@ def _references(config: DistilConfig, run: Path, spec: DataSpec, student: Networ
 
     def known() -> dict[str, Scores]:
         if not full:
-            teacher.to(distributed.start(config.device))
             full["teacher"] = teacher_scores(teacher, spec, config)
             full["start"] = scores(student, spec, config)
         return full

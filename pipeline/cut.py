@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import cached_property
 
-import torch
 from torch import Tensor, nn
 
 import prune
@@ -17,6 +16,7 @@ from data.batch import Batch
 from data.options import BATCH
 from engine import distributed, evaluate
 from engine.objective import DetectionObjective
+from engine.step import training_step
 from export.latency import OnnxLatency
 from export.to_onnx import need_onnx
 from models.network import Network
@@ -143,5 +143,5 @@ class Cutter:
         assert isinstance(network, Network)
         alone = DetectionObjective(network.to(self.device).eval(), self.config.loss, lambda value: value)
         for batch in self.batches:
-            terms, _ = alone(batch.prepared(self.device), 0.0)
-            yield torch.stack([alone.weights.get(name, 1.0) * term for name, term in terms.items()]).sum()
+            for terms, _ in training_step(alone, [batch.prepared(self.device)], 0.0):
+                yield terms.total()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
@@ -21,6 +21,7 @@ from engine import Tracker, distributed
 from engine.config import TrainConfig
 from engine.evaluate import Score
 from engine.progress import memory_used
+from engine.seams import Hooks
 from models.network import Network
 from pipeline.distil_options import DistilConfig
 from pipeline.show import side_by_side
@@ -90,19 +91,14 @@ def finetune(
         if "start" not in found:
             found["start"] = scores(student, spec, config, splits=("val",))
         if guide is not None:
-            guide.to(distributed.start(config.device))  # on every rank; mixed precision is set up on the device
             if "teacher" not in found:
                 found["teacher"] = teacher_scores(guide, spec, config, run / "teacher" if figures else None)
             student.meta["teacher"] = {"source": guide.source, "sha256": guide.fingerprint}
         if known is None:
             _announce(found)
-        reference = found.get("teacher", {}).get("val")
-
-        def extra(row: dict[str, float], score: Score | None) -> dict[str, float]:
-            return beside_teacher(row, score, reference)
-
+        beside = BesideTeacher(found.get("teacher", {}).get("val"))
         student = train_network(
-            student, spec, config, run, kind=kind, objective=objective, tracker=tracker, eval_extra=extra
+            student, spec, config, run, kind=kind, objective=objective, hooks=[beside], tracker=tracker
         )
         found["student"] = scores(student, spec, config, run / "student" if figures else None)
         reported = tuple(sorted(objective.watch.reported)) if objective.modes else ()
@@ -112,29 +108,32 @@ def finetune(
     return result
 
 
-def beside_teacher(row: Mapping[str, float], score: Score | None, teacher: Score | None) -> dict[str, float]:
-    """``student/...``, and with a teacher ``teacher/...`` and ``gap/...``, of an epoch that was validated.
+class BesideTeacher(Hooks):
+    """With every validation ``student/...``, and with a teacher ``teacher/...`` and ``gap/...``.
 
-    ``gap`` is that of mAP50-95; classes come as ``student/AP50-95/NAME``.
+    ``gap`` is that of mAP50-95; classes come as ``student/AP50-95/NAME``, with a teacher only.
 
     Args:
-        row: the epoch's metrics.
-        score: the student's, where classes are to be shown.
-        teacher: the teacher's score on the same pictures.
+        teacher: its score on the validation pictures.
     """
-    mine = {name: row[f"val/{name}"] for name in ("mAP50-95", "mAP50") if f"val/{name}" in row}
-    if not mine:
-        return {}
-    if score is not None and teacher is not None:
-        mine |= {name: value for name, value in score.as_dict(classes=True).items() if name.startswith("AP50-95/")}
-    values = {f"student/{name}": value for name, value in mine.items()}
-    if teacher is not None:
-        theirs = teacher.as_dict(classes=True)
-        both = [name for name in mine if name in theirs]
-        values |= {f"teacher/{name}": theirs[name] for name in both}
-        values |= {f"gap/{name}": theirs[name] - mine[name] for name in both}
-        values["gap"] = values.pop("gap/mAP50-95")
-    return values
+
+    def __init__(self, teacher: Score | None):
+        self.teacher = teacher
+
+    def after_validation(
+        self, network: Network, averaged: Network, score: Score, evaluate: Callable[[Network], Score]
+    ) -> dict[str, float]:
+        shown = ["mAP50-95", "mAP50"]
+        mine = {name: float(value) for name, value in score.as_dict(classes=self.teacher is not None).items()}
+        mine = {name: value for name, value in mine.items() if name in shown or name.startswith("AP50-95/")}
+        values = {f"student/{name}": value for name, value in mine.items()}
+        if self.teacher is not None:
+            theirs = self.teacher.as_dict(classes=True)
+            both = [name for name in mine if name in theirs]
+            values |= {f"teacher/{name}": theirs[name] for name in both}
+            values |= {f"gap/{name}": theirs[name] - mine[name] for name in both}
+            values["gap"] = values.pop("gap/mAP50-95")
+        return values
 
 
 def train_assistants(config: Distil, run: Path) -> Distil:

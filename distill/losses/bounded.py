@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torchvision.ops import box_convert, generalized_box_iou_loss
 
+from distill.losses.cells import paired_heads
 from models.heads import encode_boxes
 from models.loss import matched_boxes
 from models.spec import Matches, Outputs
@@ -39,11 +40,9 @@ def bounded(
         nearer.
     """
     losses, gated = [], []
-    for spec, their_spec, ours, theirs, match in zip(
-        student.specs, teacher.specs, student.heads, teacher.heads, matches.heads
-    ):
+    for spec, their_spec, ours, theirs, match in paired_heads(student, teacher, matches):
         boxes = matched_boxes(match.pick(ours), spec, match)
-        taught = matched_boxes(match.pick(theirs.detach()), their_spec, match)
+        taught = matched_boxes(match.pick(theirs), their_spec, match)
         truth = match.box.to(boxes)
         if distance == "l2":
             boxes, taught, truth = (encode_boxes(each, match, spec) for each in (boxes, taught, truth))

@@ -1,14 +1,25 @@
-"""What the KD terms on responses share: how much a cell counts, and reading boxes at chosen cells."""
+"""What the KD terms on responses share: reading paired heads, how much a cell counts, and boxes at chosen cells."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
-from models.spec import HeadMatches, HeadSpec
+from models.spec import HeadMatches, HeadSpec, Matches, Outputs
 
 # Cells in which the teacher sees less than this do not count: there are thousands, and they would only cost time.
 FAINT = 1e-3
+
+
+def paired_heads(
+    student: Outputs, teacher: Outputs, matches: Matches
+) -> Iterator[tuple[HeadSpec, HeadSpec, Tensor, Tensor, HeadMatches]]:
+    """Per head both specs, both ``(B, A, H, W, 5 + C)``, the teacher's detached, and the matches."""
+    heads = zip(student.specs, teacher.specs, student.heads, teacher.heads, matches.heads)
+    for spec, their_spec, ours, theirs, match in heads:
+        yield spec, their_spec, ours, theirs.detach(), match
 
 
 def cell_weights(teacher: Tensor, match: HeadMatches) -> Tensor:

@@ -38,7 +38,8 @@ class Context(nn.Module):
         mean = (features.flatten(2) * share).sum(dim=2)[:, :, None, None]
         inner = self.squeeze(mean)
         gain, shift = (each.to(inner.dtype)[:, None, None] for each in (self.gain, self.shift))
-        return features + self.expand(functional.layer_norm(inner, inner.shape[1:], gain, shift).relu())
+        added: Tensor = self.expand(functional.layer_norm(inner, inner.shape[1:], gain, shift).relu())
+        return features + added
 
 
 class FocalGlobal(nn.Module):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torchvision.ops import box_convert, generalized_box_iou_loss
 
-from distill.losses.cells import FAINT, cell_weights, cells_of, class_scores
+from distill.losses.cells import FAINT, cell_weights, cells_of, class_scores, paired_heads
 from models.loss import matched_boxes
 from models.spec import HeadSpec, Matches, Outputs
 
@@ -28,10 +28,7 @@ def gap(student: Outputs, teacher: Outputs, matches: Matches) -> dict[str, Tenso
         ``gap``, from 0 to 2 without unit, and ``metric/score_gap``: the weighted mean of the factor.
     """
     losses, gaps, weights = [], [], []
-    for spec, their_spec, ours, theirs, match in zip(
-        student.specs, teacher.specs, student.heads, teacher.heads, matches.heads
-    ):
-        theirs = theirs.detach()
+    for spec, their_spec, ours, theirs, match in paired_heads(student, teacher, matches):
         weight = cell_weights(theirs, match)
         places = cells_of(weight >= FAINT)
         weight, mine, taught = places.pick(weight), places.pick(ours), places.pick(theirs)

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from common.errors import UserError
-from distill.losses.cells import cell_weights
+from distill.losses.cells import cell_weights, paired_heads
 from models.spec import HeadSpec, Matches, Outputs
 
 
@@ -41,8 +41,7 @@ def hinton(
     """
     check_hinton(student.specs, temperature=temperature, classes=classes)
     objectness, scores, weights = [], [], []
-    for spec, ours, theirs, match in zip(student.specs, student.heads, teacher.heads, matches.heads):
-        theirs = theirs.detach()
+    for spec, _, ours, theirs, match in paired_heads(student, teacher, matches):
         weight = cell_weights(theirs, match)
         divergence = softmax_divergence if _is_softmax(spec, classes) else binary_divergence
         objectness.append((weight * binary_divergence(ours[..., 4:5], theirs[..., 4:5], temperature)).sum())

@@ -31,7 +31,8 @@ class Generator(nn.Module):
 
     def forward(self, features: Tensor, keep: Tensor) -> Tensor:
         """``(B, C_s, H, W)`` and a mask ``(1, 1, H, W)`` of cells that stay to ``(B, C_t, H, W)``."""
-        return self.rebuild(self.align(features) * keep)
+        rebuilt: Tensor = self.rebuild(self.align(features) * keep)
+        return rebuilt
 
 
 def generators(pairs: Sequence[FeaturePair]) -> nn.ModuleList:

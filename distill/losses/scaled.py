@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from common.errors import UserError
-from distill.losses.cells import FAINT, cells_of
+from distill.losses.cells import FAINT, cells_of, paired_heads
 from distill.losses.hinton import binary_divergence, softmax_divergence
 from models.heads import encode_boxes
 from models.loss import matched_boxes
@@ -44,10 +44,7 @@ def scaled(student: Outputs, teacher: Outputs, matches: Matches, *, window: int 
     check_window(window)
     sums: dict[str, list[Tensor]] = {"scaled_obj": [], "scaled_cls": [], "scaled_box": []}
     weights, certain = [], []
-    for spec, their_spec, ours, theirs, match in zip(
-        student.specs, teacher.specs, student.heads, teacher.heads, matches.heads
-    ):
-        theirs = theirs.detach()
+    for spec, their_spec, ours, theirs, match in paired_heads(student, teacher, matches):
         sure = strongest_nearby(theirs, window)
         weight = sure.clone()
         weight[match.image, match.anchor, match.row, match.col] = 1

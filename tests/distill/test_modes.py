@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import inspect
 import math
-from dataclasses import fields
+from collections.abc import Callable
+from dataclasses import dataclass, fields
 
 import pytest
 import torch
 
 from common.errors import UserError
-from common.options import from_dict, options
+from common.options import from_dict, option, options
 from distill import MODES, FeaturePair, KDConfig, KDObjective, Teacher, hinton
-from distill.mode import METRIC
+from distill.mode import METRIC, Mode
 from distill.modes import describe_modes
 from models.assign import assign
 from models.lineage import descend, identity_step
@@ -96,6 +97,32 @@ def test_every_option_of_a_mode_is_a_keyword_of_its_loss_with_the_same_default(n
     keywords = inspect.signature(MODES[name].load()).parameters
     defaults = {key: each.default for key, each in keywords.items() if each.default is not inspect.Parameter.empty}
     assert MODES[name].options() == defaults
+
+
+def louder(student: Outputs, teacher: Outputs, matches: Matches, *, times: float = 1.0) -> dict[str, torch.Tensor]:
+    return {"louder": times * student.heads[0].mean()}
+
+
+@dataclass(frozen=True)
+class Louder(Mode):
+    paper, needs, weight = "a test", "nothing", 1.0
+
+    times: float = option(1.0, "louder: how much", key="kd_times", low=0)
+
+    def load(self) -> Callable[..., dict[str, torch.Tensor]]:
+        return louder
+
+
+@dataclass
+class WithLouder(KDConfig):
+    louder: Louder = Louder()
+
+
+def test_a_new_mode_is_a_function_a_class_and_a_field() -> None:
+    assert list(options(WithLouder))[-1] == "kd_times"
+    config, student = from_dict(WithLouder, {"kd_times": 3.0}), random_outputs(SPECS)
+    found = config.mode("louder")(student, student, matched(SPECS, random_targets()))
+    assert values(found) == {"louder": pytest.approx(3 * student.heads[0].mean().item())}
 
 
 def test_chosen_options_reach_the_loss() -> None:
@@ -263,11 +290,11 @@ def test_every_mode_trains_a_student_under_the_objective(name: str) -> None:
         student.lineage = descend(fat, "baseline", identity_step(fat))
     objective = KDObjective(student, Teacher(fat, student), kd=KDConfig(kd=f"{name}:1"))
     objective.train()
-    losses, _ = objective(batch_of(), 0.5)
-    joined = {term: objective.weights[term] for term in losses if term.startswith(name)}
+    terms = objective(batch_of(), 0.5)
+    joined = {term: terms.weights[term] for term in terms.values if term.startswith(name)}
     gains = objective.detection.weights
     assert joined == {term: pytest.approx(gains[MODES[name].gain(term)]) for term in joined}
-    torch.stack([losses[term] for term in joined]).sum().backward()
+    torch.stack([terms.values[term] for term in joined]).sum().backward()
     grads = [parameter.grad for parameter in objective.parameters()]
     assert any(grad is not None and grad.any() for grad in grads)
     assert all(grad is None or grad.isfinite().all() for grad in grads)
