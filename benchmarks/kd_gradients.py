@@ -20,6 +20,7 @@ from data import Dataset, load_spec, make_loader
 from distill import KDConfig, KDObjective, Teacher
 from distill.balance import gradient_norm
 from engine.config import TrainConfig, parse_size
+from engine.step import training_step
 
 
 def main() -> int:
@@ -47,18 +48,16 @@ def main() -> int:
         if number == arguments.steps:
             break
         pictures = batch.prepared(torch.device("cpu"))
-        objective.begin_step([pictures])
-        losses, _ = objective(pictures, 0.5)
-        weighted = {name: objective.weights[name] * loss for name, loss in losses.items()}
-        if number % 8 == 0:
-            own = {
-                mode: [weighted[name] for name in weighted if name == mode or name.startswith(f"{mode}_")]
-                for mode in kd.modes()
-            }
-            own = {"": [weighted[name] for name in ("box", "obj", "cls")], **own}
-            detection, *pulls = (float(gradient_norm(torch.stack(terms).sum(), parameters)) for terms in own.values())
-            print(f"{number:>5} {detection:>10.2f} " + " ".join(f"{pull / detection:>10.2f}" for pull in pulls))
-        torch.stack(list(weighted.values())).sum().backward()
+        for terms, _ in training_step(objective, [pictures], 0.5):
+            if number % 8 == 0:
+                own = [("box", "obj", "cls")]
+                own += [
+                    tuple(name for name in terms.values if name == mode or name.startswith(f"{mode}_"))
+                    for mode in kd.modes()
+                ]
+                detection, *pulls = (float(gradient_norm(terms.total(names), parameters)) for names in own)
+                print(f"{number:>5} {detection:>10.2f} " + " ".join(f"{pull / detection:>10.2f}" for pull in pulls))
+            terms.total().backward()
         nn.utils.clip_grad_norm_(parameters, TrainConfig().clip)
         optimizer.step()
         optimizer.zero_grad()

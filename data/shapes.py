@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import cv2
 from tqdm import tqdm
@@ -95,14 +96,14 @@ def ensure(
     return folder / "data.yaml"
 
 
-def _recipe(folder: Path) -> dict | None:
+def _recipe(folder: Path) -> dict[str, Any] | None:
     try:
         return json.loads((folder / MARKER).read_text())
     except (OSError, ValueError):
         return None
 
 
-def _is_whole(folder: Path, recipe: dict, counts: dict[str, int]) -> bool:
+def _is_whole(folder: Path, recipe: dict[str, Any], counts: dict[str, int]) -> bool:
     """The marker is written last and fits, and nobody has deleted pictures or labels since."""
     if _recipe(folder) != recipe or not (folder / "data.yaml").exists():
         return False
@@ -126,7 +127,7 @@ def _drawing_place(folder: Path) -> Iterator[Path]:
         shutil.rmtree(place, ignore_errors=True)
 
 
-def _move(place: Path, folder: Path, recipe: dict, counts: dict[str, int]) -> None:
+def _move(place: Path, folder: Path, recipe: dict[str, Any], counts: dict[str, int]) -> None:
     """Put the finished `place` where `folder` is to be, in one step, unless another process was quicker."""
     place.chmod(0o755)  # mkdtemp's folders are private
     if folder.exists() and not _is_whole(folder, recipe, counts):

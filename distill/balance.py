@@ -35,6 +35,9 @@ class Balance(nn.Module):
         share: the wanted |g| / |g_det| of every mode.
         mean_over_ranks: so that every process of a distributed run finds the same.
         limit: `share` is the most that a mode's gradient may be at whatever weight it has.
+
+    Attributes:
+        due: whether the next batch is to be measured.
     """
 
     def __init__(
@@ -45,11 +48,11 @@ class Balance(nn.Module):
         self.steps = 0
         self._logs: dict[str, float] = {}
         self.modes = tuple(modes)
-        self._due = False
+        self.due = False
 
     def begin_step(self) -> None:
-        """An optimiser step begins; its first batch is measured where it is time."""
-        self._due = self.steps % EVERY == 0
+        """An optimiser step begins; its first batch is to be measured where it is time."""
+        self.due = self.steps % EVERY == 0
         self.steps += 1
 
     def scale(self, mode: str, weight: float = 1.0) -> float:
@@ -58,20 +61,15 @@ class Balance(nn.Module):
             return 1.0
         return math.exp(min(0.0, self._logs[mode] - math.log(weight)) if self.limit else self._logs[mode])
 
-    @property
-    def due(self) -> bool:
-        """Whether this batch is to be measured; once a step."""
-        due, self._due = self._due, False
-        return due
-
     def measure(self, detection: Tensor, modes: Mapping[str, Tensor], parameters: Sequence[Tensor]) -> None:
-        """Update the scales.
+        """Update the scales; nothing is due any more in this step.
 
         Args:
             detection: the weighted detection loss.
             modes: name -> the sum of the mode's terms, at default weights.
             parameters: the student's, trainable.
         """
+        self.due = False
         losses = {"": detection, **modes}
         norms = torch.stack([gradient_norm(loss, parameters) for loss in losses.values()])
         found = dict(zip(losses, self.mean_over_ranks(norms).tolist()))

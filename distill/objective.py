@@ -10,17 +10,19 @@ from torch import Tensor, nn
 from common.errors import UserError
 from data.batch import Batch
 from distill.balance import Balance
-from distill.modes import METRIC, MODES, KDConfig
+from distill.config import KDConfig
+from distill.mode import METRIC
+from distill.modes import MODES
 from distill.pairs import FeaturePair
 from distill.teacher import Teacher
 from distill.watch import Watch
 from engine.distributed import mean_over_ranks
 from engine.objective import DetectionObjective
-from engine.seams import Losses, Metrics
+from engine.seams import Terms
 from models.heads import at_least_fp32
-from models.loss import LossConfig
 from models.network import Network
-from models.spec import Matches, Outputs
+from models.options import LossConfig
+from models.spec import HeadSpec, Matches, Outputs
 
 
 class KDObjective(DetectionObjective):
@@ -62,8 +64,6 @@ class KDObjective(DetectionObjective):
         self.adapters = nn.ModuleDict()
         self.pairs: dict[str, list[FeaturePair]] = {}
         if teacher is not None:
-            # In a tuple, a network is not registered as a part of this module.
-            self.teachers = teacher.members
             _check_needs(network, teacher, self.modes)
             self._add_pairs(teacher)
         every = [pair for pairs in self.pairs.values() for pair in pairs]
@@ -78,15 +78,15 @@ class KDObjective(DetectionObjective):
         for name in self.modes:
             pairs = self.kd.pairs(name, self.network, teacher.members[0], teacher.alignment.heads)
             self.pairs[name] = pairs
-            if (make := MODES[name].adapter) is not None:
-                self.adapters[name] = make(pairs)
+            if (adapter := self.kd.mode(name).adapter(pairs)) is not None:
+                self.adapters[name] = adapter
 
     def begin_step(self, batches: Sequence[Batch]) -> None:
         super().begin_step(batches)
         if self.balance is not None:
             self.balance.begin_step()
 
-    def forward(self, batch: Batch, progress: float) -> tuple[Losses, Metrics]:
+    def forward(self, batch: Batch, progress: float) -> Terms:
         # Not asking the teacher where nothing is learnt from it saves its time. It answers first: the memory it works
         # in is free again when the student's graph is built, which saves a CPU 5 to 8 % of the step.
         asked = self.teacher if self.modes and not self._is_off(progress) else None
@@ -97,43 +97,43 @@ class KDObjective(DetectionObjective):
             heads, features = self.network(batch.images), {}
         matches = self.matched(batch, heads)
         losses = self.detection(heads, matches)
+        if taught is None and self.modes:  # DDP wants every parameter in the graph all the same
+            losses["box"] = losses["box"] + self._nothing(losses["box"])
+        detection = Terms(losses, self.detection.weights)
         if taught is None:
-            if self.modes:  # DDP wants every parameter in the graph all the same
-                losses["box"] = losses["box"] + self._nothing(losses["box"])
-            return losses, {}
+            return detection
         with torch.autocast(batch.images.device.type, enabled=False):
             student = _fp32(heads, self.network.specs, features)
             teacher = _fp32(taught.heads, taught.specs, taught.features)
-            terms, metrics, modes = self._terms(student, teacher, matches)
+            values, metrics, modes = self._answers(student, teacher, matches)
             stuck: set[str] = set()
             if self.training and torch.is_grad_enabled():
-                bad, stuck = self.watch.check(terms, modes, [*student.heads, *student.features.values()])
-                terms = {name: self._nothing(term) if name in bad else term for name, term in terms.items()}
+                bad, stuck = self.watch.check(values, modes, [*student.heads, *student.features.values()])
+                values = {name: self._nothing(value) if name in bad else value for name, value in values.items()}
                 broken = {modes[name] for name in bad}  # what such a mode wants logged is no number either
                 metrics = {
                     name: torch.zeros_like(value) if modes[name] in broken else value for name, value in metrics.items()
                 }
-                self._rebalance(losses, terms, modes)
-            for name in terms:
-                self.weights[name] = 0.0 if name in stuck else self._weight(modes[name], name, progress)
-        losses |= terms
-        return losses, metrics | self._shares(losses, terms)
+                self._rebalance(detection, values, modes)
+            weights = {name: 0.0 if name in stuck else self._weight(modes[name], name, progress) for name in values}
+            terms = detection | Terms(values, weights, metrics)
+            shares = terms.shares()
+        return terms | Terms({}, metrics={f"share_{name}": shares[name] for name in values})
 
-    def _terms(
+    def _answers(
         self, student: Outputs, teacher: Outputs, matches: Matches
-    ) -> tuple[dict[str, Tensor], Metrics, dict[str, str]]:
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, str]]:
         """All KD terms by name, what the modes only want logged, and the mode that each of both comes from."""
-        terms: dict[str, Tensor] = {}
-        metrics: Metrics = {}
+        values: dict[str, Tensor] = {}
+        metrics: dict[str, Tensor] = {}
         modes: dict[str, str] = {}
         adapters = dict(self.adapters.items())
         for mode in self.modes:
-            options = self.kd.options(mode)
-            found = MODES[mode](student, teacher, matches, self.pairs[mode], adapters.get(mode), **options)
+            found = self.kd.mode(mode)(student, teacher, matches, self.pairs[mode], adapters.get(mode))
             for name, value in found.items():
                 logged = name.removeprefix(METRIC)
-                (terms if logged == name else metrics)[logged], modes[logged] = value, mode
-        return terms, metrics, modes
+                (values if logged == name else metrics)[logged], modes[logged] = value, mode
+        return values, metrics, modes
 
     def _is_off(self, progress: float) -> bool:
         return self.kd.kd_off > 0 and progress >= 1 - self.kd.kd_off
@@ -154,24 +154,19 @@ class KDObjective(DetectionObjective):
             zero = zero + 0 * parameter.float().sum()
         return zero
 
-    def _rebalance(self, detection: Losses, terms: dict[str, Tensor], modes: dict[str, str]) -> None:
+    def _rebalance(self, detection: Terms, values: dict[str, Tensor], modes: dict[str, str]) -> None:
         if self.balance is None or not self.balance.due:
             return
-        total = torch.stack([self.detection.weights[name] * loss for name, loss in detection.items()]).sum()
-        sums: dict[str, Tensor] = {}
-        for name, term in terms.items():
-            weighted = MODES[modes[name]].weight * self._gain(modes[name], name) * term
-            sums[modes[name]] = sums[modes[name]] + weighted if modes[name] in sums else weighted
-        self.balance.measure(total, sums, [each for each in self.network.parameters() if each.requires_grad])
-
-    def _shares(self, losses: Losses, terms: dict[str, Tensor]) -> Metrics:
-        """``share_NAME``: each KD term's share of the weighted total."""
-        weighted = {name: self.weights.get(name, 1.0) * loss.detach() for name, loss in losses.items()}
-        total = torch.stack([value.float() for value in weighted.values()]).sum()
-        return {f"share_{name}": weighted[name] / total.clamp(min=1e-12) for name in terms}
+        usual = Terms(values, {name: MODES[modes[name]].weight * self._gain(modes[name], name) for name in values})
+        names: dict[str, list[str]] = {}
+        for name in values:
+            names.setdefault(modes[name], []).append(name)
+        totals = {mode: usual.total(own) for mode, own in names.items()}
+        trained = [each for each in self.network.parameters() if each.requires_grad]
+        self.balance.measure(detection.total(), totals, trained)
 
 
-def _fp32(heads: Sequence[Tensor], specs: Sequence, features: dict[int, Tensor]) -> Outputs:
+def _fp32(heads: Sequence[Tensor], specs: Sequence[HeadSpec], features: dict[int, Tensor]) -> Outputs:
     return Outputs(
         [at_least_fp32(head) for head in heads],
         tuple(specs),

@@ -10,8 +10,6 @@ from models.lineage import kept_channels
 from models.network import Network, head_feeder
 from models.summary import fingerprint
 
-ALIGNED_LAYERS = ("stages", "all")
-
 
 @dataclass(frozen=True)
 class FeaturePair:
@@ -63,22 +61,21 @@ def neck_output(net: Network, head: int) -> int:
     number = net.cfg.index()
     feeder = head_feeder(net.cfg.heads[head])
     source = feeder.inputs[0]
-    tower = source.kind == "convolutional" and source.int("size", 1) > 1 and net.cfg.readers()[source] == [feeder]
-    if tower:
+    conv = net.convolutions.get(number[source])
+    if conv is not None and conv.conv.kernel_size[0] > 1 and net.cfg.readers()[source] == [feeder]:
         before = number[source.inputs[0]]
         if before >= 0 and net.strides[before] == net.specs[head].stride:
             return before
     return number[source]
 
 
-def pairs_on_lineage(
-    student: Network, teacher: Network, heads: Sequence[int], *, layers: str = "stages"
-) -> list[FeaturePair]:
+def pairs_on_lineage(student: Network, teacher: Network, *, layers: str = "stages") -> list[FeaturePair]:
     """Convolutions of a student and the ancestor's they were cut from: the same channels, so nothing adapts them.
+
+    Head convolutions are left to the terms on responses.
 
     Args:
         teacher: an ancestor, in the number format its fingerprint was taken in (FP32).
-        heads: unused; head convolutions are left to the terms on responses.
         layers: "all" convolutions; or "stages": the last one before the map's size changes, and what the heads' own
             convolutions read, from the finest head's stride on. Finer maps are the dearest to compare and say the least
             about objects.

@@ -16,7 +16,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 import models
 from common.errors import UserError
 from distill.alignment import Alignment, align, describe, pair_classes
-from models.heads import at_least_fp32, decode_head
+from models.heads import at_least_fp32, decode_heads
 from models.network import Network
 from models.spec import HeadSpec, Outputs
 
@@ -93,7 +93,7 @@ class AlignedTeacher(nn.Module):
 
     def decode(self, heads: Sequence[Tensor]) -> Tensor:
         """As `Network.decode`."""
-        return torch.cat([decode_head(head, spec).flatten(1, 3) for head, spec in zip(heads, self.specs)], 1)
+        return decode_heads(heads, self.specs)
 
 
 def _ordered(heads: Sequence[Tensor], alignment: Alignment) -> list[Tensor]:
@@ -191,16 +191,10 @@ class Teacher:
             )
         return cls([_load(*pair) for pair in zip(cfgs, files)], student, weights or cfg)
 
-    def to(self, device: torch.device | str) -> Teacher:
-        """Move the networks; returns self."""
-        for each in (*self.members, self._answering):
-            each.to(device)
-        return self
-
     # Not inference_mode: its tensors cannot be saved for the student's backward pass.
     @torch.no_grad()
     def __call__(self, images: Tensor, layers: Collection[int] = ()) -> Outputs:
-        """What the teacher says of pictures ``(B, 3, H, W)``.
+        """What the teacher says of pictures ``(B, 3, H, W)``. It follows them to their device: nobody else moves it.
 
         Args:
             images: the batch.
@@ -209,7 +203,6 @@ class Teacher:
         Returns:
             Raw heads in the student's order of heads, anchors and classes, and the features by layer number.
         """
-        # Whoever moves the student to a device does not see the teacher.
         if next(self._answering.parameters()).device != images.device:
             self._answering.to(images.device)
         with fastest_precision(images.device):

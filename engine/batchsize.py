@@ -9,6 +9,7 @@ from data.batch import Batch
 from data.cache import free_memory
 from engine.config import TrainConfig
 from engine.seams import Objective
+from engine.step import training_step
 
 SHARE_OF_GPU = 0.75
 # On a CPU a larger batch saves no time; memory for activations is what it costs.
@@ -47,8 +48,8 @@ def _probe_gpu(objective: Objective, size: tuple[int, int], device: torch.device
             torch.cuda.reset_peak_memory_stats(device)
             images = torch.rand(batch, 3, height, width, device=device)
             targets = torch.tensor([[0, 0, width / 2, height / 2, width / 4, height / 4]], device=device)
-            losses, _ = objective(Batch(images, targets, torch.arange(batch)), 0.0)
-            torch.stack([loss.float() for loss in losses.values()]).sum().backward()
+            for terms, _ in training_step(objective, [Batch(images, targets, torch.arange(batch))], 0.0):
+                terms.total().backward()
             objective.zero_grad(set_to_none=True)
             used[batch] = torch.cuda.max_memory_reserved(device)
             if used[batch] * 2 > SHARE_OF_GPU * total:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 import models
 from common.errors import UserError
-from engine.rundir import BEST, LAST
+from common.rundir import BEST, LAST
 from models.network import Network
 
 
@@ -89,7 +89,7 @@ def read_last(run_dir: str | Path) -> dict[str, Any] | None:
     path = Path(run_dir) / LAST
     if not path.is_file():
         return None
-    training = models.read_checkpoint(path)["extra"].get("training")
+    training: dict[str, Any] | None = models.read_checkpoint(path)["extra"].get("training")
     if training is None:
         raise UserError("holds weights, no state of a training", where=path, todo=f"start anew with --weights {path}")
     return training

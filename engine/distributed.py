@@ -113,7 +113,7 @@ def smallest(number: int) -> int:
     """The smallest of the processes' numbers, in every process."""
     if world() == 1:
         return number
-    every: list[Any] = [None] * world()
+    every = [number] * world()
     dist.all_gather_object(every, number)
     return min(every)
 
@@ -147,7 +147,7 @@ def wrap(objective: nn.Module, device: torch.device) -> nn.Module:
 def sync_batchnorm(module: nn.Module, device: torch.device) -> nn.Module:
     """`module` with SyncBatchNorm where there are several GPUs; before the optimiser is made."""
     if world() > 1 and device.type == "cuda":
-        return nn.SyncBatchNorm.convert_sync_batchnorm(module)
+        module = nn.SyncBatchNorm.convert_sync_batchnorm(module)
     return module
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -39,7 +40,8 @@ class PictureBoxes:
     def overlaps(self) -> Array:
         """IoU of every detection with every true box: ``(n, t)``."""
         overlaps = box_iou(torch.from_numpy(self.detections[:, :4]), torch.from_numpy(self.truth[:, 1:]))
-        return overlaps.nan_to_num_(0.0).numpy()
+        found: Array = overlaps.nan_to_num_(0.0).numpy()
+        return found
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,7 @@ def _quiet(*_: object) -> None:
     pass
 
 
-def coco_records(pictures: list[PictureBoxes], classes: int) -> tuple[dict, list[dict]]:
+def coco_records(pictures: list[PictureBoxes], classes: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """The same boxes as COCO's JSON structures: (annotations, results). Ids count from 1."""
     images = [
         {"id": number, "height": int(picture.size[0]), "width": int(picture.size[1])}
@@ -125,7 +127,7 @@ def coco_records(pictures: list[PictureBoxes], classes: int) -> tuple[dict, list
     return {"info": {}, "images": images, "annotations": annotations, "categories": categories}, results
 
 
-def _records(corners: list[Array], labels: list[Array]) -> list[dict]:
+def _records(corners: list[Array], labels: list[Array]) -> list[dict[str, Any]]:
     """COCO's form of a picture's boxes (x1, y1, x2, y2) and classes, for all pictures."""
     if not corners:
         return []

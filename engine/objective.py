@@ -10,10 +10,11 @@ from torch import Tensor
 
 from data.batch import Batch
 from engine.distributed import mean_over_ranks, world
-from engine.seams import Losses, Metrics, Objective
+from engine.seams import Objective, Terms
 from models.assign import assign
-from models.loss import DetectionLoss, LossConfig
+from models.loss import DetectionLoss
 from models.network import Network
+from models.options import LossConfig
 from models.spec import Matches
 
 
@@ -37,7 +38,6 @@ class DetectionObjective(Objective):
         super().__init__()
         self.network = network
         self.detection = DetectionLoss(network.specs, config)
-        self.weights = dict(self.detection.weights)
         self.mean_over_ranks = mean_over_ranks
         self._matches_per_picture: Tensor | None = None
 
@@ -65,9 +65,9 @@ class DetectionObjective(Objective):
             return matches
         return Matches(matches.heads, matches.mean_over_ranks, self._matches_per_picture * len(batch.images))
 
-    def forward(self, batch: Batch, progress: float) -> tuple[Losses, Metrics]:
+    def forward(self, batch: Batch, progress: float) -> Terms:
         heads = self.network(batch.images)
-        return self.detection(heads, self.matched(batch, heads)), {}
+        return Terms(self.detection(heads, self.matched(batch, heads)), self.detection.weights)
 
 
 def _grids(network: Network, images: Tensor) -> list[tuple[int, int]]:

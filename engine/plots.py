@@ -37,7 +37,7 @@ NOT_DRAWN = ("step", "time", "seconds", "memory_gb", "gap")  # columns of result
 NAMED_CLASSES = 12  # more lines than this are drawn thin and without a legend entry
 
 
-def _figure(rows: int = 1, columns: int = 1, width: float = 6.4, height: float = 4.2) -> tuple[Figure, list[Axes]]:
+def new_figure(rows: int = 1, columns: int = 1, width: float = 6.4, height: float = 4.2) -> tuple[Figure, list[Axes]]:
     """A figure that needs no display and no clean-up: matplotlib's pyplot is not involved."""
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -57,7 +57,7 @@ def _whole_numbers(axes: Axes) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(nbins="auto", integer=True))
 
 
-def _save(figure: Figure, path: str | Path) -> Path:
+def save_figure(figure: Figure, path: str | Path) -> Path:
     with whole_file(path) as temporary:
         figure.savefig(temporary, format="png")
     return Path(path)
@@ -85,23 +85,23 @@ def plot_pr(score: Score, path: str | Path) -> Path:
     labels = [
         f"{name}: AP50 {row['ap50']:.3f}" if row["ap50"] is not None else "" for name, row in score.per_class.items()
     ]
-    figure, (axes,) = _figure()
+    figure, (axes,) = new_figure()
     recall = np.linspace(0, 1, score.curves.pr.shape[1])
     _class_lines(axes, recall, score.curves.pr, labels, f"all classes: mAP50 {score.map50:.3f}")
     axes.set(xlabel="recall", ylabel="precision", title="Precision and recall at IoU 0.50")
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def plot_f1(curves: Curves, names: Sequence[str], path: str | Path) -> Path:
     """F1 over confidence at IoU .50, a line a class and their mean, the best confidence marked."""
-    figure, (axes,) = _figure()
+    figure, (axes,) = new_figure()
     mean = np.nanmean(curves.f1, axis=0)
     best = curves.best
     label = f"all classes: {mean[best]:.3f} at confidence {CONFIDENCES[best]:.2f}"
     _class_lines(axes, CONFIDENCES, curves.f1, list(names), label)
     axes.axvline(CONFIDENCES[best], color=RED, linewidth=1, linestyle=":")
     axes.set(xlabel="confidence", ylabel="F1", title="F1 over confidence at IoU 0.50")
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def _class_lines(axes: Axes, x: np.ndarray, rows: np.ndarray, labels: Sequence[str], mean_label: str) -> None:
@@ -121,7 +121,7 @@ def plot_confusion(matrix: np.ndarray, names: Sequence[str], path: str | Path) -
     labels = [*names, "background"]
     count = len(labels)
     side = min(14.0, 3.6 + 0.42 * count)
-    figure, (axes,) = _figure(width=side + 0.8, height=side)
+    figure, (axes,) = new_figure(width=side + 0.8, height=side)
     columns = matrix.sum(axis=0, keepdims=True)
     shares = matrix / np.maximum(columns, 1)
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
@@ -140,7 +140,7 @@ def plot_confusion(matrix: np.ndarray, names: Sequence[str], path: str | Path) -
                     text = f"{matrix[row, column]}\n{shares[row, column]:.0%}"
                     axes.text(column, row, text, ha="center", va="center", color=ink, fontsize=8)
     figure.colorbar(image, ax=axes, fraction=0.045, label="share of the column")
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def plot_results(results: str | Path, path: str | Path, reference: Mapping[str, float] | None = None) -> Path | None:
@@ -173,7 +173,7 @@ def plot_results(results: str | Path, path: str | Path, reference: Mapping[str, 
             panels.setdefault(quantity, []).append(name)
     across = min(4, max(1, len(panels)))
     down = max(1, math.ceil(len(panels) / across))
-    figure, axes = _figure(down, across, width=3.1 * across, height=2.3 * down)
+    figure, axes = new_figure(down, across, width=3.1 * across, height=2.3 * down)
     for panel, (title, names) in zip(axes, panels.items()):
         for number, name in enumerate(names):
             values = columns[name]
@@ -192,7 +192,7 @@ def plot_results(results: str | Path, path: str | Path, reference: Mapping[str, 
             panel.legend(fontsize=7, framealpha=0.6, edgecolor="none")
     for panel in axes[len(panels) :]:
         panel.set_axis_off()
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def plot_compared(results: Mapping[str, str | Path], quantity: str, path: str | Path) -> Path:
@@ -203,7 +203,7 @@ def plot_compared(results: Mapping[str, str | Path], quantity: str, path: str | 
         quantity: a column of all of them, as ``val/mAP50``.
         path: the PNG to write.
     """
-    figure, (axes,) = _figure()
+    figure, (axes,) = new_figure()
     for (name, file), colour in zip(results.items(), itertools.cycle(LINES)):
         columns = read_results(file)
         shown = np.isfinite(columns[quantity])
@@ -220,7 +220,7 @@ def plot_compared(results: Mapping[str, str | Path], quantity: str, path: str | 
     axes.set(xlabel="epochs", ylabel=quantity, ylim=(0, None))
     axes.legend(loc="lower right", fontsize=8, frameon=False)
     _whole_numbers(axes)
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def _reference_lines(panel: Axes, title: str, reference: Mapping[str, float]) -> None:
@@ -251,7 +251,7 @@ def plot_channels(layers: Sequence[tuple[Any, int, int]], path: str | Path) -> P
     Args:
         layers: (layer, channels before, channels after) in the network's order; after = 0 for a removed layer.
     """
-    figure, (axes,) = _figure(width=max(6.4, min(18.0, 0.13 * len(layers) + 3)), height=3.6)
+    figure, (axes,) = new_figure(width=max(6.4, min(18.0, 0.13 * len(layers) + 3)), height=3.6)
     place = np.arange(len(layers))
     before = np.array([row[1] for row in layers], dtype=float)
     after = np.array([row[2] for row in layers], dtype=float)
@@ -265,7 +265,7 @@ def plot_channels(layers: Sequence[tuple[Any, int, int]], path: str | Path) -> P
     axes.margins(x=0.01)
     axes.legend(ncols=2, loc="upper left", frameon=False)
     axes.set_ylim(0, before.max(initial=1) * 1.2)
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def plot_gammas(history: Sequence[Mapping[str, Any]], path: str | Path) -> Path | None:
@@ -282,7 +282,7 @@ def plot_gammas(history: Sequence[Mapping[str, Any]], path: str | Path) -> Path 
     if not history:
         return None
     counted = [entry for entry in history if entry.get("histogram")]
-    figure, (axes, *beside) = _figure(1, 2 if counted else 1, width=12.4 if counted else 6.4)
+    figure, (axes, *beside) = new_figure(1, 2 if counted else 1, width=12.4 if counted else 6.4)
     epochs = [entry["epoch"] for entry in history]
     shares = sorted(history[0]["quantiles"], key=float)
     for number, share in enumerate(shares):
@@ -300,7 +300,7 @@ def plot_gammas(history: Sequence[Mapping[str, Any]], path: str | Path) -> Path 
     axes.set_ylim(bottom=0)
     if counted:
         _gamma_map(beside[0], figure, counted)
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def _gamma_map(axes: Axes, figure: Figure, counted: Sequence[Mapping[str, Any]]) -> None:

@@ -75,7 +75,7 @@ def _first_kept(boxes: Tensor, confidence: Tensor, group: Tensor, iou: float, co
     """
     k = 2 * count
     while True:
-        keep = batched_nms(boxes[:k], confidence[:k], group[:k], iou)
+        keep: Tensor = batched_nms(boxes[:k], confidence[:k], group[:k], iou)
         if len(keep) >= count or k >= len(boxes):
             return keep[:count]
         k *= 4

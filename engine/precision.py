@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -103,14 +102,14 @@ class Precision:
             return f"Apex {self.opt_level}"
         return "FP32" if self.dtype is None else f"torch.amp {str(self.dtype).removeprefix('torch.')}"
 
-    def prepare(self, networks: Sequence[nn.Module], optimizer: Optimizer, teachers: Sequence[nn.Module] = ()) -> None:
+    def prepare(self, network: nn.Module, optimizer: Optimizer) -> None:
         """Let Apex patch what it has to, in place; nothing to do otherwise.
 
-        O2 and O3 cast weights and would need an optimiser for them, so there the teacher stays outside.
+        A teacher stays outside at every level: O0 would cast FP32 to FP32, O1 only looks at a network (it patches
+        torch's functions, for the teacher as well), O2 and O3 cast weights and want an optimiser for them.
         """
         if self.kind == "apex":
-            models = [*networks, *(teachers if self.opt_level in ("O0", "O1") else ())]
-            self._amp.initialize(models, optimizer, opt_level=self.opt_level, verbosity=0)
+            self._amp.initialize([network], optimizer, opt_level=self.opt_level, verbosity=0)
 
     def autocast(self) -> AbstractContextManager[Any]:
         """The context of a forward pass. Apex needs none: it patches torch's functions."""

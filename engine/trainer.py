@@ -6,18 +6,15 @@ What differs enters as an `Objective` (what is minimised) and `Hooks` (what happ
 
 from __future__ import annotations
 
-import itertools
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 import data as data_room
 from common.errors import UserError
@@ -33,10 +30,11 @@ from engine.plots import plot_results
 from engine.precision import Precision
 from engine.progress import EpochBar, memory_used, summary, write_results
 from engine.seams import Hooks, Objective
+from engine.step import grouped, resized, step_seed, training_step
 from models.network import Network
 
 FITNESS = "val/mAP50-95"
-_STEP, _SIZE = 1, 2  # keep the random streams of a step apart
+_SIZE = 2  # keeps the random stream of a step's size apart from the step's own (`step_seed`)
 SKIPS_ALLOWED = 20  # steps in a row with overflowing losses, while fp16's scale is found
 SECONDS_BETWEEN_PLOTS = 120.0
 
@@ -48,8 +46,8 @@ class Trainer:
       size however it was split (but for BatchNorm's statistics), over batches and over processes.
     - Every random choice is a function of (seed, epoch, index) or (seed, step), and `last.pt` is written at step
       boundaries with all there is to know: a killed and resumed training ends with the same bits (on a CPU).
-    - Losses are weighted in one place, `total_loss`, and logged under the same names everywhere: ``train/NAME`` for
-      losses and the objective's metrics, ``val/NAME`` for scores.
+    - Losses are logged under the same names everywhere: ``train/NAME`` for the objective's terms, unweighted, its
+      metrics and the weighted total, ``val/NAME`` for scores.
 
     Args:
         objective: holds the network; moved to the device.
@@ -59,7 +57,6 @@ class Trainer:
         hooks: called around every optimiser step, in this order.
         tracker: `engine.Tracker` or None.
         kind: "baseline", "sparse", "student", ...: recorded in the checkpoints.
-        eval_extra: from the epoch's metrics so far to further ones to log (the teacher's score and the gap).
     """
 
     def __init__(
@@ -72,10 +69,9 @@ class Trainer:
         hooks: Sequence[Hooks] = (),
         tracker: Any = None,
         kind: str = "baseline",
-        eval_extra: Callable[[dict[str, float]], dict[str, float]] | None = None,
     ):
         self.config, self.spec, self.run_dir, self.kind = config, spec, Path(run_dir), kind
-        self.hooks, self.tracker, self.eval_extra = tuple(hooks), tracker, eval_extra
+        self.hooks, self.tracker = tuple(hooks), tracker
         if config.threads:
             torch.set_num_threads(config.threads)
         self.device = distributed.start(config.device)
@@ -84,8 +80,6 @@ class Trainer:
         self.network = objective.network
         self._check()
         self.network.with_image_size(config.input_size)  # the checkpoints are used at the size they were trained for
-        for teacher in objective.teachers:
-            teacher.to(self.device)
         self.frozen = config.frozen_layers(len(self.network.layers))
         freeze(self.network, self.frozen)
         self._make_data()
@@ -95,11 +89,10 @@ class Trainer:
         self.total_steps = max(1, config.epochs * self.steps_per_epoch)
         self.schedule = make_schedule(self.optimizer, config, self.total_steps, self.steps_per_epoch)
         self.precision = Precision(config.amp, config.opt_level, self.device)
-        self.precision.prepare([self.network], self.optimizer, objective.teachers)
+        self.precision.prepare(self.network, self.optimizer)
         self.wrapped = distributed.wrap(objective, self.device)
         self.progress = Progress(seen=int(self.network.meta.get("seen", 0)))
         self._skipped = 0
-        self.score: Score | None = None  # of the last validation, on rank 0
         self._plotted = time.monotonic()
 
     def _check(self) -> None:
@@ -177,7 +170,7 @@ class Trainer:
         bar = EpochBar(
             progress.epoch, config.epochs, progress.batch + len(loader), progress.batch, show=distributed.is_main()
         )
-        for batches in _grouped(loader, self.accumulate):
+        for batches in grouped(loader, self.accumulate):
             self._step(batches)
             bar.update(len(batches), progress.means(), memory_used(self.device))
             if config.save_every and progress.step % config.save_every == 0:
@@ -188,24 +181,22 @@ class Trainer:
         """One optimiser step on the pictures of `batches`."""
         progress, config, precision = self.progress, self.config, self.precision
         done = progress.step / self.total_steps
-        torch.manual_seed(_seed(config.seed, progress.step, distributed.rank()))
+        torch.manual_seed(step_seed(config.seed, progress.step, distributed.rank()))
         self.schedule.step_update(progress.step)
         size = self._input_size()
-        batches = [_resized(batch.prepared(self.device), size) for batch in batches]
-        self.objective.begin_step(batches)
-        # Pictures of this step on the average rank: DDP averages gradients over ranks, this over pictures.
+        batches = [resized(batch.prepared(self.device), size) for batch in batches]
         here = torch.tensor(float(sum(len(batch.images) for batch in batches)), device=self.device)
         pictures = float(distributed.mean_over_ranks(here))
 
         logged: list[dict[str, Tensor]] = []
-        for number, batch in enumerate(batches, start=1):
-            last, share = number == len(batches), len(batch.images) / pictures
-            with distributed.gradients_stay_local(self.wrapped, not last):
-                with precision.autocast():
-                    losses, metrics = self.wrapped(batch, done)
-                total = self.total_loss(losses)
-                precision.backward(total * share, self.optimizer, last=last)
-            logged.append({key: value.detach() * share for key, value in {**losses, **metrics, "total": total}.items()})
+        each = training_step(
+            self.objective, batches, done, autocast=precision.autocast, wrapped=self.wrapped, pictures=pictures
+        )
+        for number, (terms, share) in enumerate(each, start=1):
+            total = terms.total()
+            precision.backward(total * share, self.optimizer, last=number == len(batches))
+            shown = {**terms.values, **terms.metrics, "total": total}
+            logged.append({name: value.detach() * share for name, value in shown.items()})
 
         healthy = self._log(logged, pictures)
         precision.unscale(self.optimizer)
@@ -222,11 +213,6 @@ class Trainer:
             for hook in self.hooks:
                 hook.after_step(self.network, self.optimizer.param_groups[0]["lr"], done)
             self.ema.update(self.network, step=progress.step)
-
-    def total_loss(self, losses: dict[str, Tensor]) -> Tensor:
-        """The weighted sum of all terms: the only place where losses are weighted."""
-        terms = [self.objective.weights.get(name, 1.0) * term for name, term in losses.items()]
-        return torch.stack([term.float() for term in terms]).sum()
 
     def _input_size(self) -> tuple[int, int]:
         """(H, W) of this step: `--imgsz`, or under `--multi-scale` scaled by a factor drawn from (seed, step)."""
@@ -272,8 +258,7 @@ class Trainer:
             where=self.run_dir if kept else None,
             todo=f"start anew with a smaller --lr0 (now {config.lr0:g}), more --warmup-epochs (now "
             f"{config.warmup_epochs:g}), a smaller --clip (now {config.clip:g}) or --amp off"
-            + "; weights/last.pt is from before and sound"
-            * kept,
+            + ("; weights/last.pt is from before and sound" if kept else ""),
         )
 
     def _close_epoch(self, began: float) -> None:
@@ -286,8 +271,6 @@ class Trainer:
             row.update(distributed.broadcast(self._validate()))
         for hook in self.hooks:
             row.update(hook.after_epoch(dict(row)))
-        if self.eval_extra is not None:
-            row.update(self.eval_extra(dict(row)))
         progress.seconds += time.monotonic() - began
         row |= {"memory_gb": memory_used(self.device), "seconds": progress.seconds}
         progress.history.append(row)
@@ -310,14 +293,11 @@ class Trainer:
         """Scores of the averaged weights, ``val/...``, and what the hooks add; on rank 0, the others get them sent."""
         if not distributed.is_main():
             return {}
-        self.score = self._evaluate(self.ema.module)
-        found = {f"val/{name}": float(value) for name, value in self.score.as_dict().items()}
+        score = self._evaluate(self.ema.module)
+        found = {f"val/{name}": float(value) for name, value in score.as_dict().items()}
         for hook in self.hooks:
-            found |= hook.after_validation(self.network, self.ema.module, self._score)
+            found |= hook.after_validation(self.network, self.ema.module, score, self._evaluate)
         return found
-
-    def _score(self, network: Network) -> dict[str, float]:
-        return {name: float(value) for name, value in self._evaluate(network).as_dict().items()}
 
     def _evaluate(self, network: Network) -> Score:
         return evaluate(
@@ -358,7 +338,7 @@ class Trainer:
             "adapters": checkpoints.adapters_state(self.objective.state_dict()),
             "optimizer": self.optimizer.state_dict(),
             "precision": self.precision.state_dict(),
-            "hooks": [hook.state_dict() for hook in self.hooks],
+            "hooks": [state for hook in self.hooks if (state := hook.state_dict())],
         }
         checkpoints.save_last(self.run_dir, averaged, self.kind, self.progress, state)
 
@@ -375,9 +355,11 @@ class Trainer:
         if training is None:
             return False
         where = self.run_dir / checkpoints.LAST
-        if len(training["hooks"]) != len(self.hooks):
+        hooks = [hook for hook in self.hooks if hook.state_dict()]
+        states = [state for state in training["hooks"] if state]
+        if len(states) != len(hooks):
             raise UserError(
-                f"was written with {len(training['hooks'])} hooks, this training has {len(self.hooks)}",
+                f"was written with {len(states)} hooks, this training has {len(hooks)}",
                 where=where,
                 todo="resume with the options the run was started with",
             )
@@ -396,30 +378,8 @@ class Trainer:
                 f"does not fit this training: {error}", where=where, todo="resume with the options it was started with"
             ) from None
         self.precision.load_state_dict(training["precision"])
-        for hook, state in zip(self.hooks, training["hooks"]):
+        for hook, state in zip(hooks, states):
             hook.load_state_dict(state)
         self.progress = Progress(**training["progress"])
         log.info("%s: going on at epoch %d, step %d", self.run_dir, self.progress.epoch, self.progress.step)
         return True
-
-
-def _grouped(batches: Iterable[Batch], size: int) -> Iterator[list[Batch]]:
-    """`size` batches at a time; the last group of an epoch may be smaller, so no step reaches over its end."""
-    source = iter(batches)
-    while group := list(itertools.islice(source, size)):
-        yield group
-
-
-def _resized(batch: Batch, size: tuple[int, int]) -> Batch:
-    """The batch with its pictures and boxes scaled to `size` (H, W)."""
-    height, width = batch.images.shape[2:]
-    if (height, width) == size:
-        return batch
-    images = functional.interpolate(batch.images, size, mode="bilinear", align_corners=False)
-    factors = batch.targets.new_tensor([1, 1, size[1] / width, size[0] / height, size[1] / width, size[0] / height])
-    return replace(batch, images=images, targets=batch.targets * factors)
-
-
-def _seed(seed: int, step: int, rank: int) -> int:
-    """The torch seed of a step: neighbouring steps, seeds and ranks get unrelated streams."""
-    return int(np.random.SeedSequence((seed, step, rank, _STEP)).generate_state(1, np.uint64)[0] >> np.uint64(1))

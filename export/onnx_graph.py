@@ -12,7 +12,7 @@ from torch.export import Dim
 
 from export.description import Description
 from export.to_onnx import exported
-from models.heads import decode_head
+from models.heads import decode_heads
 from models.spec import HeadSpec
 
 # Operators TensorRT's ONNX parser takes (TensorRT 10), of those that networks here can contain.
@@ -81,7 +81,7 @@ class _Decode(nn.Module):
         self.specs = tuple(specs)
 
     def forward(self, *heads: Tensor) -> Tensor:
-        return torch.cat([decode_head(head, spec).flatten(1, 3) for head, spec in zip(heads, self.specs)], 1)
+        return decode_heads(heads, self.specs)
 
 
 def _with_decode(trunk: Any, description: Description) -> Any:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from common.errors import UserError
 from export.description import Description
-from models.heads import decode_head
+from models.heads import decode_heads
 from models.network import Network
 
 Run = Callable[[np.ndarray], Sequence[np.ndarray]]
@@ -55,7 +55,7 @@ class Runtime(nn.Module):
         """What `forward` gave -> ``(B, N, 5 + C)``: cx, cy, w, h in pixels, objectness, class probabilities."""
         if self.description.outputs != "heads":
             return outputs[0]
-        return torch.cat([decode_head(head, spec).flatten(1, 3) for head, spec in zip(outputs, self.specs)], 1)
+        return decode_heads(outputs, self.specs)
 
     def _part(self, content: np.ndarray, step: int) -> list[Tensor]:
         """The outputs for at most `step` pictures, filled up where the file wants exactly so many."""

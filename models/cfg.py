@@ -8,22 +8,23 @@ from __future__ import annotations
 
 import builtins
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 
 from common.errors import UserError
-from models import cfg_keys
+from models.kinds import KINDS, SectionKind, check
 
 # Darknet's short forms.
 ALIASES = {"network": "net", "conv": "convolutional", "max": "maxpool", "avg": "avgpool"}
 
-# The option of a section that holds layer numbers.
-REFERENCE_KEY = {"route": "layers", "shortcut": "from", "scale_channels": "from", "sam": "from"}
+# (kind, sorted options with an effect, numbers of the inputs)
+Structure = tuple[str, tuple[tuple[str, str], ...], tuple[int, ...]]
 
-HEAD_KINDS = ("yolo", "region")
+T = TypeVar("T")
 
 
 class _TypedOptions:
@@ -38,31 +39,33 @@ class _TypedOptions:
         return self.options.get(key, default)
 
     def int(self, key: builtins.str, default: builtins.int | None = None) -> builtins.int:
-        return self._number(key, default, int, "a whole number")
+        return self._number(key, default, _whole, "a whole number")
 
     def float(self, key: builtins.str, default: builtins.float | None = None) -> builtins.float:
-        return self._number(key, default, float, "a number")
+        return self._number(key, default, _finite, "a number")
 
     def ints(self, key: builtins.str) -> list[builtins.int]:
-        return self._numbers(key, int, "whole numbers")
+        return self._numbers(key, _whole, "whole numbers")
 
     def floats(self, key: builtins.str) -> list[builtins.float]:
-        return self._numbers(key, float, "numbers")
+        return self._numbers(key, _finite, "numbers")
 
-    def _number(self, key: builtins.str, default, kind: type, words: builtins.str):
+    def _number(
+        self, key: builtins.str, default: T | None, read: Callable[[builtins.str], T], words: builtins.str
+    ) -> T:
         if key not in self.options:
             if default is None:
                 raise self.error(f"has no {key}=", todo=f"add {key}= with {words}")
             return default
         try:
-            return _as_number(self.options[key], kind)
+            return read(self.options[key])
         except ValueError:
             raise self.error(f"{key}={self.options[key]} is not {words}", key) from None
 
-    def _numbers(self, key: builtins.str, kind: type, words: builtins.str) -> list:
+    def _numbers(self, key: builtins.str, read: Callable[[builtins.str], T], words: builtins.str) -> list[T]:
         parts = [part.strip() for part in self.options.get(key, "").split(",")]
         try:
-            return [_as_number(part, kind) for part in parts if part]
+            return [read(part) for part in parts if part]
         except ValueError:
             raise self.error(f"{key}={self.options[key]} is not a list of {words}", key) from None
 
@@ -76,8 +79,8 @@ class Section(_TypedOptions):
         options: key -> value as written (blanks and comments dropped), in file order.
         source, line: the file and the 1-based line of `[kind]`; line 0 for a section made by the program.
         option_lines: key -> 1-based line.
-        inputs: the sections read. A route: exactly the referenced ones. Shortcut, scale_channels, sam: the section
-            before, then the referenced ones. All others: the section before. The first layer reads `[net]`.
+        inputs: the sections read: the section before, where the kind reads it (a route does not), then the referenced
+            ones. The first layer reads `[net]`.
         relative: per reference, whether it was written relative to its section (-3) or absolute (12).
     """
 
@@ -93,16 +96,25 @@ class Section(_TypedOptions):
         return f"[{self.kind}] of {self.source}:{self.line}"
 
     @property
+    def facts(self) -> SectionKind:
+        """What is true of every section of this kind."""
+        return KINDS[self.kind]
+
+    @property
     def references(self) -> list[Section]:
         """The inputs that are written as numbers."""
-        if self.kind not in REFERENCE_KEY:
-            return []
-        return self.inputs if self.kind == "route" else self.inputs[1:]
+        return self.inputs[1:] if self.facts.reads_before else self.inputs
 
     @property
     def implied(self) -> Section | None:
         """The input that is not written down because it is the section before; None for a route."""
-        return None if self.kind == "route" or not self.inputs else self.inputs[0]
+        return self.inputs[0] if self.facts.reads_before and self.inputs else None
+
+    def sibling(
+        self, kind: str, options: dict[str, str], inputs: Sequence[Section], relative: Sequence[bool]
+    ) -> Section:
+        """A new section of the same file."""
+        return Section(kind, options, inputs=list(inputs), source=self.source, relative=list(relative))
 
     def error(self, problem: str, key: str | None = None, todo: str = "") -> UserError:
         """A `UserError` at this section, or at the line of its option `key`."""
@@ -117,15 +129,18 @@ class Section(_TypedOptions):
             self.options[key] = number_text(value)
 
 
-def _as_number(text: str, kind: type):
+def _finite(text: str) -> float:
     value = float(text)
     if not math.isfinite(value):
         raise ValueError(text)
-    if kind is int:
-        if value != int(value):
-            raise ValueError(text)
-        return int(value)
     return value
+
+
+def _whole(text: str) -> int:
+    value = _finite(text)
+    if value != int(value):
+        raise ValueError(text)
+    return int(value)
 
 
 def number_text(value: object) -> str:
@@ -152,7 +167,7 @@ class Cfg:
     @property
     def heads(self) -> list[Section]:
         """The detection layers, in order."""
-        return [section for section in self.layers if section.kind in HEAD_KINDS]
+        return [section for section in self.layers if section.facts.head]
 
     def index(self) -> dict[Section, int]:
         """Section -> Darknet layer number (`[net]` is -1)."""
@@ -177,11 +192,11 @@ class Cfg:
             twin[old].inputs = [twin[source] for source in old.inputs]
         return Cfg(twin[self.net], [twin[old] for old in self.layers], self.source)
 
-    def __deepcopy__(self, memo: dict) -> Cfg:
+    def __deepcopy__(self, memo: dict[int, Any]) -> Cfg:
         # Section by section: the standard way recurses along the inputs, which a deep network makes too deep.
         return self.copy()
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Callable[[str, str], Cfg], tuple[str, str]]:
         return parse_cfg, (self.text(), self.source)
 
     def legalise(self) -> Cfg:
@@ -215,13 +230,13 @@ class Cfg:
         blocks = []
         for section in legal:
             options = dict(section.options)
-            if section.kind in REFERENCE_KEY:
-                options[REFERENCE_KEY[section.kind]] = _reference_text(section, number)
+            if key := section.facts.reference:
+                options[key] = _reference_text(section, number)
             blocks.append("\n".join([f"[{section.kind}]", *(f"{key}={value}" for key, value in options.items())]))
         return "\n\n".join(blocks) + "\n"
 
-    def structure(self) -> list[tuple]:
-        """What decides the output, and nothing else: (kind, sorted options with an effect, numbers of the inputs).
+    def structure(self) -> list[Structure]:
+        """What decides the output, and nothing else.
 
         The size in `[net]` is only what is used where nobody says otherwise.
         """
@@ -234,8 +249,8 @@ class Cfg:
                     sorted(
                         (key, value)
                         for key, value in section.options.items()
-                        if key in cfg_keys.EFFECT[section.kind]
-                        and key != REFERENCE_KEY.get(section.kind)
+                        if key in section.facts.effect
+                        and key != section.facts.reference
                         and not (section is legal.net and key in ("width", "height"))
                     )
                 ),
@@ -280,7 +295,7 @@ def parse_cfg(text: str, source: str = "cfg") -> Cfg:
     for place, section in enumerate(sections):
         if place and section.kind == "net":
             raise section.error("stands here a second time", todo="a cfg has one [net], at its beginning")
-        cfg_keys.check(section)
+        check(section)
     net, layers = sections[0], sections[1:]
     for number, section in enumerate(layers):
         _resolve(section, number, layers, net)
@@ -315,7 +330,7 @@ def _keep_option(section: Section, key: str, value: str, line: int) -> None:
     if known is None:
         section.options[key] = value
         section.option_lines[key] = line
-    elif known != value and key in cfg_keys.EFFECT.get(section.kind, ()):
+    elif known != value and section.kind in KINDS and key in section.facts.effect:
         first = section.option_lines[key]
         section.option_lines[key] = line
         raise section.error(f"says {key}={value} here and {key}={known} in line {first}", key, todo="keep one of them")
@@ -323,9 +338,9 @@ def _keep_option(section: Section, key: str, value: str, line: int) -> None:
 
 def _resolve(section: Section, number: int, layers: list[Section], net: Section) -> None:
     before = layers[number - 1] if number else net
-    section.inputs = [] if section.kind == "route" else [before]
-    key = REFERENCE_KEY.get(section.kind)
-    if key is None:
+    section.inputs = [before] if section.facts.reads_before else []
+    key = section.facts.reference
+    if not key:
         return
     values = section.ints(key)
     if not values:

@@ -5,6 +5,8 @@ Boxes are ``cx, cy, w, h`` in pixels of the network input. All arithmetic is at 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -26,7 +28,7 @@ def head_anchors(section: Section) -> list[tuple[float, float]]:
 def head_mask(section: Section) -> list[int]:
     """Which of the section's anchors belong to this head."""
     count = section.int("num", 1)
-    mask = section.ints("mask") if section.kind == "yolo" and "mask" in section.options else list(range(count))
+    mask = section.ints("mask") if "mask" in section.options else list(range(count))
     for number in mask:
         if not 0 <= number < count:
             raise section.error(f"mask={section.str('mask')} names anchor {number}, but num={count}", "mask")
@@ -36,18 +38,24 @@ def head_mask(section: Section) -> list[int]:
 
 
 def head_spec(section: Section, stride: int) -> HeadSpec:
-    """The `HeadSpec` of a `[yolo]` (anchors in pixels) or `[region]` (anchors in cells) section."""
+    """The `HeadSpec` of a `[yolo]` or `[region]` section whose cells cover `stride` pixels."""
+    assert section.facts.head, section
     anchors, mask = head_anchors(section), head_mask(section)
-    unit = stride if section.kind == "region" else 1
+    unit = section.facts.head.anchor_unit(stride)
     chosen = tuple((anchors[number][0] * unit, anchors[number][1] * unit) for number in mask)
     classes = section.int("classes", 20)
     if classes < 1:
         raise section.error(f"classes={classes} has to be at least 1", "classes")
-    if section.kind == "region":
-        if section.int("coords", 4) != 4:
-            raise section.error(f"coords={section.str('coords')} is not implemented", "coords", todo="only coords=4 is")
-        return HeadSpec(chosen, stride, classes, softmax=bool(section.int("softmax", 0)))
-    return HeadSpec(chosen, stride, classes, section.float("scale_x_y", 1.0), bool(section.int("new_coords", 0)))
+    if section.int("coords", 4) != 4:
+        raise section.error(f"coords={section.str('coords')} is not implemented", "coords", todo="only coords=4 is")
+    return HeadSpec(
+        chosen,
+        stride,
+        classes,
+        scale_x_y=section.float("scale_x_y", 1.0),
+        new_coords=bool(section.int("new_coords", 0)),
+        softmax=bool(section.int("softmax", 0)),
+    )
 
 
 def at_least_fp32(tensor: Tensor) -> Tensor:
@@ -76,6 +84,12 @@ def decode_head(logits: Tensor, spec: HeadSpec) -> Tensor:
     boxes = _decode(z[..., :4], col, row, anchors, spec)
     scores = z[..., 5:].softmax(-1) if spec.softmax else torch.sigmoid(z[..., 5:])
     return torch.cat((boxes, torch.sigmoid(z[..., 4:5]), scores), -1)
+
+
+def decode_heads(heads: Sequence[Tensor], specs: Sequence[HeadSpec]) -> Tensor:
+    """Logits of all heads -> `(B, N, 5+C)`: cx, cy, w, h in pixels of the network input, objectness, class
+    probabilities; head by head, within one anchor by anchor."""
+    return torch.cat([decode_head(head, spec).flatten(1, 3) for head, spec in zip(heads, specs)], 1)
 
 
 def decode_matched(pick: Tensor, matches: HeadMatches, spec: HeadSpec) -> Tensor:

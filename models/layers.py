@@ -1,10 +1,14 @@
-"""One module per cfg section. Channel counts and paddings are fixed at construction; no control flow looks at a shape.
+"""The modules of the cfg sections; `models.kinds` says which kind has which.
+
+Channel counts and paddings are fixed at construction; no control flow looks at a shape.
 
 Every layer has
 
 - `out_channels`: channels of its output;
 - `forward(*inputs)`: the inputs in the order of `Section.inputs`, each `(B, C, H, W)`;
+- `fits(*sizes)`: can it join inputs of these (H, W)?
 - `out_size(*sizes)`: (H, W) of the output for the (H, W) of the inputs;
+- `conv_sizes(*sizes)`: (H, W) of what every convolution inside puts out, by its name in the layer;
 - `scale`: output pixels per input pixel, as a `Fraction`, 0 for a global pool;
 - `set_width(section, tensors)`: writes into its section how wide it would be with these tensors.
 """
@@ -20,6 +24,7 @@ from torch.nn import functional as F
 
 from models.activations import ACTIVATIONS
 from models.cfg import Section
+from models.spec import HeadSpec
 
 # OpenCV's value, and thus that of whoever reads our files; 1e-5 differs by 0.35 % after 20 layers.
 BN_EPS = 1e-6
@@ -35,9 +40,18 @@ class Layer(nn.Module):
     scale: Fraction = Fraction(1)
     keeps_counts = False
     """Does its forward hold channel counts of its own, which no option of its section changes?"""
+    traced_whole = False
+    """Does `prune.trace` take it as one step, instead of what its forward calls? Then none of its channels can be
+    dropped, neither before nor behind it (but for `Shortcut`, whose rule the walk has)."""
+
+    def fits(self, *sizes: Size) -> bool:
+        return len(set(sizes)) == 1
 
     def out_size(self, *sizes: Size) -> Size:
         return sizes[0]
+
+    def conv_sizes(self, *sizes: Size) -> dict[str, Size]:
+        return {}
 
     def set_width(self, section: Section, tensors: Mapping[str, Tensor]) -> None:
         """Write the widths of `tensors` (the layer's state, pruned) into `section`; most layers have none."""
@@ -125,6 +139,9 @@ class Conv(Layer):
         height, width = ((length - reach) // stride + 1 for length, stride in zip(sizes[0], self.conv.stride))
         return height, width
 
+    def conv_sizes(self, *sizes: Size) -> dict[str, Size]:
+        return {"conv": self.out_size(*sizes)}
+
 
 class MaxPool(Layer):
     """`[maxpool]`: Darknet pads size - 1 pixels in all, the smaller half on the left and top, with -inf.
@@ -192,6 +209,8 @@ class Reorg(Layer):
     That mixes channels and places; networks trained with it depend on it. `reverse=1` is plain depth to space.
     """
 
+    traced_whole = True
+
     def __init__(self, section: Section, channels: list[int]):
         super().__init__()
         self.stride = _positive(section, "stride", 1)
@@ -250,6 +269,8 @@ class Shortcut(Layer):
     Where channels differ only the leading ones are added; the output keeps the width of the section before.
     """
 
+    traced_whole = True
+
     def __init__(self, section: Section, channels: list[int]):
         super().__init__()
         self.channels = list(channels)
@@ -269,17 +290,14 @@ class Shortcut(Layer):
 
 
 class Gate(Layer):
-    """`[scale_channels]` and `[sam]`: the referenced map times the section before.
-
-    scale_channels: the section before is `(B, C, 1, 1)` (squeeze and excitation), or `(B, 1, H, W)` with `scale_wh=1`.
-    sam: it is `(B, C, H, W)`.
-    """
+    """`[sam]`: the referenced map times the section before, both `(B, C, H, W)`."""
 
     def __init__(self, section: Section, channels: list[int]):
         super().__init__()
         if len(channels) != 2:
             raise section.error(f"from={section.str('from')} has to name exactly one layer", "from")
-        wanted = 1 if section.int("scale_wh", 0) else channels[1]
+        self.by_place = bool(section.int("scale_wh", 0))
+        wanted = 1 if self.by_place else channels[1]
         if channels[0] != wanted:
             raise section.error(f"the gate has {channels[0]} channels, the layer it scales asks for {wanted}", "from")
         self.out_channels = channels[1]
@@ -290,6 +308,14 @@ class Gate(Layer):
 
     def out_size(self, *sizes: Size) -> Size:
         return sizes[1]
+
+
+class ScaleChannels(Gate):
+    """`[scale_channels]`: the section before is `(B, C, 1, 1)` (squeeze and excitation), or, with `scale_wh=1`,
+    `(B, 1, H, W)`."""
+
+    def fits(self, *sizes: Size) -> bool:
+        return super().fits(*sizes) or (not self.by_place and sizes[0] == (1, 1))
 
 
 class Dropout(Layer):
@@ -310,9 +336,9 @@ class Dropout(Layer):
 class Head(Layer):
     """`[yolo]` and `[region]`: only the reshape `(B, A * (5 + C), H, W)` -> `(B, A, H, W, 5 + C)`; still logits."""
 
-    def __init__(self, section: Section, channels: list[int], anchors: int, classes: int):
+    def __init__(self, section: Section, channels: list[int], spec: HeadSpec):
         super().__init__()
-        self.anchors, self.classes = anchors, classes
+        anchors, classes = self.anchors, self.classes = len(spec.anchors), spec.classes
         self.out_channels = channels[0]
         if channels[0] != anchors * (5 + classes):
             raise section.error(
@@ -325,17 +351,3 @@ class Head(Layer):
     def forward(self, x: Tensor) -> Tensor:
         batch, _, height, width = x.shape
         return x.view(batch, self.anchors, 5 + self.classes, height, width).permute(0, 1, 3, 4, 2)
-
-
-LAYERS: dict[str, type[Layer]] = {
-    "convolutional": Conv,
-    "maxpool": MaxPool,
-    "avgpool": AvgPool,
-    "upsample": Upsample,
-    "reorg": Reorg,
-    "route": Route,
-    "shortcut": Shortcut,
-    "scale_channels": Gate,
-    "sam": Gate,
-    "dropout": Dropout,
-}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, fx, nn
 
 from common.errors import UserError
-from models.cfg import HEAD_KINDS, Cfg, Section
-from models.heads import decode_head, head_anchors, head_mask, head_spec
-from models.layers import LAYERS, Conv, Head, Layer, Size
+from models.cfg import Cfg, Section
+from models.heads import decode_heads, head_anchors, head_mask, head_spec
+from models.layers import Conv, Head, Layer, Size
 from models.spec import HeadSpec
 from models.timm_section import Backbone
 
@@ -86,24 +86,24 @@ class Network(nn.Module):
         feature = self._feature(place, section)
         channels = [self._channels(number, feature) for number in sources]
         strides = [self._stride(number, feature) for number in sources]
-        if any(source.kind in HEAD_KINDS for source in section.inputs):
+        if any(source.facts.head for source in section.inputs):
             raise section.error(
                 "reads a detection head, which is an end of the network",
                 todo="put a [route] to an earlier layer before this section",
             )
-        stride = strides[1] if section.kind in ("scale_channels", "sam") else strides[0]
-        if section.kind in HEAD_KINDS:
+        stride = strides[section.facts.main_input]
+        if section.facts.head:
             if stride is None or stride.denominator != 1:
                 covers = "the whole input" if stride is None else f"{stride} pixels of the input"
                 raise section.error(f"a cell of this head covers {covers}; it has to be a whole number of pixels")
             spec = head_spec(section, int(stride))
-            return Head(section, channels, len(spec.anchors), spec.classes), stride, spec
-        layer = Backbone(section, channels) if section.kind == "timm" else LAYERS[section.kind](section, channels)
+            return section.facts.layer()(section, channels, spec), stride, spec
+        layer = section.facts.layer()(section, channels)
         return layer, stride / layer.scale if stride is not None and layer.scale else None, None
 
     def _feature(self, place: int, section: Section) -> int:
         """The stride of the backbone map that a section reads; 0: the largest, which is all that most layers have."""
-        if section.kind != "route" or "feature" not in section.options:
+        if "feature" not in section.options:
             return 0
         feature = section.int("feature")
         layer = self.layers[self._inputs[place][0]]
@@ -120,10 +120,10 @@ class Network(nn.Module):
         return feature
 
     def _channels(self, number: int, feature: int = 0) -> int:
-        layer = self.layers[number] if number >= 0 else None
-        if isinstance(layer, Backbone):
-            return layer.channels[layer.place(feature)]
-        return self.in_channels if layer is None else layer.out_channels  # type: ignore[return-value]
+        if number < 0:
+            return self.in_channels
+        layer = self.layer(number)
+        return layer.channels[layer.place(feature)] if isinstance(layer, Backbone) else layer.out_channels
 
     def _stride(self, number: int, feature: int) -> Fraction | None:
         if number < 0:
@@ -140,7 +140,7 @@ class Network(nn.Module):
         for head in self.cfg.heads:
             feeder = head_feeder(head)
             act = feeder.str("activation", "logistic")
-            wants = bool(head.int("new_coords", 0)) if head.kind == "yolo" else False
+            wants = bool(head.int("new_coords", 0))
             if wants and act != "logistic":
                 raise feeder.error(
                     f"activation={act} feeds a [yolo] with new_coords=1 (line {head.line}) without a "
@@ -155,7 +155,7 @@ class Network(nn.Module):
                     todo="write activation=linear, or new_coords=1 in the [yolo]",
                 )
             if wants:
-                others = [reader for reader in readers[feeder] if reader.kind not in HEAD_KINDS]
+                others = [reader for reader in readers[feeder] if not reader.facts.head]
                 if others or feeder is not head.inputs[0]:
                     raise feeder.error(
                         f"feeds a [yolo] with new_coords=1 and so gives logits, but is also read by "
@@ -178,6 +178,16 @@ class Network(nn.Module):
             frees[place].append(number)
         return frees
 
+    def layer(self, number: int) -> Layer:
+        """Darknet's layer of this number, from 0."""
+        layer = self.layers[number]
+        assert isinstance(layer, Layer)
+        return layer
+
+    def each_layer(self) -> Iterator[Layer]:
+        """The layers in order."""
+        return (self.layer(number) for number in range(len(self.layers)))
+
     @property
     def convolutions(self) -> dict[int, Conv]:
         """Layer number -> `[convolutional]`."""
@@ -191,14 +201,8 @@ class Network(nn.Module):
         """
         found: dict[ConvKey, nn.Conv2d] = {}
         for number, layer in enumerate(self.layers):
-            if isinstance(layer, Conv):
-                found[number] = layer.conv
-            elif isinstance(layer, Backbone):
-                found |= {
-                    f"{number}.{name}": module
-                    for name, module in layer.named_modules()
-                    if isinstance(module, nn.Conv2d)
-                }
+            inside = {name: module for name, module in layer.named_modules() if isinstance(module, nn.Conv2d)}
+            found |= {_conv_key(number, layer, name): module for name, module in inside.items()}
         return found
 
     @property
@@ -225,16 +229,15 @@ class Network(nn.Module):
         """(H, W) of every layer's output for pictures of `size` (H, W); raises `UserError` where inputs do not fit."""
         sizes: list[Size] = []
         entering: list[Size] = []  # the size of each layer's first input
-        for place, (section, layer, sources) in enumerate(zip(self.cfg.layers, self.layers, self._inputs)):
+        for place, (section, layer, sources) in enumerate(zip(self.cfg.layers, self.each_layer(), self._inputs)):
             found = [sizes[number] if number >= 0 else size for number in sources]
             if feature := self._feature(place, section):
                 found = [Backbone.feature_size(feature, entering[sources[0]])]
             entering.append(found[0])
-            fits = section.kind == "scale_channels" and not section.int("scale_wh", 0) and found[0] == (1, 1)
-            if len(set(found)) > 1 and not fits:
+            if not layer.fits(*found):
                 shown = ", ".join(f"{h}x{w}" for h, w in found)
                 raise section.error(f"joins maps of different size at input {size[0]}x{size[1]} (HxW): {shown}")
-            sizes.append(layer.out_size(*found))  # type: ignore[operator]
+            sizes.append(layer.out_size(*found))
             if min(sizes[-1]) < 1:
                 raise section.error(f"nothing is left of an input of {size[0]}x{size[1]} (HxW) here")
         return sizes
@@ -243,13 +246,9 @@ class Network(nn.Module):
         """(H, W) of what every convolution puts out for pictures of `size` (H, W)."""
         sizes = self.layer_sizes(size)
         found: dict[ConvKey, Size] = {}
-        for number, layer in enumerate(self.layers):
-            if isinstance(layer, Conv):
-                found[number] = sizes[number]
-            elif isinstance(layer, Backbone):
-                source = self._inputs[number][0]
-                inside = layer.conv_sizes(sizes[source] if source >= 0 else size)
-                found |= {f"{number}.model.{name}": shape for name, shape in inside.items()}
+        for number, layer in enumerate(self.each_layer()):
+            inside = layer.conv_sizes(*(sizes[source] if source >= 0 else size for source in self._inputs[number]))
+            found |= {_conv_key(number, layer, name): shape for name, shape in inside.items()}
         return found
 
     def forward(self, images: Tensor) -> list[Tensor]:
@@ -312,7 +311,7 @@ class Network(nn.Module):
 
     def decode(self, heads: Sequence[Tensor]) -> Tensor:
         """Logits -> `(B, N, 5+C)`: cx, cy, w, h in pixels of the network input, objectness, class probabilities."""
-        return torch.cat([decode_head(head, spec).flatten(1, 3) for head, spec in zip(heads, self.specs)], 1)
+        return decode_heads(heads, self.specs)
 
     def with_image_size(self, size: Size) -> Network:
         """Set the (H, W) of `[net]`: the input for which nobody says otherwise. In place; returns self."""
@@ -333,7 +332,8 @@ class Network(nn.Module):
         if all(other == every[0] for other in every):
             every = [every[0]] * len(every)  # Darknet's habit: one list in all heads, each with its own mask
         for place, (section, spec, wanted) in enumerate(zip(self.cfg.heads, self.specs, anchors)):
-            unit = spec.stride if section.kind == "region" else 1
+            assert section.facts.head
+            unit = section.facts.head.anchor_unit(spec.stride)
             for number, (width, height) in zip(head_mask(section), wanted):
                 every[place][number] = (float(width) / unit, float(height) / unit)
         for section, pairs in zip(self.cfg.heads, every):
@@ -342,12 +342,15 @@ class Network(nn.Module):
         return self
 
 
+def _conv_key(number: int, layer: nn.Module, name: str) -> ConvKey:
+    """What the convolution `name` of layer `number` is called: there is only one in a `[convolutional]`."""
+    return number if isinstance(layer, Conv) else f"{number}.{name}"
+
+
 def head_feeder(head: Section) -> Section:
     """The convolution whose output a detection head reads (through nothing but dropout or a plain route)."""
     section = head.inputs[0]
-    while section.kind == "dropout" or (
-        section.kind == "route" and len(section.inputs) == 1 and section.int("groups", 1) == 1
-    ):
+    while section.facts.unchanged(section):
         section = section.inputs[0]
     if section.kind != "convolutional":
         raise head.error(f"reads a [{section.kind}], but it has to read a [convolutional]")

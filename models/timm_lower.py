@@ -63,8 +63,7 @@ def lowered(net: Network) -> Network:
             layers.append(section)
     for section in layers:
         section.inputs = [_map_read(section, source, made) for source in section.inputs]
-        if section.kind == "route":
-            section.options.pop("feature", None)
+        section.options.pop("feature", None)
     plain = Network(Cfg(cfg.net, layers, cfg.source), net.names)
     _fill(plain, net, twins, made)
     plain.meta = dict(net.meta)
@@ -75,7 +74,7 @@ def _map_read(reader: Section, source: Section, made: dict[Section, _Lowering]) 
     if source not in made:
         return source
     backbone = made[source]
-    return backbone.maps[backbone.layer.place(reader.int("feature", 0) if reader.kind == "route" else 0)]
+    return backbone.maps[backbone.layer.place(reader.int("feature", 0))]
 
 
 @torch.no_grad()
@@ -181,8 +180,6 @@ class _Lowering:
         section = Section(kind, {}, source=self.origin.source, inputs=inputs, relative=[True])
         for key, value in options.items():
             section.set(key, value)
-        if inputs and inputs[0] in self.pooled and kind == "convolutional":
-            self.pooled.add(section)
         self.sections.append(section)
         return section
 
@@ -202,7 +199,7 @@ class _Lowering:
                 sources.reverse()
             return self.add("shortcut", {"from": "", "activation": "linear"}, sources)
         if name in ("mul", "imul") and len(sources) == 2:
-            return self.gate(node, sources)
+            return self.gate(*sources)
         if name in ("cat", "concat") and (node.args[1:] or (node.kwargs.get("dim"),))[0] == 1:
             return self.add("route", {"layers": ""}, sources)
         if name == "mean" and set(_flat([node.args[1:], node.kwargs.get("dim", ())])) >= {2, 3}:
@@ -257,6 +254,8 @@ class _Lowering:
             options["dilation"] = dilation
         section = self.add("convolutional", {**options, "activation": "linear"}, [source])
         self.tensors[section] = (module, None)
+        if source in self.pooled:
+            self.pooled.add(section)
         return section
 
     def norm(self, node: fx.Node, module: _BatchNorm, before: fx.Node, source: Section) -> Section:
@@ -308,8 +307,7 @@ class _Lowering:
         self.pooled.add(section)
         return section
 
-    def gate(self, node: fx.Node, sources: list[Section]) -> Section:
-        a, b = sources
+    def gate(self, a: Section, b: Section) -> Section:
         if (a in self.pooled) == (b in self.pooled):
             return self.add("sam", {"from": "", "activation": "linear"}, [a, b])
         gate, scaled = (a, b) if a in self.pooled else (b, a)

@@ -105,11 +105,9 @@ class Backbone(Layer):
         """(H, W) of the map of a stride, for an input whose sides it divides."""
         return size[0] // stride, size[1] // stride
 
-    def conv_sizes(self, size: Size) -> dict[str, Size]:
-        """(H, W) of what every convolution inside puts out for an input of `size`, by its name in `model`.
-
-        Found by one pass of tensors without data. A convolution called twice counts with the sum of its rows.
-        """
+    def conv_sizes(self, *sizes: Size) -> dict[str, Size]:
+        """Found by one pass of tensors without data. A convolution called twice counts with the sum of its rows."""
+        (size,) = sizes
         if size not in self._sizes:
             self._sizes[size] = self._pass(size)
         return self._sizes[size]
@@ -138,7 +136,7 @@ class Backbone(Layer):
 
             return hook
 
-        convs = {name: module for name, module in self.model.named_modules() if isinstance(module, nn.Conv2d)}
+        convs = {name: module for name, module in self.named_modules() if isinstance(module, nn.Conv2d)}
         handles = [module.register_forward_hook(note(name)) for name, module in convs.items()]
         modes = [(module, module.training) for module in self.model.modules()]
         tensors = {
@@ -282,7 +280,9 @@ def _drop_data(model: nn.Module) -> None:
 class _Uninitialised(TorchFunctionMode):
     """Leaves out random initialisation, which takes most of the time and would move the random state."""
 
-    def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
         if getattr(func, "__name__", "") in ("uniform_", "normal_", "trunc_normal_", "erfinv_"):
             return args[0] if args else (kwargs or {})["tensor"]
         return func(*args, **(kwargs or {}))

@@ -92,7 +92,7 @@ class Record:
     """
 
     path: str
-    args: tuple = ()
+    args: tuple[Any, ...] = ()
     state: dict[str, Any] = field(default_factory=dict)
 
     @property

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from common.errors import UserError
-from distill import KDConfig
+from common.options import from_dict, options, to_dict
+from distill.config import KDConfig
 from distill.modes import MODES
-from engine.config import options
 
 NONE, ALL = "none", "all"
 
@@ -95,7 +95,7 @@ def _variant(text: str, kd: KDConfig) -> Variant:
         except ValueError as error:
             raise UserError(f"--ablate: '{text}': {name} {value} {error}", todo="see --help") from None
     modes = re.sub(r"[\w-]+\s*=\s*\S+", "", text).strip()
-    variant = Variant(text, replace(kd, kd=modes, **changes))
+    variant = Variant(text, from_dict(KDConfig, {**to_dict(kd), **changes, "kd": modes}))
     if not variant.kd.modes():
         raise UserError(f"--ablate: '{text}' has no KD mode", todo="name modes as for --kd; none stands alone")
     return variant

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from common.files import whole_file
-from engine.config import to_dict
-from engine.plots import BLUE, GREY, _figure, _save
+from common.options import to_dict
+from engine.plots import BLUE, GREY, new_figure, save_figure
 from pipeline.ablate_classes import ClassRow, class_notes, class_rows, class_table
 from pipeline.stage import stage_tracker
 from pipeline.statistics import LEVEL, Paired, holm, mean_sd, paired
@@ -300,7 +300,7 @@ def plot_differences(table: Table, path: Path) -> Path | None:
     lines = [line for line in table.lines if line.difference is not None]
     if not lines:
         return None
-    figure, (axes,) = _figure(width=7.2, height=1.2 + 0.42 * len(lines))
+    figure, (axes,) = new_figure(width=7.2, height=1.2 + 0.42 * len(lines))
     for place, line in enumerate(reversed(lines)):
         test = line.difference
         assert test is not None
@@ -315,7 +315,7 @@ def plot_differences(table: Table, path: Path) -> Path | None:
     axes.set(xlabel=f"mAP50-95 on {table.split}, difference to none with the same seed")
     title = "thick: 95 % of one mode alone; thin: of all at once; blue: shown after Holm's correction"
     axes.set_title(title, fontsize=8)
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def _page(table: Table, name: str, figure: Path | None, settings: Mapping[str, Any]) -> str:

@@ -7,15 +7,16 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import cached_property
 
-import torch
 from torch import Tensor, nn
 
 import prune
 from common.log import log
 from data import Dataset, DataSpec, make_loader
 from data.batch import Batch
+from data.options import BATCH
 from engine import distributed, evaluate
 from engine.objective import DetectionObjective
+from engine.step import training_step
 from export.latency import OnnxLatency
 from export.to_onnx import need_onnx
 from models.network import Network
@@ -102,7 +103,7 @@ class Cutter:
         """A few hundred training pictures without augmentation, drawn with ``--seed``; no batch is smaller."""
         config = self.config
         pictures = Dataset(self.spec, "train", config.input_size)
-        size = min(config.batch_size if config.batch_size > 0 else 16, len(pictures))
+        size = min(config.batch_size if config.batch_size > 0 else BATCH, len(pictures))
         loader = make_loader(pictures, size, seed=config.seed, workers=config.workers, drop_last=True)
         return list(itertools.islice(loader, max(1, CALIBRATION // size)))
 
@@ -126,7 +127,7 @@ class Cutter:
         return max(as_cut, anew)
 
     def _val_score(self, network: Network) -> float:
-        batch = self.config.batch_size if self.config.batch_size > 0 else 16
+        batch = self.config.batch_size if self.config.batch_size > 0 else BATCH
         return evaluate(
             network,
             self.spec,
@@ -142,5 +143,5 @@ class Cutter:
         assert isinstance(network, Network)
         alone = DetectionObjective(network.to(self.device).eval(), self.config.loss, lambda value: value)
         for batch in self.batches:
-            terms, _ = alone(batch.prepared(self.device), 0.0)
-            yield torch.stack([alone.weights.get(name, 1.0) * term for name, term in terms.items()]).sum()
+            for terms, _ in training_step(alone, [batch.prepared(self.device)], 0.0):
+                yield terms.total()

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -11,45 +11,25 @@ import torch
 
 from common.errors import UserError
 from common.log import log
+from common.options import to_dict
+from common.rundir import BEST
 from data import DataSpec, choose_anchors, load_spec
 from data.labels import scan
-from distill import KDConfig, KDObjective, Teacher
+from distill import KDObjective, Teacher
 from distill.teacher import split_chain
 from engine import Tracker, distributed
-from engine.config import TrainConfig, option, to_dict
+from engine.config import TrainConfig
 from engine.evaluate import Score
 from engine.progress import memory_used
-from engine.rundir import BEST
+from engine.seams import Hooks
 from models.network import Network
+from pipeline.distil_options import DistilConfig
 from pipeline.show import side_by_side
 from pipeline.stage import load_network, stage_tracker, train_network
 from reporting.report import Row, text_table, verdict, write_report
 from reporting.results import Scores, pictures, scores, shown_split, table
 
-DISTILLATION = "distillation"
 BY_HEART = 0.1  # mAP50-95 between train and val; docs/results.md, "Which KD mode helps?", has what lies on either side
-
-
-@dataclass
-class DistilConfig(TrainConfig):
-    """Every option of a fine-tune under a teacher."""
-
-    t_cfg: str = option(
-        "", "the teacher's .cfg; a .pt of ours brings its own", group=DISTILLATION, metavar="FILE", flags=("--t_cfg",)
-    )
-    t_weights: str = option(
-        "",
-        "the teacher's trained weights: .pt, Darknet .weights or a YOLOv5 .pt. a.pt+b.pt averages two; a.pt,b.pt is a "
-        "chain: b is fine-tuned under a first, and teaches then",
-        group=DISTILLATION,
-        metavar="FILE",
-        flags=("--t_weights",),
-    )
-    list_modes: bool = option(False, "show the KD terms, their papers and weights, and exit", group=DISTILLATION)
-    distil: KDConfig = field(default_factory=KDConfig, metadata={"group": DISTILLATION})
-
-    def __post_init__(self) -> None:
-        self.distil.modes()  # refuses a term that nobody knows
 
 
 Distil = TypeVar("Distil", bound=DistilConfig)
@@ -111,19 +91,14 @@ def finetune(
         if "start" not in found:
             found["start"] = scores(student, spec, config, splits=("val",))
         if guide is not None:
-            guide.to(distributed.start(config.device))  # on every rank; mixed precision is set up on the device
             if "teacher" not in found:
                 found["teacher"] = teacher_scores(guide, spec, config, run / "teacher" if figures else None)
             student.meta["teacher"] = {"source": guide.source, "sha256": guide.fingerprint}
         if known is None:
             _announce(found)
-        reference = found.get("teacher", {}).get("val")
-
-        def extra(row: dict[str, float], score: Score | None) -> dict[str, float]:
-            return beside_teacher(row, score, reference)
-
+        beside = BesideTeacher(found.get("teacher", {}).get("val"))
         student = train_network(
-            student, spec, config, run, kind=kind, objective=objective, tracker=tracker, eval_extra=extra
+            student, spec, config, run, kind=kind, objective=objective, hooks=[beside], tracker=tracker
         )
         found["student"] = scores(student, spec, config, run / "student" if figures else None)
         reported = tuple(sorted(objective.watch.reported)) if objective.modes else ()
@@ -133,29 +108,32 @@ def finetune(
     return result
 
 
-def beside_teacher(row: Mapping[str, float], score: Score | None, teacher: Score | None) -> dict[str, float]:
-    """``student/...``, and with a teacher ``teacher/...`` and ``gap/...``, of an epoch that was validated.
+class BesideTeacher(Hooks):
+    """With every validation ``student/...``, and with a teacher ``teacher/...`` and ``gap/...``.
 
-    ``gap`` is that of mAP50-95; classes come as ``student/AP50-95/NAME``.
+    ``gap`` is that of mAP50-95; classes come as ``student/AP50-95/NAME``, with a teacher only.
 
     Args:
-        row: the epoch's metrics.
-        score: the student's, where classes are to be shown.
-        teacher: the teacher's score on the same pictures.
+        teacher: its score on the validation pictures.
     """
-    mine = {name: row[f"val/{name}"] for name in ("mAP50-95", "mAP50") if f"val/{name}" in row}
-    if not mine:
-        return {}
-    if score is not None and teacher is not None:
-        mine |= {name: value for name, value in score.as_dict(classes=True).items() if name.startswith("AP50-95/")}
-    values = {f"student/{name}": value for name, value in mine.items()}
-    if teacher is not None:
-        theirs = teacher.as_dict(classes=True)
-        both = [name for name in mine if name in theirs]
-        values |= {f"teacher/{name}": theirs[name] for name in both}
-        values |= {f"gap/{name}": theirs[name] - mine[name] for name in both}
-        values["gap"] = values.pop("gap/mAP50-95")
-    return values
+
+    def __init__(self, teacher: Score | None):
+        self.teacher = teacher
+
+    def after_validation(
+        self, network: Network, averaged: Network, score: Score, evaluate: Callable[[Network], Score]
+    ) -> dict[str, float]:
+        shown = ["mAP50-95", "mAP50"]
+        mine = {name: float(value) for name, value in score.as_dict(classes=self.teacher is not None).items()}
+        mine = {name: value for name, value in mine.items() if name in shown or name.startswith("AP50-95/")}
+        values = {f"student/{name}": value for name, value in mine.items()}
+        if self.teacher is not None:
+            theirs = self.teacher.as_dict(classes=True)
+            both = [name for name in mine if name in theirs]
+            values |= {f"teacher/{name}": theirs[name] for name in both}
+            values |= {f"gap/{name}": theirs[name] - mine[name] for name in both}
+            values["gap"] = values.pop("gap/mAP50-95")
+        return values
 
 
 def train_assistants(config: Distil, run: Path) -> Distil:

@@ -11,6 +11,7 @@ import prune
 from common.errors import UserError
 from common.log import log
 from engine import Hooks
+from engine.evaluate import Score
 from models.network import Network
 from pipeline.prune_options import PruneConfig
 from prune.layers import held_layers
@@ -66,7 +67,7 @@ class PrunedScore(Hooks):
         self._told = False
 
     def after_validation(
-        self, network: Network, averaged: Network, score: Callable[[Network], dict[str, float]]
+        self, network: Network, averaged: Network, score: Score, evaluate: Callable[[Network], Score]
     ) -> dict[str, float]:
         candidate = copy.deepcopy(averaged)
         prune.settle_ema(network, candidate)  # as at the end of the stage
@@ -77,5 +78,5 @@ class PrunedScore(Hooks):
                 log.warning("the mAP of the pruned network is not shown while it trains: %s", error)
             self._told = True
             return {}
-        found = score(thin)
-        return {f"pruned/{name}": found[name] for name in ("mAP50-95", "mAP50")}
+        found = evaluate(thin)
+        return {"pruned/mAP50-95": float(found.map50_95), "pruned/mAP50": float(found.map50)}

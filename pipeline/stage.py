@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
 import models
 from common.errors import UserError
+from common.options import to_dict
+from common.rundir import ARGS, find_run, make_run_dir
 from data import DataSpec, check
 from engine import Tracker, checkpoints, distributed
-from engine.config import TrainConfig, to_dict
-from engine.evaluate import Score
+from engine.config import TrainConfig
 from engine.objective import DetectionObjective
-from engine.rundir import ARGS, find_run, make_run_dir
 from engine.seams import Hooks
 from engine.trainer import Trainer
 from models.network import Network
-
-EvalExtra = Callable[[dict[str, float], Score | None], dict[str, float]]
 
 
 def start_run(config: TrainConfig, kind: str) -> Path:
@@ -68,22 +66,12 @@ def train_network(
     objective: DetectionObjective | None = None,
     hooks: Sequence[Hooks] = (),
     tracker: Tracker | None = None,
-    eval_extra: EvalExtra | None = None,
 ) -> Network:
-    """Train one stage in its own folder, or go on with it where it stopped; the best network by val mAP50-95.
-
-    Args:
-        eval_extra: from the epoch's metrics so far, and the score of the epoch's validation (on rank 0, where there
-            was one), to further metrics.
-    """
+    """Train one stage in its own folder, or go on with it where it stopped; the best network by val mAP50-95."""
     done = checkpoints.finished(run) if config.resume else None
     if done is None:
         objective = objective or DetectionObjective(network, config.loss)
-
-        def extra(row: dict[str, float]) -> dict[str, float]:
-            return eval_extra(row, getattr(trainer, "score", None)) if eval_extra is not None else {}
-
-        trainer = Trainer(objective, spec, config, run, hooks=hooks, tracker=tracker, kind=kind, eval_extra=extra)
+        trainer = Trainer(objective, spec, config, run, hooks=hooks, tracker=tracker, kind=kind)
         if config.resume:
             trainer.resume()
         done = trainer.fit()

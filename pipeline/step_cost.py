@@ -24,6 +24,7 @@ from engine.config import TrainConfig
 from engine.optim import freeze, set_train_mode
 from engine.precision import Precision
 from engine.progress import memory_used
+from engine.step import training_step
 from models.network import Network
 
 PLAIN, TEACHER = "plain step", "teacher forward"
@@ -72,7 +73,7 @@ def measure_steps(
     network = copy.deepcopy(student).to(device).to(memory_format=torch.channels_last)
     freeze(network, config.frozen_layers(len(network.layers)))
     step = functools.partial(_stepper, config=config, precision=Precision(config.amp, config.opt_level, device))
-    teacher.to(device)
+    teacher.network.to(device)
     pictures = batch.prepared(device)
     jobs: dict[str, Callable[[], object]] = {
         PLAIN: step(KDObjective(network, None, config.loss), pictures),
@@ -142,11 +143,8 @@ def _stepper(objective: KDObjective, batch: Batch, config: TrainConfig, precisio
 
     def step() -> None:
         set_train_mode(objective, objective.network, frozen, config.freeze_bn)
-        objective.begin_step([batch])
-        with precision.autocast():
-            losses, _ = objective(batch, 0.5)
-        terms = [objective.weights.get(name, 1.0) * term.float() for name, term in losses.items()]
-        torch.stack(terms).sum().backward()
+        for terms, _ in training_step(objective, [batch], 0.5, autocast=precision.autocast):
+            terms.total().backward()
         nn.utils.clip_grad_norm_([each for each in parameters if each.grad is not None], 10.0)
         optimizer.step()
         optimizer.zero_grad()

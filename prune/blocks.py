@@ -34,7 +34,7 @@ def find_blocks(net: Network) -> list[Block]:
     """All `[shortcut]` sections in order, each with its branch and score, or with what keeps it from being removed."""
     cfg, number = net.cfg, net.cfg.index()
     readers = cfg.readers()
-    return [_block(net, section, number, readers) for section in cfg.layers if section.kind == "shortcut"]
+    return [_block(net, section, number, readers) for section in cfg.layers if section.facts.joins == "add"]
 
 
 def _block(net: Network, section: Section, number: dict[Section, int], readers: dict[Section, list[Section]]) -> Block:
@@ -47,8 +47,8 @@ def _block(net: Network, section: Section, number: dict[Section, int], readers: 
     if ends is None:
         return Block(layer, obstacle="adds two maps of which neither is computed from the other")
     branch, skip = ends
-    widths = [net.cfg.net.int("channels", 3) if s.kind == "net" else net.output_channels(number[s]) for s in ends]
-    if skip.kind == "net" or widths[0] != widths[1]:
+    widths = [net.output_channels(number[end]) for end in ends]
+    if skip is net.cfg.net or widths[0] != widths[1]:
         return Block(layer, obstacle=f"adds {widths[0]} channels to {widths[1]}")
     last = _last_norm(net, branch, skip, number)
     if last is None:
@@ -83,12 +83,11 @@ def _all_paths_meet(branch: Section, skip: Section, number: dict[Section, int]) 
 
 def _last_norm(net: Network, branch: Section, skip: Section, number: dict[Section, int]) -> int | None:
     """The convolution whose BatchNorm the branch ends in."""
-    section = branch
+    section, convolutions = branch, net.convolutions
     while section is not skip:
-        if section.kind == "convolutional":
-            layer = net.convolutions[number[section]]
+        if (layer := convolutions.get(number[section])) is not None:
             return number[section] if layer.bn is not None else None
-        if section.kind in ("scale_channels", "sam"):
+        if section.facts.joins == "gate":
             section = section.inputs[1]  # the map that is scaled, not its gate
         elif len(section.inputs) == 1:
             section = section.inputs[0]

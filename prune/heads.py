@@ -94,7 +94,7 @@ def cut_heads(cfg: Cfg, heads: set[Section]) -> None:
 
 def _shrink_anchors(cfg: Cfg) -> None:
     """Where all heads write down one list of anchors, each with its own mask: leave out those nobody masks."""
-    heads = [head for head in cfg.heads if head.kind == "yolo" and "mask" in head.options]
+    heads = [head for head in cfg.heads if "mask" in head.options]
     lists = [head_anchors(head) for head in heads]
     if not heads or len(heads) < len(cfg.heads) or any(other != lists[0] for other in lists):
         return

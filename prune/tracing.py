@@ -12,7 +12,7 @@ from torch import fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from common.errors import UserError
-from models.layers import Reorg, Shortcut
+from models.layers import Layer
 from prune.identities import ChannelGraph
 from prune.walk import ACTIVATION_TYPES, UNSUPPORTED, Walk
 
@@ -25,7 +25,9 @@ class Tracer(fx.Tracer):
         self.place = ""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        if isinstance(m, (_BatchNorm, *ACTIVATION_TYPES, *UNSUPPORTED, Shortcut, Reorg)):
+        if isinstance(m, Layer):
+            return m.traced_whole
+        if isinstance(m, (_BatchNorm, *ACTIVATION_TYPES, *UNSUPPORTED)):
             return True
         if isinstance(m, nn.Conv2d):
             # A subclass with a forward of its own (weight standardisation, padding computed from the input) is not

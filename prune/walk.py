@@ -18,7 +18,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from common.errors import UserError
 from models.activations import ACTIVATIONS
-from models.layers import Head, Reorg, Shortcut
+from models.layers import Head, Layer, Shortcut
 from models.network import Network
 from prune.functions import FunctionRules
 from prune.identities import ChannelGraph, Conv, EqualSlices
@@ -130,7 +130,7 @@ class Walk(FunctionRules):
         if len(refs) != 1:
             return self.opaque(refs)
         ref = refs[0]
-        if isinstance(module, Reorg):
+        if isinstance(module, Layer):  # traced whole
             return self.mixed(ref, module.out_channels)
         if isinstance(module, nn.Conv2d):
             return self.conv(name, module, ref)

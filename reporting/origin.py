@@ -11,7 +11,7 @@ import yaml
 
 import models
 from common.errors import UserError
-from engine.rundir import ARGS
+from common.rundir import ARGS
 from models.network import Network
 
 Facts = dict[str, Any]

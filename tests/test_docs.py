@@ -8,10 +8,10 @@ import shlex
 from pathlib import Path
 
 import pytest
+from export.cli import make_parser as make_thinyolo
 
 import prune
-from engine.config import make_parser
-from export.cli import make_parser as make_thinyolo
+from common.command_line import make_parser
 from pipeline.finetune import DistilConfig
 from pipeline.prune_options import PruneConfig
 
@@ -107,7 +107,7 @@ def test_the_old_programs_commands_have_their_place() -> None:
     ids=" ".join,
 )
 def test_what_the_pages_tell_to_type_is_accepted(given: list[str]) -> None:
-    from engine.config import parse_config
+    from common.command_line import parse_config
 
     config = parse_config(PruneConfig, given)
     assert config.plan.shortcuts == (int(config.shortcuts) if config.shortcuts != "auto" else "auto")

@@ -168,11 +168,11 @@ def learning(outputs: Outputs) -> Outputs:
 
 def adapter_of(mode: str, seed: int = 0) -> nn.Module | None:
     """A mode's adapter for `PAIRS` in float64, every parameter drawn (no zeros that hide a path)."""
-    make = MODES[mode].adapter
-    if make is None:
-        return None
     torch.manual_seed(seed)
-    module = make(PAIRS).double()
+    module = MODES[mode].adapter(PAIRS)
+    if module is None:
+        return None
+    module = module.double()
     for parameter in module.parameters():
         nn.init.normal_(parameter, std=0.4)
     return module

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -15,6 +15,7 @@ from common.log import log
 from distill import MODES, KDConfig, KDObjective, Mode, Teacher
 from distill.balance import EVERY, LARGEST, Balance
 from distill.watch import PATIENCE, Watch
+from engine.seams import Terms
 from models.spec import Matches, Outputs
 from tests.distill.material import tiny_network
 from tests.distill.test_objective import batch_of
@@ -45,8 +46,8 @@ def test_scale_brings_each_modes_gradient_to_its_share() -> None:
     balance = Balance(["small", "large"], 0.3, alone)
     balance.begin_step()
     assert balance.due
-    assert not balance.due, "one batch of a step is enough"
     balance.measure(detection, {"small": small, "large": large}, [weight])
+    assert not balance.due, "one batch of a step is enough"
     for mode, loss in (("small", small), ("large", large)):
         assert balance.scale(mode) * gradient(loss, [weight]) == pytest.approx(0.3 * gradient(detection, [weight]))
 
@@ -69,15 +70,12 @@ def test_limit_holds_a_strong_mode_at_its_share_and_leaves_a_weak_one() -> None:
 def test_no_mode_of_an_objective_pulls_harder_than_the_limit(options: dict) -> None:
     objective, batch = objective_of("scaled,bounded:2", **options), batch_of()
     objective.begin_step([batch])
-    losses, _ = objective(batch, 0.5)
+    terms = objective(batch, 0.5)
     parameters = list(objective.network.parameters())
-    detection = gradient(
-        torch.stack([objective.weights[name] * losses[name] for name in ("box", "obj", "cls")]).sum(), parameters
-    )
-    free = {name: weight for name, weight in objective_weights("scaled,bounded:2").items() if name in losses}
+    detection = gradient(terms.total(["box", "obj", "cls"]), parameters)
+    free = Terms(terms.values, objective_weights("scaled,bounded:2"))
     for names in (["bounded"], ["scaled_obj", "scaled_cls", "scaled_box"]):
-        pull = gradient(torch.stack([objective.weights[name] * losses[name] for name in names]).sum(), parameters)
-        unbound = gradient(torch.stack([free[name] * losses[name] for name in names]).sum(), parameters)
+        pull, unbound = (gradient(each.total(names), parameters) for each in (terms, free))
         if "kd_balance" in options:
             assert pull == pytest.approx(0.3 * detection * (4 if names == ["bounded"] else 1), rel=1e-4)
         elif (limit := options.get("kd_limit", 0.5)) and unbound > limit * detection:
@@ -88,9 +86,7 @@ def test_no_mode_of_an_objective_pulls_harder_than_the_limit(options: dict) -> N
 
 def objective_weights(kd: str) -> dict[str, float]:
     """Names of terms -> weights where nothing limits or balances them."""
-    objective = objective_of(kd, kd_limit=0.0)
-    objective(batch_of(), 0.5)
-    return dict(objective.weights)
+    return dict(objective_of(kd, kd_limit=0.0)(batch_of(), 0.5).weights)
 
 
 def test_balance_measures_rarely_smooths_and_ignores_a_shut_gate() -> None:
@@ -121,11 +117,10 @@ def test_balanced_objective_has_the_asked_gradients_and_twice_the_weight_gives_t
     for text, share in (("bounded", 0.3), ("bounded:1.0", 0.6)):
         objective, batch = objective_of(text, kd_balance=0.3), batch_of()
         objective.begin_step([batch])
-        losses, _ = objective(batch, 0.5)
+        terms = objective(batch, 0.5)
         parameters = list(objective.network.parameters())
-        detection = torch.stack([objective.weights[name] * losses[name] for name in ("box", "obj", "cls")]).sum()
-        wanted = share * gradient(detection, parameters)
-        assert gradient(objective.weights["bounded"] * losses["bounded"], parameters) == pytest.approx(wanted, rel=1e-4)
+        wanted = share * gradient(terms.total(["box", "obj", "cls"]), parameters)
+        assert gradient(terms.total(["bounded"]), parameters) == pytest.approx(wanted, rel=1e-4)
 
 
 def test_balance_and_watch_are_resumed() -> None:
@@ -135,10 +130,11 @@ def test_balance_and_watch_are_resumed() -> None:
         objective(batch, 0.5)
     resumed = objective_of("hinton,bounded", kd_balance=0.3)
     resumed.load_state_dict(objective.state_dict())
+    weights = []
     for each in (objective, resumed):
         each.begin_step([batch])
-        each(batch, 0.5)
-    assert resumed.weights == objective.weights
+        weights.append(each(batch, 0.5).weights)
+    assert weights[0] == weights[1]
     assert resumed.balance is not None
     assert resumed.balance.steps == 4
     assert resumed.state_dict().keys() == objective.state_dict().keys()
@@ -150,23 +146,32 @@ def test_measuring_does_not_change_the_gradients_of_the_step() -> None:
     for share in (0.0, 1.0):
         objective, batch = objective_of("bounded", kd_balance=share), batch_of()
         objective.begin_step([batch])
-        losses, _ = objective(batch, 0.5)
-        torch.stack([losses[name] for name in ("box", "obj", "cls", "bounded")]).sum().backward()
+        values = objective(batch, 0.5).values
+        torch.stack([values[name] for name in ("box", "obj", "cls", "bounded")]).sum().backward()
         found.append([parameter.grad for parameter in objective.parameters()])
     assert all(torch.equal(one, other) for one, other in zip(*found))
 
 
 def test_terms_are_off_at_the_end_and_the_teacher_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     objective, batch = objective_of("hinton,bounded", kd_off=0.25), batch_of()
-    assert "bounded" in objective(batch, 0.74)[0]
+    assert "bounded" in objective(batch, 0.74).values
     monkeypatch.setattr(Teacher, "__call__", lambda *_: pytest.fail("asked"))
-    losses, metrics = objective(batch, 0.75)
-    assert set(losses) == {"box", "obj", "cls"}
-    assert metrics == {}
+    terms = objective(batch, 0.75)
+    assert set(terms.values) == {"box", "obj", "cls"}
+    assert terms.metrics == {}
 
 
-def term(make: object) -> Mode:
-    return Mode(make, "a test", "nothing", 1.0, "box", same_anchors=False, options={})  # type: ignore[arg-type]
+def use_mode(name: str, loss: Callable[..., dict[str, Tensor]], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make `loss` known as a mode that looks at the heads."""
+
+    class Odd(Mode):
+        paper, needs, weight = "a test", "nothing", 1.0
+
+        def load(self) -> Callable[..., dict[str, Tensor]]:
+            return loss
+
+    monkeypatch.setitem(MODES, name, Odd())
+    monkeypatch.setattr(KDConfig, name, Odd(), raising=False)
 
 
 def check_of(value: Tensor, reached: list[Tensor], watch: Watch | None = None) -> tuple[set[str], set[str]]:
@@ -179,15 +184,15 @@ def test_term_that_is_not_finite_is_named_once_and_left_out(
     def odd(student: Outputs, teacher: Outputs, matches: Matches) -> dict[str, Tensor]:
         return {"odd": student.heads[0].mean() / 0.0, "metric/oddness": torch.tensor(torch.nan)}
 
-    monkeypatch.setitem(MODES, "odd", term(odd))
+    use_mode("odd", odd, monkeypatch)
     objective, plain = objective_of("odd,bounded"), objective_of("bounded")
     plain.network.load_state_dict(copy.deepcopy(objective.network.state_dict()))
     for each in (objective, plain):
         for _ in range(2):
-            losses, metrics = each(batch_of(), 0.5)
-        torch.stack([each.weights[name] * loss for name, loss in losses.items()]).sum().backward()
-        assert all(bool(torch.isfinite(value)) for value in metrics.values()), "the trainer refuses what is not finite"
-        assert metrics["gate_rate"] > 0
+            terms = each(batch_of(), 0.5)
+        terms.total().backward()
+        assert all(bool(value.isfinite()) for value in terms.metrics.values()), "the trainer refuses what is not finite"
+        assert terms.metrics["gate_rate"] > 0
     said = [text for text in warnings if "'odd'" in text]
     assert len(said) == 1
     assert "--kd odd:W" in said[0]
@@ -221,6 +226,6 @@ def test_terms_stay_connected_in_a_batch_without_objects(name: str, warnings: li
     """Else every such batch would be reported, and under DDP the processes would wait for each other."""
     objective, batch = objective_of(name), batch_of()
     objective.train()
-    losses, _ = objective(type(batch)(batch.images, batch.targets[:0], batch.indices), 0.5)
+    terms = objective(type(batch)(batch.images, batch.targets[:0], batch.indices), 0.5)
     assert warnings == []
-    assert all(torch.isfinite(loss) for loss in losses.values())
+    assert all(torch.isfinite(value) for value in terms.values.values())

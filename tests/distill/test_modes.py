@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import inspect
 import math
+from collections.abc import Callable
+from dataclasses import dataclass, fields
 
 import pytest
 import torch
 
 from common.errors import UserError
-from distill import MODES, FeaturePair, KDConfig, KDObjective, Teacher
-from distill.modes import METRIC, describe_modes
-from engine.options import options
+from common.options import from_dict, option, options
+from distill import MODES, FeaturePair, KDConfig, KDObjective, Teacher, hinton
+from distill.mode import METRIC, Mode
+from distill.modes import describe_modes
 from models.assign import assign
 from models.lineage import descend, identity_step
 from models.spec import Matches, Outputs
@@ -40,7 +44,7 @@ def terms_of(mode: str, student: Outputs, teacher: Outputs, matches: Matches, se
     """The mode with its default options; what it draws is drawn alike in every call."""
     adapter = adapter_of(mode, seed)
     torch.manual_seed(7)
-    return MODES[mode](student, teacher, matches, PAIRS_OF.get(mode, PAIRS), adapter, **KDConfig().options(mode))
+    return MODES[mode](student, teacher, matches, PAIRS_OF.get(mode, PAIRS), adapter)
 
 
 def losses_of(mode: str, student: Outputs, teacher: Outputs, matches: Matches) -> torch.Tensor:
@@ -80,11 +84,58 @@ def test_mistakes_are_named(text: str, named: str) -> None:
 
 @pytest.mark.parametrize("name", MODES)
 def test_every_option_of_a_mode_is_a_setting_with_a_help_text(name: str) -> None:
-    mode, known = MODES[name], options(KDConfig)
-    assert set(KDConfig().options(name)) == set(mode.options)
-    for setting in (*mode.options.values(), *mode.pair_options.values()):
-        assert known[setting].metadata["help"]
-        assert known[setting].convert(known[setting].default) == known[setting].default
+    known = {each.path[-1]: each for each in options(KDConfig).values() if each.path[0] == name}
+    assert set(known) == {each.name for each in fields(MODES[name])}
+    for each in known.values():
+        assert each.key.startswith("kd_")
+        assert each.metadata["help"].startswith(name)
+        assert each.convert(each.default) == each.default
+
+
+@pytest.mark.parametrize("name", MODES)
+def test_every_option_of_a_mode_is_a_keyword_of_its_loss_with_the_same_default(name: str) -> None:
+    keywords = inspect.signature(MODES[name].load()).parameters
+    defaults = {key: each.default for key, each in keywords.items() if each.default is not inspect.Parameter.empty}
+    assert MODES[name].options() == defaults
+
+
+def louder(student: Outputs, teacher: Outputs, matches: Matches, *, times: float = 1.0) -> dict[str, torch.Tensor]:
+    return {"louder": times * student.heads[0].mean()}
+
+
+@dataclass(frozen=True)
+class Louder(Mode):
+    paper, needs, weight = "a test", "nothing", 1.0
+
+    times: float = option(1.0, "louder: how much", key="kd_times", low=0)
+
+    def load(self) -> Callable[..., dict[str, torch.Tensor]]:
+        return louder
+
+
+@dataclass
+class WithLouder(KDConfig):
+    louder: Louder = Louder()
+
+
+def test_a_new_mode_is_a_function_a_class_and_a_field() -> None:
+    assert list(options(WithLouder))[-1] == "kd_times"
+    config, student = from_dict(WithLouder, {"kd_times": 3.0}), random_outputs(SPECS)
+    found = config.mode("louder")(student, student, matched(SPECS, random_targets()))
+    assert values(found) == {"louder": pytest.approx(3 * student.heads[0].mean().item())}
+
+
+def test_chosen_options_reach_the_loss() -> None:
+    student, teacher, matches = (
+        random_maps(SPECS, False),
+        random_maps(SPECS, True, seed=1),
+        matched(SPECS, random_targets()),
+    )
+    chosen = from_dict(KDConfig, {"kd_temperature": 3.0, "kd_classes": "softmax"})
+    assert (chosen.hinton.temperature, chosen.hinton.classes) == (3.0, "softmax")
+    found = chosen.mode("hinton")(student, teacher, matches)
+    assert values(found) == values(hinton(student, teacher, matches, temperature=3.0, classes="softmax"))
+    assert values(found) != values(MODES["hinton"](student, teacher, matches))
 
 
 @pytest.mark.parametrize("name", MODES)
@@ -135,11 +186,11 @@ class Caller(torch.nn.Module):
 
     def forward(self, student: Outputs, teacher: Outputs, matches: Matches) -> torch.Tensor:
         torch.manual_seed(7)
-        terms = MODES[self.mode](student, teacher, matches, PAIRS, self.adapter, **KDConfig().options(self.mode))
+        terms = MODES[self.mode](student, teacher, matches, PAIRS, self.adapter)
         return torch.stack(list(terms.values()))
 
 
-@pytest.mark.parametrize("name", [name for name in FEATURES if MODES[name].adapter is not None])
+@pytest.mark.parametrize("name", [name for name in FEATURES if MODES[name].adapter(PAIRS) is not None])
 def test_gradients_of_the_adapter_are_those_of_finite_differences(name: str) -> None:
     student, teacher = random_maps(SPECS, False, 1), random_maps(SPECS, True, 1, seed=1)
     matches, adapter = matched(SPECS, random_targets(1)), adapter_of(name)
@@ -239,27 +290,27 @@ def test_every_mode_trains_a_student_under_the_objective(name: str) -> None:
         student.lineage = descend(fat, "baseline", identity_step(fat))
     objective = KDObjective(student, Teacher(fat, student), kd=KDConfig(kd=f"{name}:1"))
     objective.train()
-    losses, _ = objective(batch_of(), 0.5)
-    joined = {term: objective.weights[term] for term in losses if term.startswith(name)}
+    terms = objective(batch_of(), 0.5)
+    joined = {term: terms.weights[term] for term in terms.values if term.startswith(name)}
     gains = objective.detection.weights
     assert joined == {term: pytest.approx(gains[MODES[name].gain(term)]) for term in joined}
-    torch.stack([losses[term] for term in joined]).sum().backward()
+    torch.stack([terms.values[term] for term in joined]).sum().backward()
     grads = [parameter.grad for parameter in objective.parameters()]
     assert any(grad is not None and grad.any() for grad in grads)
     assert all(grad is None or grad.isfinite().all() for grad in grads)
-    if MODES[name].adapter is not None:
+    if MODES[name].adapter(PAIRS) is not None:
         assert any(each.grad is not None and each.grad.any() for each in objective.adapters.parameters())
 
 
 @pytest.mark.parametrize(
-    ("options", "named"),
+    ("chosen", "named"),
     [
         ({"kd": "hinton", "kd_classes": "softmax"}, "single class is always 1"),
         ({"kd": "hinton", "kd_temperature": 0.0}, "temperature 0.0 is not above 0"),
         ({"kd": "scaled", "kd_scaled_window": 2}, "window 2 is not odd"),
     ],
 )
-def test_options_that_make_no_sense_are_refused_before_the_first_step(options: dict, named: str) -> None:
+def test_options_that_make_no_sense_are_refused_before_the_first_step(chosen: dict, named: str) -> None:
     student = tiny_network(8, classes=1)
     with pytest.raises(UserError, match=named):
-        KDObjective(student, Teacher(tiny_network(8, classes=1, seed=1), student), kd=KDConfig(**options))
+        KDObjective(student, Teacher(tiny_network(8, classes=1, seed=1), student), kd=from_dict(KDConfig, chosen))

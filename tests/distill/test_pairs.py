@@ -63,6 +63,6 @@ def test_paired_maps_have_equal_sizes() -> None:
 def test_stages_end_where_the_size_changes_and_at_the_heads() -> None:
     fat, student = models.load("yolov3-tiny", classes=2), models.load("yolov3-tiny", classes=2)
     student.lineage = descend(fat, "baseline", identity_step(fat))
-    pairs = pairs_on_lineage(student, fat, (0, 1))
+    pairs = pairs_on_lineage(student, fat)
     # Backbone at stride 16; head at 32 and the lateral that leaves for 16; head at 16. Strides below 16 have no head.
     assert [(pair.student_layer, pair.stride) for pair in pairs] == [(8, 16), (14, 32), (18, 32), (21, 16)]

@@ -20,6 +20,8 @@ from tests.cli.material import NAMES, QUICK, ROOT, in_process, make_set
 from tests.distill.material import tiny_network
 from tests.shared import shared
 
+pytestmark = pytest.mark.usefixtures("fp32_teachers")
+
 TIMM = ROOT / "cfg" / "timm-resnet18.cfg"
 SIZE = (64, 64)
 
@@ -57,10 +59,10 @@ def test_network_with_a_timm_backbone_teaches_what_was_cut_from_it() -> None:
     for one, other in zip(teacher(images.images).heads, plain, strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-4 * other.abs().max().item())
     objective = KDObjective(thin, teacher, None, KDConfig(kd="hinton,bounded,aligned")).train()
-    losses, _ = objective(images, 0.5)
+    values = objective(images, 0.5).values
     for name in ("hinton_obj", "bounded", "aligned"):
         thin.zero_grad()
-        losses[name].backward(retain_graph=True)
+        values[name].backward(retain_graph=True)
         moved = [each.grad for key, each in thin.named_parameters() if ".model." in key and each.grad is not None]
         assert sum(float(each.abs().sum()) for each in moved) > 0, f"{name} does not reach the backbone"
 
@@ -74,9 +76,9 @@ def test_network_that_yolov5_has_trained_teaches_two_of_its_classes() -> None:
     student = models.load(ROOT / "cfg" / "yolov5n.cfg", names=spec.names)
     teacher = Teacher.load("", path, student)
     objective = KDObjective(student, teacher, None, KDConfig(kd="hinton,bounded,pkd")).train()
-    losses, metrics = objective(batch, 0.5)
-    assert all(torch.isfinite(losses[name]) for name in ("hinton_obj", "hinton_cls", "bounded", "pkd"))
-    assert float(metrics["gate_rate"]) > 0.6
+    terms = objective(batch, 0.5)
+    assert all(torch.isfinite(terms.values[name]) for name in ("hinton_obj", "hinton_cls", "bounded", "pkd"))
+    assert float(terms.metrics["gate_rate"]) > 0.6
 
     two = models.load(ROOT / "cfg" / "yolov5n.cfg", names=["car", "person"])
     whole, some = teacher(batch.images).heads, Teacher.load("", path, two)(batch.images).heads

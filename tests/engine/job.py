@@ -18,11 +18,12 @@ from torch import nn
 
 import data
 import models
+from common.command_line import parse_config
+from common.rundir import LAST
 from engine import distributed
-from engine.config import TrainConfig, parse_config
+from engine.config import TrainConfig
 from engine.objective import DetectionObjective
-from engine.rundir import LAST
-from engine.seams import Hooks, Losses, Metrics
+from engine.seams import Hooks, Terms
 from engine.trainer import Trainer
 from tests.alive import alive
 from tests.nets import RESIDUAL
@@ -66,13 +67,13 @@ class AdaptedObjective(DetectionObjective):
     def __init__(self, network: models.Network, config: Any = None):
         super().__init__(network, config)
         self.adapter = nn.Linear(3, 1)
-        self.weights["colour"] = 0.1
 
-    def forward(self, batch: data.Batch, progress: float) -> tuple[Losses, Metrics]:
-        losses, metrics = super().forward(batch, progress)
+    def forward(self, batch: data.Batch, progress: float) -> Terms:
+        terms = super().forward(batch, progress)
         noise = torch.randn(len(batch.images), 3)  # has to be the same after a resume
         colour = self.adapter(batch.images.mean(dim=(2, 3)) + 0.1 * noise)
-        return {**losses, "colour": (colour - 0.5).square().mean()}, {**metrics, "redness": colour.detach().mean()}
+        added = (colour - 0.5).square().mean()
+        return terms | Terms({"colour": added}, {"colour": 0.1}, {"redness": colour.detach().mean()})
 
 
 class PullingHook(Hooks):

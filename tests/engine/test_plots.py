@@ -38,8 +38,8 @@ def test_training_curves_share_a_panel_where_they_measure_the_same(tmp_path, mon
     assert columns["train/box"].tolist() == [2, 1]
     assert np.isnan(columns["student/mAP50"][0])
     shapes = []
-    original = plots._figure
-    monkeypatch.setattr(plots, "_figure", lambda *a, **k: shapes.append(a) or original(*a, **k))
+    original = plots.new_figure
+    monkeypatch.setattr(plots, "new_figure", lambda *a, **k: shapes.append(a) or original(*a, **k))
     assert plots.plot_results(results, tmp_path / "results.png", {"teacher/mAP50": 0.7}) is not None
     assert shapes == [(1, 2)], "two panels: box (train and val) and mAP50; time is none"
     assert inked(tmp_path / "results.png") > 0.02
@@ -64,7 +64,7 @@ def test_a_quantity_of_several_trainings_is_drawn_where_it_was_measured(tmp_path
     files = {name: tmp_path / f"{name}.csv" for name in ("one", "two")}
     path = plots.plot_compared(files, "val/mAP50", tmp_path / "compared.png")
     assert inked(path) > 0.005
-    monkeypatch.setattr(plots, "_save", kept)
+    monkeypatch.setattr(plots, "save_figure", kept)
     plots.plot_compared(files, "val/mAP50", path)
     assert lines == {"one: 0.700 at the end": [[2, 0.5], [4, 0.7]], "two: 0.400 at the end": [[1, 0.2], [2, 0.4]]}
 

@@ -128,13 +128,13 @@ def test_gpu_without_bf16_uses_fp16_with_a_scale(monkeypatch: pytest.MonkeyPatch
     assert precision.scales
 
 
-@pytest.mark.parametrize("level, models", [("O0", 2), ("O1", 2), ("O2", 1), ("O3", 1)])
-def test_teacher_is_initialised_only_where_weights_are_not_cast(install: Install, level: str, models: int) -> None:
+@pytest.mark.parametrize("level", ["O0", "O1", "O2", "O3"])
+def test_student_alone_is_initialised_at_its_level(install: Install, level: str) -> None:
     install(NVIDIA)
     precision = Precision("apex", level, "cuda")
-    student, teacher = nn.Linear(2, 1), nn.Linear(2, 1)
-    precision.prepare([student], torch.optim.SGD(student.parameters(), 0.1), [teacher])
-    assert sys.modules["apex.amp"].calls == [("initialize", models, level)]
+    student = nn.Linear(2, 1)
+    precision.prepare(student, torch.optim.SGD(student.parameters(), 0.1))
+    assert sys.modules["apex.amp"].calls == [("initialize", 1, level)]
 
 
 def test_apex_unscales_once_after_the_last_batch_of_a_step(install: Install) -> None:
@@ -142,7 +142,7 @@ def test_apex_unscales_once_after_the_last_batch_of_a_step(install: Install) -> 
     precision = Precision("apex", "O1", "cuda")
     layer = nn.Linear(2, 1, bias=False)
     optimizer = torch.optim.SGD(layer.parameters(), 0.5)
-    precision.prepare([layer], optimizer)
+    precision.prepare(layer, optimizer)
     before = layer.weight.detach().clone()
     for last in (False, True):
         precision.backward(layer(torch.tensor([[1.0, 2.0]])).sum(), optimizer, last=last)
@@ -159,7 +159,7 @@ def test_step_that_apex_skips_is_reported(install: Install) -> None:
     precision = Precision("apex", "O1", "cuda")
     layer = nn.Linear(2, 1)
     optimizer = torch.optim.SGD(layer.parameters(), 0.5)
-    precision.prepare([layer], optimizer)
+    precision.prepare(layer, optimizer)
     optimizer._amp_stash.already_patched = True
     assert not precision.step(optimizer)
 

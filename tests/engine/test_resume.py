@@ -15,8 +15,9 @@ import torch
 
 import models
 from common.errors import UserError
+from common.rundir import BEST, LAST
 from engine.checkpoints import finished
-from engine.rundir import BEST, LAST
+from engine.seams import Hooks
 from tests.engine.job import PullingHook, make_network, make_trainer, state
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -121,6 +122,15 @@ def test_resuming_with_other_hooks_or_another_network_is_refused(pictures: Path,
     trainer.hooks = (PullingHook(),)
     with pytest.raises(UserError, match="does not fit this training"):
         trainer.resume()
+
+
+def test_hooks_without_a_state_may_come_and_go(pictures: Path, tmp_path: Path) -> None:
+    flags = [f"--data={pictures}", "--epochs=1"]
+    make_trainer(tmp_path, flags).fit()
+    trainer = make_trainer(tmp_path, flags)
+    trainer.hooks = (Hooks(), *trainer.hooks)
+    assert trainer.resume()
+    assert trainer.hooks[1].state_dict()["steps"] == trainer.progress.step > 0
 
 
 def test_a_plain_checkpoint_cannot_be_resumed(pictures: Path, tmp_path: Path) -> None:

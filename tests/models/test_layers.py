@@ -171,5 +171,5 @@ def test_dilated_convolution_keeps_the_size_and_counts_its_macs():
 @pytest.mark.parametrize("size", [(7, 11), (12, 8)])
 def test_stated_output_size_is_the_real_one(section, size):
     cfg = models.parse_cfg(NET + section + conv(24, 1, activation="linear", bn=0) + yolo("0,1,2"))
-    layer = models.layers.LAYERS[cfg.layers[0].kind](cfg.layers[0], [3])
+    layer = cfg.layers[0].facts.layer()(cfg.layers[0], [3])
     assert layer(torch.rand(2, 3, *size)).shape == (2, layer.out_channels, *layer.out_size(size))

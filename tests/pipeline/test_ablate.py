@@ -17,6 +17,7 @@ import torch
 from common.errors import UserError
 from common.log import log
 from distill import MODES, KDConfig, Teacher
+from distill.modes import Bounded
 from models.spec import Outputs
 from pipeline.ablate import AblateConfig, Cell, _train
 from pipeline.ablate_grid import parse_seeds, parse_variants
@@ -41,12 +42,14 @@ def test_seeds_that_are_none_are_refused(text: str) -> None:
 
 
 def test_rows_are_modes_with_weights_and_options_and_none_is_first() -> None:
-    rows = parse_variants("hinton; hinton,bounded:0.3 ; hinton kd_temperature=4 kd-ramp=0.5", KDConfig(kd_margin=0.1))
+    rows = parse_variants(
+        "hinton; hinton,bounded:0.3 ; hinton kd_temperature=4 kd-ramp=0.5", KDConfig(bounded=Bounded(margin=0.1))
+    )
     assert [row.text for row in rows] == ["none", "hinton", "hinton,bounded:0.3", "hinton kd_temperature=4 kd-ramp=0.5"]
     assert [list(row.kd.modes()) for row in rows] == [[], ["hinton"], ["hinton", "bounded"], ["hinton"]]
     assert rows[2].kd.modes()["bounded"] == 0.3
-    assert (rows[3].kd.kd_temperature, rows[3].kd.kd_ramp, rows[1].kd.kd_temperature) == (4, 0.5, 1)
-    assert {row.kd.kd_margin for row in rows} == {0.1}
+    assert (rows[3].kd.hinton.temperature, rows[3].kd.kd_ramp, rows[1].kd.hinton.temperature) == (4, 0.5, 1)
+    assert {row.kd.bounded.margin for row in rows} == {0.1}
     assert len({row.folder for row in rows}) == 4
     assert all(row.folder == Path(row.folder).name for row in rows)
 

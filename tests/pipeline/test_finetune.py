@@ -11,7 +11,7 @@ import pytest
 
 from data import DataSpec
 from engine.config import TrainConfig
-from pipeline.finetune import announce_teacher, teacher_scores
+from pipeline.finetune import BesideTeacher, announce_teacher, teacher_scores
 from tests.data.made import write_picture
 
 
@@ -39,6 +39,35 @@ def test_teacher_that_can_be_of_no_use_is_warned_of(
     warned = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert len(warned) == bool(said)
     assert said in "".join(warned)
+
+
+class Reached:
+    def __init__(self, value: float, **classes: float):
+        self.values = {"mAP50-95": value, "mAP50": value * 0.5, "mAP75": value}
+        self.classes = {f"{kind}/{name}": each for name, each in classes.items() for kind in ("AP50-95", "AP50")}
+
+    def as_dict(self, classes: bool = False) -> dict[str, float]:
+        return self.values | (self.classes if classes else {})
+
+
+def test_student_stands_beside_its_teacher_in_the_whole_and_class_by_class() -> None:
+    net: Any = None
+    student, teacher = Reached(0.25, cat=0.5, dog=0.0), Reached(0.75, cat=1.0)
+    found = BesideTeacher(teacher).after_validation(net, net, student, net)  # type: ignore[arg-type]
+    assert list(found.items()) == [
+        ("student/mAP50-95", 0.25),
+        ("student/mAP50", 0.125),
+        ("student/AP50-95/cat", 0.5),
+        ("student/AP50-95/dog", 0.0),
+        ("teacher/mAP50-95", 0.75),
+        ("teacher/mAP50", 0.375),
+        ("teacher/AP50-95/cat", 1.0),
+        ("gap/mAP50", 0.25),
+        ("gap/AP50-95/cat", 0.5),
+        ("gap", 0.5),
+    ]
+    alone = BesideTeacher(None).after_validation(net, net, student, net)  # type: ignore[arg-type]
+    assert alone == {"student/mAP50-95": 0.25, "student/mAP50": 0.125}
 
 
 def test_teacher_is_also_scored_on_as_many_of_its_pupils_pictures_as_val_has(

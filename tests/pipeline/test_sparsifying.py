@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -89,6 +90,9 @@ def test_foreseen_cut_is_the_wanted_one_or_one_that_needs_no_measuring() -> None
     assert foreseen(PruneConfig(prune="none", shortcuts="2")).asked == {"shortcuts": 2}
 
 
+NO_SCORE: Any = None  # what the averaged weights reached does not matter here
+
+
 def test_pruned_score_is_of_the_thin_network_and_changes_nothing() -> None:
     live, averaged = network(), network()
     with torch.no_grad():
@@ -96,12 +100,12 @@ def test_pruned_score_is_of_the_thin_network_and_changes_nothing() -> None:
     before = copy.deepcopy(averaged.state_dict())
     scored: list[Network] = []
 
-    def score(net: Network) -> dict[str, float]:
+    def evaluate(net: Network) -> Any:
         scored.append(net)
-        return {"mAP50-95": 0.25, "mAP50": 0.5, "recall": 1.0}
+        return SimpleNamespace(map50_95=0.25, map50=0.5, recall=1.0)
 
     hook = PrunedScore(lambda net: prune.channels(net, budget="channels=0.7").network)
-    assert hook.after_validation(live, averaged, score) == {"pruned/mAP50-95": 0.25, "pruned/mAP50": 0.5}
+    assert hook.after_validation(live, averaged, NO_SCORE, evaluate) == {"pruned/mAP50-95": 0.25, "pruned/mAP50": 0.5}
     assert models.parameters(scored[0]) < models.parameters(averaged)
     assert scored[0].convolutions[2].out_channels <= 3, "what is at zero goes first"
     assert all(torch.equal(tensor, before[name]) for name, tensor in averaged.state_dict().items())
@@ -109,7 +113,7 @@ def test_pruned_score_is_of_the_thin_network_and_changes_nothing() -> None:
 
 def test_cut_that_is_impossible_ends_no_training() -> None:
     hook = PrunedScore(lambda net: prune.channels(net, budget="channels=0.001").network)
-    assert hook.after_validation(network(), network(), lambda net: pytest.fail("nothing to score")) == {}
+    assert hook.after_validation(network(), network(), NO_SCORE, lambda net: pytest.fail("nothing to score")) == {}
 
 
 def test_training_logs_both_maps_and_the_share(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ import torch
 import models
 import prune
 from common.errors import UserError
-from engine.options import options as flat_options
+from common.options import options as flat_options
 from pipeline.prune_options import PruneConfig
 from prune.budgets import COMPUTED, Budget, parse_budget
 from prune.importance import score

@@ -22,7 +22,7 @@ from torch.func import functional_call
 import models
 import prune
 from models.cfg import parse_cfg
-from models.layers import LAYERS
+from models.kinds import KINDS
 from prune.blocks import cut_blocks, find_blocks
 from prune.fold import leftovers
 from prune.identities import ChannelGraph, Mask
@@ -221,5 +221,5 @@ def test_the_pieces_of_the_grammar_speak_of_every_kind_of_section(data: st.DataO
         piece(net)
     net.head()
     cfg = parse_cfg(net.text)
-    assert {section.kind for section in cfg.layers} == {*LAYERS, "yolo"} - {"reorg"}
+    assert {section.kind for section in cfg.layers} == {*KINDS} - {"net", "timm", "region", "reorg"}
     assert models.Network(cfg).layer_sizes((SIDE, SIDE))

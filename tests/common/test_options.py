@@ -1,0 +1,282 @@
+"""Options from defaults, YAML and the command line."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+
+from common.command_line import find_hyp, parse_config
+from common.errors import UserError
+from common.options import load_config, option, options, read_yaml, to_dict
+from common.rundir import find_run, make_run_dir
+from engine.config import TrainConfig
+from engine.rundir import no_trace_if_refused
+
+HYP = Path(__file__).resolve().parents[2] / "cfg" / "hyp"
+
+
+@dataclass
+class ThinConfig(TrainConfig):
+    strategy: str = option("union", "who decides", group="pruning", choices=("union", "shared"))
+    t_cfg: str = option("", "the teacher", flags=("--t_cfg",))
+    sparse: bool = option(True, "whether", flags=("-sr",))
+    sizes: tuple[int, ...] = option((1, 2), "some numbers")
+    limit: float | None = option(None, "a limit or none")
+
+
+def test_command_line_overrides_yaml_overrides_defaults(tmp_path: Path) -> None:
+    hyp = tmp_path / "hyp.yaml"
+    hyp.write_text("lr0: 0.5\nepochs: 7\nmosaic: 0.25\nbox: 3\n")
+    config = parse_config(TrainConfig, ["--hyp", str(hyp), "--epochs", "9"])
+    assert (config.lr0, config.epochs, config.batch_size) == (0.5, 9, TrainConfig().batch_size)
+    assert (config.augment.mosaic, config.loss.box) == (0.25, 3.0)
+
+
+@pytest.mark.parametrize("flags", [["--batch-size", "4"], ["--batch_size", "4"], ["--batch_size=4"], ["--batch", "4"]])
+def test_hyphens_and_underscores_are_the_same(flags: list[str]) -> None:
+    assert parse_config(TrainConfig, flags).batch_size == 4
+
+
+def test_hyphenated_yaml_keys_are_understood(tmp_path: Path) -> None:
+    (tmp_path / "h.yaml").write_text("batch-size: 4\n")
+    assert parse_config(TrainConfig, ["--hyp", str(tmp_path / "h.yaml")]).batch_size == 4
+
+
+def test_subclass_adds_flags_of_every_kind() -> None:
+    config = parse_config(ThinConfig, ["--t-cfg", "fat.cfg", "--no-sparse", "--sizes", "3,4,5", "--limit", "2.5"])
+    assert (config.t_cfg, config.sparse, config.sizes, config.limit) == ("fat.cfg", False, (3, 4, 5), 2.5)
+    assert parse_config(ThinConfig, ["--no-sparse", "-sr"]).sparse
+    assert parse_config(ThinConfig, ["--limit", "none"]).limit is None
+    assert parse_config(ThinConfig, []).sizes == (1, 2)
+
+
+def test_saved_options_read_back_equal(tmp_path: Path) -> None:
+    flags = ["--lr0=1e-3", "--amp=off", "--cache=off", "--name=007", "--sizes=3", "--scale=.1"]
+    config = parse_config(ThinConfig, flags)
+    config.save(tmp_path / "args.yaml")
+    assert load_config(ThinConfig, tmp_path / "args.yaml") == config
+    assert load_config(ThinConfig, tmp_path) == config
+    again = parse_config(ThinConfig, ["--hyp", str(tmp_path / "args.yaml")])
+    assert replace(again, hyp="") == config
+
+
+@dataclass(frozen=True)
+class Inner:
+    heat: float = option(1.0, "how hot", key="oven_heat", low=0)
+
+
+@dataclass
+class Middle:
+    inner: Inner = Inner()
+    height: int = option(2, "how high")
+
+
+@dataclass
+class Outer(TrainConfig):
+    middle: Middle = field(default_factory=Middle, metadata={"group": "kitchen"})
+
+
+def test_an_option_may_have_a_key_that_is_not_its_fields_name(tmp_path: Path) -> None:
+    config = parse_config(Outer, ["--oven-heat", "3"])
+    assert config.middle.inner == Inner(3.0)
+    assert to_dict(config)["oven_heat"] == 3.0
+    config.save(tmp_path / "args.yaml")
+    assert load_config(Outer, tmp_path) == config
+    with pytest.raises(UserError, match="--oven-heat"):
+        parse_config(Outer, ["--oven-heat", "-1"])
+    with pytest.raises(UserError, match="--heat"):
+        parse_config(Outer, ["--heat", "3"])
+
+
+def test_nested_options_stand_under_the_nearest_group_that_is_named() -> None:
+    known = options(Outer)
+    assert known["oven_heat"].metadata["group"] == known["height"].metadata["group"] == "kitchen"
+    assert list(known)[-2:] == ["oven_heat", "height"]
+
+
+def test_unknown_yaml_key_names_line_and_closest_key(tmp_path: Path) -> None:
+    hyp = tmp_path / "hyp.yaml"
+    hyp.write_text("# mine\nlr0: 0.1\nmomentun: 0.9\n")
+    with pytest.raises(UserError) as caught:
+        parse_config(TrainConfig, ["--hyp", str(hyp)])
+    assert f"{hyp}:3" in str(caught.value)
+    assert "momentun" in str(caught.value)
+    assert "'momentum'" in caught.value.todo
+
+
+@pytest.mark.parametrize(
+    "text, line, said",
+    [
+        ("epochs: many\n", 1, "not a whole number"),
+        ("lr0: 0.1\nepochs: 2.5\n", 2, "not a whole number"),
+        ("single_cls: maybe\n", 1, "neither true nor false"),
+        ("optimizer: adam\n", 1, "none of sgd, adamw"),
+        ("\nlr0: -1\n", 2, "at least"),
+        ("lr0: 0.1\nlr0: 0.2\n", 2, "twice"),
+        ("lr0: [0.1\nepochs: 3\n", 2, "YAML"),
+        ("- lr0\n", 1, "key: value"),
+        ("box_loss: diou\n", 1, "none of ciou, giou"),
+    ],
+)
+def test_bad_yaml_value_names_file_and_line(tmp_path: Path, text: str, line: int, said: str) -> None:
+    hyp = tmp_path / "hyp.yaml"
+    hyp.write_text(text)
+    with pytest.raises(UserError) as caught:
+        parse_config(TrainConfig, ["--hyp", str(hyp)])
+    assert said in str(caught.value)
+    assert caught.value.line == line or f":{line}" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "flags, said",
+    [
+        (["--epochs", "few"], "--epochs few"),
+        (["--epoch", "3"], "did you mean --epochs"),
+        (["--lr0"], "--lr0"),
+        (["--cache", "rma"], "none of off, ram, disk"),
+        (["stray"], "stray"),
+        (["--hyp", "nowhere.yaml"], "nowhere.yaml"),
+    ],
+)
+def test_bad_command_line_is_a_user_error(flags: list[str], said: str) -> None:
+    with pytest.raises(UserError) as caught:
+        parse_config(TrainConfig, flags)
+    assert said in str(caught.value)
+
+
+def test_a_switch_that_is_on_is_described_by_the_spelling_that_changes_something(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        parse_config(ThinConfig, ["--help", "all"])
+    assert "--no-sparse whether (default: --sparse)" in " ".join(capsys.readouterr().out.split())
+    (tmp_path / "h.yaml").write_text("sparse: perhaps\n")
+    with pytest.raises(UserError, match=r"--no-sparse: whether \(default: --sparse\)"):
+        read_yaml(ThinConfig, tmp_path / "h.yaml")
+
+
+def test_help_lists_every_option_with_its_default(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        parse_config(ThinConfig, ["--help", "all"], prog="train", description="what it does", epilog="an example")
+    assert stopped.value.code == 0
+    text = " ".join(capsys.readouterr().out.split())
+    for each in options(ThinConfig).values():
+        assert each.flag in text or "--no-" + each.flag.lstrip("-") in text, each.flag
+        assert each.metadata["help"], f"{each.key} has no help"
+    for part in ("network and data:", "augmentation:", "loss:", "pruning:", "default: 0.937", "an example", "--t_cfg"):
+        assert part in text
+
+
+def test_a_field_that_is_not_declared_as_an_option_is_a_mistake_of_ours() -> None:
+    @dataclass
+    class Plain:
+        depth: int = 3
+
+    with pytest.raises(AssertionError, match=r"Plain\.depth"):
+        options(Plain)
+
+
+@pytest.mark.parametrize("text, size", [("416", (416, 416)), ("1280x800", (800, 1280)), ("640X480", (480, 640))])
+def test_imgsz_is_width_by_height(text: str, size: tuple[int, int]) -> None:
+    assert parse_config(TrainConfig, ["--imgsz", text]).input_size == size
+
+
+@pytest.mark.parametrize("text", ["big", "0", "416x", "-32", "1x2x3"])
+def test_bad_imgsz_is_a_user_error(text: str) -> None:
+    with pytest.raises(UserError, match="imgsz"):
+        _ = parse_config(TrainConfig, [f"--imgsz={text}"]).input_size
+
+
+@pytest.mark.parametrize(
+    "text, frozen", [("", set()), ("3", {0, 1, 2}), ("0,4", {0, 4}), ("[2,3]", {2, 3}), ("2,", {2}), ("0", set())]
+)
+def test_freeze_takes_a_number_or_a_list(text: str, frozen: set[int]) -> None:
+    assert parse_config(TrainConfig, [f"--freeze={text}"]).frozen_layers(6) == frozen
+
+
+@pytest.mark.parametrize("text", ["all", "7", "1,9", "-1"])
+def test_bad_freeze_is_a_user_error(text: str) -> None:
+    with pytest.raises(UserError, match="--freeze"):
+        parse_config(TrainConfig, [f"--freeze={text}"]).frozen_layers(6)
+
+
+def test_bare_multi_scale_flag_has_a_value() -> None:
+    assert parse_config(TrainConfig, ["--multi-scale"]).multi_scale == 0.5
+    assert parse_config(TrainConfig, ["--multi-scale", "0.2"]).multi_scale == 0.2
+
+
+def test_resume_takes_the_saved_options_and_what_may_change(tmp_path: Path) -> None:
+    run = make_run_dir(tmp_path, "train", "exp")
+    parse_config(TrainConfig, ["--lr0", "0.03", "--workers", "7", "--project", str(tmp_path)]).save(run / "args.yaml")
+    resumed = parse_config(TrainConfig, ["--resume", str(run), "--workers", "1"])
+    assert (resumed.lr0, resumed.workers, resumed.resume) == (0.03, 1, str(run))
+    assert parse_config(TrainConfig, ["--resume", "--project", str(tmp_path)]).lr0 == 0.03
+    assert parse_config(TrainConfig, ["--resume", str(run), "--lr0", "0.03"]).lr0 == 0.03
+    with pytest.raises(UserError, match=r"--lr0 0.5.*has 0.03 and keeps it"):
+        parse_config(TrainConfig, ["--resume", str(run), "--lr0", "0.5"])
+
+
+def test_run_folders_are_numbered_and_found(tmp_path: Path) -> None:
+    first, second = make_run_dir(tmp_path, "train", "exp"), make_run_dir(tmp_path, "train", "exp")
+    assert (first.name, second.name) == ("exp", "exp2")
+    assert make_run_dir(tmp_path, "train", "exp", exist_ok=True) == first
+    (second / "weights").mkdir()
+    TrainConfig().save(second / "args.yaml")
+    assert find_run(second / "weights" / "last.pt") == second
+    assert find_run("latest", tmp_path) == second
+    with pytest.raises(UserError, match=r"args\.yaml"):
+        find_run(first)
+    with pytest.raises(UserError, match="no run"):
+        find_run("latest", tmp_path / "elsewhere")
+
+
+@pytest.mark.parametrize("name", ["scratch", "finetune"])
+def test_shipped_hyp_files_are_valid_and_every_key_is_explained(name: str) -> None:
+    values = read_yaml(TrainConfig, find_hyp(name))
+    assert values
+    for line in (HYP / f"{name}.yaml").read_text().splitlines():
+        if line.strip() and not line.lstrip().startswith("#"):
+            assert "#" in line, line
+
+
+def test_flat_dict_has_every_option_once() -> None:
+    values = to_dict(TrainConfig())
+    assert list(values) == list(options(TrainConfig))
+    assert {"lr0", "mosaic", "box_loss"} <= values.keys()
+
+
+def refused(run: Path, *written: str, resumed: bool = False) -> bool:
+    """Whether the folder is still there after a refusal; `written` are the files the run had made until then."""
+    for name in written:
+        (run / name).parent.mkdir(parents=True, exist_ok=True)
+        (run / name).touch()
+    with pytest.raises(UserError, match="no such thing"), no_trace_if_refused(run, resumed):
+        raise UserError("no such thing")
+    return run.exists()
+
+
+def test_refused_run_leaves_no_folder_as_long_as_it_has_trained_nothing(tmp_path: Path) -> None:
+    assert not refused(make_run_dir(tmp_path, "train", "exp"), "args.yaml", "start.pt", "sparse/wandb/run.wandb")
+    run = make_run_dir(tmp_path, "train", "exp")
+    assert run.name == "exp", "the name is free again"
+    assert refused(run, "args.yaml", "sparse/weights/last.pt")
+    assert refused(make_run_dir(tmp_path, "train", "exp"), "args.yaml", resumed=True)
+
+
+@pytest.mark.parametrize("before", [(), ("args.yaml",), ("notes.txt", "start.pt")])
+def test_folder_that_was_there_before_is_left_alone(tmp_path: Path, before: tuple[str, ...]) -> None:
+    mine = tmp_path / "train" / "mine"
+    mine.mkdir(parents=True)
+    for name in before:
+        (mine / name).write_text("mine")
+    assert refused(make_run_dir(tmp_path, "train", "mine", exist_ok=True), "args.yaml")
+    assert {path.name for path in mine.iterdir()} == {"args.yaml", *before}
+
+
+def test_exception_that_is_no_refusal_leaves_everything(tmp_path: Path) -> None:
+    run = make_run_dir(tmp_path, "train", "exp")
+    with pytest.raises(KeyboardInterrupt), no_trace_if_refused(run, resumed=False):
+        raise KeyboardInterrupt
+    assert run.is_dir()
