@@ -100,7 +100,7 @@ def _darknet_pair(path: Path, cfg: str) -> tuple[str | None, Path]:
 
 
 def _names_beside(weights: Path) -> list[str] | None:
-    """The class names that `python -m export --to darknet` leaves beside a `.weights` file."""
+    """The class names that `thinyolo export --to darknet` leaves beside a `.weights` file."""
     path = weights.with_suffix(".names")
     return class_names(str(path)) if weights.suffix == ".weights" and path.is_file() else None
 
