@@ -27,7 +27,7 @@ from common.child import run_python
 from common.errors import UserError, run_cleanly
 
 ROOT = Path(__file__).resolve().parents[1]
-CLOCK = ("seconds", "memory_gb")
+CLOCK = ("seconds", "memory_gb", "step ms", "step by none")
 STRATEGIES = ("union", "shared", "conservative")
 BUDGETS = ("channels=0.5", "params=0.3", "flops=0.4", "ratio=0.6")
 CUTS = {

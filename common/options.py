@@ -294,7 +294,8 @@ def _text(node: yaml.Node) -> Text:
 
 def _closest(key: str, known: typing.Iterable[str]) -> str:
     near = difflib.get_close_matches(key, list(known), n=1, cutoff=0.5)
-    return f"did you mean {near[0]!r}? " * bool(near) + "--help lists all options"
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    return f"{hint}--help lists all options"
 
 
 def describe(each: Option) -> str:

@@ -9,9 +9,10 @@ if TYPE_CHECKING:
     from models.cfg import Cfg, Section, parse_cfg, read_cfg
     from models.checkpoint import available_cfgs, cfg_path, from_checkpoint, load, read_checkpoint, save, transfer
     from models.heads import decode_head, decode_matched, encode_boxes
+    from models.initial import init_heads, init_weights
     from models.lineage import compose, descend, entry_for, identity_lineage, identity_step, kept_channels
     from models.loss import DetectionLoss
-    from models.network import Network, init_heads, init_weights
+    from models.network import Network
     from models.portable import opencv_problems, portable
     from models.spec import HeadMatches, HeadSpec, Matches, Outputs
     from models.summary import LayerCost, fingerprint, layer_table, macs, megabytes, parameters, weights_bytes

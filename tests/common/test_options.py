@@ -106,6 +106,13 @@ def test_unknown_yaml_key_names_line_and_closest_key(tmp_path: Path) -> None:
     assert "'momentum'" in caught.value.todo
 
 
+def test_unknown_yaml_key_that_resembles_none_is_refused_all_the_same(tmp_path: Path) -> None:
+    hyp = tmp_path / "hyp.yaml"
+    hyp.write_text("epochs: 3\nqqqqqqqqqqqq: 1\n")
+    with pytest.raises(UserError, match=r"hyp\.yaml:2: unknown option 'qqqqqqqqqqqq'\n  -> --help lists all options"):
+        read_yaml(TrainConfig, hyp)
+
+
 @pytest.mark.parametrize(
     "text, line, said",
     [
