@@ -33,6 +33,7 @@ class Progress:
         best_epoch: its epoch.
         finished: the training has ended, by its epochs or by `--patience`.
         seconds: training time so far.
+        skipped: steps in a row, up to now, whose losses were no numbers.
     """
 
     epoch: int = 0
@@ -46,6 +47,7 @@ class Progress:
     best_epoch: int = 0
     finished: bool = False
     seconds: float = 0.0
+    skipped: int = 0
 
     def means(self) -> dict[str, float]:
         """The epoch's running means."""

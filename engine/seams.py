@@ -77,7 +77,14 @@ class Objective(nn.Module):
 
 
 class Hooks:
-    """Called around every optimiser step and after every epoch; what it keeps between calls is in its state."""
+    """Called around every optimiser step and after every epoch; what it keeps between calls is in its state.
+
+    A training may be killed and resumed between any two calls, so nothing may wait for a first step to be set up.
+    """
+
+    def begin(self, network: Network) -> None:
+        """The training starts, or goes on after `load_state_dict`: `network`, on its device and with its frozen layers,
+        is the one of every later call."""
 
     def before_step(self, network: Network, progress: float) -> None:
         """Gradients are unscaled, averaged over ranks, accumulated and already clipped."""

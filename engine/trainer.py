@@ -92,7 +92,6 @@ class Trainer:
         self.precision.prepare(self.network, self.optimizer)
         self.wrapped = distributed.wrap(objective, self.device)
         self.progress = Progress(seen=int(self.network.meta.get("seen", 0)))
-        self._skipped = 0
         self._plotted = time.monotonic()
 
     def _check(self) -> None:
@@ -156,6 +155,8 @@ class Trainer:
             self.precision,
             self.device,
         )
+        for hook in self.hooks:
+            hook.begin(self.network)
         while not self.progress.finished:
             began = time.monotonic()
             self._train_epoch()
@@ -234,12 +235,12 @@ class Trainer:
         step_values = dict(zip(names, distributed.mean_over_ranks(sums).tolist()))
         bad = [name for name, value in step_values.items() if not math.isfinite(value)]
         if bad:
-            self._skipped += 1
-            if not self.precision.scales or self._skipped > SKIPS_ALLOWED:
+            self.progress.skipped += 1
+            if not self.precision.scales or self.progress.skipped > SKIPS_ALLOWED:
                 name = next((name for name in bad if name != "total"), bad[0])
                 self._refuse(f"the term '{name}'", step_values[name])
             return False
-        self._skipped = 0
+        self.progress.skipped = 0
         everywhere = pictures * distributed.world()
         for name, value in step_values.items():
             key = f"train/{name}"
@@ -262,7 +263,7 @@ class Trainer:
         )
 
     def _close_epoch(self, began: float) -> None:
-        """Validate, ask the hooks, keep the best, write `last.pt` and `results.csv`, and decide whether to go on."""
+        """Validate, ask the hooks, keep the best, write `results.csv` and `last.pt`, and decide whether to go on."""
         progress, config = self.progress, self.config
         row: dict[str, float] = {"epoch": progress.epoch, "step": progress.step, **progress.means()}
         row["lr"] = self.optimizer.param_groups[0]["lr"]
@@ -285,9 +286,13 @@ class Trainer:
             checkpoints.save_best(self.run_dir, self._averaged(), self.kind, progress, row)
         progress.finished = is_last or out_of_patience
         progress.epoch, progress.batch, progress.sums, progress.pictures = progress.epoch + 1, 0, {}, 0.0
+        if distributed.is_main():
+            self._publish()  # first: a training whose last.pt says that it is over is never looked at again
         self._save_last()
         if distributed.is_main():
-            self._publish(row)
+            log.info("%s", summary(row))
+            if self.tracker is not None:
+                self.tracker.log_epoch(int(row["epoch"]), row)
 
     def _validate(self) -> dict[str, float]:
         """Scores of the averaged weights, ``val/...``, and what the hooks add; on rank 0, the others get them sent."""
@@ -310,15 +315,13 @@ class Trainer:
             dataset=self.val_set,
         )
 
-    def _publish(self, row: dict[str, float]) -> None:
-        log.info("%s", summary(row))
+    def _publish(self) -> None:
+        """`results.csv` and now and then its figure; an epoch that is not in `last.pt` yet is written over."""
         write_results(self.run_dir / "results.csv", self.progress.history)
         # Drawing takes seconds, which short epochs do not have.
         if self.progress.finished or time.monotonic() - self._plotted > SECONDS_BETWEEN_PLOTS:
             plot_results(self.run_dir / "results.csv", self.run_dir / "results.png")
             self._plotted = time.monotonic()
-        if self.tracker is not None:
-            self.tracker.log_epoch(int(row["epoch"]), row)
 
     def _averaged(self) -> Any:
         """The network that is validated and saved."""

@@ -66,7 +66,7 @@ class FinetuneResult:
         teacher: the teacher, or None.
         scores: "start" (the student before the first step), "student", "teacher" -> split ("val", "test") -> score;
             "start" has "val" only, "teacher" also "train", of a sample.
-        reported: (KD term, what was wrong with it), see `distill.watch`; of this process, not of one that it resumed.
+        reported: (KD term, what was wrong with it), see `distill.watch`.
     """
 
     run: Path

@@ -229,7 +229,7 @@ def test_resumed_training_ends_with_the_same_bits(kind: str) -> None:
     broken = make()
     optimizer = optimiser(broken, kind)
     train(broken, hook := prune.AutoSparsity(broken, 0.6), range(20), optimizer=optimizer, scores=scores)
-    again, resumed = make(), prune.AutoSparsity(make(), 0.1)
+    resumed = prune.AutoSparsity(again := make(), 0.1)
     again.load_state_dict(copy.deepcopy(broken.state_dict()))
     second = optimiser(again, kind)
     second.load_state_dict(copy.deepcopy(optimizer.state_dict()))
