@@ -111,6 +111,15 @@ class Hooks:
         """`metrics` of the epoch so far, the validation of the EMA weights included; returns further ones to log."""
         return {}
 
+    def may_be_best(self, metrics: dict[str, float], is_last: bool) -> bool:
+        """Whether this epoch's network is one to keep: only such epochs count for `best.pt` and ``--patience``.
+
+        Args:
+            metrics: of the epoch, those of every `after_epoch` included.
+            is_last: no further epoch is planned.
+        """
+        return True
+
     def state_dict(self) -> dict[str, Any]:
         """Plain data and tensors from which `load_state_dict` restores the hook bit for bit.
 

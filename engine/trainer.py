@@ -157,6 +157,8 @@ class Trainer:
         )
         for hook in self.hooks:
             hook.begin(self.network)
+        if distributed.is_main() and self.progress.best_score < 0:
+            (self.run_dir / checkpoints.BEST).unlink(missing_ok=True)  # of an older run in a reused folder
         while not self.progress.finished:
             began = time.monotonic()
             self._train_epoch()
@@ -276,9 +278,12 @@ class Trainer:
         row |= {"memory_gb": memory_used(self.device), "seconds": progress.seconds}
         progress.history.append(row)
 
-        better = FITNESS in row and row[FITNESS] > progress.best_score
+        counts = all(hook.may_be_best(dict(row), is_last) for hook in self.hooks)
+        better = counts and FITNESS in row and row[FITNESS] > progress.best_score
         if better:
             progress.best_score, progress.best_epoch = row[FITNESS], progress.epoch
+        elif not counts and progress.best_score < 0:
+            progress.best_epoch = progress.epoch  # patience begins with the first epoch that counts
         waited = progress.epoch - progress.best_epoch
         if (out_of_patience := bool(config.patience) and waited >= config.patience) and not is_last:
             log.info("stopped early: no better val mAP50-95 in %d epochs (--patience)", waited)

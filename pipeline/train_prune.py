@@ -134,7 +134,7 @@ class PruneRun:
     def sparse(self, baseline: Network) -> Network:
         """Sparsity training.
 
-        Its *last* weights go on: the best by mAP alone would be among the first epochs, before anything is sparse.
+        Its *last* weights go on, as `sparse.pt`. `best.pt` is the best by mAP of the epochs at the target, or absent.
         """
         config = watched(self.config.for_stage(self.config.sparse_epochs, self.config.sparse_lr0))
         folder = self.folder / "sparse"
@@ -264,8 +264,8 @@ class PruneRun:
         self, network: Network, config: PruneConfig, stage: str, sparsity: prune.Sparsity | None = None
     ) -> Network:
         folder = self.folder / stage
-        if self._left(folder) and checkpoints.finished(folder):
-            return models.load(folder / checkpoints.BEST)
+        if self._left(folder) and (done := checkpoints.finished(folder)):
+            return models.load(done.best)
         hooks: list[Hooks] = []
         with stage_tracker(config, folder, stage, self.folder.name) as tracker:
             if sparsity:

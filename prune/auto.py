@@ -53,6 +53,7 @@ from torch import Tensor, nn
 from common.errors import UserError
 from common.log import log
 from engine import distributed
+from engine.evaluate import Score
 from models.network import Network
 from prune.budgets import COMPUTED, Budget
 from prune.cost import Cost
@@ -60,7 +61,7 @@ from prune.identities import ChannelGraph, Mask
 from prune.plan import CutPlan
 from prune.schedules import USUAL_TARGET
 from prune.select import Selection, Selector
-from prune.sparsity import Sparsity
+from prune.sparsity import NEAR_ZERO, Sparsity
 
 WATCHED = "val/mAP50-95"
 
@@ -280,8 +281,7 @@ class AutoSparsity(Sparsity):
     def _watch(self, score: float, epoch: int, at_zero: Tensor) -> None:
         self._best = max(self._best, score)
         allowed = (1 - self.tolerance) * self._best
-        done = self._wanted >= self.target and bool(at_zero[self.deadline.cpu() < math.inf].all())
-        if done:
+        if self._complete(at_zero):
             return
         if score < allowed:
             self._said = (
@@ -299,6 +299,26 @@ class AutoSparsity(Sparsity):
             self._course = (self._at, self.share, min(LATEST, max(until, self._at + part * (END - START))))
             self._held = False
             log.info("auto sparsity goes on at %.1f %%: val mAP50-95 is back at %.3f", 100 * self.share, score)
+
+    def _complete(self, at_zero: Tensor) -> bool:
+        """The curve has called for all of the target, and all that was called is at zero: ``(N,)`` bool over groups."""
+        return self._wanted >= self.target and bool(at_zero[self.deadline.cpu() < math.inf].all())
+
+    def after_validation(
+        self, network: Network, averaged: Network, score: Score, evaluate: Callable[[Network], Score]
+    ) -> dict[str, float]:
+        """How much of what is at zero is near zero in the averaged weights too, which follow the live ones slowly."""
+        at_zero, groups = self._at_zero(network), self.groups.cpu()
+        values = self.values(averaged)
+        largest = torch.zeros(len(at_zero)).scatter_reduce(0, groups, values, "amax")
+        alive = values[~at_zero[groups]]
+        edge = NEAR_ZERO * float(alive.median()) if len(alive) else math.inf
+        return {"sparsity/averaged": self._gone_share((at_zero & (largest <= edge)).numpy())}
+
+    def may_be_best(self, metrics: dict[str, float], is_last: bool) -> bool:
+        """Epochs at the target, in the averaged weights as well: one before would be cut through live channels."""
+        at_zero = self._at_zero(self.network)
+        return self._complete(at_zero) and metrics.get("sparsity/averaged", -1.0) >= self.share - 1e-9
 
     def conclusion(self) -> str:
         """One sentence for the end of the training: the target reached, or why not."""

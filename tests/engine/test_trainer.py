@@ -15,6 +15,7 @@ import models
 from common.errors import UserError
 from data.batch import Batch
 from engine.batchsize import fitting_batch
+from engine.checkpoints import finished
 from engine.config import TrainConfig, parse_config
 from engine.evaluate import Score
 from engine.objective import DetectionObjective
@@ -111,6 +112,38 @@ def test_hooks_see_clipped_gradients_before_a_step_and_its_rate_after_it(picture
     assert rates[-1] == trainer.progress.history[0]["lr"]
     assert "val/mAP50-95" in hook.rows[0]
     assert trainer.progress.history[0]["hook/answer"] == 42.0
+
+
+class Complete(Hooks):
+    """Its goal is reached with epoch `since`; the validations' mAPs are given."""
+
+    def __init__(self, since: int, scores: tuple[float, ...]):
+        self.since, self.scores = since, list(scores)
+
+    def after_validation(self, network: Any, averaged: Any, score: Score, evaluate: Any) -> dict[str, float]:
+        return {"val/mAP50-95": self.scores.pop(0)}
+
+    def may_be_best(self, metrics: dict[str, float], is_last: bool) -> bool:
+        return metrics["epoch"] >= self.since
+
+
+@pytest.mark.parametrize(
+    ("since", "best", "epochs"), [(0, 0, 2), (2, 3, 5), (9, None, 6)], ids=["at once", "later", "never"]
+)
+def test_best_and_patience_look_only_at_epochs_that_a_hook_calls_complete(
+    since: int, best: int | None, epochs: int, pictures: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "weights").mkdir()
+    (tmp_path / BEST).write_text("of an older run in the same folder")
+    hook = Complete(since, (0.9, 0.8, 0.1, 0.3, 0.2, 0.2))
+    trainer = train(tmp_path, pictures, "--epochs=6", "--patience=1", hooks=[hook])
+    assert len(trainer.progress.history) == epochs
+    result = finished(tmp_path)
+    assert result is not None
+    if best is None:
+        assert (result.best, (tmp_path / BEST).exists()) == (tmp_path / LAST, False)
+    else:
+        assert models.read_checkpoint(result.best)["extra"]["epoch"] == best
 
 
 class Tracking:

@@ -127,6 +127,11 @@ def test_a_wrong_option_is_named(net: models.Network, wrong: dict) -> None:
         prune.Sparsity(net, **wrong)
 
 
+def test_without_a_target_only_the_last_network_may_be_the_best(net: models.Network) -> None:
+    sparsity = prune.Sparsity(net, S)
+    assert [sparsity.may_be_best({}, is_last) for is_last in (False, True)] == [False, True]
+
+
 def test_the_history_of_quantiles_survives_a_restart(net: models.Network) -> None:
     sparsity = prune.Sparsity(net, S)
     sparsity.before_step(net, 0.0)
