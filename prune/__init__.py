@@ -14,7 +14,7 @@ from prune.pruning import PruneResult, channels, prune, shortcuts, thin
 from prune.reestimate import reestimate
 from prune.report import PruneReport
 from prune.search import MaxDrop, max_drop
-from prune.sparsity import Sparsity, gamma_metrics, settle_ema
+from prune.sparsity import Sparsity, gamma_metrics, idle_channels, settle_ema
 from prune.tracing import trace
 
 __all__ = [
@@ -33,6 +33,7 @@ __all__ = [
     "channels",
     "find_blocks",
     "gamma_metrics",
+    "idle_channels",
     "max_drop",
     "prune",
     "reestimate",

@@ -78,7 +78,8 @@ class AutoSparsity(Sparsity):
     Args:
         net: the network that will be trained.
         target: the share of prunable gammas that are to be at exactly 0 at the end, with their whole tied group. None:
-            as far as the plan goes: what its budget ("params=0.25") does not keep, or its ratio; 0.7 without either.
+            as far as the plan goes: what its budget ("params=0.25") does not keep, or its ratio; 0.7 without either,
+            or if it keeps all.
         tolerance: the share of the best validation mAP50-95 of this training that may be lost for a while.
         plan: the cut to come. Its floor per layer, rounding and strategy are respected already: under "conservative"
             what an add ties is left alone.
@@ -105,6 +106,7 @@ class AutoSparsity(Sparsity):
     ):
         self.plan = CutPlan.of(plan, options)
         kept = self.plan.kept if target is None else None
+        kept = kept if kept and kept[1] < 1 else None
         if target is None:
             target = USUAL_TARGET if self.plan.ratio is None else self.plan.ratio
         if not 0 < target < 1:
@@ -257,10 +259,7 @@ class AutoSparsity(Sparsity):
 
     def _at_zero(self, network: nn.Module) -> Tensor:
         """``(N,)`` bool over groups: every prunable gamma is exactly 0."""
-        values = self.values(network)
-        groups = self.groups.cpu()
-        largest = torch.zeros(len(self.deadline)).scatter_reduce(0, groups, values, "amax")
-        found = (largest == 0) & (self.sizes.cpu() > 0)
+        found = (self.largest(self.values(network)) == 0) & (self.sizes.cpu() > 0)
         self.share = self._gone_share(found.numpy())
         return found
 
@@ -308,12 +307,10 @@ class AutoSparsity(Sparsity):
         self, network: Network, averaged: Network, score: Score, evaluate: Callable[[Network], Score]
     ) -> dict[str, float]:
         """How much of what is at zero is near zero in the averaged weights too, which follow the live ones slowly."""
-        at_zero, groups = self._at_zero(network), self.groups.cpu()
-        values = self.values(averaged)
-        largest = torch.zeros(len(at_zero)).scatter_reduce(0, groups, values, "amax")
-        alive = values[~at_zero[groups]]
+        at_zero, values = self._at_zero(network), self.values(averaged)
+        alive = values[~at_zero[self.groups.cpu()]]
         edge = NEAR_ZERO * float(alive.median()) if len(alive) else math.inf
-        return {"sparsity/averaged": self._gone_share((at_zero & (largest <= edge)).numpy())}
+        return {"sparsity/averaged": self._gone_share((at_zero & (self.largest(values) <= edge)).numpy())}
 
     def may_be_best(self, metrics: dict[str, float], is_last: bool) -> bool:
         """Epochs at the target, in the averaged weights as well: one before would be cut through live channels."""

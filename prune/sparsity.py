@@ -104,8 +104,11 @@ class Sparsity(Hooks):
         values = self.values(network)
         if not len(values):
             return 0.0
-        largest = torch.zeros(len(self.graph.root)).scatter_reduce(0, self.groups, values, "amax")
-        return float((largest[self.groups] <= near_zero(values)).double().mean())
+        return float((self.largest(values) <= near_zero(values))[self.groups.cpu()].double().mean())
+
+    def largest(self, values: Tensor) -> Tensor:
+        """The largest of the ``(P,)`` `values` in each group: ``(N,)`` at the groups' own numbers, 0 elsewhere."""
+        return torch.zeros(len(self.graph.root)).scatter_reduce(0, self.groups.cpu(), values, "amax")
 
     @torch.no_grad()
     def before_step(self, network: Network, progress: float) -> None:
@@ -168,6 +171,13 @@ class Sparsity(Hooks):
         self.s, self.schedule, self.form = state["s"], state["schedule"], state["form"]
         self.history = [dict(row) for row in state["history"]]
         self.histograms = [list(row) for row in state.get("histograms", ())]
+
+
+def idle_channels(network: Network, graph: ChannelGraph | None = None) -> tuple[int, int]:
+    """How many prunable channels are at exactly 0 with their whole tied group, and how many are prunable at all."""
+    hook = Sparsity(network, 0.0, form="proximal", graph=graph)
+    values = hook.values(network)
+    return int((hook.largest(values)[hook.groups] == 0).sum()), len(values)
 
 
 def near_zero(values: Tensor) -> float:
