@@ -21,7 +21,7 @@ from common.errors import UserError
 from common.log import log
 from data.batch import Batch
 from engine import checkpoints, distributed
-from engine.batchsize import fitting_batch
+from engine.batchsize import fitting_batch, say_steps, with_nominal_batch
 from engine.checkpoints import Progress, TrainResult
 from engine.config import TrainConfig
 from engine.evaluate import Score, evaluate
@@ -42,8 +42,8 @@ SECONDS_BETWEEN_PLOTS = 120.0
 class Trainer:
     """Trains `objective.network` on the "train" split, validates its averaged weights on "val", keeps the best.
 
-    - Batches are accumulated to `config.nominal_batch` pictures; the gradient is the one of a single batch of that
-      size however it was split (but for BatchNorm's statistics), over batches and over processes.
+    - Batches are accumulated to `config.nominal_batch` pictures (0: by the data); the gradient is the one of a single
+      batch of that size however it was split (but for BatchNorm's statistics), over batches and over processes.
     - Every random choice is a function of (seed, epoch, index) or (seed, step), and `last.pt` is written at step
       boundaries with all there is to know: a killed and resumed training ends with the same bits (on a CPU).
     - Losses are logged under the same names everywhere: ``train/NAME`` for the objective's terms, unweighted, its
@@ -118,6 +118,8 @@ class Trainer:
         )
         self.val_set = data_room.Dataset(self.spec, "val", size, cache=cache) if distributed.is_main() else None
         world = distributed.world()
+        if by_data := not config.nominal_batch:
+            self.config = config = with_nominal_batch(config, len(self.train_set))
         wanted = config.batch_size if config.batch_size > 0 else fitting_batch(self.objective, config, self.device)
         # More than the data set holds would only be a smaller batch by another name.
         wanted = min(distributed.broadcast(wanted), len(self.train_set))
@@ -129,6 +131,8 @@ class Trainer:
         self.accumulate = max(1, round(config.nominal_batch / wanted))
         batches = len(self._loader(epoch=0, start=0, workers=0))
         self.steps_per_epoch = math.ceil(batches / self.accumulate)
+        if by_data:
+            say_steps(config, len(self.train_set), self.steps_per_epoch)
 
     def _loader(self, epoch: int, start: int, workers: int) -> Any:
         return data_room.make_loader(

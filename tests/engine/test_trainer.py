@@ -14,7 +14,7 @@ import data
 import models
 from common.errors import UserError
 from data.batch import Batch
-from engine.batchsize import fitting_batch
+from engine.batchsize import fitting_batch, with_nominal_batch
 from engine.checkpoints import finished
 from engine.config import TrainConfig, parse_config
 from engine.evaluate import Score
@@ -70,6 +70,41 @@ def test_result_does_not_depend_on_how_the_nominal_batch_is_split(pictures: Path
 def test_batch_larger_than_nominal_steps_on_every_batch(pictures: Path, tmp_path: Path) -> None:
     trainer = train(tmp_path, pictures, "--epochs=1", "--batch-size=8", "--nominal-batch=4")
     assert trainer.progress.step == 3
+
+
+@pytest.mark.parametrize(
+    ("pictures", "batch", "nominal"),
+    [
+        (118_000, 16, 64),
+        (1600, 16, 64),
+        (1599, 16, 32),
+        (800, 16, 32),
+        (500, 16, 16),
+        (205, 16, 16),
+        (205, 8, 8),
+        (30, 1, 1),
+        (205, 24, 24),
+        (205, -1, 16),
+        (1600, 128, 128),
+    ],
+)
+def test_pictures_a_step_follow_the_data_where_nobody_says_them(pictures: int, batch: int, nominal: int) -> None:
+    config = with_nominal_batch(TrainConfig(batch_size=batch), pictures)
+    assert config.nominal_batch == nominal
+    assert TrainConfig().nominal_batch == 0
+
+
+def test_steps_by_the_data_are_said_and_a_given_number_is_kept(
+    pictures: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "thinyolo")
+    trainer = train(tmp_path, pictures, "--epochs=1", "--nominal-batch=0", "--batch-size=3")
+    assert (trainer.accumulate, trainer.progress.step) == (1, 8)
+    assert "--nominal-batch by the data: 3 of the 22 training pictures a step, 8 steps in all; a smaller" in caplog.text
+    caplog.clear()
+    trainer = train(tmp_path, pictures, "--epochs=1", "--nominal-batch=64", "--batch-size=4")
+    assert trainer.progress.step == 1
+    assert "by the data" not in caplog.text
 
 
 def test_logged_total_is_the_weighted_sum_of_every_logged_term(pictures: Path, tmp_path: Path) -> None:
