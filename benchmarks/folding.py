@@ -93,7 +93,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not 0 < args.share < 1:
         raise UserError(f"--share {args.share:g} is not between 0 and 1", todo="give --share .6")
     net, spec = models.load(args.weights).to(args.device).eval(), data.load_spec(args.data)
-    asked = {"strategy": args.strategy, "budget": f"channels={1 - args.share:g}"}
+    asked = {"strategy": args.strategy, "budget": f"channels={1 - args.share:g}", "layer_keep": 0.01}
     result = prune.channels(net, **asked)
     folded, plain = result.network, prune.channels(net, fold=False, **asked).network
     gone, stayed = gone_gammas(net, folded)

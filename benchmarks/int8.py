@@ -4,7 +4,7 @@
 
 Every setting quantises the same network and is scored on val, once for every number of calibration pictures; how far
 the columns of a row lie apart says how much of a difference between rows is chance. The candidates of
-``python -m export`` are numbered.
+`thinyolo export` are numbered.
 
 Time is the CPU time of this process in one thread, in interleaved rounds, as a share of what FP32 took in the same
 round; other programs stretch it less than time by the clock.

@@ -118,6 +118,7 @@ def exported(name: str, weights: Path, arguments: argparse.Namespace) -> None:
     bound = ["--max-drop", 0.01] if name == "student" else []
     run_python(
         "-m",
+        "thinyolo",
         "export",
         "--weights",
         weights,
@@ -148,7 +149,8 @@ def compared(files: dict[str, Path], arguments: argparse.Namespace) -> list[Row]
     times = arguments.out / "latency.json"
     run_python(
         "-m",
-        "reporting.latency_table",
+        "thinyolo",
+        "latency",
         *files.values(),
         "--imgsz",
         INPUT,

@@ -23,11 +23,12 @@ from pathlib import Path
 import models
 import prune
 from common.child import run_python
+from common.command_line import parse_config
 from common.errors import run_cleanly
 from common.files import whole_file
+from common.options import load_config
 from data import DataSpec, load_spec
 from engine import evaluate
-from engine.config import load_config, parse_config
 from models.network import Network
 from pipeline.finetune import finetune
 from pipeline.prune_options import PruneConfig

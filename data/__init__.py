@@ -3,13 +3,19 @@
 `data.convert` and `data.shapes` (the drawn data set) are imported by those who need them.
 """
 
-from data.anchors import assign_to_heads, check_anchors, choose_anchors, fit_anchors
-from data.augment import AugmentConfig, letterbox
-from data.batch import Batch, Letterbox
-from data.dataset import Dataset, Sample
-from data.labels import CheckReport, Problem, check, read_labels
-from data.loader import Loader, collate, make_loader
-from data.spec import DataSpec, label_path, load_spec
+from typing import TYPE_CHECKING
+
+from common.lazy import lazily
+
+if TYPE_CHECKING:
+    from data.anchors import assign_to_heads, check_anchors, choose_anchors, fit_anchors
+    from data.augment import letterbox
+    from data.batch import Batch, Letterbox
+    from data.dataset import Dataset, Sample
+    from data.labels import CheckReport, Problem, check, read_labels
+    from data.loader import Loader, collate, make_loader
+    from data.options import AugmentConfig
+    from data.spec import DataSpec, label_path, load_spec
 
 __all__ = [
     "AugmentConfig",
@@ -33,3 +39,5 @@ __all__ = [
     "make_loader",
     "read_labels",
 ]
+
+lazily(__name__)

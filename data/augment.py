@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
 
 import cv2
 import numpy as np
 
 from data.batch import Letterbox
+from data.options import AugmentConfig
 
 GREY = 114
 MIN_SIDE = 2.0
@@ -28,34 +27,6 @@ _FROM_CENTRES = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])
 _TO_CENTRES = np.array([[1, 0, -0.5], [0, 1, -0.5], [0, 0, 1]])
 
 Take = Callable[[int], tuple[np.ndarray, np.ndarray]]
-
-
-def _option(default: float, text: str) -> Any:
-    return field(default=default, metadata={"help": text})
-
-
-@dataclass
-class AugmentConfig:
-    """How strongly training pictures are varied; all zero means letterboxed pictures as they are."""
-
-    mosaic: float = _option(
-        1.0,
-        "probability of joining four pictures into one: more context and small objects a "
-        "step, less natural scenes (switched off for the last epochs)",
-    )
-    mixup: float = _option(
-        0.0, "probability of blending in a second sample: helps large networks and long trainings, hurts small ones"
-    )
-    degrees: float = _option(0.0, "rotation in +-degrees: for pictures without a natural 'up'; boxes get looser")
-    translate: float = _option(0.1, "shift in +-share of the picture: against learning fixed places")
-    scale: float = _option(0.5, "zoom in +-share: more range of object sizes, fewer objects at their true size")
-    shear: float = _option(0.0, "shear in +-degrees: for slanted views; boxes get looser")
-    perspective: float = _option(0.0, "perspective in +-share of the picture (0 to 0.3): for oblique cameras; slower")
-    fliplr: float = _option(0.5, "probability of mirroring left-right; 0 where sides matter (text, left or right hand)")
-    flipud: float = _option(0.0, "probability of turning upside down: for views from above")
-    hsv_h: float = _option(0.015, "hue change in +-share of the colour circle; 0 where the colour is the class")
-    hsv_s: float = _option(0.7, "saturation change in +-share: against other cameras and weather")
-    hsv_v: float = _option(0.4, "brightness change in +-share: against other exposures")
 
 
 def fitted_size(shape: tuple[int, int], size: tuple[int, int]) -> tuple[int, int]:

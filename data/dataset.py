@@ -13,10 +13,11 @@ from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
 
 from common.errors import UserError
-from data.augment import AugmentConfig, centre_boxes, fit, fitted_size, letterbox, pixel_boxes, random_sample
+from data.augment import centre_boxes, fit, fitted_size, letterbox, pixel_boxes, random_sample
 from data.batch import Letterbox
 from data.cache import with_cache
 from data.labels import announce, scan
+from data.options import AugmentConfig
 from data.pictures import read_picture
 from data.spec import DataSpec, load_spec
 

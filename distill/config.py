@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from common.errors import UserError
+from common.options import option
 from distill.mode import Mode
 from distill.modes import AUTO, MODES, USUAL_MODES, KDModes
-from engine.options import option
 
 if TYPE_CHECKING:
     from distill.pairs import FeaturePair

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
+from common.options import option
 from distill.mode import FeatureMode, Mode
-from engine.options import option
 
 if TYPE_CHECKING:
     from torch import nn
@@ -306,6 +306,7 @@ class KDModes:
         "KD terms, name:weight,... (a weight is relative to the gain of the detection term it joins); none is "
         f"plain fine-tuning; auto is {USUAL_MODES}, and none under a teacher below its student; --list-modes shows all",
         metavar="NAME[:W],...",
+        main=True,
     )
     hinton: Hinton = Hinton()
     bounded: Bounded = Bounded()

@@ -20,8 +20,8 @@ from engine.distributed import mean_over_ranks
 from engine.objective import DetectionObjective
 from engine.seams import Terms
 from models.heads import at_least_fp32
-from models.loss import LossConfig
 from models.network import Network
+from models.options import LossConfig
 from models.spec import HeadSpec, Matches, Outputs
 
 

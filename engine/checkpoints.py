@@ -13,7 +13,7 @@ from torch import Tensor
 
 import models
 from common.errors import UserError
-from engine.rundir import BEST, LAST
+from common.rundir import BEST, LAST
 from models.network import Network
 
 

@@ -1,14 +1,4 @@
-"""Every option of a training, with what each one trades. The machinery is in `engine.options`
-and `engine.command_line`.
-
-A script adds its own options by subclassing::
-
-    @dataclass
-    class PruneConfig(TrainConfig):
-        strategy: str = option("union", "who decides for tied channels", group="pruning", choices=("union", "shared"))
-
-    config = parse_config(PruneConfig, description=__doc__)
-"""
+"""Every option of a training, with what each one trades; `common.options` makes flags and YAML keys of them."""
 
 from __future__ import annotations
 
@@ -17,23 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from common.errors import UserError
-from data.augment import AugmentConfig
-from engine.command_line import make_parser, parse_config
-from engine.options import from_dict, load_config, option, options, save_config, to_dict
-from models.loss import LossConfig
-
-__all__ = [
-    "TrainConfig",
-    "from_dict",
-    "load_config",
-    "make_parser",
-    "option",
-    "options",
-    "parse_config",
-    "parse_size",
-    "save_config",
-    "to_dict",
-]
+from common.options import option, save_config
+from data.options import BATCH, AugmentConfig
+from models.options import LossConfig
 
 DATA, TRAINING, OPTIMISER = "network and data", "training", "optimiser"
 AUGMENTATION, LOSS, PRECISION, RUN = "augmentation", "loss", "precision", "run"
@@ -53,24 +29,29 @@ class TrainConfig:
     """What a training needs to know; flags, `--hyp` keys and `args.yaml` are made from these fields."""
 
     # --- network and data
-    cfg: str = option("", "the network: a Darknet .cfg; a .pt of ours brings its own", group=DATA, metavar="FILE")
+    cfg: str = option(
+        "", "the network: a Darknet .cfg; a .pt of ours brings its own", group=DATA, metavar="FILE", main=True
+    )
     weights: str = option(
         "",
         "start from these: .pt, Darknet .weights or a YOLOv5 .pt; without: random",
         group=DATA,
         metavar="FILE",
+        main=True,
     )
     data: str = option(
         "",
         "the data set: a .yaml (train, val, test, names) or a Darknet .data",
         group=DATA,
         metavar="FILE",
+        main=True,
     )
     hyp: str = option(
         "",
         "YAML of options, or the name of one in cfg/hyp (scratch, finetune, sparse); the command line overrides it",
         group=DATA,
         metavar="FILE",
+        main=True,
     )
     imgsz: str = option(
         "416",
@@ -78,6 +59,7 @@ class TrainConfig:
         "costs its square in time",
         group=DATA,
         metavar="SIZE",
+        main=True,
     )
     single_cls: bool = option(False, "treat all classes as one: where an object is, not what", group=DATA)
     cache: str = option(
@@ -108,14 +90,16 @@ class TrainConfig:
         "times each picture is seen: the main dial between time and accuracy",
         group=TRAINING,
         low=1,
+        main=True,
     )
     batch_size: int = option(
-        16,
+        BATCH,
         "pictures per forward pass over all processes; -1 takes what memory holds. The gradient is that of "
         "--nominal-batch either way",
         group=TRAINING,
         low=-1,
         flags=("--batch",),
+        main=True,
     )
     nominal_batch: int = option(
         0,
@@ -173,6 +157,7 @@ class TrainConfig:
         "when fine-tuning",
         group=OPTIMISER,
         low=1e-9,
+        main=True,
     )
     lrf: float = option(0.01, "last learning rate as a share of --lr0", group=OPTIMISER, low=0, high=1)
     momentum: float = option(0.937, "SGD momentum, or AdamW's beta1", group=OPTIMISER, low=0, high=0.9999)
@@ -223,7 +208,7 @@ class TrainConfig:
 
     # --- run
     project: str = option("runs", "folder of all runs", group=RUN, metavar="FOLDER")
-    name: str = option("exp", "the run's folder; a number is appended when it exists", group=RUN)
+    name: str = option("exp", "the run's folder; a number is appended when it exists", group=RUN, main=True)
     exist_ok: bool = option(False, "write into an existing folder instead of numbering", group=RUN)
     resume: str = option(
         "",
@@ -231,6 +216,7 @@ class TrainConfig:
         group=RUN,
         const="latest",
         metavar="RUN",
+        main=True,
     )
     seed: int = option(
         0,
@@ -243,6 +229,7 @@ class TrainConfig:
         "cpu, cuda or a GPU's number; without: the first GPU if there is one. Several GPUs: torchrun",
         group=RUN,
         resumable=True,
+        main=True,
     )
     threads: int = option(
         0,

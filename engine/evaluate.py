@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from common.errors import UserError
 from data.batch import Batch
+from data.options import BATCH
 from engine.metrics import AREAS, CONFIDENCES, Curves, PictureBoxes, coco_scores, confusion_matrix, curves
 from engine.postprocess import postprocess, to_original
 
@@ -120,7 +121,7 @@ def evaluate(
     data: Any,
     split: str = "val",
     size: tuple[int, int] | None = None,
-    batch_size: int = 16,
+    batch_size: int = BATCH,
     device: torch.device | str | None = None,
     workers: int = 0,
     cache: str | None = None,

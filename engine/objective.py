@@ -12,8 +12,9 @@ from data.batch import Batch
 from engine.distributed import mean_over_ranks, world
 from engine.seams import Objective, Terms
 from models.assign import assign
-from models.loss import DetectionLoss, LossConfig
+from models.loss import DetectionLoss
 from models.network import Network
+from models.options import LossConfig
 from models.spec import Matches
 
 

@@ -1,1 +1,12 @@
-"""Networks in files that something other than PyTorch runs: written, opened, described, timed."""
+"""A network in a file of another program's format: written, quantised, opened, timed."""
+
+from typing import TYPE_CHECKING
+
+from common.lazy import lazily
+
+if TYPE_CHECKING:
+    from export.opening import class_names, input_size, open_chosen, open_model, warn_of_other_classes
+
+__all__ = ["class_names", "input_size", "open_chosen", "open_model", "warn_of_other_classes"]
+
+lazily(__name__)

@@ -1,8 +1,9 @@
-"""``python -m export``; see `export.command`."""
+"""``python -m export``, the earlier name of `thinyolo export`."""
 
 import sys
 
-from export.command import COMMAND
+from thinyolo.export import EXPORT
 
 if __name__ == "__main__":
-    sys.exit(COMMAND.main())
+    print("python -m export is now called thinyolo export; both do the same", file=sys.stderr)
+    sys.exit(EXPORT.main())

@@ -85,7 +85,7 @@ class Description:
             raise UserError(
                 "does not say what its outputs mean: it was not exported by ThinYOLO",
                 where=where,
-                todo="export it anew: python -m export --weights FILE.pt --to onnx",
+                todo="export it anew: thinyolo export --weights FILE.pt --to onnx",
             )
         text = {"outputs", "precision", "fingerprint"}
         coded = {"names", "heads", "size", "any_size", "batch", "stride", "nms"}  # other programs may add keys
@@ -97,7 +97,7 @@ class Description:
             raise UserError(
                 f"its metadata are damaged: {type(error).__name__}: {error}",
                 where=where,
-                todo="export it anew: python -m export --weights FILE.pt --to onnx",
+                todo="export it anew: thinyolo export --weights FILE.pt --to onnx",
             ) from error
 
     @classmethod

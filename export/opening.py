@@ -1,8 +1,7 @@
-"""Any network in a file, opened: `.pt`, Darknet, ONNX, OpenVINO, TensorRT; and the options that name one."""
+"""Any network in a file, opened: `.pt`, Darknet, ONNX, OpenVINO, TensorRT."""
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,37 +10,10 @@ from common.errors import UserError
 from common.log import log
 from data import DataSpec, load_spec
 from engine.config import parse_size
-from export.formats import CAN_RUN, PROGRAMS, RUNTIMES
+from export.formats import CAN_RUN, PROGRAMS
+from export.options import FILES, NetworkOptions
 from export.runtimes import Opened, Runtime
 from models.network import Network
-
-FILES = "a .pt of ThinYOLO or YOLOv5, .onnx, OpenVINO's .xml, TensorRT's .engine, Darknet .cfg or .weights with --cfg"
-
-
-def network_options(parser: argparse.ArgumentParser, many: bool = False) -> None:
-    """The options that name a network (`many`: --compare may name several instead)."""
-    network = parser.add_argument_group("network")
-    network.add_argument("--model", "--weights", dest="model", required=not many, metavar="FILE", help=FILES)
-    network.add_argument(
-        "--cfg", metavar="FILE", help="the cfg, where the file holds none (.weights), or a name: yolov3-tiny"
-    )
-    network.add_argument(
-        "--runtime",
-        default="auto",
-        choices=("auto", *RUNTIMES),
-        help="who runs it; auto is PyTorch for .pt and Darknet, ONNX Runtime for .onnx, OpenVINO for .xml; openvino "
-        "runs .onnx too, opencv .onnx and Darknet (default: auto)",
-    )
-    network.add_argument(
-        "--imgsz",
-        default="",
-        metavar="SIZE",
-        help="network input, 416 or WIDTHxHEIGHT such as 1280x800 (default: the size it was trained for)",
-    )
-    network.add_argument("--device", default="", metavar="D", help="cpu, cuda, cuda:1 (default: a GPU if there is one)")
-    network.add_argument(
-        "--threads", type=int, default=0, metavar="N", help="CPU threads; 0 leaves torch's choice (default: 0)"
-    )
 
 
 def open_model(
@@ -128,7 +100,7 @@ def _darknet_pair(path: Path, cfg: str) -> tuple[str | None, Path]:
 
 
 def _names_beside(weights: Path) -> list[str] | None:
-    """The class names that `python -m export --to darknet` leaves beside a `.weights` file."""
+    """The class names that `thinyolo export --to darknet` leaves beside a `.weights` file."""
     path = weights.with_suffix(".names")
     return class_names(str(path)) if weights.suffix == ".weights" and path.is_file() else None
 
@@ -164,17 +136,15 @@ def _on_device(net: Network, device: str) -> Network:
         raise UserError(f"--device {name}: {str(error).splitlines()[0]}", todo="cpu, cuda or cuda:0") from error
 
 
-def open_chosen(options: argparse.Namespace, path: str | Path, names: Sequence[str] | None = None) -> Opened:
-    """`open_model` as `network_options` ask for it; `names` replace the file's class names."""
+def open_chosen(options: NetworkOptions, path: str | Path, names: Sequence[str] | None = None) -> Opened:
+    """`open_model` as the options ask for it; `names` replace the file's class names."""
     import torch
 
-    if options.threads < 0:
-        raise UserError(f"--threads {options.threads} is below 0", todo="--threads 1")
     if options.threads:
         torch.set_num_threads(options.threads)
     return open_model(
         path,
-        options.cfg or "",
+        options.cfg,
         options.runtime,
         names=names,
         size=parse_size(options.imgsz) if options.imgsz else None,

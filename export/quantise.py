@@ -25,7 +25,6 @@ from data import Dataset, DataSpec
 from export.onnx_graph import head_convolutions, model_of, packed_stem
 from export.to_onnx import INPUT, need_onnx
 
-CALIBRATION = 128
 CLOSE = 0.001
 """Without a bound, a candidate with less in FP32 is taken where its mAP50-95 is within this of the best."""
 

@@ -1,17 +1,23 @@
 """A cfg becomes a network: text <-> sections, layers, heads, weights, checkpoints, costs, lineage."""
 
-from models.assign import assign
-from models.cfg import Cfg, Section, parse_cfg, read_cfg
-from models.checkpoint import available_cfgs, cfg_path, from_checkpoint, load, read_checkpoint, save, transfer
-from models.heads import decode_head, decode_matched, encode_boxes
-from models.lineage import compose, descend, entry_for, identity_lineage, identity_step, kept_channels
-from models.loss import DetectionLoss
-from models.network import Network, init_heads, init_weights
-from models.portable import opencv_problems, portable
-from models.spec import HeadMatches, HeadSpec, Matches, Outputs
-from models.summary import LayerCost, fingerprint, layer_table, macs, megabytes, parameters, weights_bytes
-from models.timm_lower import lowered
-from models.weights import LoadReport, load_darknet, save_darknet
+from typing import TYPE_CHECKING
+
+from common.lazy import lazily
+
+if TYPE_CHECKING:
+    from models.assign import assign
+    from models.cfg import Cfg, Section, parse_cfg, read_cfg
+    from models.checkpoint import available_cfgs, cfg_path, from_checkpoint, load, read_checkpoint, save, transfer
+    from models.heads import decode_head, decode_matched, encode_boxes
+    from models.initial import init_heads, init_weights
+    from models.lineage import compose, descend, entry_for, identity_lineage, identity_step, kept_channels
+    from models.loss import DetectionLoss
+    from models.network import Network
+    from models.portable import opencv_problems, portable
+    from models.spec import HeadMatches, HeadSpec, Matches, Outputs
+    from models.summary import LayerCost, fingerprint, layer_table, macs, megabytes, parameters, weights_bytes
+    from models.timm_lower import lowered
+    from models.weights import LoadReport, load_darknet, save_darknet
 
 __all__ = [
     "Cfg",
@@ -57,3 +63,5 @@ __all__ = [
     "transfer",
     "weights_bytes",
 ]
+
+lazily(__name__)

@@ -13,7 +13,8 @@ from common.errors import UserError
 from common.files import whole_file
 from common.log import log
 from models.cfg import Cfg, parse_cfg, read_cfg
-from models.network import Network, adapt_classes, init_weights
+from models.initial import init_weights
+from models.network import Network, adapt_classes
 from models.timm_section import load_pretrained
 from models.weights import LoadReport, load_darknet
 

@@ -60,6 +60,7 @@ class SectionKind:
         reads_before: does it read the section before it, besides those it references?
         unchanged: is this section's output what it reads, in eval mode?
         head: of a detection head, what is particular to it.
+        darknet: does Darknet know it? If not, it has no place in a `.weights` file; `models.lowered` may write it out.
         make_portable: gives a section, in place, the form that all Darknet readers understand alike; returns the
             sections to put before it.
         opencv_problem: what OpenCV 4's importer refuses or reads wrongly in a section, as "ignores dilation=2".
@@ -75,6 +76,7 @@ class SectionKind:
     reads_before: bool = True
     unchanged: Callable[[Section], bool] = lambda section: False
     head: HeadKind | None = None
+    darknet: bool = True
     make_portable: Callable[[Section], list[Section]] = lambda section: []
     opencv_problem: Callable[[Section], str] = lambda section: ""
 
@@ -256,6 +258,7 @@ _RECORDS = (
         layer=lambda: _timm_section().Backbone,
         effect=_words("model features widths"),
         training=_words("pretrained version"),
+        darknet=False,
     ),
     SectionKind(
         "route",

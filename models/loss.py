@@ -7,67 +7,23 @@ All arithmetic is at least FP32, also under autocast.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 from torchvision.ops import complete_box_iou_loss, generalized_box_iou_loss
 
-from common.errors import UserError
 from models.heads import at_least_fp32, decode_matched
+from models.options import LossConfig
 from models.spec import HeadMatches, HeadSpec, Matches
 
-BOX_LOSSES = {"ciou": complete_box_iou_loss, "giou": generalized_box_iou_loss}
+# What `models.options.BOX_LOSSES` names.
+_BOX_LOSSES = {"ciou": complete_box_iou_loss, "giou": generalized_box_iou_loss}
 
 # exp(t) is cut off here, at 1100 anchors: no box of use is larger, and FP32 stays far from overflow.
 _LARGEST_LOG_SIZE = 7.0
 # Boxes are at least so many pixels wide and high, so that no aspect ratio divides by zero.
 _SMALLEST_SIZE = 1e-2
-
-
-@dataclass
-class LossConfig:
-    """What the detection loss rewards."""
-
-    box: float = field(default=10.0, metadata={"help": "gain of the box loss: tighter boxes against better scores"})
-    obj: float = field(default=100.0, metadata={"help": "gain of the objectness loss: fewer misses and false alarms"})
-    cls: float = field(default=1.0, metadata={"help": "gain of the class loss: fewer confusions between classes"})
-    box_loss: str = field(
-        default="ciou",
-        metadata={
-            "help": "ciou (overlap, centre distance, aspect ratio) or giou (overlap and enclosing box)",
-            "choices": sorted(BOX_LOSSES),
-        },
-    )
-    obj_target: float = field(
-        default=1.0,
-        metadata={
-            "help": "objectness a matched cell learns: 0 = always 1, 1 = its box's overlap with the truth, so that "
-            "scores rank boxes by quality; between = a blend"
-        },
-    )
-    obj_balance: float = field(
-        default=1.5,
-        metadata={
-            "help": "how much more the objectness of fine heads counts: weight ~ stride ^ -value, mean 1 over heads; "
-            "their objects are a smaller share of their many cells"
-        },
-    )
-    label_smoothing: float = field(
-        default=0.0, metadata={"help": "class targets e/2 and 1 - e/2 instead of 0 and 1: less sure, for noisy labels"}
-    )
-
-    def __post_init__(self) -> None:
-        if self.box_loss not in BOX_LOSSES:
-            known = ", ".join(sorted(BOX_LOSSES))
-            raise UserError(f"box_loss '{self.box_loss}' is not known", todo=f"use one of {known}")
-        for name in ("box", "obj", "cls"):
-            if getattr(self, name) < 0:
-                raise UserError(f"the {name} gain {getattr(self, name)} is negative", todo="use 0 to switch a term off")
-        for name in ("obj_target", "label_smoothing"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise UserError(f"{name} {getattr(self, name)} is outside 0..1", todo="use a number from 0 to 1")
 
 
 class DetectionLoss:
@@ -117,7 +73,7 @@ class DetectionLoss:
         """The box term and, per head, the detached overlap ``(M,)`` in 0..1 of each matched box with its truth."""
         predicted = torch.cat([matched_boxes(*each) for each in zip(picked, self.specs, matches.heads)])
         truth = torch.cat([match.box for match in matches.heads]).to(predicted)
-        loss = BOX_LOSSES[self.config.box_loss](_corners(predicted), _corners(truth))
+        loss = _BOX_LOSSES[self.config.box_loss](_corners(predicted), _corners(truth))
         overlap = (1 - loss.detach()).clamp(0, 1)
         return loss.sum() / matches.count, list(overlap.split([len(match) for match in matches.heads]))
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from common.errors import UserError
 from common.files import whole_file
 from common.log import log
-from models.cfg import Cfg
+from models.cfg import Cfg, Section
 from models.layers import Conv
 from models.network import Network, adapt_classes
 from models.portable import opencv_problems, portable
@@ -115,11 +115,11 @@ def load_darknet(net: Network, path: str | Path) -> LoadReport:
 
     Raises:
         UserError: where the size of the file belongs to no such network, naming the layer reached; a network with a
-            `[timm]` section, whose `.weights` belong to the cfg without it that was written beside them.
+            section that is not Darknet's, as `[timm]`, whose `.weights` belong to the cfg that was written beside them.
     """
-    if net.backbones:
+    if foreign := _foreign(net.cfg):
         raise UserError(
-            f"does not belong to {net.cfg.source}: a [timm] section has no place in a .weights file",
+            f"does not belong to {net.cfg.source}: a [{foreign.kind}] section has no place in a .weights file",
             where=path,
             todo="give the cfg that was written beside it, or the .pt",
         )
@@ -145,6 +145,11 @@ def load_darknet(net: Network, path: str | Path) -> LoadReport:
     report.log()
     net.load_report = report
     return report
+
+
+def _foreign(cfg: Cfg) -> Section | None:
+    """The first section that Darknet does not know."""
+    return next((section for section in cfg.layers if not section.facts.darknet), None)
 
 
 def _shapes(net: Network) -> dict[str, tuple[int, ...]]:
@@ -215,9 +220,11 @@ def save_darknet(net: Network, cfg: str | Path, weights: str | Path) -> None:
     A `[timm]` section is written as Darknet sections.
 
     Raises:
-        UserError: an operator of a backbone has no Darknet word.
+        UserError: a section or an operator of a backbone has no Darknet word.
     """
     net = lowered(net)
+    if foreign := _foreign(net.cfg):
+        raise foreign.error("has no Darknet word", todo="keep the .pt, or export to ONNX")
     plain = portable(net.cfg)
     for problem in opencv_problems(plain):
         log.warning("%s: OpenCV's Darknet reader %s", cfg, problem)

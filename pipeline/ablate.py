@@ -14,22 +14,22 @@ import models
 from common.errors import UserError
 from common.files import whole_file
 from common.log import log
+from common.options import options, to_dict
+from common.rundir import ARGS
 from data import DataSpec, load_spec
 from distill import KDConfig, KDObjective, Teacher
 from engine import checkpoints, distributed
-from engine.config import option, options, to_dict
-from engine.rundir import ARGS
 from engine.tracking import ID_FILE
 from models.network import Network
 from pipeline.ablate_grid import ALL, NONE, Variant, entries, parse_seeds, parse_variants
 from pipeline.ablate_table import Table, publish
-from pipeline.executor import EXECUTORS, run_all
-from pipeline.finetune import DistilConfig, announce_teacher, finetune, make_teacher, teacher_scores, train_assistants
+from pipeline.distil_options import AblateConfig, DistilConfig
+from pipeline.executor import run_all
+from pipeline.finetune import announce_teacher, finetune, make_teacher, teacher_scores, train_assistants
 from pipeline.stage import load_network
 from pipeline.step_cost import PLAIN, first_batch, measure_steps
 from reporting.results import Scores, scores, shown_split
 
-ABLATION = "ablation"
 CELL, REFERENCE, COST, ERROR = "cell.json", "reference.json", "step_cost.json", "error.txt"
 TEACHER, START = "teacher", "not fine-tuned"
 OBJECTS = "objects"
@@ -50,36 +50,6 @@ _NOT_NUMBERS = (
     "t_cfg",
     "t_weights",
 )
-
-
-@dataclass
-class AblateConfig(DistilConfig):
-    """Every option of `finetune_kd.py`."""
-
-    ablate: str = option(
-        "",
-        "compare: one entry a mode or combination, as for --kd, separated by ';'; options may follow one: "
-        '"none; hinton; hinton,bounded:1; hinton kd_temperature=4". all, or the bare flag, is every mode alone',
-        group=ABLATION,
-        metavar="MODES",
-        const=ALL,
-        resumable=True,
-    )
-    seeds: str = option(
-        "5",
-        "seeds of each entry: 5 is 0-4; 5-9; 0,3,7. Intervals need several: at 2 they are of no use, 5 is a start",
-        group=ABLATION,
-        metavar="N|LIST",
-        resumable=True,
-    )
-    executor: str = option(
-        "local",
-        "local runs cell after cell; ray runs them on a Ray cluster that shares the files ($RAY_ADDRESS, else this "
-        "machine), --threads CPUs or one GPU a cell",
-        group=ABLATION,
-        choices=EXECUTORS,
-        resumable=True,
-    )
 
 
 @dataclass(frozen=True)

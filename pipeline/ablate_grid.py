@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from common.errors import UserError
-from distill import KDConfig
+from common.options import from_dict, options, to_dict
+from distill.config import KDConfig
 from distill.modes import MODES
-from engine.options import from_dict, options, to_dict
 
 NONE, ALL = "none", "all"
 

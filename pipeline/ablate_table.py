@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from common.files import whole_file
-from engine.config import to_dict
+from common.options import to_dict
 from engine.plots import BLUE, GREY, new_figure, save_figure
 from pipeline.ablate_classes import ClassRow, class_notes, class_rows, class_table
 from pipeline.stage import stage_tracker

@@ -13,6 +13,7 @@ import prune
 from common.log import log
 from data import Dataset, DataSpec, make_loader
 from data.batch import Batch
+from data.options import BATCH
 from engine import distributed, evaluate
 from engine.objective import DetectionObjective
 from engine.step import training_step
@@ -122,7 +123,7 @@ class Cutter:
         """A few hundred training pictures without augmentation, drawn with ``--seed``; no batch is smaller."""
         config = self.config
         pictures = Dataset(self.spec, "train", config.input_size)
-        size = min(config.batch_size if config.batch_size > 0 else 16, len(pictures))
+        size = min(config.batch_size if config.batch_size > 0 else BATCH, len(pictures))
         loader = make_loader(pictures, size, seed=config.seed, workers=config.workers, drop_last=True)
         return list(itertools.islice(loader, max(1, CALIBRATION // size)))
 
@@ -146,7 +147,7 @@ class Cutter:
         return max(as_cut, anew)
 
     def _val_score(self, network: Network) -> float:
-        batch = self.config.batch_size if self.config.batch_size > 0 else 16
+        batch = self.config.batch_size if self.config.batch_size > 0 else BATCH
         return evaluate(
             network,
             self.spec,

@@ -1,8 +1,7 @@
-"""What ``python -m export`` does, step by step: write, check, score, time, tell."""
+"""What `thinyolo export` does, step by step: write, check, score, time, tell."""
 
 from __future__ import annotations
 
-import argparse
 import sys
 from functools import cached_property
 from pathlib import Path
@@ -15,14 +14,16 @@ from common.errors import UserError
 from common.files import need_folder
 from common.log import log
 from data import Dataset, load_spec
+from data.options import BATCH
 from engine.evaluate import Score, evaluate
 from export.checks import Pictures, compare_outputs, noise, pictures_of
 from export.description import describe
 from export.files import parts
-from export.formats import FORMATS, Format
+from export.formats import Format
 from export.job import Job
 from export.latency import caller, time_calls
 from export.opening import Opened, input_size, open_model, warn_of_other_classes
+from export.options import ExportOptions
 from export.quantise import Quantised, calibration_pictures, quantise
 from export.runtimes import Runtime
 from export.to_onnx import INPUT, need_onnx
@@ -30,19 +31,17 @@ from models.network import Network
 from reporting.origin import Facts, data_name, network_facts
 from reporting.outcome import ROUNDS, About, Made, tell, write_cards
 
-BATCH = 16  # pictures at a time in an evaluation
-
 
 class Exporter:
     """One call of the command.
 
     Args:
-        options: of `export.command.add_arguments`, checked.
+        options: what is to be written, and how it is judged.
     """
 
-    def __init__(self, options: argparse.Namespace):
+    def __init__(self, options: ExportOptions):
         self.options = options
-        self.formats = [FORMATS[name] for name in options.formats]
+        self.formats = options.formats
         self.spec = load_spec(options.data, single_cls=options.single_cls) if options.data else None
         if options.threads:
             torch.set_num_threads(options.threads)
@@ -99,7 +98,7 @@ class Exporter:
                 if old := [end for end in form.endings if (self.folder / f"{self.name}{end}").exists()]:
                     log.warning("%s%s is of an earlier export", self.folder / self.name, old[0])
         rows = [torch_row, *self.made]
-        if not self.options.no_latency:
+        if self.options.latency:
             self._time(rows)
         about = About(self.options, self.size, self.threads, self.folder)
         write_cards(self.made, torch_row.score, network_facts(self.net, self.weights, self.size), about)
@@ -242,3 +241,8 @@ class Exporter:
         found = time_calls(calls, ROUNDS, warm_up=3, pictures=dict.fromkeys(calls, batch))
         for row in timed:
             row.latency = found[row.title]
+
+
+def export(options: ExportOptions) -> int:
+    """`thinyolo export`; returns its exit status."""
+    return Exporter(options).run()

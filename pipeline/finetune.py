@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -12,47 +12,26 @@ import torch
 import models
 from common.errors import UserError
 from common.log import log
+from common.options import to_dict
+from common.rundir import BEST, LAST
 from data import DataSpec, choose_anchors, load_spec
 from data.labels import scan
-from distill import KDConfig, KDObjective, Teacher
+from distill import KDObjective, Teacher
 from distill.modes import USUAL_MODES
 from distill.teacher import split_chain
 from engine import Tracker, distributed
-from engine.config import TrainConfig, option, to_dict
+from engine.config import TrainConfig
 from engine.evaluate import Score
 from engine.progress import memory_used
-from engine.rundir import BEST, LAST
 from engine.seams import Hooks
 from models.network import Network
+from pipeline.distil_options import DistilConfig
 from pipeline.show import side_by_side
 from pipeline.stage import load_network, stage_tracker, train_network
 from reporting.report import Row, text_table, verdict, write_report
 from reporting.results import Scores, pictures, scores, shown_split, table
 
-DISTILLATION = "distillation"
 BY_HEART = 0.1  # mAP50-95 between train and val; docs/results.md, "Which KD mode helps?", has what lies on either side
-
-
-@dataclass
-class DistilConfig(TrainConfig):
-    """Every option of a fine-tune under a teacher."""
-
-    t_cfg: str = option(
-        "", "the teacher's .cfg; a .pt of ours brings its own", group=DISTILLATION, metavar="FILE", flags=("--t_cfg",)
-    )
-    t_weights: str = option(
-        "",
-        "the teacher's trained weights: .pt, Darknet .weights or a YOLOv5 .pt. a.pt+b.pt averages two; a.pt,b.pt is a "
-        "chain: b is fine-tuned under a first, and teaches then",
-        group=DISTILLATION,
-        metavar="FILE",
-        flags=("--t_weights",),
-    )
-    list_modes: bool = option(False, "show the KD terms, their papers and weights, and exit", group=DISTILLATION)
-    distil: KDConfig = field(default_factory=KDConfig, metadata={"group": DISTILLATION})
-
-    def __post_init__(self) -> None:
-        self.distil.modes()  # refuses a term that nobody knows
 
 
 Distil = TypeVar("Distil", bound=DistilConfig)

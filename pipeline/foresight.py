@@ -6,11 +6,11 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 
+from common.command_line import find_hyp
 from common.errors import UserError
 from common.log import log
-from engine.command_line import find_hyp
-from engine.options import from_dict, options, read_yaml, to_dict
-from pipeline.finetune import DISTILLATION
+from common.options import from_dict, options, read_yaml, to_dict
+from pipeline.distil_options import DISTILLATION
 from pipeline.prune_options import PRUNING, SPARSE, STUDENT, PruneConfig
 from prune.candidates import Candidates
 

@@ -6,11 +6,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from common.errors import UserError
-from engine.config import option
-from pipeline.finetune import DistilConfig
+from common.options import like, option
+from pipeline.distil_options import DistilConfig
 from prune.budgets import BUDGETS, COMPUTED, parse_budget
 from prune.criteria import CRITERIA
-from prune.plan import PLANNED, CutPlan, planned
+from prune.plan import PLANNED, CutPlan
 from prune.schedules import FORMS, SCHEDULES, USUAL_TARGET
 
 STAGES = ("baseline", "sparse", "prune", "student")
@@ -29,6 +29,7 @@ class PruneConfig(DistilConfig):
         "--weights is a whole network with the data set's classes",
         group=PRUNING,
         metavar="LIST",
+        main=True,
     )
     sparsity: str = option(
         "",
@@ -39,6 +40,7 @@ class PruneConfig(DistilConfig):
         choices=("auto", *SCHEDULES),
         flags=("-sr", "--sr"),
         const="constant",
+        main=True,
     )
     target: float = option(
         0.0,
@@ -64,6 +66,7 @@ class PruneConfig(DistilConfig):
         group=SPARSE,
         low=0,
         flags=("--strength",),
+        main=True,
     )
     sparse_form: str = option(
         "auto",
@@ -91,6 +94,7 @@ class PruneConfig(DistilConfig):
         f"auto is {USUAL_BUDGET}, or what --max-drop finds",
         group=PRUNING,
         metavar="WHAT=SHARE",
+        main=True,
     )
     max_drop: float = option(
         0.0,
@@ -99,6 +103,7 @@ class PruneConfig(DistilConfig):
         group=PRUNING,
         low=0,
         high=1,
+        main=True,
     )
     shortcuts: str = option(
         "0",
@@ -106,25 +111,26 @@ class PruneConfig(DistilConfig):
         "budget is met",
         group=PRUNING,
         metavar="N|auto",
+        main=True,
     )
-    criterion: str = planned("criterion", PRUNING)
-    strategy: str = planned("strategy", PRUNING)
-    layer_keep: float = planned("layer_keep", PRUNING)
-    round_to: int = planned("round_to", PRUNING)
-    include: tuple[str, ...] = planned("include", PRUNING)
-    exclude: tuple[str, ...] = planned("exclude", PRUNING)
-    fold: bool = planned("fold", PRUNING)
+    criterion: str = like(CutPlan, "criterion", group=PRUNING)
+    strategy: str = like(CutPlan, "strategy", group=PRUNING)
+    layer_keep: float = like(CutPlan, "layer_keep", group=PRUNING)
+    round_to: int = like(CutPlan, "round_to", group=PRUNING)
+    include: tuple[str, ...] = like(CutPlan, "include", group=PRUNING)
+    exclude: tuple[str, ...] = like(CutPlan, "exclude", group=PRUNING)
+    fold: bool = like(CutPlan, "fold", group=PRUNING)
     reestimate_bn: bool = option(
         False,
         "measure BatchNorm statistics anew on training pictures after the cut: mAP before fine-tuning rises where live "
         "channels were cut, and can fall where only idle ones were",
         group=PRUNING,
     )
-    rounds: int = planned("rounds", PRUNING)
+    rounds: int = like(CutPlan, "rounds", group=PRUNING)
     round_epochs: int = option(
         0, "epochs of the training between two cuts; 0: a tenth of --epochs, at least one", group=PRUNING, low=0
     )
-    then_kd: bool = option(False, "go on to the student, with the baseline as its teacher", group=STUDENT)
+    then_kd: bool = option(False, "go on to the student, with the baseline as its teacher", group=STUDENT, main=True)
     compare_plain: bool = option(
         False, "also fine-tune without the teacher for as long, to show what the teacher adds", group=STUDENT
     )

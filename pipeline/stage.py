@@ -9,11 +9,12 @@ import torch
 
 import models
 from common.errors import UserError
+from common.options import to_dict
+from common.rundir import ARGS, find_run, make_run_dir
 from data import DataSpec, check
 from engine import Tracker, checkpoints, distributed
-from engine.config import TrainConfig, to_dict
+from engine.config import TrainConfig
 from engine.objective import DetectionObjective
-from engine.rundir import ARGS, find_run, make_run_dir
 from engine.seams import Hooks
 from engine.trainer import Trainer
 from models.network import Network

@@ -13,11 +13,11 @@ import prune
 from common.errors import UserError
 from common.files import whole_file
 from common.log import log
+from common.options import to_dict
+from common.rundir import START
 from data import DataSpec, choose_anchors, load_spec
 from distill import Teacher
 from engine import Hooks, checkpoints, distributed
-from engine.config import to_dict
-from engine.rundir import START
 from models.lineage import identity_lineage
 from models.network import Network
 from pipeline.cut import Cutter

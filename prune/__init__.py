@@ -3,19 +3,24 @@
 No architecture is named here: what may go is read off the traced graph.
 """
 
-from prune.auto import AutoSparsity
-from prune.blocks import Block, find_blocks
-from prune.border import border_error
-from prune.budgets import BUDGETS
-from prune.criteria import CRITERIA
-from prune.identities import ChannelGraph
-from prune.plan import STRATEGIES, CutPlan
-from prune.pruning import PruneResult, channels, prune, shortcuts, thin
-from prune.reestimate import reestimate
-from prune.report import PruneReport
-from prune.search import MaxDrop, max_drop
-from prune.sparsity import Sparsity, gamma_metrics, idle_channels, settle_ema
-from prune.tracing import trace
+from typing import TYPE_CHECKING
+
+from common.lazy import lazily
+
+if TYPE_CHECKING:
+    from prune.auto import AutoSparsity
+    from prune.blocks import Block, find_blocks
+    from prune.border import border_error
+    from prune.budgets import BUDGETS
+    from prune.criteria import CRITERIA
+    from prune.identities import ChannelGraph
+    from prune.plan import STRATEGIES, CutPlan
+    from prune.pruning import PruneResult, channels, prune, shortcuts, thin
+    from prune.reestimate import reestimate
+    from prune.report import PruneReport
+    from prune.search import MaxDrop, max_drop
+    from prune.sparsity import Sparsity, gamma_metrics, idle_channels, settle_ema
+    from prune.tracing import trace
 
 __all__ = [
     "AutoSparsity",
@@ -42,3 +47,5 @@ __all__ = [
     "thin",
     "trace",
 ]
+
+lazily(__name__)

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
 from common.errors import UserError
-from engine.options import option
+from common.options import option
 from prune.budgets import Budget, parse_budget
 from prune.criteria import CRITERIA
 
@@ -187,12 +187,6 @@ class CutPlan:
         if not isinstance(shortcuts, str):
             shortcuts = shortcuts * number // self.rounds - shortcuts * (number - 1) // self.rounds
         return replace(self, budget=budget, shortcuts=shortcuts, rounds=1)
-
-
-def planned(name: str, group: str) -> Any:
-    """A field for an options class that is the option `name` of a `CutPlan`: default, limits and help stand there."""
-    found = CutPlan.__dataclass_fields__[name]
-    return field(default=found.default, metadata={**found.metadata, "group": group})
 
 
 PLANNED = tuple(each.name for each in fields(CutPlan) if each.metadata)

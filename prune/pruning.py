@@ -43,7 +43,7 @@ def prune(
     kept = wanted.kept
     if kept is None or not kept[0].measured or cost is None:
         return candidates.build(*candidates.choose(), kind)
-    found = within_latency(candidates, kept[1], cost)
+    found = within_latency(candidates, cost)
     result = candidates.build(found.variant, found.selection, kind)
     result.report.latency, result.report.tried = found.latency, found.tried
     return result

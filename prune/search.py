@@ -46,8 +46,8 @@ class WithinLatency:
     tried: list[dict[str, Any]]
 
 
-def within_latency(candidates: Candidates, share: float, cost: Latency) -> WithinLatency:
-    """The lightest cut whose measured latency is within the share of the uncut network's.
+def within_latency(candidates: Candidates, cost: Latency) -> WithinLatency:
+    """The lightest cut whose measured latency is within the plan's share of the uncut network's.
 
     Bisection over cuts that differ by half a per cent of the MACs. Clocks are noisy: the uncut network is measured
     three times, and its least figure counts. The winner has to be within the budget twice, and the worse figure counts;
@@ -62,12 +62,15 @@ def within_latency(candidates: Candidates, share: float, cost: Latency) -> Withi
     Raises:
         UserError: not even the smallest candidate is fast enough, or the clock is too noisy to tell.
     """
+    kept = candidates.plan.kept
+    assert kept is not None
+    name, share = kept[0].name, kept[1]
     timer = _Timer(candidates, cost)
     cuts = _spaced(candidates)
     low, high = -1, len(cuts) - 1
     if timer.share(cuts[high]) > share and timer.confirmed(cuts[high], share) > share:
         raise UserError(
-            f"latency={share:g} cannot be reached: the smallest network that may be cut takes "
+            f"{name}={share:g} cannot be reached: the smallest network that may be cut takes "
             f"{timer.share(cuts[high]):.3f} of the time",
             todo="lower layer_keep or round_to, remove shortcut blocks too (shortcuts='auto'), or ask for "
             "a larger share",
@@ -85,7 +88,7 @@ def within_latency(candidates: Candidates, share: float, cost: Latency) -> Withi
     while (confirmed := timer.confirmed(cuts[high], share)) > share:
         if high == len(cuts) - 1 or timer.candidates_tried >= _MOST:
             raise UserError(
-                f"latency={share:g} was reached once, but not when measured again ({confirmed:.3f} is the "
+                f"{name}={share:g} was reached once, but not when measured again ({confirmed:.3f} is the "
                 f"last of {timer.candidates_tried} networks)",
                 todo="let nothing else run on this machine, or ask for a larger share",
             )
@@ -94,7 +97,7 @@ def within_latency(candidates: Candidates, share: float, cost: Latency) -> Withi
         while high < len(cuts) - 1 and candidates.estimate(cuts[high], "flops") > wanted:
             high += 1
         step *= 2
-    log.info("latency=%g: %.3f of the time, found by measuring %d networks", share, confirmed, timer.candidates_tried)
+    log.info("%s=%g: %.3f of the time, found by measuring %d networks", name, share, confirmed, timer.candidates_tried)
     variant, selection = candidates.at_cut(cuts[high])
     base = timer.base
     return WithinLatency(variant, selection, (base, confirmed * base), timer.tried)

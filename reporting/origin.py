@@ -11,8 +11,8 @@ import yaml
 
 import models
 from common.errors import UserError
+from common.rundir import ARGS
 from distill.modes import AUTO, USUAL_MODES
-from engine.rundir import ARGS
 from models.network import Network
 
 Facts = dict[str, Any]

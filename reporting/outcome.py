@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +13,7 @@ from export.files import megabytes
 from export.latency import Latency
 from export.machine import busy, load_average, processor
 from export.opening import Opened
+from export.options import ExportOptions
 from reporting.card import write_card
 from reporting.origin import Facts, data_name
 from reporting.tables import table
@@ -59,7 +59,7 @@ class About:
         folder: where the files are.
     """
 
-    options: argparse.Namespace
+    options: ExportOptions
     size: tuple[int, int]
     threads: int
     folder: Path

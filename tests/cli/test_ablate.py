@@ -19,6 +19,7 @@ import torch
 
 import finetune_kd
 import models
+from common.command_line import parse_config
 from common.errors import UserError
 from data.batch import Batch
 from engine.objective import DetectionObjective
@@ -440,7 +441,7 @@ def test_worker_killed_on_ray_loses_only_what_came_after_its_last_checkpoint(
     monkeypatch.chdir(material)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     run = whole[0]
-    config = finetune_kd.parse_config(AblateConfig, [*GRID, "--save-every", "1", "--kd", "bounded"])
+    config = parse_config(AblateConfig, [*GRID, "--save-every", "1", "--kd", "bounded"])
     from data import load_spec
     from reporting.results import scores
 

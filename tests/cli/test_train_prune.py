@@ -14,7 +14,7 @@ import torch
 
 import models
 import train_prune
-from engine.config import load_config
+from common.options import load_config
 from pipeline.prune_options import PruneConfig
 from reporting.report import RUNTIME
 from tests import nets

@@ -9,8 +9,8 @@ import torch
 
 from common.errors import UserError
 from data import cache
-from data.augment import AugmentConfig
 from data.dataset import Dataset
+from data.options import AugmentConfig
 from tests.data.made import many, write_picture
 
 

@@ -16,6 +16,7 @@ from data import convert
 from data.convert_writer import Pictures, split_by_share, split_from_folders
 from data.spec import load_spec
 from tests.shared import shared
+from thinyolo.main import main
 
 
 @pytest.fixture(autouse=True)
@@ -379,13 +380,21 @@ def small(tmp_path) -> list[str]:
     for number in range(8):
         picture(tmp_path / f"photos/{number}.png")
         voc(tmp_path, str(number), voc_object("cat", 10, 5, 30, 25))
-    return ["voc", str(tmp_path / "xml"), "--images", str(tmp_path / "photos"), "--out", str(tmp_path / "set")]
+    return [
+        "convert",
+        "voc",
+        str(tmp_path / "xml"),
+        "--images",
+        str(tmp_path / "photos"),
+        "--out",
+        str(tmp_path / "set"),
+    ]
 
 
 def test_the_command_links_divides_and_names(small, tmp_path):
     (tmp_path / "names.txt").write_text("dog\ncat\n")
     shares = ["--shares", "50", "25", "25"]
-    assert convert.main([*small, "--link", *shares, "--names", str(tmp_path / "names.txt")]) == 0
+    assert main([*small, "--link", *shares, "--names", str(tmp_path / "names.txt")]) == 0
     spec = load_spec(tmp_path / "set/data.yaml")
     assert spec.names == ("dog", "cat")
     assert sum(map(len, spec.splits.values())) == 8
@@ -397,13 +406,13 @@ def test_the_command_links_divides_and_names(small, tmp_path):
 
 
 def test_a_folder_in_use_is_not_overwritten_without_force(small, tmp_path, capsys):
-    assert convert.main(small) == 0
+    assert main(small) == 0
     (tmp_path / "set/notes.md").write_text("mine")
     (tmp_path / "set/labels/train/0.txt").write_text("changed")
-    assert convert.main(small) == 2
+    assert main(small) == 2
     assert "--force" in capsys.readouterr().err
     assert (tmp_path / "set/labels/train/0.txt").read_text() == "changed"
-    assert convert.main([*small, "--force"]) == 0
+    assert main([*small, "--force"]) == 0
     assert (tmp_path / "set/labels/train/0.txt").read_text() != "changed"
     assert (tmp_path / "set/notes.md").read_text() == "mine"
     assert not list(tmp_path.glob(".set*"))
@@ -419,7 +428,7 @@ def test_force_never_deletes_what_is_being_converted(small, tmp_path):
 def test_a_failed_conversion_leaves_nothing_behind(small, tmp_path, monkeypatch):
     monkeypatch.setattr("shutil.copyfile", lambda *args: (_ for _ in ()).throw(OSError("disk full")))
     with pytest.raises(OSError, match="disk full"):
-        convert.main(small)
+        main(small)
     assert {path.name for path in tmp_path.iterdir()} == {"photos", "xml"}
 
 
@@ -457,7 +466,7 @@ def test_folders_tell_the_split(path, split):
 @pytest.mark.parametrize("kind", ["voc", "coco", "hand"])
 def test_each_formats_help_shows_an_example_of_its_own(kind, capsys):
     with pytest.raises(SystemExit):
-        convert.main([kind, "--help"])
+        main(["convert", kind, "--help"])
     assert f"thinyolo convert {kind} " in capsys.readouterr().out.split("examples:")[1]
 
 
@@ -466,5 +475,5 @@ def test_each_formats_help_shows_an_example_of_its_own(kind, capsys):
     [["--names", "a,a"], ["--names", "gone.txt"], ["--shares", "0", "0", "0"], ["--splits", "."], ["--images", "no"]],
 )
 def test_wrong_arguments_end_with_status_2_and_without_traceback(small, change, capsys):
-    assert convert.main([*small, *change]) == 2
+    assert main([*small, *change]) == 2
     assert "error: " in capsys.readouterr().err

@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 
 from common.errors import UserError
-from data.augment import AugmentConfig
 from data.dataset import Dataset, to_tensor
+from data.options import AugmentConfig
 from data.pictures import picture_shapes, read_picture
 from tests.data.made import RED, line, many, rectangle, write_picture, write_set
 from tests.shared import shared

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from common.errors import UserError
-from data.augment import AugmentConfig
 from data.batch import Batch
 from data.dataset import Dataset
 from data.loader import batch_keys, make_loader
+from data.options import AugmentConfig
 from tests.data.made import many
 
 

@@ -12,9 +12,10 @@ from pathlib import Path
 import torch
 
 import data
+from common.command_line import parse_config
 from distill import KDConfig, KDObjective, Teacher
 from engine import distributed
-from engine.config import TrainConfig, parse_config
+from engine.config import TrainConfig
 from engine.trainer import Trainer
 from tests.alive import alive
 from tests.distill.material import tiny_network

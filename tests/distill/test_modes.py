@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import inspect
 import math
-from dataclasses import fields
+from collections.abc import Callable
+from dataclasses import dataclass, fields
 
 import pytest
 import torch
 
 from common.errors import UserError
+from common.options import from_dict, option, options
 from distill import MODES, FeaturePair, KDConfig, KDObjective, Teacher, hinton
-from distill.mode import METRIC
+from distill.mode import METRIC, Mode
 from distill.modes import describe_modes
-from engine.options import from_dict, options
 from models.assign import assign
 from models.lineage import descend, identity_step
 from models.spec import Matches, Outputs
@@ -97,6 +98,32 @@ def test_every_option_of_a_mode_is_a_keyword_of_its_loss_with_the_same_default(n
     keywords = inspect.signature(MODES[name].load()).parameters
     defaults = {key: each.default for key, each in keywords.items() if each.default is not inspect.Parameter.empty}
     assert MODES[name].options() == defaults
+
+
+def louder(student: Outputs, teacher: Outputs, matches: Matches, *, times: float = 1.0) -> dict[str, torch.Tensor]:
+    return {"louder": times * student.heads[0].mean()}
+
+
+@dataclass(frozen=True)
+class Louder(Mode):
+    paper, needs, weight = "a test", "nothing", 1.0
+
+    times: float = option(1.0, "louder: how much", key="kd_times", low=0)
+
+    def load(self) -> Callable[..., dict[str, torch.Tensor]]:
+        return louder
+
+
+@dataclass
+class WithLouder(KDConfig):
+    louder: Louder = Louder()
+
+
+def test_a_new_mode_is_a_function_a_class_and_a_field() -> None:
+    assert list(options(WithLouder))[-1] == "kd_times"
+    config, student = from_dict(WithLouder, {"kd_times": 3.0}), random_outputs(SPECS)
+    found = config.mode("louder")(student, student, matched(SPECS, random_targets()))
+    assert values(found) == {"louder": pytest.approx(3 * student.heads[0].mean().item())}
 
 
 def test_chosen_options_reach_the_loss() -> None:

@@ -12,6 +12,8 @@ from engine.objective import DetectionObjective
 from models.spec import Outputs
 from tests.distill.material import tiny_network
 
+pytestmark = pytest.mark.usefixtures("fp32_teachers")
+
 KINDS = ("box", "obj", "cls")
 
 

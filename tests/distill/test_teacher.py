@@ -15,6 +15,8 @@ from models.network import Network
 from models.spec import HeadSpec
 from tests.distill.material import COARSE, FINE, tiny_network
 
+pytestmark = pytest.mark.usefixtures("fp32_teachers")
+
 
 def test_teacher_runs_in_eval_mode_without_gradients_even_if_somebody_trained_it() -> None:
     teacher = Teacher(tiny_network(16), tiny_network(8))
@@ -241,3 +243,14 @@ def test_weights_that_do_not_fill_the_teacher_are_refused(tmp_path: Path) -> Non
         Teacher.load(tmp_path / "fat.cfg", tmp_path / "thin.pt", thin)
     with pytest.raises(UserError, match="needs trained weights"):
         Teacher.load(tmp_path / "fat.cfg", None, thin)
+
+
+def test_a_teacher_answers_in_bf16_where_the_cpu_has_units_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    teacher, images = Teacher(tiny_network(16), tiny_network(8)), torch.rand(1, 3, 64, 64)
+    plain = teacher(images)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
+    fast = teacher(images)
+    assert {head.dtype for head in plain.heads} == {torch.float32}
+    assert {head.dtype for head in fast.heads} == {torch.bfloat16}
+    for one, other in zip(plain.heads, fast.heads):
+        torch.testing.assert_close(one, other.float(), rtol=0.1, atol=0.02)

@@ -20,6 +20,8 @@ from tests.cli.material import NAMES, QUICK, ROOT, in_process, make_set
 from tests.distill.material import tiny_network
 from tests.shared import shared
 
+pytestmark = pytest.mark.usefixtures("fp32_teachers")
+
 TIMM = ROOT / "cfg" / "timm-resnet18.cfg"
 SIZE = (64, 64)
 

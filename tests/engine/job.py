@@ -18,10 +18,11 @@ from torch import nn
 
 import data
 import models
+from common.command_line import parse_config
+from common.rundir import LAST
 from engine import distributed
-from engine.config import TrainConfig, parse_config
+from engine.config import TrainConfig
 from engine.objective import DetectionObjective
-from engine.rundir import LAST
 from engine.seams import Hooks, Terms
 from engine.trainer import Trainer
 from tests.alive import alive

@@ -15,8 +15,8 @@ import torch
 
 import models
 from common.errors import UserError
+from common.rundir import BEST, LAST
 from engine.checkpoints import finished
-from engine.rundir import BEST, LAST
 from engine.seams import Hooks
 from tests.engine.job import PullingHook, make_network, make_trainer, state
 

@@ -12,17 +12,18 @@ from torch import Tensor
 
 import data
 import models
+from common.command_line import parse_config
 from common.errors import UserError
+from common.rundir import BEST, LAST
 from data.batch import Batch
 from engine.batchsize import fitting_batch, with_nominal_batch
 from engine.checkpoints import finished
-from engine.config import TrainConfig, parse_config
+from engine.config import TrainConfig
 from engine.evaluate import Score
 from engine.objective import DetectionObjective
-from engine.rundir import BEST, LAST
 from engine.seams import Hooks, Terms
 from engine.trainer import Trainer
-from models.loss import LossConfig
+from models.options import LossConfig
 from tests.engine.job import COMMON, AdaptedObjective, make_network, make_pictures, make_trainer
 
 pytestmark = pytest.mark.usefixtures("no_plots")

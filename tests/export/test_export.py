@@ -20,7 +20,6 @@ from data import Dataset, load_spec
 from engine.evaluate import evaluate
 from engine.postprocess import postprocess
 from export.checks import compare_outputs, noise, pictures_of
-from export.command import COMMAND
 from export.description import describe
 from export.onnx_files import open_onnx
 from export.onnx_graph import finished, model_of, unknown_to_tensorrt
@@ -32,6 +31,7 @@ from tests import nets
 from tests.alive import alive
 from tests.cli.material import NAMES, make_set
 from tests.opencv import needs_opencv_4
+from thinyolo.export import EXPORT as COMMAND
 
 openvino = pytest.importorskip("openvino", reason="needs the extra openvino")
 

@@ -12,7 +12,6 @@ import pytest
 
 import models
 from common.errors import UserError
-from export.cli import main
 from export.description import Description, describe
 from export.files import parts
 from export.onnx_graph import finished, model_of
@@ -24,6 +23,7 @@ from reporting.tables import short_names
 from tests.engine.test_evaluate import write_set
 from tests.opencv import needs_opencv_4
 from tests.reporting.test_predict import ONE_CELL
+from thinyolo.main import main
 
 
 @pytest.fixture(scope="module")

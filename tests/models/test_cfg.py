@@ -1,5 +1,7 @@
 import copy
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -211,3 +213,13 @@ def test_any_text_is_a_cfg_or_a_user_error(text):
     except UserError:
         return
     assert models.parse_cfg(cfg.text()).structure() == cfg.structure()
+
+
+def test_a_cfg_is_read_and_written_without_torch():
+    program = (
+        "import sys; from models.cfg import read_cfg; from models.portable import opencv_problems, portable\n"
+        "for path in sys.argv[1:]: opencv_problems(portable(read_cfg(path))), read_cfg(path).text()\n"
+        "print('torch' in sys.modules)"
+    )
+    ran = subprocess.run([sys.executable, "-c", program, *map(str, SHIPPED)], capture_output=True, text=True)
+    assert ran.stdout.strip() == "False", ran.stderr

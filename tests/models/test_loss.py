@@ -12,7 +12,8 @@ from torch import Tensor
 
 from common.errors import UserError
 from models.assign import assign
-from models.loss import DetectionLoss, LossConfig
+from models.loss import DetectionLoss
+from models.options import LossConfig
 from models.spec import HeadSpec, Matches
 
 FINE = ((8.0, 10.0), (16.0, 12.0))

@@ -16,8 +16,8 @@ import engine
 import models
 import prune
 from common.errors import UserError
+from common.options import read_yaml
 from engine.objective import DetectionObjective
-from engine.options import read_yaml
 from models.network import Network
 from pipeline.prune_options import PruneConfig
 from pipeline.show import quantiles

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models import Network
+from models.lineage import conv_key
 from prune.identities import ChannelGraph, Ids, Mask
 
 TOLERANCE = 1e-8
@@ -29,7 +30,7 @@ def keep_mask(graph: ChannelGraph, thin: Network) -> Mask:
     rows = thin.lineage[-1]["layers"]
     for name, conv in graph.convs.items():
         dropped = np.ones(len(conv.makes), bool)
-        dropped[rows[name.split(".")[1]]["kept"]] = False
+        dropped[rows[str(conv_key(name))]["kept"]] = False
         keep[conv.makes[dropped]] = False
     return keep
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,13 +13,15 @@ import torch
 import models
 import prune
 from common.errors import UserError
-from engine.options import options as flat_options
+from common.options import options as flat_options
 from pipeline.prune_options import PruneConfig
 from prune.budgets import COMPUTED, Budget, parse_budget
 from prune.importance import score
 from prune.plan import PLANNED, CutPlan
 from tests.alive import alive
 from tests.nets import TINY
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def network() -> models.Network:
@@ -122,3 +127,9 @@ def test_flags_and_python_have_one_list_of_defaults() -> None:
         assert flags[name].metadata["help"] == CutPlan.__dataclass_fields__[name].metadata["help"]
         assert flags[name].metadata["group"] == "pruning"
     assert CutPlan().layer_keep == 0.05
+
+
+def test_what_options_read_of_pruning_imports_nothing_heavy() -> None:
+    code = "import sys, prune.plan, prune.schedules; print({'torch', 'numpy', 'cv2'} & sys.modules.keys() or 'light')"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "light"

@@ -90,7 +90,7 @@ def chosen_cut(draw: Callable, net: models.Network, graph: ChannelGraph) -> Cut:
     wither(net, graph, 0.5, draw(st.integers(0, 1000)))
     result = prune.channels(
         net,
-        draw(st.sampled_from(STRATEGIES)),
+        strategy=draw(st.sampled_from(STRATEGIES)),
         ratio=draw(st.sampled_from((0.2, 0.5, 0.8))),
         round_to=draw(st.sampled_from((1, 1, 4))),
         layer_keep=draw(st.sampled_from((1, 0.3))),

@@ -9,6 +9,7 @@ import torch
 from distill import imitation
 from distill.losses.imitation import near_objects
 from models.spec import HeadSpec, Matches
+from tests.distill.losses.test_mgd import convolve
 from tests.distill.material import (
     PAIRS,
     SHAPES,
@@ -21,7 +22,6 @@ from tests.distill.material import (
     specs_of,
     values,
 )
-from tests.distill.test_mgd import convolve
 
 SPECS = specs_of()
 

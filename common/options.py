@@ -2,7 +2,14 @@
 
 Precedence: the dataclass's defaults < the YAML named by ``--hyp`` < the command line. Keys are flat, whatever the
 dataclass nests: `TrainConfig.augment.mosaic` is ``mosaic:`` in YAML and ``--mosaic`` on the command line. Hyphens and
-underscores are interchangeable everywhere. A subclass adds fields with `option` and gets flags, keys and help for free.
+underscores are interchangeable everywhere. A subclass adds fields with `option` and has their flags, keys and help::
+
+    @dataclass
+    class PruneConfig(TrainConfig):
+        strategy: str = option("union", "who decides for tied channels", group="pruning", choices=("union", "shared"))
+
+The command line itself is `common.command_line`. Both are on argparse because neither cyclopts nor jsonargparse holds
+flat keys, bare flags with a value, YAML with line numbers and what a resumed run may change (docs/design.md).
 """
 
 from __future__ import annotations
@@ -37,6 +44,10 @@ def option(
     resumable: bool = False,
     metavar: str | None = None,
     key: str | None = None,
+    main: bool = False,
+    positional: bool = False,
+    required: bool = False,
+    nargs: int | None = None,
 ) -> Any:
     """A dataclass field that is also a flag and a YAML key.
 
@@ -50,6 +61,10 @@ def option(
         resumable: may be changed when a run is resumed, because the numbers do not depend on it.
         metavar: what stands for the value in the help.
         key: the flat key and flag where they are not the field's name: keys are unique among everything that is nested.
+        main: one of those that most people need. A command with such options shows the others by ``--help all``.
+        positional: given without a flag; of a tuple, one or more.
+        required: has to be given; the default is nobody's.
+        nargs: of a tuple: so many words instead of one with commas; 0: one or more.
     """
     metadata = {
         "help": help,
@@ -62,10 +77,21 @@ def option(
         "resumable": resumable,
         "metavar": metavar,
         "key": key,
+        "main": main,
+        "positional": positional,
+        "required": required,
+        "nargs": nargs,
     }
     if isinstance(default, (list, dict)):
         return field(default_factory=lambda: type(default)(default), metadata=metadata)
     return field(default=default, metadata=metadata)
+
+
+def like(cls: type, name: str, **changes: Any) -> Any:
+    """The field `name` of another dataclass, to be declared again; `changes` are arguments of `option`."""
+    declared = cls.__dataclass_fields__[name]  # type: ignore[attr-defined]
+    default = changes.pop("default", declared.default)
+    return field(default=default, metadata={**declared.metadata, **changes})
 
 
 @dataclass(frozen=True)
@@ -81,8 +107,7 @@ class Option:
     @property
     def flag(self) -> str:
         """The spelling shown to people."""
-        spellings: tuple[str, ...] = self.metadata.get("flags", ())
-        for spelling in spellings:
+        for spelling in self.metadata["flags"]:
             if canonical(spelling.lstrip("-")) == self.key:
                 return spelling
         return "--" + self.key.replace("_", "-")
@@ -98,20 +123,25 @@ class Option:
         return self.negative if self.type is bool and self.default else self.flag
 
     def convert(self, value: Any) -> Any:
-        """`value` from YAML or the command line as this option's type.
+        """`value` as this option's type: what is written on the command line or in YAML, or what it would be read as.
 
         Raises:
-            ValueError: with a sentence that fits after "--flag value: ".
+            ValueError: with words that fit after "--flag value ".
         """
-        value = _convert(value, self.type)
-        choices = self.metadata.get("choices")
-        if choices and value is not None and value not in choices:
+        if isinstance(value, (list, tuple)):
+            value = [str(part) for part in value]
+        value = _convert(value if value is None or isinstance(value, list) else str(value), self.type)
+        if value is None:
+            return None
+        choices = self.metadata["choices"]
+        if choices and value not in choices:
             raise ValueError(f"is none of {', '.join(map(str, choices))}")
-        low, high = self.metadata.get("low"), self.metadata.get("high")
-        if value is not None and ((low is not None and not value >= low) or (high is not None and not value <= high)):
-            bounds = [f"at least {low:g}"] if low is not None else []
-            bounds += [f"at most {high:g}"] if high is not None else []
-            raise ValueError(f"has to be {' and '.join(bounds)}")
+        low, high = self.metadata["low"], self.metadata["high"]
+        under, over = low is not None and not value >= low, high is not None and not value <= high
+        if under or over:
+            if low is not None and high is not None:
+                raise ValueError(f"is not between {low:g} and {high:g}")
+            raise ValueError(f"is below {low:g}: it has to be at least that" if under else f"is above {high:g}")
         return value
 
 
@@ -130,7 +160,6 @@ def options(cls: type) -> dict[str, Option]:
 
 def _walk(cls: type, prefix: tuple[str, ...], group: str = "") -> typing.Iterator[Option]:
     hints = typing.get_type_hints(cls)
-    described = _attributes_section(cls)
     for each in dataclasses.fields(cls):
         kind, path = hints[each.name], (*prefix, each.name)
         if dataclasses.is_dataclass(kind):
@@ -139,32 +168,16 @@ def _walk(cls: type, prefix: tuple[str, ...], group: str = "") -> typing.Iterato
         default = each.default
         if each.default_factory is not dataclasses.MISSING:
             default = each.default_factory()
-        metadata = dict(each.metadata)
-        metadata["group"] = metadata.get("group") or group or "run"
-        metadata.setdefault("help", described.get(each.name, ""))
-        yield Option(metadata.get("key") or each.name, path, kind, default, metadata)
+        assert "help" in each.metadata, f"{cls.__name__}.{each.name} is not declared by option()"
+        metadata = {**each.metadata, "group": each.metadata["group"] or group or "run"}
+        yield Option(metadata["key"] or each.name, path, kind, default, metadata)
 
 
-def _attributes_section(cls: type) -> dict[str, str]:
-    """Field name -> text, from the ``Attributes:`` section of a dataclass's docstring (``a, b: text`` names both)."""
-    _, _, section = (cls.__doc__ or "").partition("Attributes:\n")
-    lines = section.splitlines()
-    indent = len(lines[0]) - len(lines[0].lstrip()) if lines else 0
-    found: dict[str, str] = {}
-    names: list[str] = []
-    for line in lines:
-        if not line.strip() or len(line) - len(line.lstrip()) < indent:
-            break
-        if len(line) - len(line.lstrip()) == indent:
-            head, _, text = line.strip().partition(":")
-            names = [name.strip(" `") for name in head.split(",")]
-            found.update(dict.fromkeys(names, text.strip()))
-        else:
-            found.update({name: f"{found[name]} {line.strip()}" for name in names})
-    return found
+Text = str | list[str] | None
+"""A value as it is written: on the command line, or in YAML, where a list and ``null`` have their own form."""
 
 
-def _convert(value: Any, kind: Any) -> Any:
+def _convert(value: Text, kind: Any) -> Any:
     origin, inner = typing.get_origin(kind), typing.get_args(kind)
     if origin in (typing.Union, types.UnionType):
         if value is None or (isinstance(value, str) and value.lower() in ("none", "null", "") and str not in inner):
@@ -172,44 +185,35 @@ def _convert(value: Any, kind: Any) -> Any:
                 return None
             raise ValueError("needs a value")
         return _convert(value, next(each for each in inner if each is not type(None)))
-    if origin is typing.Literal:
-        if value not in inner:
-            raise ValueError(f"is none of {', '.join(map(str, inner))}")
-        return value
     if origin in (tuple, list):
-        parts = value.split(",") if isinstance(value, str) else value
-        if not isinstance(parts, (list, tuple)):
-            parts = [parts]
-        parts = [part.strip() if isinstance(part, str) else part for part in parts]
-        return origin(_convert(part, inner[0]) for part in parts if part != "")
-    return _convert_plain(value, kind)
+        parts = (value or "").split(",") if not isinstance(value, list) else value
+        return origin(_convert(part.strip(), inner[0]) for part in parts if part.strip())
+    if isinstance(value, list) and kind is str:
+        return ",".join(value)
+    if isinstance(value, list):
+        raise ValueError(f"is not a {getattr(kind, '__name__', kind)}")
+    return _convert_word(value or "", kind)
 
 
-def _convert_plain(value: Any, kind: Any) -> Any:
+def _convert_word(word: str, kind: Any) -> Any:
     if kind is bool:
-        word = str(value).lower()
-        if word in ("true", "yes", "on", "1", "false", "no", "off", "0"):
-            return word in ("true", "yes", "on", "1")
+        if word.lower() in ("true", "yes", "on", "1", "false", "no", "off", "0"):
+            return word.lower() in ("true", "yes", "on", "1")
         raise ValueError("is neither true nor false")
-    if kind is str:
-        if isinstance(value, bool) and value is False:
-            return "off"  # YAML 1.1 reads a bare `off` as a boolean; the options that have it mean the word
-        if value is None:
-            return ""
-        if isinstance(value, (list, tuple)):
-            return ",".join(str(part) for part in value)
-        if isinstance(value, (str, int, float)):
-            return str(value)
-    if kind in (int, float) and not isinstance(value, bool):
-        try:
-            number = float(value)
-            if kind is int and number != int(number):
-                raise ValueError
-            # int("12") and not int(12.0): a number with 17 digits would lose its end on the way through float
-            return number if kind is float else int(value) if not isinstance(value, float) else int(number)
-        except (TypeError, ValueError, OverflowError):
-            raise ValueError("is not a whole number" if kind is int else "is not a number") from None
-    raise ValueError(f"is not a {getattr(kind, '__name__', kind)}")
+    if kind not in (int, float):
+        return kind(word)
+    try:
+        # int("12") and not int(12.0): a number with 17 digits would lose its end on the way through float
+        return int(word) if kind is int and word.strip().lstrip("+-").isdigit() else _number(word, kind)
+    except (ValueError, OverflowError):
+        raise ValueError("is not a whole number" if kind is int else "is not a number") from None
+
+
+def _number(word: str, kind: type) -> float:
+    number = float(word)
+    if kind is int and number != int(number):
+        raise ValueError
+    return kind(number)
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -270,21 +274,32 @@ def read_yaml(cls: type, path: str | Path) -> dict[str, Any]:
             raise UserError(f"unknown option {key_node.value!r}", where=path, line=line, todo=_closest(key, known))
         if key in values:
             raise UserError(f"the option {key!r} is given twice", where=path, line=line, todo="delete one of the two")
-        value = yaml.SafeLoader("").construct_object(value_node, deep=True)
         try:
-            values[key] = known[key].convert(value)
+            values[key] = known[key].convert(_text(value_node))
         except ValueError as error:
-            raise UserError(f"{key}: {value!r} {error}", where=path, line=line, todo=describe(known[key])) from None
+            given = f" {value_node.value!r}" if isinstance(value_node, yaml.ScalarNode) else ""
+            raise UserError(f"{key}:{given} {error}", where=path, line=line, todo=describe(known[key])) from None
     return values
+
+
+def _text(node: yaml.Node) -> Text:
+    """The words of a YAML value as they stand there: YAML 1.1 would read `off` as false and 007 as 7."""
+    parts = node.value if isinstance(node, yaml.SequenceNode) else [node]
+    if not all(isinstance(part, yaml.ScalarNode) for part in parts):
+        raise ValueError("takes a value or a list of values, no more than that")
+    if isinstance(node, yaml.SequenceNode):
+        return [str(part.value) for part in parts]
+    return None if node.tag.endswith(":null") else str(node.value)
 
 
 def _closest(key: str, known: typing.Iterable[str]) -> str:
     near = difflib.get_close_matches(key, list(known), n=1, cutoff=0.5)
-    return f"did you mean {near[0]!r}? " * bool(near) + "--help lists all options"
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    return f"{hint}--help lists all options"
 
 
 def describe(each: Option) -> str:
-    return f"{each.described}: {each.metadata.get('help', '')} (default: {shown_default(each)})"
+    return f"{each.described}: {each.metadata['help']} (default: {shown_default(each)})"
 
 
 def shown_default(each: Option) -> str:

@@ -8,9 +8,9 @@ import torch
 
 from distill import gap
 from models.spec import HeadSpec, Matches, Outputs
+from tests.distill.losses.test_bounded import EXP, box_of, giou
+from tests.distill.losses.test_hinton import sigmoid
 from tests.distill.material import leaves, matched, random_outputs, random_targets, specs_of, values
-from tests.distill.test_bounded import EXP, box_of, giou
-from tests.distill.test_hinton import sigmoid
 
 SPECS = specs_of()
 

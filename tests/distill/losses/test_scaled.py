@@ -10,9 +10,9 @@ from common.errors import UserError
 from distill import scaled
 from distill.losses.scaled import strongest_nearby
 from models.spec import HeadSpec, Matches, Outputs
+from tests.distill.losses.test_bounded import EXP, box_of, encoded
+from tests.distill.losses.test_hinton import binary, sigmoid
 from tests.distill.material import matched, random_outputs, random_targets, specs_of, values
-from tests.distill.test_bounded import EXP, box_of, encoded
-from tests.distill.test_hinton import binary, sigmoid
 
 SPECS = specs_of()
 

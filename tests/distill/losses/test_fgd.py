@@ -12,6 +12,7 @@ from common.errors import UserError
 from distill import fgd
 from distill.losses.fgd import Context, FocalGlobal, object_weights
 from models.spec import Matches
+from tests.distill.losses.test_mgd import convolve
 from tests.distill.material import (
     PAIRS,
     adapter_of,
@@ -23,7 +24,6 @@ from tests.distill.material import (
     specs_of,
     values,
 )
-from tests.distill.test_mgd import convolve
 
 SPECS = specs_of()
 

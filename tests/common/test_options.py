@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from common.command_line import find_hyp, parse_config
 from common.errors import UserError
-from engine.command_line import find_hyp
-from engine.config import TrainConfig, load_config, option, options, parse_config, to_dict
-from engine.options import read_yaml
-from engine.rundir import find_run, make_run_dir, no_trace_if_refused
+from common.options import load_config, option, options, read_yaml, to_dict
+from common.rundir import find_run, make_run_dir
+from engine.config import TrainConfig
+from engine.rundir import no_trace_if_refused
 
 HYP = Path(__file__).resolve().parents[2] / "cfg" / "hyp"
 
@@ -105,6 +106,13 @@ def test_unknown_yaml_key_names_line_and_closest_key(tmp_path: Path) -> None:
     assert "'momentum'" in caught.value.todo
 
 
+def test_unknown_yaml_key_that_resembles_none_is_refused_all_the_same(tmp_path: Path) -> None:
+    hyp = tmp_path / "hyp.yaml"
+    hyp.write_text("epochs: 3\nqqqqqqqqqqqq: 1\n")
+    with pytest.raises(UserError, match=r"hyp\.yaml:2: unknown option 'qqqqqqqqqqqq'\n  -> --help lists all options"):
+        read_yaml(TrainConfig, hyp)
+
+
 @pytest.mark.parametrize(
     "text, line, said",
     [
@@ -149,7 +157,7 @@ def test_a_switch_that_is_on_is_described_by_the_spelling_that_changes_something
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit):
-        parse_config(ThinConfig, ["--help"])
+        parse_config(ThinConfig, ["--help", "all"])
     assert "--no-sparse whether (default: --sparse)" in " ".join(capsys.readouterr().out.split())
     (tmp_path / "h.yaml").write_text("sparse: perhaps\n")
     with pytest.raises(UserError, match=r"--no-sparse: whether \(default: --sparse\)"):
@@ -158,7 +166,7 @@ def test_a_switch_that_is_on_is_described_by_the_spelling_that_changes_something
 
 def test_help_lists_every_option_with_its_default(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
-        parse_config(ThinConfig, ["--help"], prog="train", description="what it does", epilog="an example")
+        parse_config(ThinConfig, ["--help", "all"], prog="train", description="what it does", epilog="an example")
     assert stopped.value.code == 0
     text = " ".join(capsys.readouterr().out.split())
     for each in options(ThinConfig).values():
@@ -168,25 +176,13 @@ def test_help_lists_every_option_with_its_default(capsys: pytest.CaptureFixture[
         assert part in text
 
 
-def test_help_of_a_dataclass_without_metadata_comes_from_its_docstring() -> None:
+def test_a_field_that_is_not_declared_as_an_option_is_a_mistake_of_ours() -> None:
     @dataclass
-    class Inner:
-        """Something.
-
-        Attributes:
-            depth: how deep,
-                in metres.
-        """
-
+    class Plain:
         depth: int = 3
 
-    globals()["Inner"] = Inner
-
-    @dataclass
-    class Outer:
-        inner: Inner = field(default_factory=Inner)
-
-    assert options(Outer)["depth"].metadata["help"] == "how deep, in metres."
+    with pytest.raises(AssertionError, match=r"Plain\.depth"):
+        options(Plain)
 
 
 @pytest.mark.parametrize("text, size", [("416", (416, 416)), ("1280x800", (800, 1280)), ("640X480", (480, 640))])
