@@ -98,6 +98,11 @@ def read_last(run_dir: str | Path) -> dict[str, Any] | None:
     return training
 
 
+def batch_of(run_dir: str | Path) -> int:
+    """Pictures a batch, over all processes, of the training that `last.pt` is of; 0 if nothing is known."""
+    return int((read_last(run_dir) or {}).get("batch", 0))
+
+
 def finished(run_dir: str | Path) -> TrainResult | None:
     """The result of a training that has ended, so that a script of several stages can skip it; else None."""
     training = read_last(run_dir)

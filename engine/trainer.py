@@ -120,7 +120,9 @@ class Trainer:
         world = distributed.world()
         if by_data := not config.nominal_batch:
             self.config = config = with_nominal_batch(config, len(self.train_set))
-        wanted = config.batch_size if config.batch_size > 0 else fitting_batch(self.objective, config, self.device)
+        if (wanted := config.batch_size) <= 0:  # a resumed training keeps its own, whatever memory holds now
+            known = distributed.broadcast(checkpoints.batch_of(self.run_dir) if config.resume else 0)
+            wanted = known or fitting_batch(self.objective, config, self.device)
         # More than the data set holds would only be a smaller batch by another name.
         wanted = min(distributed.broadcast(wanted), len(self.train_set))
         if wanted % world:
@@ -344,6 +346,7 @@ class Trainer:
             return
         averaged = self._averaged()
         state = {
+            "batch": self.batch * distributed.world(),
             # The same storage as the checkpoint's own weights, so it costs no space in the file.
             "ema": averaged.state_dict(),
             "network": self.network.state_dict(),
