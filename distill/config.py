@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from common.errors import UserError
 from common.options import option
 from distill.mode import Mode
-from distill.modes import MODES, KDModes
+from distill.modes import AUTO, MODES, USUAL_MODES, KDModes
 
 if TYPE_CHECKING:
     from distill.pairs import FeaturePair
@@ -44,6 +44,11 @@ class KDConfig(KDModes):
         const=0.3,
     )
 
+    @property
+    def is_auto(self) -> bool:
+        """Whether nobody chose the modes."""
+        return self.kd.strip().lower() == AUTO
+
     def modes(self) -> dict[str, float]:
         """Name -> weight, as `kd` says.
 
@@ -53,7 +58,7 @@ class KDConfig(KDModes):
         if self.kd.strip().lower() in ("", "none", "off"):
             return {}
         chosen: dict[str, float] = {}
-        for part in self.kd.split(","):
+        for part in (USUAL_MODES if self.is_auto else self.kd).split(","):
             name, colon, weight = (piece.strip() for piece in part.partition(":"))
             if name not in MODES:
                 raise UserError(f"--kd {self.kd}: there is no term '{name}'", todo=f"use {', '.join(MODES)} or none")

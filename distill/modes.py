@@ -292,14 +292,19 @@ class Imitation(FeatureMode):
         return wide_projections(pairs)
 
 
+AUTO = "auto"
+USUAL_MODES = "scaled,bounded"
+"""What ``--kd auto`` means, under a teacher that is no worse than its student."""
+
+
 @dataclass
 class KDModes:
     """Which modes are used, and every mode by its name, with its options; in the order of the help."""
 
     kd: str = option(
-        "scaled,bounded",
+        AUTO,
         "KD terms, name:weight,... (a weight is relative to the gain of the detection term it joins); none is "
-        "plain fine-tuning; --list-modes shows all",
+        f"plain fine-tuning; auto is {USUAL_MODES}, and none under a teacher below its student; --list-modes shows all",
         metavar="NAME[:W],...",
         main=True,
     )

@@ -90,12 +90,16 @@ class Watch(nn.Module):
             self.reported.add((term, kind))
             log.warning("the KD term '%s' %s: it %s", term, what, ADVICE[kind].format(mode=mode))
 
-    # The memory is kept as plain numbers, so that no device has to be asked for them, and saved as tensors.
+    # The memory is kept as plain numbers, so that no device has to be asked for them, and saved as tensors: the last
+    # value, how often in a row, and for each kind of `ADVICE` whether it was said.
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
-        for name, value in self._last.items():
-            destination[f"{prefix}{name}"] = torch.tensor([value, float(self._equal[name])], dtype=torch.float64)
+        for name in sorted(self._last.keys() | {term for term, _ in self.reported}):
+            said = [float((name, kind) in self.reported) for kind in ADVICE]
+            row = [self._last.get(name, math.nan), self._equal.get(name, 0), *said]
+            destination[f"{prefix}{name}"] = torch.tensor(row, dtype=torch.float64)
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *_: Any) -> None:
         own = {name.removeprefix(prefix): state_dict[name] for name in state_dict if name.startswith(prefix)}
-        self._last = {name: float(pair[0]) for name, pair in own.items()}
-        self._equal = {name: int(pair[1]) for name, pair in own.items()}
+        self._last = {name: float(row[0]) for name, row in own.items()}
+        self._equal = {name: int(row[1]) for name, row in own.items()}
+        self.reported = {(name, kind) for name, row in own.items() for kind, said in zip(ADVICE, row[2:]) if said}

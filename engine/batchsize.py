@@ -1,6 +1,8 @@
-"""`--batch-size -1`: the largest batch that fits."""
+"""Pictures a step: `--nominal-batch 0` looks at the data, and `--batch-size -1` takes the largest batch that fits."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import torch
 
@@ -17,6 +19,34 @@ CPU_CAP, CPU_SHARE = 16, 0.25
 # Activations, their gradients and work space: bytes per input pixel of a YOLO, generously.
 CPU_BYTES_PER_PIXEL = 2000
 UNKNOWN_RAM = 4e9  # bytes, where the system does not say
+
+USUAL_NOMINAL, STEPS_AN_EPOCH = 64, 25
+LEAST_NOMINAL = 16  # where memory decides the batch
+
+
+def with_nominal_batch(config: TrainConfig, pictures: int) -> TrainConfig:
+    """`config` with the pictures an optimiser step that ``--nominal-batch 0`` means: a function of the data's size.
+
+    The usual 64 where the `pictures` of the training split make 25 steps or more of it; else half, a quarter, ..., but
+    no less than ``--batch-size`` (-1 counts as 16). Weights move by steps and not by pictures: in 64s, 200 pictures
+    are four steps an epoch. The learning rate stays that of a step.
+    """
+    least = config.batch_size if config.batch_size > 0 else LEAST_NOMINAL
+    nominal = USUAL_NOMINAL
+    while nominal > least and pictures < STEPS_AN_EPOCH * nominal:
+        nominal //= 2
+    return replace(config, nominal_batch=max(nominal, least))
+
+
+def say_steps(config: TrainConfig, pictures: int, steps: int) -> None:
+    """What `with_nominal_batch` has chosen, and how many steps that makes; `steps` are those of an epoch."""
+    log.info(
+        "--nominal-batch by the data: %d of the %d training pictures a step, %d steps in all%s",
+        config.nominal_batch,
+        pictures,
+        config.epochs * steps,
+        "; a smaller --batch-size, or more --epochs, makes more" if steps < STEPS_AN_EPOCH else "",
+    )
 
 
 def fitting_batch(objective: Objective, config: TrainConfig, device: torch.device) -> int:

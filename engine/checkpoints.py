@@ -29,10 +29,11 @@ class Progress:
         sums: sums over this epoch's pictures of what is logged, by name.
         pictures: pictures the sums are over.
         history: the rows of `results.csv`.
-        best_score: the best val mAP50-95, below 0 before the first validation.
-        best_epoch: its epoch.
+        best_score: the best val mAP50-95, below 0 before the first validation that may be the best.
+        best_epoch: its epoch; before that, the last epoch.
         finished: the training has ended, by its epochs or by `--patience`.
         seconds: training time so far.
+        skipped: steps in a row, up to now, whose losses were no numbers.
     """
 
     epoch: int = 0
@@ -46,6 +47,7 @@ class Progress:
     best_epoch: int = 0
     finished: bool = False
     seconds: float = 0.0
+    skipped: int = 0
 
     def means(self) -> dict[str, float]:
         """The epoch's running means."""
@@ -57,8 +59,9 @@ class TrainResult:
     """What a training leaves behind.
 
     Attributes:
-        best, last: checkpoints of the averaged weights; `best` by val mAP50-95.
-        best_score: that mAP50-95.
+        best, last: checkpoints of the averaged weights; `best` by val mAP50-95. It is `last` where no epoch may be the
+            best (`Hooks.may_be_best`): sparsity training that missed its target.
+        best_score: that mAP50-95, below 0 if there is none.
         history: a row of names and numbers per epoch, as in `results.csv`.
     """
 
@@ -95,6 +98,11 @@ def read_last(run_dir: str | Path) -> dict[str, Any] | None:
     return training
 
 
+def batch_of(run_dir: str | Path) -> int:
+    """Pictures a batch, over all processes, of the training that `last.pt` is of; 0 if nothing is known."""
+    return int((read_last(run_dir) or {}).get("batch", 0))
+
+
 def finished(run_dir: str | Path) -> TrainResult | None:
     """The result of a training that has ended, so that a script of several stages can skip it; else None."""
     training = read_last(run_dir)
@@ -105,7 +113,8 @@ def finished(run_dir: str | Path) -> TrainResult | None:
 
 def result(run_dir: Path, progress: Progress) -> TrainResult:
     """Where a training has got to."""
-    return TrainResult(run_dir / BEST, run_dir / LAST, progress.best_score, progress.history)
+    best = BEST if progress.best_score >= 0 else LAST
+    return TrainResult(run_dir / best, run_dir / LAST, progress.best_score, progress.history)
 
 
 def adapters_state(state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -102,11 +102,11 @@ class TrainConfig:
         main=True,
     )
     nominal_batch: int = option(
-        64,
+        0,
         "pictures per optimiser step, accumulated from batches; larger is smoother with fewer steps an epoch, "
-        "1 steps on every batch",
+        "1 steps on every batch. 0 looks at the data: 64, halved down to --batch-size until an epoch has 25 steps",
         group=TRAINING,
-        low=1,
+        low=0,
     )
     multi_scale: float = option(
         0.0,

@@ -79,7 +79,7 @@ def memory_used(device: torch.device) -> float:
 def write_results(path: str | Path, history: Sequence[Mapping[str, float]]) -> None:
     """`results.csv`: one row an epoch; a column some epochs lack is empty there.
 
-    Written anew from the history in the checkpoint, so that rows and checkpoint never disagree after a kill.
+    Written anew from the history in the checkpoint, so that a resumed training leaves what an uninterrupted one does.
     """
     columns = list(dict.fromkeys(name for row in history for name in row))
     with whole_file(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as handle:

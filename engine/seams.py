@@ -77,7 +77,14 @@ class Objective(nn.Module):
 
 
 class Hooks:
-    """Called around every optimiser step and after every epoch; what it keeps between calls is in its state."""
+    """Called around every optimiser step and after every epoch; what it keeps between calls is in its state.
+
+    A training may be killed and resumed between any two calls, so nothing may wait for a first step to be set up.
+    """
+
+    def begin(self, network: Network) -> None:
+        """The training starts, or goes on after `load_state_dict`: `network`, on its device and with its frozen layers,
+        is the one of every later call."""
 
     def before_step(self, network: Network, progress: float) -> None:
         """Gradients are unscaled, averaged over ranks, accumulated and already clipped."""
@@ -103,6 +110,15 @@ class Hooks:
     def after_epoch(self, metrics: dict[str, float]) -> dict[str, float]:
         """`metrics` of the epoch so far, the validation of the EMA weights included; returns further ones to log."""
         return {}
+
+    def may_be_best(self, metrics: dict[str, float], is_last: bool) -> bool:
+        """Whether this epoch's network is one to keep: only such epochs count for `best.pt` and ``--patience``.
+
+        Args:
+            metrics: of the epoch, those of every `after_epoch` included.
+            is_last: no further epoch is planned.
+        """
+        return True
 
     def state_dict(self) -> dict[str, Any]:
         """Plain data and tensors from which `load_state_dict` restores the hook bit for bit.

@@ -21,7 +21,7 @@ from common.errors import UserError
 from common.log import log
 from data.batch import Batch
 from engine import checkpoints, distributed
-from engine.batchsize import fitting_batch
+from engine.batchsize import fitting_batch, say_steps, with_nominal_batch
 from engine.checkpoints import Progress, TrainResult
 from engine.config import TrainConfig
 from engine.evaluate import Score, evaluate
@@ -42,8 +42,8 @@ SECONDS_BETWEEN_PLOTS = 120.0
 class Trainer:
     """Trains `objective.network` on the "train" split, validates its averaged weights on "val", keeps the best.
 
-    - Batches are accumulated to `config.nominal_batch` pictures; the gradient is the one of a single batch of that
-      size however it was split (but for BatchNorm's statistics), over batches and over processes.
+    - Batches are accumulated to `config.nominal_batch` pictures (0: by the data); the gradient is the one of a single
+      batch of that size however it was split (but for BatchNorm's statistics), over batches and over processes.
     - Every random choice is a function of (seed, epoch, index) or (seed, step), and `last.pt` is written at step
       boundaries with all there is to know: a killed and resumed training ends with the same bits (on a CPU).
     - Losses are logged under the same names everywhere: ``train/NAME`` for the objective's terms, unweighted, its
@@ -92,7 +92,6 @@ class Trainer:
         self.precision.prepare(self.network, self.optimizer)
         self.wrapped = distributed.wrap(objective, self.device)
         self.progress = Progress(seen=int(self.network.meta.get("seen", 0)))
-        self._skipped = 0
         self._plotted = time.monotonic()
 
     def _check(self) -> None:
@@ -119,7 +118,11 @@ class Trainer:
         )
         self.val_set = data_room.Dataset(self.spec, "val", size, cache=cache) if distributed.is_main() else None
         world = distributed.world()
-        wanted = config.batch_size if config.batch_size > 0 else fitting_batch(self.objective, config, self.device)
+        if by_data := not config.nominal_batch:
+            self.config = config = with_nominal_batch(config, len(self.train_set))
+        if (wanted := config.batch_size) <= 0:  # a resumed training keeps its own, whatever memory holds now
+            known = distributed.broadcast(checkpoints.batch_of(self.run_dir) if config.resume else 0)
+            wanted = known or fitting_batch(self.objective, config, self.device)
         # More than the data set holds would only be a smaller batch by another name.
         wanted = min(distributed.broadcast(wanted), len(self.train_set))
         if wanted % world:
@@ -130,6 +133,8 @@ class Trainer:
         self.accumulate = max(1, round(config.nominal_batch / wanted))
         batches = len(self._loader(epoch=0, start=0, workers=0))
         self.steps_per_epoch = math.ceil(batches / self.accumulate)
+        if by_data:
+            say_steps(config, len(self.train_set), self.steps_per_epoch)
 
     def _loader(self, epoch: int, start: int, workers: int) -> Any:
         return data_room.make_loader(
@@ -156,6 +161,10 @@ class Trainer:
             self.precision,
             self.device,
         )
+        for hook in self.hooks:
+            hook.begin(self.network)
+        if distributed.is_main() and self.progress.best_score < 0:
+            (self.run_dir / checkpoints.BEST).unlink(missing_ok=True)  # of an older run in a reused folder
         while not self.progress.finished:
             began = time.monotonic()
             self._train_epoch()
@@ -234,12 +243,12 @@ class Trainer:
         step_values = dict(zip(names, distributed.mean_over_ranks(sums).tolist()))
         bad = [name for name, value in step_values.items() if not math.isfinite(value)]
         if bad:
-            self._skipped += 1
-            if not self.precision.scales or self._skipped > SKIPS_ALLOWED:
+            self.progress.skipped += 1
+            if not self.precision.scales or self.progress.skipped > SKIPS_ALLOWED:
                 name = next((name for name in bad if name != "total"), bad[0])
                 self._refuse(f"the term '{name}'", step_values[name])
             return False
-        self._skipped = 0
+        self.progress.skipped = 0
         everywhere = pictures * distributed.world()
         for name, value in step_values.items():
             key = f"train/{name}"
@@ -262,7 +271,7 @@ class Trainer:
         )
 
     def _close_epoch(self, began: float) -> None:
-        """Validate, ask the hooks, keep the best, write `last.pt` and `results.csv`, and decide whether to go on."""
+        """Validate, ask the hooks, keep the best, write `results.csv` and `last.pt`, and decide whether to go on."""
         progress, config = self.progress, self.config
         row: dict[str, float] = {"epoch": progress.epoch, "step": progress.step, **progress.means()}
         row["lr"] = self.optimizer.param_groups[0]["lr"]
@@ -275,9 +284,12 @@ class Trainer:
         row |= {"memory_gb": memory_used(self.device), "seconds": progress.seconds}
         progress.history.append(row)
 
-        better = FITNESS in row and row[FITNESS] > progress.best_score
+        counts = all(hook.may_be_best(dict(row), is_last) for hook in self.hooks)
+        better = counts and FITNESS in row and row[FITNESS] > progress.best_score
         if better:
             progress.best_score, progress.best_epoch = row[FITNESS], progress.epoch
+        elif not counts and progress.best_score < 0:
+            progress.best_epoch = progress.epoch  # patience begins with the first epoch that counts
         waited = progress.epoch - progress.best_epoch
         if (out_of_patience := bool(config.patience) and waited >= config.patience) and not is_last:
             log.info("stopped early: no better val mAP50-95 in %d epochs (--patience)", waited)
@@ -285,9 +297,13 @@ class Trainer:
             checkpoints.save_best(self.run_dir, self._averaged(), self.kind, progress, row)
         progress.finished = is_last or out_of_patience
         progress.epoch, progress.batch, progress.sums, progress.pictures = progress.epoch + 1, 0, {}, 0.0
+        if distributed.is_main():
+            self._publish()  # first: a training whose last.pt says that it is over is never looked at again
         self._save_last()
         if distributed.is_main():
-            self._publish(row)
+            log.info("%s", summary(row))
+            if self.tracker is not None:
+                self.tracker.log_epoch(int(row["epoch"]), row)
 
     def _validate(self) -> dict[str, float]:
         """Scores of the averaged weights, ``val/...``, and what the hooks add; on rank 0, the others get them sent."""
@@ -310,15 +326,13 @@ class Trainer:
             dataset=self.val_set,
         )
 
-    def _publish(self, row: dict[str, float]) -> None:
-        log.info("%s", summary(row))
+    def _publish(self) -> None:
+        """`results.csv` and now and then its figure; an epoch that is not in `last.pt` yet is written over."""
         write_results(self.run_dir / "results.csv", self.progress.history)
         # Drawing takes seconds, which short epochs do not have.
         if self.progress.finished or time.monotonic() - self._plotted > SECONDS_BETWEEN_PLOTS:
             plot_results(self.run_dir / "results.csv", self.run_dir / "results.png")
             self._plotted = time.monotonic()
-        if self.tracker is not None:
-            self.tracker.log_epoch(int(row["epoch"]), row)
 
     def _averaged(self) -> Any:
         """The network that is validated and saved."""
@@ -332,6 +346,7 @@ class Trainer:
             return
         averaged = self._averaged()
         state = {
+            "batch": self.batch * distributed.world(),
             # The same storage as the checkpoint's own weights, so it costs no space in the file.
             "ema": averaged.state_dict(),
             "network": self.network.state_dict(),

@@ -9,13 +9,15 @@ from typing import TypeVar
 
 import torch
 
+import models
 from common.errors import UserError
 from common.log import log
 from common.options import to_dict
-from common.rundir import BEST
+from common.rundir import BEST, LAST
 from data import DataSpec, choose_anchors, load_spec
 from data.labels import scan
 from distill import KDObjective, Teacher
+from distill.modes import USUAL_MODES
 from distill.teacher import split_chain
 from engine import Tracker, distributed
 from engine.config import TrainConfig
@@ -45,7 +47,8 @@ class FinetuneResult:
         teacher: the teacher, or None.
         scores: "start" (the student before the first step), "student", "teacher" -> split ("val", "test") -> score;
             "start" has "val" only, "teacher" also "train", of a sample.
-        reported: (KD term, what was wrong with it), see `distill.watch`; of this process, not of one that it resumed.
+        reported: (KD term, what was wrong with it), see `distill.watch`.
+        kd_off: why the teacher did not teach, "" where it did or there was none.
     """
 
     run: Path
@@ -53,6 +56,7 @@ class FinetuneResult:
     teacher: Teacher | None
     scores: dict[str, Scores]
     reported: tuple[tuple[str, str], ...] = ()
+    kd_off: str = ""
 
 
 def finetune(
@@ -84,28 +88,49 @@ def finetune(
         student = student.with_anchors(anchors) if anchors is not None else student
         log.info("%s", reason)
     guide = make_teacher(config, student, teacher)
-    torch.manual_seed(config.seed)  # of the adapters' first weights, whatever was drawn before
-    objective = KDObjective(student, guide, config.loss, config.distil)
     found: dict[str, Scores] = dict(known or {})
     with stage_tracker(config, run, kind, group, name) as tracker:
         if "start" not in found:
             found["start"] = scores(student, spec, config, splits=("val",))
-        if guide is not None:
-            if "teacher" not in found:
-                found["teacher"] = teacher_scores(guide, spec, config, run / "teacher" if figures else None)
-            student.meta["teacher"] = {"source": guide.source, "sha256": guide.fingerprint}
+        if guide is not None and "teacher" not in found:
+            found["teacher"] = teacher_scores(guide, spec, config, run / "teacher" if figures else None)
+        off = kd_off(config, run, found) if known is None else ""  # an ablation goes on
         if known is None:
-            _announce(found)
+            _announce(found, off)
+        student.meta.pop("kd_off", None)  # what it says of an earlier fine-tune
+        if off:
+            student.meta["kd_off"] = off
+        elif guide is not None:
+            student.meta["teacher"] = {"source": guide.source, "sha256": guide.fingerprint}
+        torch.manual_seed(config.seed)  # of the adapters' first weights, whatever was drawn before
+        objective = KDObjective(student, None if off else guide, config.loss, config.distil)
         beside = BesideTeacher(found.get("teacher", {}).get("val"))
         student = train_network(
             student, spec, config, run, kind=kind, objective=objective, hooks=[beside], tracker=tracker
         )
         found["student"] = scores(student, spec, config, run / "student" if figures else None)
         reported = tuple(sorted(objective.watch.reported)) if objective.modes else ()
-        result = FinetuneResult(run, student, guide, found, reported)
+        result = FinetuneResult(run, student, guide, found, reported, off)
         if distributed.is_main():
             _track(result, tracker, f"{group or run.name}-{kind}" if figures else "")
     return result
+
+
+def kd_off(config: DistilConfig, run: Path, found: Mapping[str, Scores]) -> str:
+    """Why a fine-tune goes without its teacher, in a sentence; "" where it does not.
+
+    Where nobody chose the modes (``--kd auto``), a teacher below its student before the first step is not listened to.
+    A resumed fine-tune keeps what was decided when it began: its checkpoint says it.
+    """
+    last = run / LAST
+    if config.resume and last.exists():
+        return str(models.read_checkpoint(last)["meta"].get("kd_off", ""))
+    if not config.distil.is_auto or "teacher" not in found:
+        return ""
+    theirs, ours = (found[name]["val"].map50_95 for name in ("teacher", "start"))
+    if theirs >= ours:
+        return ""
+    return f"KD off: the teacher (val mAP50-95 {theirs:.4f}) was below the student ({ours:.4f}) before its first step"
 
 
 class BesideTeacher(Hooks):
@@ -164,7 +189,7 @@ def make_teacher(config: DistilConfig, student: Network, network: Network | None
     wanted = bool(config.t_cfg or config.t_weights or network is not None)
     if not wanted and config.distil.modes():
         raise UserError(
-            f"--kd {config.distil.kd} needs a teacher",
+            f"--kd {USUAL_MODES if config.distil.is_auto else config.distil.kd} needs a teacher",
             todo="add --t_weights FAT.pt, or --kd none for plain fine-tuning",
         )
     if network is not None:
@@ -182,12 +207,13 @@ def teacher_scores(teacher: Teacher, spec: DataSpec, config: TrainConfig, folder
     return found | scores(teacher.network, sampled, config, splits=("train",))  # type: ignore[arg-type]
 
 
-def announce_teacher(found: Scores, start: float) -> None:
+def announce_teacher(found: Scores, start: float, off: str = "") -> None:
     """Before the first step: how good the teacher is, and whether it can be of use.
 
     Args:
         found: from `teacher_scores`.
         start: the student's mAP50-95 on val.
+        off: from `kd_off`.
     """
     val, train = found["val"].map50_95, found["train"].map50_95
     log.info(
@@ -196,7 +222,9 @@ def announce_teacher(found: Scores, start: float) -> None:
         found["val"].map50,
         train,
     )
-    if val < start:
+    if off:
+        log.warning("%s: plain fine-tuning. An explicit --kd %s teaches all the same", off, USUAL_MODES)
+    elif val < start:
         log.warning(
             "the teacher (mAP50-95 %.4f) is worse than the student before its first step (%.4f): it has "
             "little to teach",
@@ -212,11 +240,11 @@ def announce_teacher(found: Scores, start: float) -> None:
         )
 
 
-def _announce(found: dict[str, Scores]) -> None:
+def _announce(found: dict[str, Scores], off: str) -> None:
     """Before the first step: a teacher that was silently not loaded shows here."""
     start = found["start"]["val"]
     if "teacher" in found:
-        announce_teacher(found["teacher"], start.map50_95)
+        announce_teacher(found["teacher"], start.map50_95, off)
     log.info("student on val, before the first step: mAP50-95 %.4f, mAP50 %.4f", start.map50_95, start.map50)
 
 
@@ -255,6 +283,7 @@ def _rows(result: FinetuneResult, split: str, size: tuple[int, int]) -> list[Row
     members = result.teacher.members if result.teacher is not None else ()
     networks = {f"teacher {number}": member for number, member in enumerate(members)} | {"student": result.student}
     *taught, student = table(networks, {"student": result.scores["student"][split]}, size)
+    student = replace(student, note=result.kd_off)
     if not taught:
         return [student]
     score = result.scores["teacher"][split]

@@ -103,8 +103,8 @@ def check_target(config: PruneConfig, candidates: Candidates, stages: Collection
     if share > config.target + SHARE_KNOWN_TO:
         log.warning(
             "--target %g silences fewer channels than --prune %s takes, which is about %.2f of those that can "
-            "go: the rest is cut while it is still at work, and that costs mAP. --target 0 goes as far as the "
-            "cut",
+            "go: the rest is cut while it is still at work, and that costs mAP. --target 0, the default, goes as "
+            "far as the cut",
             config.target,
             config.budget,
             share,

@@ -43,11 +43,10 @@ class PruneConfig(DistilConfig):
         main=True,
     )
     target: float = option(
-        USUAL_TARGET,
+        0.0,
         "auto: the share of prunable channels to be at zero by the end: more leaves a thinner network and costs mAP. "
-        "0: as many as --prune will cut, no more and no fewer, the better choice where you know the share of "
-        f"{' or '.join(COMPUTED)} to keep; a share of its own suits a cut that is found by measuring (latency, "
-        "--max-drop)",
+        f"0: as many as --prune will cut, no more and no fewer, where that can be computed ({', '.join(COMPUTED)}, "
+        f"ratio), and {USUAL_TARGET:g} where the cut is found by measuring (latency, --max-drop) or takes no channels",
         group=SPARSE,
         low=0,
         high=0.95,

@@ -69,12 +69,14 @@ def train_network(
 ) -> Network:
     """Train one stage in its own folder, or go on with it where it stopped; the best network by val mAP50-95."""
     done = checkpoints.finished(run) if config.resume else None
+    objective = objective or DetectionObjective(network, config.loss)
     if done is None:
-        objective = objective or DetectionObjective(network, config.loss)
         trainer = Trainer(objective, spec, config, run, hooks=hooks, tracker=tracker, kind=kind)
         if config.resume:
             trainer.resume()
         done = trainer.fit()
+    elif training := checkpoints.read_last(run):  # what the objective has told of itself
+        objective.load_state_dict(training["adapters"], strict=False)
     distributed.barrier()
     return models.load(done.best)
 

@@ -50,6 +50,7 @@ class PruneRun:
     Attributes:
         networks: name -> network, in the order of the table.
         scored: name -> scores, of those a stage has scored.
+        notes: name -> what its row has to say.
         layers: what pruning did, a row a convolution.
         told: (heading, text) of each cut: what was asked, what went, what held the rest.
         gammas: the gammas' quantiles, a row an epoch of sparsity training.
@@ -60,6 +61,7 @@ class PruneRun:
         self.spec: DataSpec = load_spec(config.data, single_cls=config.single_cls)
         self.networks: dict[str, Network] = {}
         self.scored: dict[str, Scores] = {}
+        self.notes: dict[str, str] = {}
         self.layers: list[LayerRow] = []
         self.told: list[tuple[str, str]] = []
         self.gammas: list[dict[str, Any]] = []
@@ -134,7 +136,7 @@ class PruneRun:
     def sparse(self, baseline: Network) -> Network:
         """Sparsity training.
 
-        Its *last* weights go on: the best by mAP alone would be among the first epochs, before anything is sparse.
+        Its *last* weights go on, as `sparse.pt`. `best.pt` is the best by mAP of the epochs at the target, or absent.
         """
         config = watched(self.config.for_stage(self.config.sparse_epochs, self.config.sparse_lr0))
         folder = self.folder / "sparse"
@@ -246,6 +248,7 @@ class PruneRun:
             config, self.folder / "student", student=copy.deepcopy(pruned), teacher=teacher, group=self.folder.name
         )
         self.networks["student"], self.scored["student"] = done.student, done.scores["student"]
+        self.notes["student"] = done.kd_off
         if teacher is baseline:
             self.scored["baseline"] = done.scores["teacher"]
 
@@ -264,8 +267,8 @@ class PruneRun:
         self, network: Network, config: PruneConfig, stage: str, sparsity: prune.Sparsity | None = None
     ) -> Network:
         folder = self.folder / stage
-        if self._left(folder) and checkpoints.finished(folder):
-            return models.load(folder / checkpoints.BEST)
+        if self._left(folder) and (done := checkpoints.finished(folder)):
+            return models.load(done.best)
         hooks: list[Hooks] = []
         with stage_tracker(config, folder, stage, self.folder.name) as tracker:
             if sparsity:
@@ -299,6 +302,7 @@ class PruneRun:
         if not distributed.is_main():
             return ""
         rows = table(self.networks, {name: self.scored[name][split] for name in self.networks}, size)
+        rows = [replace(row, note=self.notes.get(row.name, "")) for row in rows]
         named = {row.name: row for row in rows}
         line = verdict(named["baseline"], rows[-1], split) if last != "baseline" else ""
         figures, shown = pictures(drawn / split)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from prune.reestimate import reestimate
     from prune.report import PruneReport
     from prune.search import MaxDrop, max_drop
-    from prune.sparsity import Sparsity, gamma_metrics, settle_ema
+    from prune.sparsity import Sparsity, gamma_metrics, idle_channels, settle_ema
     from prune.tracing import trace
 
 __all__ = [
@@ -38,6 +38,7 @@ __all__ = [
     "channels",
     "find_blocks",
     "gamma_metrics",
+    "idle_channels",
     "max_drop",
     "prune",
     "reestimate",

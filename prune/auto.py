@@ -53,6 +53,7 @@ from torch import Tensor, nn
 from common.errors import UserError
 from common.log import log
 from engine import distributed
+from engine.evaluate import Score
 from models.network import Network
 from prune.budgets import COMPUTED, Budget
 from prune.cost import Cost
@@ -60,7 +61,7 @@ from prune.identities import ChannelGraph, Mask
 from prune.plan import CutPlan
 from prune.schedules import USUAL_TARGET
 from prune.select import Selection, Selector
-from prune.sparsity import Sparsity
+from prune.sparsity import NEAR_ZERO, Sparsity
 
 WATCHED = "val/mAP50-95"
 
@@ -75,9 +76,10 @@ class AutoSparsity(Sparsity):
     """Drives the share of prunable gammas at zero to `target`; see the module's text for the formulas.
 
     Args:
-        net: the network that will be trained (its structure counts, not its weights).
+        net: the network that will be trained.
         target: the share of prunable gammas that are to be at exactly 0 at the end, with their whole tied group. None:
-            as far as the plan goes: what its budget ("params=0.25") does not keep, or its ratio; 0.7 without either.
+            as far as the plan goes: what its budget ("params=0.25") does not keep, or its ratio; 0.7 without either,
+            or if it keeps all.
         tolerance: the share of the best validation mAP50-95 of this training that may be lost for a while.
         plan: the cut to come. Its floor per layer, rounding and strategy are respected already: under "conservative"
             what an add ties is left alone.
@@ -104,6 +106,7 @@ class AutoSparsity(Sparsity):
     ):
         self.plan = CutPlan.of(plan, options)
         kept = self.plan.kept if target is None else None
+        kept = kept if kept and kept[1] < 1 else None
         if target is None:
             target = USUAL_TARGET if self.plan.ratio is None else self.plan.ratio
         if not 0 < target < 1:
@@ -130,7 +133,14 @@ class AutoSparsity(Sparsity):
         self._wanted = 0.0  # the share that has been called for
         self._at, self._pace, self._ranked = -1.0, 0.0, -1.0  # progress now, per step, and at the last ranking
         self._best, self._held, self._said = -1.0, False, ""
-        self._limits: ChannelGraph | None = None  # the graph in which frozen gammas are fixed as well
+        self._limits = self.graph  # in which frozen gammas are fixed as well
+        self.begin(net)
+
+    def begin(self, network: Network) -> None:
+        super().begin(network)
+        frozen = [name for name, (gamma, _) in zip(self.masks, self._gammas) if not gamma.requires_grad]
+        # A group with a frozen gamma cannot go: fix all of it.
+        self._limits = self.graph.fixing(self.graph.norms[name] for name in frozen) if frozen else self.graph
         self._reachable()
 
     def _aim_at(self, net: Network, budget: Budget, kept: float) -> None:
@@ -153,7 +163,7 @@ class AutoSparsity(Sparsity):
         if 0 <= self._at < progress:
             self._pace = progress - self._at
         self._at = progress
-        gammas = [gamma for gamma, _ in self._cached(network)]
+        gammas = [gamma for gamma, _ in self._gammas]
         if not gammas:
             return
         device = gammas[0].device
@@ -166,7 +176,7 @@ class AutoSparsity(Sparsity):
     @torch.no_grad()
     def after_step(self, network: Network, lr: float, progress: float) -> None:
         """Call groups if it is time to, and shrink the gammas of those that are called."""
-        gammas = [gamma for gamma, _ in self._cached(network)]
+        gammas = [gamma for gamma, _ in self._gammas]
         if not self._pace or not gammas:
             return
         if not self._held and progress - self._ranked >= EVERY - 1e-9:
@@ -214,7 +224,7 @@ class AutoSparsity(Sparsity):
 
     def _lowest(self, importance: np.ndarray, wanted: float) -> np.ndarray:
         """``(N,)`` bool over groups: the least important ones that make up the share, or as many as may go."""
-        graph = self._limits or self.graph
+        graph = self._limits
         scores = {name: importance[graph.root[graph.norms[name]]] for name in self.masks}
         selector = Selector(graph, scores, self.plan.layer_keep, self.plan.round_to, self.plan.strategy)
         selection = selector.least()
@@ -231,14 +241,16 @@ class AutoSparsity(Sparsity):
         return float(sizes[keep].sum() / max(sizes.sum(), 1.0))
 
     def _reachable(self) -> None:
-        """Set `obstacle` where not even the largest cut leaves the target share at zero."""
+        """Set `obstacle` where not even the largest cut leaves the target share at zero, and say it once."""
         gone = self._lowest(np.zeros(len(self.importance)), 1.0)
         most = self._gone_share(gone)
+        said, self.obstacle = self.obstacle, ""
         if most < self.target - 1e-9:
             self.obstacle = (
                 f"at most {most:.1%} may go: what is fixed, ties, equal slices, rounding and the floor of "
                 f"{self.plan.layer_keep:g} per layer hold the rest"
             )
+        if self.obstacle and self.obstacle != said:
             log.warning("auto sparsity: %s is out of reach: %s", self.goal, self.obstacle)
 
     def _gone_share(self, gone: np.ndarray) -> float:
@@ -247,29 +259,18 @@ class AutoSparsity(Sparsity):
 
     def _at_zero(self, network: nn.Module) -> Tensor:
         """``(N,)`` bool over groups: every prunable gamma is exactly 0."""
-        values = self.values(network)
-        groups = self.groups.cpu()
-        largest = torch.zeros(len(self.deadline)).scatter_reduce(0, groups, values, "amax")
-        found = (largest == 0) & (self.sizes.cpu() > 0)
+        found = (self.largest(self.values(network)) == 0) & (self.sizes.cpu() > 0)
         self.share = self._gone_share(found.numpy())
         return found
-
-    def _cached(self, network: Network) -> list[tuple[nn.Parameter, Tensor]]:
-        if self._found is None or self._found[0] is not network:
-            frozen = [name for name, (gamma, _) in zip(self.masks, self.gammas(network)) if not gamma.requires_grad]
-            if frozen:  # a group with a frozen gamma cannot go: fix all of it
-                self._limits = self.graph.fixing(self.graph.norms[name] for name in frozen)
-                self._reachable()
-        return super()._cached(network)
 
     # -- after an epoch ------------------------------------------------------------------------------------------------
 
     def after_epoch(self, metrics: dict[str, float]) -> dict[str, float]:
         """As `Sparsity`, and with a validation in the metrics decide whether to stand still."""
         found = super().after_epoch(metrics)
-        if self._found is None or not found:
+        if not found:
             return found
-        at_zero = self._at_zero(self._found[0])
+        at_zero = self._at_zero(self.network)
         if WATCHED in metrics:
             self._watch(metrics[WATCHED], int(metrics.get("epoch", 0)), at_zero)
         wanted = self.share if self._held else self.curve(self._at + self._pace)
@@ -279,8 +280,7 @@ class AutoSparsity(Sparsity):
     def _watch(self, score: float, epoch: int, at_zero: Tensor) -> None:
         self._best = max(self._best, score)
         allowed = (1 - self.tolerance) * self._best
-        done = self._wanted >= self.target and bool(at_zero[self.deadline.cpu() < math.inf].all())
-        if done:
+        if self._complete(at_zero):
             return
         if score < allowed:
             self._said = (
@@ -298,6 +298,24 @@ class AutoSparsity(Sparsity):
             self._course = (self._at, self.share, min(LATEST, max(until, self._at + part * (END - START))))
             self._held = False
             log.info("auto sparsity goes on at %.1f %%: val mAP50-95 is back at %.3f", 100 * self.share, score)
+
+    def _complete(self, at_zero: Tensor) -> bool:
+        """The curve has called for all of the target, and all that was called is at zero: ``(N,)`` bool over groups."""
+        return self._wanted >= self.target and bool(at_zero[self.deadline.cpu() < math.inf].all())
+
+    def after_validation(
+        self, network: Network, averaged: Network, score: Score, evaluate: Callable[[Network], Score]
+    ) -> dict[str, float]:
+        """How much of what is at zero is near zero in the averaged weights too, which follow the live ones slowly."""
+        at_zero, values = self._at_zero(network), self.values(averaged)
+        alive = values[~at_zero[self.groups.cpu()]]
+        edge = NEAR_ZERO * float(alive.median()) if len(alive) else math.inf
+        return {"sparsity/averaged": self._gone_share((at_zero & (self.largest(values) <= edge)).numpy())}
+
+    def may_be_best(self, metrics: dict[str, float], is_last: bool) -> bool:
+        """Epochs at the target, in the averaged weights as well: one before would be cut through live channels."""
+        at_zero = self._at_zero(self.network)
+        return self._complete(at_zero) and metrics.get("sparsity/averaged", -1.0) >= self.share - 1e-9
 
     def conclusion(self) -> str:
         """One sentence for the end of the training: the target reached, or why not."""

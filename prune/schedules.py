@@ -5,5 +5,5 @@ from __future__ import annotations
 SCHEDULES = ("constant", "global-decay", "local-decay")
 FORMS = ("subgradient", "proximal")
 
-# The share of the prunable channels that auto sparsity drives to zero where nobody says how many.
+# The share of the prunable channels that auto sparsity drives to zero where neither target nor budget says how many.
 USUAL_TARGET = 0.7

@@ -40,7 +40,7 @@ class Sparsity(Hooks):
     accumulation, clipping or loss scale.
 
     Args:
-        net: the network that will be trained (its structure counts, not its weights).
+        net: the network that will be trained.
         s: strength of the penalty. The hard choice: too large collapses mAP, too small never sparsifies.
         schedule: "constant"; "global-decay": 0.01 s in the second half; "local-decay": in the second half the
             largest 15 % of the gammas get 0.01 s.
@@ -84,7 +84,10 @@ class Sparsity(Hooks):
         self.groups = torch.from_numpy(np.concatenate(roots)) if roots else torch.zeros(0, dtype=torch.int64)
         self.history: list[dict[str, float]] = []
         self.histograms: list[list[int]] = []
-        self._found: tuple[Network, list[tuple[nn.Parameter, Tensor]]] | None = None
+        Sparsity.begin(self, net)
+
+    def begin(self, network: Network) -> None:
+        self.network, self._gammas = network, self.gammas(network)
 
     def gammas(self, network: nn.Module) -> list[tuple[nn.Parameter, Tensor]]:
         """(gamma, mask of its prunable channels) of each participating BatchNorm, on the gamma's device."""
@@ -101,14 +104,17 @@ class Sparsity(Hooks):
         values = self.values(network)
         if not len(values):
             return 0.0
-        largest = torch.zeros(len(self.graph.root)).scatter_reduce(0, self.groups, values, "amax")
-        return float((largest[self.groups] <= near_zero(values)).double().mean())
+        return float((self.largest(values) <= near_zero(values))[self.groups.cpu()].double().mean())
+
+    def largest(self, values: Tensor) -> Tensor:
+        """The largest of the ``(P,)`` `values` in each group: ``(N,)`` at the groups' own numbers, 0 elsewhere."""
+        return torch.zeros(len(self.graph.root)).scatter_reduce(0, self.groups.cpu(), values, "amax")
 
     @torch.no_grad()
     def before_step(self, network: Network, progress: float) -> None:
         if self.form != "subgradient" or self.s == 0:
             return
-        for gamma, push in self._pushes(network, progress):
+        for gamma, push in self._pushes(progress):
             push = push * gamma.sign()
             if gamma.grad is None:
                 if gamma.requires_grad:
@@ -120,13 +126,13 @@ class Sparsity(Hooks):
     def after_step(self, network: Network, lr: float, progress: float) -> None:
         if self.form != "proximal" or self.s == 0:
             return
-        for gamma, push in self._pushes(network, progress):
+        for gamma, push in self._pushes(progress):
             if gamma.requires_grad:
                 gamma.copy_(gamma.sign() * (gamma.abs() - lr * push).clamp(min=0))
 
-    def _pushes(self, network: Network, progress: float) -> list[tuple[nn.Parameter, Tensor]]:
+    def _pushes(self, progress: float) -> list[tuple[nn.Parameter, Tensor]]:
         """(gamma, strength per channel) of each participating BatchNorm."""
-        gammas = self._cached(network)
+        gammas = self._gammas
         second_half = progress >= 0.5
         s = self.s * (DECAYED if second_half and self.schedule == "global-decay" else 1.0)
         if not (second_half and self.schedule == "local-decay") or not gammas:
@@ -138,22 +144,19 @@ class Sparsity(Hooks):
             (gamma, torch.where(gamma.abs() >= edge, DECAYED * s, s) * mask.to(gamma.dtype)) for gamma, mask in gammas
         ]
 
-    def _cached(self, network: Network) -> list[tuple[nn.Parameter, Tensor]]:
-        if self._found is None or self._found[0] is not network:
-            self._found = (network, self.gammas(network))
-        return self._found[1]
-
     def after_epoch(self, metrics: dict[str, float]) -> dict[str, float]:
-        """Quantiles of |gamma| and how many are small, of the network of the last step."""
-        if self._found is None:
-            return {}
-        values = self.values(self._found[0])
+        """Quantiles of |gamma| and how many are small."""
+        values = self.values(self.network)
         found = gamma_metrics(values)
         if found:
-            found["sparsity/share"] = self.share_near_zero(self._found[0])
+            found["sparsity/share"] = self.share_near_zero(self.network)
             self.histograms.append(histogram(values))
         self.history.append(found)
         return found
+
+    def may_be_best(self, metrics: dict[str, float], is_last: bool) -> bool:
+        """The last epoch: with a strength there is no target, and the best by mAP would be the least sparse."""
+        return is_last
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -168,6 +171,13 @@ class Sparsity(Hooks):
         self.s, self.schedule, self.form = state["s"], state["schedule"], state["form"]
         self.history = [dict(row) for row in state["history"]]
         self.histograms = [list(row) for row in state.get("histograms", ())]
+
+
+def idle_channels(network: Network, graph: ChannelGraph | None = None) -> tuple[int, int]:
+    """How many prunable channels are at exactly 0 with their whole tied group, and how many are prunable at all."""
+    hook = Sparsity(network, 0.0, form="proximal", graph=graph)
+    values = hook.values(network)
+    return int((hook.largest(values)[hook.groups] == 0).sum()), len(values)
 
 
 def near_zero(values: Tensor) -> float:

@@ -12,6 +12,7 @@ import yaml
 import models
 from common.errors import UserError
 from common.rundir import ARGS
+from distill.modes import AUTO, USUAL_MODES
 from models.network import Network
 
 Facts = dict[str, Any]
@@ -41,7 +42,7 @@ def network_facts(net: Network, weights: str | Path, size: tuple[int, int]) -> F
         "lineage": {
             **_lineage(net, run),
             "teacher": teacher and _teacher(teacher, net),
-            "kd": str(settings["kd"]) if teacher and settings.get("kd") else None,
+            "kd": _kd(str(settings["kd"])) if teacher and settings.get("kd") else None,
             "dropped_heads": net.meta.get("dropped_heads"),
         },
         "network": {
@@ -61,6 +62,11 @@ def sha256(path: str | Path) -> str:
         while block := handle.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def _kd(asked: str) -> str:
+    """The modes a student was taught by."""
+    return USUAL_MODES if asked == AUTO else asked
 
 
 def data_name(data: str | Path | None) -> str | None:

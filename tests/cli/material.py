@@ -71,9 +71,13 @@ def in_process(main: Callable[[], int], monkeypatch: pytest.MonkeyPatch, folder:
         log.propagate = True
 
 
-def killed(script: str, folder: Path, stage: str, step: int, *arguments: str) -> None:
-    """An entry script that dies by `kill -9` after optimiser step `step` (from 1) in the folder called `stage`."""
+def killed(script: str, folder: Path, stage: str, step: int, *arguments: str, after: str = "_step") -> None:
+    """An entry script that dies by `kill -9` after optimiser step `step` (from 1) in the folder called `stage`.
+
+    Args:
+        after: the first method of the trainer to return after that step is its last.
+    """
     line = [sys.executable, "-m", "tests.cli.entry", str(ROOT / script), *arguments]
-    environment = {**surroundings(folder), "THINYOLO_KILL_AT": f"{stage}:{step}"}
+    environment = {**surroundings(folder), "THINYOLO_KILL_AT": f"{stage}:{step}:{after}"}
     done = subprocess.run(line, cwd=folder, capture_output=True, text=True, timeout=300, env=environment)
     assert done.returncode == -signal.SIGKILL, done.stderr

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import subprocess
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +14,9 @@ import torch
 
 import finetune_kd
 import models
+from engine.evaluate import Score
+from engine.trainer import Trainer
+from pipeline.finetune import teacher_scores
 from tests.cli.material import NAMES, QUICK, command, in_process, killed, make_set
 from tests.distill.material import tiny_network
 from tests.tracked import artifacts, history, recorded
@@ -146,6 +151,62 @@ def test_killed_run_resumes_to_the_bits_of_the_uninterrupted_one(
     assert in_process(finetune_kd.main, monkeypatch, material, *again) == 0
     whole, resumed = (models.read_checkpoint(runs / name / "weights" / "last.pt") for name in ("kd", "killed"))
     assert all(torch.equal(tensor, resumed["state"][name]) for name, tensor in whole["state"].items())
+
+
+@pytest.fixture
+def worse_teacher(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every teacher is measured below every student."""
+
+    def measured(*arguments: Any) -> dict[str, Score]:
+        return {split: replace(score, map50_95=-0.01) for split, score in teacher_scores(*arguments).items()}
+
+    monkeypatch.setattr("pipeline.finetune.teacher_scores", measured)
+
+
+@pytest.mark.usefixtures("no_plots", "worse_teacher")
+def test_teacher_below_its_student_does_not_teach_where_nobody_chose_the_modes(
+    material: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    runs = material / "runs" / "finetune_kd"
+    assert in_process(finetune_kd.main, monkeypatch, material, *PAIR, *QUICK, "--name", "off") == 0
+    shown = capsys.readouterr()
+    said = "KD off: the teacher (val mAP50-95 -0.0100) was below the student (0.0000) before its first step"
+    assert shown.err.count(said) == 1
+    assert said in shown.out
+    assert said in (runs / "off" / "report.html").read_text()
+    plain = ["--weights", "thin.pt", "--kd", "none", "--data", "data.yaml", *QUICK, "--name", "none"]
+    assert in_process(finetune_kd.main, monkeypatch, material, *plain) == 0
+    ours, theirs = (models.read_checkpoint(runs / name / "weights" / "last.pt") for name in ("off", "none"))
+    assert all(torch.equal(tensor, theirs["state"][name]) for name, tensor in ours["state"].items())
+    assert ours["meta"]["kd_off"] == said
+    assert "teacher" not in ours["meta"]
+
+    chosen = [*PAIR, "--kd", "scaled,bounded", *QUICK, "--name", "on"]
+    assert in_process(finetune_kd.main, monkeypatch, material, *chosen) == 0
+    assert "train/bounded" in rows(runs / "on")[0]
+    assert "it has little to teach" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("no_plots")
+def test_resumed_fine_tune_keeps_what_was_decided_about_its_teacher(
+    material: Path, monkeypatch: pytest.MonkeyPatch, worse_teacher: None
+) -> None:
+    """Measured again elsewhere, teacher and student could come out the other way round."""
+    run = material / "runs" / "finetune_kd" / "decided"
+    close = Trainer._close_epoch
+
+    def stopped(self: Trainer, began: float) -> None:
+        close(self, began)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_close_epoch", stopped)
+        assert in_process(finetune_kd.main, patch, material, *PAIR, *QUICK, "--name", "decided") == 130
+    monkeypatch.setattr("pipeline.finetune.teacher_scores", teacher_scores)
+    assert in_process(finetune_kd.main, monkeypatch, material, "--resume", str(run)) == 0
+    assert [sorted(row) for row in rows(run)] == [sorted(rows(run)[0])] * 2
+    assert "train/bounded" not in rows(run)[0]
+    assert models.read_checkpoint(run / "weights" / "best.pt")["meta"]["kd_off"].startswith("KD off")
 
 
 @pytest.mark.usefixtures("no_plots")

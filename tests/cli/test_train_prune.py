@@ -19,6 +19,8 @@ from pipeline.prune_options import PruneConfig
 from reporting.report import RUNTIME
 from tests import nets
 from tests.cli.material import NAMES, QUICK, ROOT, command, in_process, killed, make_set, surroundings
+from tests.engine.job import state
+from tests.engine.test_resume import assert_equal_states
 from tests.tracked import artifacts, history, start_of
 
 LINE = ("--cfg", "net.cfg", "--data", "data.yaml", *QUICK, "--prune", "params=0.5", "--shortcuts", "1", "-sr", "--s")
@@ -244,6 +246,38 @@ def test_line_killed_in_every_stage_resumes_to_the_bits_of_the_uninterrupted_one
     capsys.readouterr()
     assert in_process(train_prune.main, monkeypatch, material, *arguments) == 0
     assert "student against baseline: " in capsys.readouterr().out, "a finished run only shows its table again"
+
+
+@pytest.fixture(scope="module")
+def sparse(material: Path, trained: Path) -> tuple[Path, tuple[str, ...]]:
+    """An uninterrupted run of automatic sparsity training alone, five epochs of two steps; and its command line."""
+    line = ("--weights", "mine.pt", "--data", "data.yaml", *QUICK, "--epochs", "5", "--stages", "sparse")
+    line += ("--prune", "params=0.4", "--ema-decay", "0.5", "--save-every", "1")
+    whole = command("train_prune.py", material, *line, "--name", "whole_sparse")
+    assert whole.returncode == 0, whole.stderr
+    return material / "runs" / "train_prune" / "whole_sparse", line
+
+
+@pytest.mark.usefixtures("no_plots")
+@pytest.mark.parametrize(
+    ("step", "after"), [(4, "_save_last"), (4, "_validate"), (4, "_publish"), (10, "_save_last"), (10, "_publish")]
+)
+def test_sparsity_killed_at_any_instant_after_the_last_step_resumes_to_the_bits_of_the_uninterrupted_one(
+    material: Path, sparse: tuple[Path, tuple[str, ...]], step: int, after: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The step is saved, the epoch is not closed: nothing may have been set up in a step, or wait for the next."""
+    run, line = sparse
+    broken = run.parent / f"sparse{after}_{step}"
+    killed("train_prune.py", material, "sparse", step, *line, "--name", broken.name, after=after)
+    assert in_process(train_prune.main, monkeypatch, material, "--resume", str(broken)) == 0
+    assert_equal_states(state(run / "sparse"), state(broken / "sparse"))
+    settled = [models.read_checkpoint(each / "sparse/weights/sparse.pt")["state"] for each in (run, broken)]
+    assert_equal_states(*settled)
+    tables = [rows(each / "sparse" / "results.csv") for each in (run, broken)]
+    for row in (row for table in tables for row in table):
+        del row["seconds"], row["memory_gb"]
+    assert tables[0] == tables[1]
+    assert all(float(row["gamma/q95"]) > 0 and row["sparsity/at_zero"] for row in tables[1]), "none was passed over"
 
 
 @pytest.mark.usefixtures("no_plots")

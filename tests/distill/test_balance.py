@@ -128,6 +128,7 @@ def test_balance_and_watch_are_resumed() -> None:
     for _ in range(3):
         objective.begin_step([batch])
         objective(batch, 0.5)
+    objective.watch.reported = {("bounded", "constant"), ("never_finite", "not finite")}
     resumed = objective_of("hinton,bounded", kd_balance=0.3)
     resumed.load_state_dict(objective.state_dict())
     weights = []
@@ -137,6 +138,7 @@ def test_balance_and_watch_are_resumed() -> None:
     assert weights[0] == weights[1]
     assert resumed.balance is not None
     assert resumed.balance.steps == 4
+    assert resumed.watch.reported == objective.watch.reported
     assert resumed.state_dict().keys() == objective.state_dict().keys()
     assert all(torch.equal(value, resumed.state_dict()[name]) for name, value in objective.state_dict().items())
 

@@ -60,6 +60,7 @@ def losses_of(mode: str, student: Outputs, teacher: Outputs, matches: Matches) -
         ("bounded:2", {"bounded": 2.0}),
         (" hinton : 0.5 , bounded ", {"hinton": 0.5, "bounded": MODES["bounded"].weight}),
         ("none", {}),
+        ("auto", {"scaled": MODES["scaled"].weight, "bounded": MODES["bounded"].weight}),
         ("hinton:0", {"hinton": 0.0}),
     ],
 )

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -101,9 +102,11 @@ class PullingHook(Hooks):
         self.steps, self.strength = state["steps"], state["strength"]
 
 
-def make_trainer(run: Path, flags: list[str], kill_at: int = -1, plain: bool = False) -> Trainer:
+def make_trainer(
+    run: Path, flags: list[str], kill_at: int = -1, plain: bool = False, resume: str | Path = ""
+) -> Trainer:
     """With an adapter and a hook, or (`plain`) a living network and nothing else."""
-    config = parse_config(TrainConfig, [*COMMON, *flags])
+    config = replace(parse_config(TrainConfig, [*COMMON, *flags]), resume=str(resume))
     torch.manual_seed(0)
     objective = (DetectionObjective if plain else AdaptedObjective)(make_network(living=plain), config.loss)
     hooks = [] if plain else [PullingHook(kill_at)]

@@ -112,6 +112,17 @@ def test_nothing_to_resume_starts_from_the_beginning(pictures: Path, tmp_path: P
     assert trainer.progress.step == 0
 
 
+def test_batch_that_memory_chose_is_kept(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flags = [f"--data={pictures}", "--epochs=1", "--batch-size=-1", "--nominal-batch=8"]
+    monkeypatch.setattr("engine.trainer.fitting_batch", lambda *_: 3)
+    make_trainer(tmp_path, flags).fit()
+    monkeypatch.setattr("engine.trainer.fitting_batch", lambda *_: 5)
+    resumed = make_trainer(tmp_path, flags, resume=tmp_path)
+    assert resumed.resume()
+    assert (resumed.batch, resumed.accumulate) == (3, 3)
+    assert make_trainer(tmp_path, flags).batch == 5, "another training"
+
+
 def test_resuming_with_other_hooks_or_another_network_is_refused(pictures: Path, tmp_path: Path) -> None:
     flags = [f"--data={pictures}", "--epochs=1"]
     make_trainer(tmp_path, flags).fit()

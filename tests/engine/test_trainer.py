@@ -16,7 +16,8 @@ from common.command_line import parse_config
 from common.errors import UserError
 from common.rundir import BEST, LAST
 from data.batch import Batch
-from engine.batchsize import fitting_batch
+from engine.batchsize import fitting_batch, with_nominal_batch
+from engine.checkpoints import finished
 from engine.config import TrainConfig
 from engine.evaluate import Score
 from engine.objective import DetectionObjective
@@ -72,6 +73,41 @@ def test_batch_larger_than_nominal_steps_on_every_batch(pictures: Path, tmp_path
     assert trainer.progress.step == 3
 
 
+@pytest.mark.parametrize(
+    ("pictures", "batch", "nominal"),
+    [
+        (118_000, 16, 64),
+        (1600, 16, 64),
+        (1599, 16, 32),
+        (800, 16, 32),
+        (500, 16, 16),
+        (205, 16, 16),
+        (205, 8, 8),
+        (30, 1, 1),
+        (205, 24, 24),
+        (205, -1, 16),
+        (1600, 128, 128),
+    ],
+)
+def test_pictures_a_step_follow_the_data_where_nobody_says_them(pictures: int, batch: int, nominal: int) -> None:
+    config = with_nominal_batch(TrainConfig(batch_size=batch), pictures)
+    assert config.nominal_batch == nominal
+    assert TrainConfig().nominal_batch == 0
+
+
+def test_steps_by_the_data_are_said_and_a_given_number_is_kept(
+    pictures: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "thinyolo")
+    trainer = train(tmp_path, pictures, "--epochs=1", "--nominal-batch=0", "--batch-size=3")
+    assert (trainer.accumulate, trainer.progress.step) == (1, 8)
+    assert "--nominal-batch by the data: 3 of the 22 training pictures a step, 8 steps in all; a smaller" in caplog.text
+    caplog.clear()
+    trainer = train(tmp_path, pictures, "--epochs=1", "--nominal-batch=64", "--batch-size=4")
+    assert trainer.progress.step == 1
+    assert "by the data" not in caplog.text
+
+
 def test_logged_total_is_the_weighted_sum_of_every_logged_term(pictures: Path, tmp_path: Path) -> None:
     objective = AdaptedObjective(make_network(), LossConfig(box=2, obj=30, cls=0.5))
     trainer = train(tmp_path, pictures, "--epochs=1", objective=objective)
@@ -112,6 +148,38 @@ def test_hooks_see_clipped_gradients_before_a_step_and_its_rate_after_it(picture
     assert rates[-1] == trainer.progress.history[0]["lr"]
     assert "val/mAP50-95" in hook.rows[0]
     assert trainer.progress.history[0]["hook/answer"] == 42.0
+
+
+class Complete(Hooks):
+    """Its goal is reached with epoch `since`; the validations' mAPs are given."""
+
+    def __init__(self, since: int, scores: tuple[float, ...]):
+        self.since, self.scores = since, list(scores)
+
+    def after_validation(self, network: Any, averaged: Any, score: Score, evaluate: Any) -> dict[str, float]:
+        return {"val/mAP50-95": self.scores.pop(0)}
+
+    def may_be_best(self, metrics: dict[str, float], is_last: bool) -> bool:
+        return metrics["epoch"] >= self.since
+
+
+@pytest.mark.parametrize(
+    ("since", "best", "epochs"), [(0, 0, 2), (2, 3, 5), (9, None, 6)], ids=["at once", "later", "never"]
+)
+def test_best_and_patience_look_only_at_epochs_that_a_hook_calls_complete(
+    since: int, best: int | None, epochs: int, pictures: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "weights").mkdir()
+    (tmp_path / BEST).write_text("of an older run in the same folder")
+    hook = Complete(since, (0.9, 0.8, 0.1, 0.3, 0.2, 0.2))
+    trainer = train(tmp_path, pictures, "--epochs=6", "--patience=1", hooks=[hook])
+    assert len(trainer.progress.history) == epochs
+    result = finished(tmp_path)
+    assert result is not None
+    if best is None:
+        assert (result.best, (tmp_path / BEST).exists()) == (tmp_path / LAST, False)
+    else:
+        assert models.read_checkpoint(result.best)["extra"]["epoch"] == best
 
 
 class Tracking:

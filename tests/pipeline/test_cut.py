@@ -57,6 +57,19 @@ def test_rounds_reach_the_budget_by_equal_factors_and_the_lineage_composes(spec:
     assert sum(row["MACs after"] for row in rows) == models.macs(thin, (64, 64))
 
 
+@pytest.mark.parametrize(("kept", "warned"), [("0.9", True), ("0.2", False)])
+def test_idle_channels_that_a_cut_leaves_are_named(
+    spec: DataSpec, net: Network, kept: str, warned: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    hook = prune.AutoSparsity(net, target=0.6)
+    with torch.no_grad():
+        for gamma, mask in hook.gammas(net):
+            gamma[mask.nonzero()[: int(0.6 * mask.sum())]] = 0.0
+    assert prune.idle_channels(net)[0] > 0
+    Cutter(options(prune=f"params={kept}"), spec, net)(net, "sparse")
+    assert (f"than --prune params={kept} takes" in caplog.text) == warned
+
+
 def test_layer_table_says_what_held(spec: DataSpec, net: Network) -> None:
     result = Cutter(options(prune="params=0.5", layer_keep=0.5, shortcuts=1), spec, net)(net, "sparse")
     said = {row["layer"]: row["held back"] for row in layer_rows(net, result.network, (64, 64), result.report.held)}

@@ -84,21 +84,21 @@ def test_a_target_below_the_cut_is_told_with_both_numbers(caplog: pytest.LogCapt
     deep = candidates(budget="params=0.05")
     share = cut_share(deep)
     assert 0.7 < share < 1
-    config = PruneConfig(prune="params=0.05")
+    config = PruneConfig(prune="params=0.05", target=0.7)
     check_target(config, deep, ALL)
     said = f"--target 0.7 silences fewer channels than --prune params=0.05 takes, which is about {share:.2f}"
     assert said in caplog.text
-    assert "--target 0 goes as far" in caplog.text
+    assert "--target 0, the default, goes as far" in caplog.text
 
 
 @pytest.mark.parametrize(
     ("given", "budget", "stages"),
     [
-        ({"prune": "params=0.5"}, "params=0.5", ALL),
-        ({"prune": "params=0.05", "target": 0}, "params=0.05", ALL),
-        ({"prune": "params=0.05", "s": 0.001}, "params=0.05", ALL),
-        ({"prune": "params=0.05"}, "params=0.05", ("prune",)),
-        ({"prune": "latency=0.1"}, "params=0.05", ALL),
+        ({"prune": "params=0.5", "target": 0.7}, "params=0.5", ALL),
+        ({"prune": "params=0.05"}, "params=0.05", ALL),
+        ({"prune": "params=0.05", "target": 0.7, "s": 0.001}, "params=0.05", ALL),
+        ({"prune": "params=0.05", "target": 0.7}, "params=0.05", ("prune",)),
+        ({"prune": "latency=0.1", "target": 0.7}, "params=0.05", ALL),
     ],
     ids=str,
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,13 +16,14 @@ import engine
 import models
 import prune
 from common.errors import UserError
+from common.options import read_yaml
 from engine.objective import DetectionObjective
 from models.network import Network
 from pipeline.prune_options import PruneConfig
 from pipeline.show import quantiles
 from pipeline.sparsifying import PrunedScore, foreseen, make_sparsity, watched
 from tests import nets
-from tests.cli.material import NAMES, make_set
+from tests.cli.material import NAMES, ROOT, make_set
 
 
 def network() -> Network:
@@ -45,6 +47,38 @@ def test_target_zero_aims_at_the_cut() -> None:
     hook = make_sparsity(network(), PruneConfig(target=0, prune="none", shortcuts="1"))
     assert isinstance(hook, prune.AutoSparsity)
     assert (hook.target, hook.goal) == (0.7, "70% of the prunable channels")
+
+
+@pytest.mark.parametrize(
+    ("prune_", "target"),
+    [
+        ("params=0.3", 0.7),
+        ("flops=0.2", 0.8),
+        ("channels=0.4", 0.6),
+        ("ratio=0.45", 0.45),
+        ("auto", 0.75),
+        ("latency=0.5", 0.7),
+        ("none", 0.7),
+        ("params=1", 0.7),
+    ],
+)
+def test_the_target_follows_the_budget_where_that_can_be_computed(prune_: str, target: float) -> None:
+    config = PruneConfig(prune=prune_, shortcuts="1")
+    hook = make_sparsity(network(), config)
+    assert isinstance(hook, prune.AutoSparsity)
+    assert hook.target == pytest.approx(target)
+    assert make_sparsity(network(), replace(config, target=0.5)).target == 0.5  # type: ignore[attr-defined]
+
+
+def test_the_usual_target_stands_for_a_drop_that_is_searched_for() -> None:
+    assert foreseen(PruneConfig(max_drop=0.01)).ratio == 0.7
+    assert make_sparsity(network(), PruneConfig(max_drop=0.01)).target == 0.7  # type: ignore[attr-defined]
+
+
+def test_no_recipe_asks_for_more_idle_channels_than_its_cut_takes() -> None:
+    for path in sorted((ROOT / "cfg" / "hyp").glob("*.yaml")):
+        if path.stem not in ("demo_kd", "small_data_kd"):
+            assert read_yaml(PruneConfig, path).get("target", 0.0) == 0.0, path.name
 
 
 def test_a_strength_alone_means_the_constant_schedule() -> None:

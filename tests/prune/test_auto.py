@@ -209,6 +209,37 @@ def test_a_target_given_up_for_map_is_explained(end: float) -> None:
     assert "--tolerance" in hook.conclusion()
 
 
+def may_be_best(hook: prune.AutoSparsity, live: models.Network, averaged: models.Network) -> bool:
+    score: Any = None
+    return hook.may_be_best(hook.after_validation(live, averaged, score, lambda net: score), is_last=True)
+
+
+def test_best_is_looked_for_at_the_target_and_once_the_averaged_weights_have_followed() -> None:
+    net = make()
+    hook = prune.AutoSparsity(net, target=0.6)
+    before = copy.deepcopy(net)
+    assert not may_be_best(hook, net, before)
+    train(net, hook, range(30))
+    assert not may_be_best(hook, net, net), "the curve is not over"
+    train(net, hook, range(30, STEPS))
+    averaged = copy.deepcopy(net)
+    assert may_be_best(hook, net, averaged)
+    for number, gamma in gammas(averaged).items():
+        gamma.data += 0.001 * gammas(before)[number]
+    assert may_be_best(hook, net, averaged), "an average never quite reaches 0"
+    for number, gamma in gammas(averaged).items():
+        gamma.data += 0.1 * gammas(before)[number]
+    assert not may_be_best(hook, net, averaged)
+
+
+def test_there_is_no_best_where_the_target_was_missed() -> None:
+    net = make()
+    hook = prune.AutoSparsity(net, target=0.6)
+    train(net, hook, range(STEPS), scores=[0.5, 0.5, 0.5] + [0.1] * 7)
+    assert hook.share < 0.6
+    assert not may_be_best(hook, net, net)
+
+
 def test_called_gammas_recover_when_it_backs_off() -> None:
     net = make()
     hook = prune.AutoSparsity(net, target=0.6)
@@ -229,7 +260,7 @@ def test_resumed_training_ends_with_the_same_bits(kind: str) -> None:
     broken = make()
     optimizer = optimiser(broken, kind)
     train(broken, hook := prune.AutoSparsity(broken, 0.6), range(20), optimizer=optimizer, scores=scores)
-    again, resumed = make(), prune.AutoSparsity(make(), 0.1)
+    resumed = prune.AutoSparsity(again := make(), 0.1)
     again.load_state_dict(copy.deepcopy(broken.state_dict()))
     second = optimiser(again, kind)
     second.load_state_dict(copy.deepcopy(optimizer.state_dict()))

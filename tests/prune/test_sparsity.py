@@ -127,6 +127,28 @@ def test_a_wrong_option_is_named(net: models.Network, wrong: dict) -> None:
         prune.Sparsity(net, **wrong)
 
 
+def test_idle_channels_are_counted_where_all_of_their_tied_group_is_at_zero(net: models.Network) -> None:
+    hook = prune.Sparsity(net, S)
+    assert prune.idle_channels(net) == (0, len(hook.groups))
+    gammas = hook.gammas(net)
+    with torch.no_grad():
+        for gamma, _ in gammas:
+            gamma[0] = 0.0
+    idle, prunable = prune.idle_channels(net)
+    values = hook.values(net)
+    assert 0 < idle <= int((values == 0).sum())
+    assert prunable == len(values)
+    with torch.no_grad():
+        for gamma, mask in gammas:
+            gamma[mask] = 0.0
+    assert prune.idle_channels(net) == (prunable, prunable)
+
+
+def test_without_a_target_only_the_last_network_may_be_the_best(net: models.Network) -> None:
+    sparsity = prune.Sparsity(net, S)
+    assert [sparsity.may_be_best({}, is_last) for is_last in (False, True)] == [False, True]
+
+
 def test_the_history_of_quantiles_survives_a_restart(net: models.Network) -> None:
     sparsity = prune.Sparsity(net, S)
     sparsity.before_step(net, 0.0)
