@@ -9,6 +9,7 @@ from prune.border import border_error
 from prune.identities import ChannelGraph
 from prune.importance import CRITERIA, taylor
 from prune.pruning import ChannelOptions, PruneResult, channels, prune, shortcuts, thin
+from prune.reconstruct import Reconstruction, reconstruct, reconstruct_if_better
 from prune.reestimate import reestimate
 from prune.report import PruneReport
 from prune.search import MaxDrop, max_drop
@@ -25,6 +26,7 @@ __all__ = [
     "MaxDrop",
     "PruneReport",
     "PruneResult",
+    "Reconstruction",
     "STRATEGIES",
     "Sparsity",
     "border_error",
@@ -33,6 +35,8 @@ __all__ = [
     "gamma_metrics",
     "max_drop",
     "prune",
+    "reconstruct",
+    "reconstruct_if_better",
     "reestimate",
     "settle_ema",
     "shortcuts",
