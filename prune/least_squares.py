@@ -1,17 +1,23 @@
 """A convolution's weights in closed form: those that come nearest to wanted outputs, from sums over many places.
 
-With X (n rows) what lies under the kernel and Y what is wanted, both less their means:
-``W = W0 + (X'X / n + r I)^-1 X'(Y - X W0) / n``, ridge regression that pulls towards the weights W0 there are.
-Every group is solved for itself. All sums are float64.
+With X (a row per place) what lies under the kernel, Y what is wanted, both less their means, and D the places' weights:
+``W = W0 + (X'DX + r I)^-1 X'D(Y - X W0)``, ridge regression that pulls towards the weights W0 there are. Where an
+activation f follows, what it makes of the outputs is what counts: from there a few steps
+``W += (X'DX + r I)^-1 (X'D f'(XW) (f(Y) - f(XW)) + r (W0 - W))`` towards the least sum of ``D (f(Y) - f(XW))^2``. They
+are Gauss and Newton's with f'^2 replaced by its bound 1, so the one factor serves all channels and all steps (the
+bound optimisation of Boehning & Lindsay, 1988). Every group of the convolution is solved for itself, in float64.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+Activation = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -21,88 +27,147 @@ class Solution:
     Attributes:
         weight: ``(C_out, C_in / groups, k, k)`` float64.
         bias: ``(C_out,)`` float64.
-        mean, var: ``(C_out,)`` of what ``weight`` alone puts out at the places summed over.
-        missed, spread: sums of squares, over all channels, of what the solution misses of the wanted outputs, and of
-            these less their means.
+        missed: share of the variance of the wanted outputs, after the activation, that is missed (1 - R^2).
     """
 
     weight: Tensor
     bias: Tensor
-    mean: Tensor
-    var: Tensor
     missed: float
-    spread: float
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Some places, G groups.
+
+    Attributes:
+        x: ``(G, K, n)``, what lies under the kernel.
+        y: ``(G, O, n)``, what is wanted, before the activation.
+        weight: ``(n,)`` float64, how much each place counts.
+    """
+
+    x: Tensor
+    y: Tensor
+    weight: Tensor
 
 
 class Equations:
-    """The normal equations of a convolution, summed up chunk by chunk.
+    """The normal equations of a convolution, gathered chunk by chunk.
 
     Args:
         conv: only its shape matters.
         intercept: is there a bias to solve for? Without one nothing is centred.
+        activation: what follows, if anything: elementwise.
     """
 
-    def __init__(self, conv: nn.Conv2d, intercept: bool):
-        groups, taps, out = conv.groups, conv.weight[0].numel(), conv.out_channels // conv.groups
-        zeros = conv.weight.new_zeros
-        self.conv, self.intercept, self.rows = conv, intercept, 0
-        self.x = zeros(groups, taps, dtype=torch.float64)
-        self.y = zeros(groups, out, dtype=torch.float64)
-        self.xx = zeros(groups, taps, taps, dtype=torch.float64)
-        self.xy = zeros(groups, taps, out, dtype=torch.float64)
-        self.yy = zeros(groups, out, dtype=torch.float64)
+    def __init__(self, conv: nn.Conv2d, intercept: bool, activation: Activation | None = None):
+        self.conv, self.intercept, self.activation = conv, intercept, activation
+        self.rows: list[Rows] = []
 
-    def add(self, inputs: Tensor, wanted: Tensor, cells: Tensor, size: torch.Size) -> None:
+    def add(self, inputs: Tensor, wanted: Tensor, cells: Tensor, size: torch.Size, weights: Tensor) -> None:
         """Add some places.
 
         Args:
             inputs: ``(B, C_in, H, W)`` what the convolution reads.
-            wanted: ``(B, C_out, cells)`` what it should put out.
+            wanted: ``(B, C_out, cells)`` what it should put out, before the activation.
             cells: places in its output, as ``row * w + column``, in all pictures the same.
             size: (h, w) of the output.
+            weights: ``(B, cells)``.
         """
         groups = self.conv.groups
-        x = patches(inputs, self.conv, size, cells).view(groups, self.x.shape[1], -1).double()
-        y = wanted.transpose(0, 1).reshape(groups, self.y.shape[1], -1).double()
-        self.rows += x.shape[2]
-        self.x += x.sum(2)
-        self.y += y.sum(2)
-        self.yy += y.square().sum(2)
-        self.xy.baddbmm_(x, y.transpose(1, 2))
-        self.xx.baddbmm_(x, x.transpose(1, 2))
+        under = patches(inputs, self.conv, size, cells).view(groups, self.conv.weight[0].numel(), -1)
+        wanted = wanted.transpose(0, 1).reshape(groups, self.conv.out_channels // groups, -1).to(under.dtype)
+        self.rows.append(Rows(under, wanted, weights.flatten().double()))
 
-    def solve(self, weight: Tensor, ridge: float) -> Solution:
-        """The ridge solution.
+    def solve(self, weight: Tensor, ridge: float, steps: int) -> Solution:
+        """The weights.
 
         Args:
             weight: ``(C_out, C_in / groups, k, k)``, towards which the ridge pulls.
-            ridge: as a share of the mean square of the inputs (less their mean where there is an intercept).
+            ridge: r as a share of the mean square of the inputs (less their mean where there is an intercept), for as
+                many weights of a filter as there are places; the fewer the weights, the less.
+            steps: towards what counts after the activation.
         """
-        groups, taps = self.x.shape
+        groups, taps = self.conv.groups, weight[0].numel()
         before = weight.double().reshape(groups, -1, taps).transpose(1, 2)  # (G, K, O)
-        mean, wanted = self.x / self.rows, self.y / self.rows
-        xx, xy, yy = self.xx / self.rows, self.xy / self.rows, self.yy / self.rows
-        spread = (yy - wanted.square()).sum()
-        if self.intercept:
-            xx.baddbmm_(mean[:, :, None], mean[:, None], alpha=-1)
-            xy.baddbmm_(mean[:, :, None], wanted[:, None], alpha=-1)
-            yy = yy - wanted.square()
-        after = before + _ridge(xx, xy - xx @ before, ridge)
-        residual = yy - (after * (2 * xy - xx @ after)).sum(1)
-        told = torch.einsum("gk,gko->go", mean, after)
-        var = (after * (xx @ after)).sum(1) - (0 if self.intercept else told.square())
-        return Solution(
-            after.transpose(1, 2).reshape(weight.shape),
-            (wanted - told).flatten() if self.intercept else torch.zeros_like(told).flatten(),
-            told.flatten(),
-            var.clamp(min=0).flatten(),
-            float(residual.sum()) * self.rows,
-            float(spread) * self.rows,
-        )
+        mean, wanted, xx, xy = self._moments()
+        factor, pull = _factor(xx, ridge * (taps / sum(rows.x.shape[2] for rows in self.rows)))
+        after = before + torch.cholesky_solve(xy - xx @ before, factor)
+        bias = wanted - _product(mean, after)
+        best, least = (after, bias), self.missed(after, bias)
+        for _ in range(steps if self.activation is not None else 0):
+            shift, slope = self._slope(after, bias, mean)
+            step = torch.cholesky_solve(slope + pull * (before - after), factor)
+            after, bias = after + step, bias + shift - _product(mean, step)
+            reached = self.missed(after, bias)
+            if not reached < least:
+                break
+            best, least = (after, bias), reached
+        return Solution(best[0].transpose(1, 2).reshape(weight.shape), best[1].flatten(), least)
+
+    def missed(self, weight: Tensor, bias: Tensor) -> float:
+        """Share of the variance of what is wanted that these miss: ``(G, K, O)`` and ``(G, O)``."""
+        return missed((self.act(out), self.act(rows.y), rows.weight) for rows, out in self._outputs(weight, bias))
+
+    def act(self, x: Tensor) -> Tensor:
+        """What the activation makes of it."""
+        return x if self.activation is None else self.activation(x.clone())  # it may work in place
+
+    def _moments(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Means of X ``(G, K)`` and Y ``(G, O)``, X'X ``(G, K, K)`` and X'Y ``(G, K, O)``, over the sum of weights."""
+        total = sum(rows.weight.sum() for rows in self.rows)
+        sums = [torch.zeros(()).double()] * 4
+        for rows in self.rows:
+            x, y = rows.x.double(), rows.y.double()
+            weighted, turned = x * (rows.weight / total), x.transpose(1, 2)
+            each = weighted.sum(2), (y * (rows.weight / total)).sum(2), weighted @ turned, weighted @ y.transpose(1, 2)
+            sums = [one.to(two.device) + two for one, two in zip(sums, each)]
+        mean, wanted, xx, xy = sums
+        if not self.intercept:
+            return torch.zeros_like(mean), torch.zeros_like(wanted), xx, xy
+        return mean, wanted, xx - mean[:, :, None] * mean[:, None], xy - mean[:, :, None] * wanted[:, None]
+
+    def _slope(self, weight: Tensor, bias: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
+        """Minus half the gradient of what is missed after the activation: for the bias, for the weights."""
+        total = sum(rows.weight.sum() for rows in self.rows)
+        shift, slope = torch.zeros_like(bias), torch.zeros_like(weight)
+        for rows, out in self._outputs(weight, bias):
+            with torch.enable_grad():
+                out.requires_grad_(True)
+                told = self.act(out)
+                (pull,) = torch.autograd.grad(told, out, self.act(rows.y) - told.detach())
+            pull = pull * (rows.weight / total).to(pull.dtype)
+            shift += pull.sum(2) if self.intercept else 0
+            slope += rows.x @ pull.transpose(1, 2)
+        return shift, slope - mean[:, :, None] * shift[:, None]
+
+    def _outputs(self, weight: Tensor, bias: Tensor) -> Iterator[tuple[Rows, Tensor]]:
+        """Rows, and what the convolution would put out there, ``(G, O, n)``, in the rows' number format."""
+        for rows in self.rows:
+            yield rows, torch.baddbmm(bias[:, :, None].to(rows.x), weight.transpose(1, 2).to(rows.x), rows.x)
 
 
-def _ridge(xx: Tensor, right: Tensor, ridge: float) -> Tensor:
-    """``(xx + r I)^-1 right`` with r the given share of the mean diagonal; more where that is still singular."""
+def missed(parts: Iterable[tuple[Tensor, Tensor, Tensor]]) -> float:
+    """1 - R^2 over all channels together: of (found ``(..., n)``, wanted ``(..., n)``, weights ``(n,)``).
+
+    0 where nothing varies and nothing is missed.
+    """
+    error = total = 0.0
+    mean = square = torch.zeros(())
+    for found, wanted, weight in parts:
+        error += float(((found - wanted).double().square() * weight).sum())
+        wanted = wanted.double()
+        mean, square = mean + (wanted * weight).sum(-1), square + (wanted.square() * weight).sum(-1)
+        total += float(weight.sum())
+    spread = float((square - mean.square() / total).sum())
+    return error / spread if spread > 0 else float(error > 0)
+
+
+def _product(mean: Tensor, weight: Tensor) -> Tensor:
+    return torch.einsum("gk,gko->go", mean, weight)
+
+
+def _factor(xx: Tensor, ridge: float) -> tuple[Tensor, Tensor]:
+    """The Cholesky factor of ``xx + r I``, and r ``(G, 1, 1)``: a share of the mean diagonal, more if singular."""
     eye = torch.eye(xx.shape[1], dtype=xx.dtype, device=xx.device)
     scale = xx.diagonal(dim1=1, dim2=2).mean(1)[:, None, None]
     scale = torch.where(scale > 0, scale, torch.ones_like(scale))  # a group that reads nothing but zeros
@@ -111,12 +176,7 @@ def _ridge(xx: Tensor, right: Tensor, ridge: float) -> Tensor:
         if not failed.any():
             break
         ridge = max(ridge, 1e-13) * 10
-    return torch.cholesky_solve(right, factor)
-
-
-def share(missed: float, spread: float) -> float:
-    """``missed / spread``; 0 where nothing varies and nothing is missed."""
-    return max(missed, 0.0) / spread if spread > 0 else float(missed > 0)
+    return factor, ridge * scale
 
 
 def patches(inputs: Tensor, conv: nn.Conv2d, size: torch.Size, cells: Tensor) -> Tensor:

@@ -3,9 +3,10 @@
 A cut through live channels takes from every later convolution a part of its input. What remains still predicts most of
 what is missing, with other weights. In the order of the calls each convolution of the thin network is given the weights
 that, on the thin network's own features (those before it are solved already), come nearest to its ancestor's outputs in
-the kept channels, after BatchNorm and before the activation. No gradient flows; a few hundred pictures are enough.
+the kept channels, after BatchNorm and the activation. Nothing is trained; a few hundred pictures are enough.
 Source: He, Zhang, Sun: *Channel Pruning for Accelerating Very Deep Neural Networks* (ICCV 2017), the asymmetric case;
-Luo, Wu, Lin: *ThiNet* (ICCV 2017).
+Luo, Wu, Lin: *ThiNet* (ICCV 2017). Ours are the places' weights: most of a picture is background, of which the sum of
+squares otherwise tells, and a detector's use is in the rest.
 """
 
 from __future__ import annotations
@@ -20,21 +21,22 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, fx, nn
+from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
 
 from common.errors import UserError
 from data.batch import Batch
 from models.lineage import conv_key, kept_channels, module_name
 from models.network import ConvKey, Network
 from models.summary import fingerprint
-from prune.identities import ChannelGraph
-from prune.least_squares import Equations, Solution, share
+from prune.identities import ChannelGraph, Conv
+from prune.least_squares import Activation, Equations, Solution, missed
 from prune.lockstep import Lockstep
+from prune.reestimate import restate
 from prune.tracing import trace
 
 PICTURES = 200
-CELLS = 40_000
-RIDGE = 1e-3
 TIE = 0.002  # of val mAP50-95: less says nothing
 PIXELS = 2**20
 
@@ -50,7 +52,7 @@ class Solved:
     Attributes:
         origin: the ancestor's convolution.
         before, after: share of the variance of the ancestor's outputs in the kept channels that the network as cut,
-            and the solved one, miss (1 - R^2), each on its own features.
+            and the solved one, miss (1 - R^2), each on its own features; after the activation if one follows.
     """
 
     origin: ConvKey
@@ -87,8 +89,10 @@ def reconstruct(
     ancestor: Network,
     images: Images,
     *,
-    ridge: float = RIDGE,
-    cells: int = CELLS,
+    ridge: float = 1.0,
+    focus: float = 0.5,
+    steps: int = 4,
+    cells: int = 40_000,
     chunk: int | None = None,
     memory: float = 2**30,
 ) -> Reconstruction:
@@ -100,10 +104,15 @@ def reconstruct(
         thin, ancestor: on one device and in one number format; both are afterwards in the mode they were in.
         images: ``(B, 3, H, W)`` pictures in 0..1, or batches of them, or a loader's `Batch`es: without augmentation;
             labels are not looked at. Those after the 200th are not read.
-        ridge: pull towards the weights as cut, as a share of the variance of a convolution's inputs.
-        cells: a layer is solved on about so many places, the same in every picture.
+        ridge: pull towards the weights as cut, times the variance of a convolution's inputs times its weights per place
+            it is solved on: where these are few (deep layers), too little learns the pictures by heart.
+        focus: share of the sum of squares that goes by where the ancestor sees objects; the rest counts every place
+            the same.
+        steps: for what counts after the activation, from the solution for what counts before it.
+        cells: a layer is solved on at most so many places (about), the same in every picture.
         chunk: pictures that go through the networks at a time; None: as many as have a million pixels.
-        memory: bytes of features that may be held; where that is too few, the networks run more often.
+        memory: bytes that may be held of features, and again of a layer's places; where that is too few, the networks
+            run more often, and a layer is solved on fewer places.
 
     Raises:
         UserError: `ancestor` is none of `thin`, or there is no picture.
@@ -120,8 +129,11 @@ def reconstruct(
     modes = [(module, module.training) for net in nets for module in net.modules()]
     try:
         run = Lockstep([net.eval() for net in nets], chunks, memory)
+        weights = _weights(ancestor, chunks, focus)
         for layer in _layers(nets, graphs, origins, run, report):
-            report.layers[layer.key] = layer.solve(run, ridge, -(-cells // report.pictures))
+            places = min(cells, layer.rows_within(memory)) // report.pictures
+            report.layers[layer.key] = layer.solve(run, weights, max(places, 1), ridge, steps)
+        restate(thin, chunks)
     finally:
         for module, mode in modes:
             module.training = mode
@@ -201,6 +213,17 @@ def _chunks(images: Images, size: int | None, like: Tensor) -> list[Tensor]:
     return chunks
 
 
+def _weights(ancestor: Network, chunks: list[Tensor], focus: float) -> list[Tensor]:
+    """Per chunk ``(B, 1, h, w)``: how much a place counts; h, w those of the finest head."""
+    seen = []
+    for images in chunks:
+        maps = [head[..., 4].sigmoid().amax(1, keepdim=True) for head in ancestor(images)]
+        finest = max((found.shape[2:] for found in maps), key=lambda size: size[0])
+        seen.append(torch.cat([F.interpolate(found, finest) for found in maps], 1).amax(1, keepdim=True))
+    mean = sum(float(found.sum()) for found in seen) / sum(found.numel() for found in seen)
+    return [1 - focus + focus * found / max(mean, 1e-12) for found in seen]
+
+
 def _layers(
     nets: tuple[Network, ...],
     graphs: tuple[ChannelGraph, ChannelGraph],
@@ -218,18 +241,33 @@ def _layers(
         origin, kept = origins[key]
         source = graphs[1].convs[module_name(origin)]
         names = name, name, source.name
+        norm = modules[0][conv.norm] if conv.norm else None
         if any(each not in stretch.call for each, stretch in zip(names, run.stretches)):
             report.left[key] = "called more than once"
         elif (conv.norm is None) != (source.norm is None):
             report.left[key] = "its BatchNorm is not its ancestor's"
-        elif conv.norm is not None and not (modules[0][conv.norm].affine and modules[0][conv.norm].track_running_stats):
+        elif isinstance(norm, _BatchNorm) and not (norm.affine and norm.track_running_stats):
             report.left[key] = "its BatchNorm has no gammas or statistics of its own"
         else:
-            norms = conv.norm, conv.norm, source.norm
             units = [
-                Unit(known[each], known[norm] if norm else None) for known, each, norm in zip(modules, names, norms)
+                Unit(known[each], known[norm] if norm else None)
+                for known, each, norm in zip(modules, names, (conv.norm, conv.norm, source.norm))
             ]
-            yield _Layer(key, origin, kept, [each.call[it] for each, it in zip(run.stretches, names)], *units)
+            calls = [each.call[it] for each, it in zip(run.stretches, names)]
+            yield _Layer(key, origin, kept, calls, _activation(graphs[0], conv, modules[0]), *units)
+
+
+def _activation(graph: ChannelGraph, conv: Conv, modules: Mapping[str, nn.Module]) -> Activation | None:
+    """The elementwise function that alone reads a convolution's output, or that of its BatchNorm."""
+    norm = modules[conv.norm] if conv.norm else None
+    inside = getattr(norm, "act", None)  # timm's BatchNorm with its activation inside
+    if isinstance(inside, nn.Module):
+        return None if isinstance(inside, nn.Identity) else inside
+    here = [number for number, step in enumerate(graph.steps) if step.module == (conv.norm or conv.name)]
+    readers = [step for step in graph.steps if here[0] in step.reads]
+    if len(readers) != 1 or readers[0].op != "pointwise" or isinstance(readers[0].apply, (nn.Identity, _DropoutNd)):
+        return None
+    return readers[0].apply
 
 
 # -- one layer -----------------------------------------------------------------------------------------------------
@@ -259,13 +297,12 @@ class Unit:
         return output[:, channels].double() * scale + shift
 
     def set(self, solution: Solution) -> None:
-        """Make it put out, in eval mode, what the solution says.
+        """Make it put out, in eval mode, what the solution says; BatchNorm's statistics stay.
 
         Where there is a BatchNorm, every filter keeps its norm (what a learning rate means to the fine-tune depends on
-        it) and every gamma its sign; the statistics are those of the solved outputs.
+        it) and every gamma its sign.
         """
-        conv, norm = self.conv, self.norm
-        weight, var = solution.weight, solution.var
+        conv, norm, weight = self.conv, self.norm, solution.weight
         if norm is None:
             conv.weight.copy_(weight)
             if conv.bias is not None:
@@ -276,12 +313,10 @@ class Unit:
         old, new = (each.double().flatten(1).norm(dim=1) for each in (conv.weight, weight))
         heard = new > 0  # else a constant: the filter stays, and its gamma becomes 0
         factor = torch.where(heard & (old > 0), old / new, 1.0) * torch.where(norm.weight < 0, -1.0, 1.0)
-        bias = 0 if conv.bias is None else conv.bias.double()
         conv.weight.copy_(torch.where(heard[:, None, None, None], weight * factor[:, None, None, None], conv.weight))
-        norm.running_mean.copy_(torch.where(heard, solution.mean * factor + bias, norm.running_mean))
-        norm.running_var.copy_(torch.where(heard, var * factor.square(), norm.running_var))
-        norm.weight.copy_((var + norm.eps / factor.square()).sqrt() * factor.sign() * heard)
-        norm.bias.copy_(solution.bias + solution.mean)
+        mean = norm.running_mean.double() - (0 if conv.bias is None else conv.bias.double())
+        norm.weight.copy_((norm.running_var.double() + norm.eps).sqrt() / factor * heard)
+        norm.bias.copy_(solution.bias + mean / factor * heard)
 
 
 @dataclass(frozen=True)
@@ -292,31 +327,50 @@ class _Layer:
     origin: ConvKey
     kept: list[int]
     calls: list[fx.Node]
+    activation: Activation | None
     thin: Unit
     as_cut: Unit
     ancestor: Unit
 
-    def solve(self, run: Lockstep, ridge: float, cells: int) -> Solved:
+    def rows_within(self, memory: float) -> int:
+        """How many places have room in so many bytes."""
+        weight = self.thin.conv.weight
+        a_place = weight.numel() // weight.shape[0] * self.thin.conv.groups + len(weight)
+        return int(memory / (a_place * weight.element_size()))
+
+    def solve(self, run: Lockstep, weights: Iterable[Tensor], cells: int, ridge: float, steps: int) -> Solved:
         """Solve it on what the networks hold there.
 
         Args:
+            weights: per chunk ``(B, 1, h, w)``.
             cells: places in a picture.
         """
         conv, (own, same, told) = self.thin.conv, self.calls
-        equations = Equations(conv, intercept=self.thin.norm is not None or conv.bias is not None)
+        centred = self.thin.norm is not None or conv.bias is not None
+        equations = Equations(conv, centred, self.activation)
         kept = torch.tensor(self.kept, device=conv.weight.device)
-        missed = 0.0
-        for thin, as_cut, ancestor in run.until(self.calls):
-            size = ancestor[told].shape[2:]
+        as_cut = []
+        for (mine, cut, theirs), weight in zip(run.until(self.calls), weights, strict=True):
+            size = theirs[told].shape[2:]
             places = _places(size, cells, conv.weight.device)
-            wanted = self.ancestor.after_norm(ancestor[told].flatten(2)[..., places], kept)
-            found = self.as_cut.after_norm(as_cut[same].flatten(2)[..., places])
-            missed += float((found - wanted).square().sum())
-            equations.add(thin[own.all_input_nodes[0]], wanted, places, size)
+            wanted = self.ancestor.after_norm(theirs[told].flatten(2)[..., places], kept)
+            counts = _resized(weight, size).flatten(1)[:, places]
+            equations.add(mine[own.all_input_nodes[0]], wanted, places, size, counts)
+            found = self.as_cut.after_norm(cut[same].flatten(2)[..., places])
+            as_cut.append(found.transpose(0, 1).flatten(1).to(conv.weight.dtype))
+        before = missed(
+            (equations.act(found), equations.act(rows.y.flatten(0, 1)), rows.weight)
+            for found, rows in zip(as_cut, equations.rows)
+        )
         scale, _ = self.thin.factors()
-        solution = equations.solve(conv.weight.double() * scale[:, None, None, None], ridge)
+        solution = equations.solve(conv.weight.double() * scale[:, None, None, None], ridge, steps)
         self.thin.set(solution)
-        return Solved(self.origin, share(missed, solution.spread), share(solution.missed, solution.spread))
+        return Solved(self.origin, before, solution.missed)
+
+
+def _resized(weight: Tensor, size: torch.Size) -> Tensor:
+    """``(B, 1, h, w)`` in another size: the largest of those that share a place."""
+    return F.adaptive_max_pool2d(weight, size) if size[0] < weight.shape[2] else F.interpolate(weight, tuple(size))
 
 
 def _places(size: torch.Size, cells: int, device: torch.device) -> Tensor:
