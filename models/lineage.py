@@ -32,6 +32,11 @@ def conv_key(name: str) -> ConvKey:
     return int(parts[1]) if parts[2:] == ["conv"] else ".".join(parts[1:])
 
 
+def module_name(key: ConvKey) -> str:
+    """The inverse of `conv_key`."""
+    return f"layers.{key}.conv" if isinstance(key, int) else f"layers.{key}"
+
+
 def moved_key(key: ConvKey, moved: Mapping[int, int]) -> ConvKey:
     """What a convolution was called when its layer had the number ``moved[layer]``."""
     if isinstance(key, int):

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from prune.identities import ChannelGraph
     from prune.plan import STRATEGIES, CutPlan
     from prune.pruning import PruneResult, channels, prune, shortcuts, thin
+    from prune.reconstruct import Reconstruction, reconstruct, reconstruct_if_better
     from prune.reestimate import reestimate
     from prune.report import PruneReport
     from prune.search import MaxDrop, max_drop
@@ -32,6 +33,7 @@ __all__ = [
     "MaxDrop",
     "PruneReport",
     "PruneResult",
+    "Reconstruction",
     "STRATEGIES",
     "Sparsity",
     "border_error",
@@ -41,6 +43,8 @@ __all__ = [
     "idle_channels",
     "max_drop",
     "prune",
+    "reconstruct",
+    "reconstruct_if_better",
     "reestimate",
     "settle_ema",
     "shortcuts",

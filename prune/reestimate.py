@@ -61,6 +61,45 @@ def reestimate(net: nn.Module, batches: Iterable[Tensor | Batch]) -> int:
     return pictures
 
 
+@torch.no_grad()
+def restate(net: nn.Module, batches: Iterable[Tensor]) -> None:
+    """Set BatchNorms' statistics to those of the pictures, and gammas and betas so that outputs stay, in place.
+
+    A fine-tune, in which the statistics are each batch's own, then starts from the same network.
+
+    Args:
+        net: in eval mode.
+        batches: ``(B, C, H, W)``, on the network's device and in its number format.
+    """
+    sums: dict[_BatchNorm, list[Tensor]] = {}
+
+    def note(norm: _BatchNorm, inputs: tuple[Tensor]) -> None:
+        var, mean = torch.var_mean(inputs[0], (0, 2, 3), correction=0)
+        count = inputs[0].numel() / len(mean)
+        mean, square = mean.double() * count, (var.double() + mean.double().square()) * count
+        known = sums.setdefault(norm, [torch.zeros_like(mean), torch.zeros_like(mean), torch.zeros(())])
+        sums[norm] = [one + two for one, two in zip(known, (mean, square, torch.tensor(count)))]
+
+    norms = [
+        norm for norm in net.modules() if isinstance(norm, _BatchNorm) and norm.affine and norm.track_running_stats
+    ]
+    handles = [norm.register_forward_pre_hook(note) for norm in norms]
+    for images in batches:
+        net(images)
+    for handle in handles:
+        handle.remove()
+    for norm, (total, squares, count) in sums.items():
+        mean = total / count
+        var = (squares / count - mean.square()).clamp(min=0)
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        scale = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
+        norm.weight.copy_(scale * (var + norm.eps).sqrt())
+        norm.bias.copy_(norm.bias.double() + scale * (mean - norm.running_mean.double()))
+        norm.running_mean.copy_(mean)
+        norm.running_var.copy_(var)
+
+
 def _run(net: nn.Module, batches: Iterable[Tensor | Batch]) -> int:
     first = next(net.parameters())
     pictures = 0

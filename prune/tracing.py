@@ -1,6 +1,6 @@
 """From a network to its channel identities: torch.fx writes down what is called, `Walk` follows the channels.
 
-The traced module is never run.
+The traced module is never run; `prune.lockstep` runs the network's own modules in the order written down.
 """
 
 from __future__ import annotations
@@ -48,11 +48,20 @@ def trace(net: nn.Module) -> ChannelGraph:
     Raises:
         UserError: a part that cannot be followed (control flow on values, a LayerNorm over channels), by name.
     """
+    return Walk(net, calls(net)).graph()
+
+
+def calls(net: nn.Module) -> fx.Graph:
+    """What `net` calls in eval mode, in order, down to convolutions, BatchNorms and activations.
+
+    Raises:
+        UserError: as `trace`.
+    """
     tracer = Tracer()
     modes = [(module, module.training) for module in net.modules()]
     net.eval()  # stochastic depth and the like branch on `training`
     try:
-        graph = tracer.trace(net)
+        return tracer.trace(net)
     except UserError:
         raise
     except Exception as error:
@@ -65,4 +74,3 @@ def trace(net: nn.Module) -> ChannelGraph:
     finally:
         for module, mode in modes:
             module.training = mode
-    return Walk(net, graph).graph()
