@@ -50,7 +50,7 @@ class Cutter:
 
     Args:
         config: the options.
-        spec: the data set; read only where a criterion, --max-drop or --reestimate-bn wants pictures.
+        spec: the data set; read only where a criterion, --max-drop, --reestimate-bn or --reconstruct wants pictures.
         uncut: the network of which the budget is a share.
     """
 
@@ -77,6 +77,11 @@ class Cutter:
                 found.report.border_error = prune.border_error(network, found.network)
             if self.config.reestimate_bn:
                 prune.reestimate(found.network.to(self.device), self.batches)
+        if self.config.reconstruct:
+            solved = prune.reconstruct_if_better(
+                found.network.to(self.device), network.to(self.device), self.batches, self._val_score
+            )
+            found.report.solved = solved.lines()
         found.network.cpu()
         network.cpu()
         if number == self.config.rounds:

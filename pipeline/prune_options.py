@@ -126,6 +126,13 @@ class PruneConfig(DistilConfig):
         "channels were cut, and can fall where only idle ones were",
         group=PRUNING,
     )
+    reconstruct: bool = option(
+        False,
+        "after the cut solve each convolution, by least squares on training pictures (no labels), for what the uncut "
+        "network says in the channels that are kept; stays where val mAP50-95 rises. For cuts through live channels: "
+        "seconds instead of epochs",
+        group=PRUNING,
+    )
     rounds: int = like(CutPlan, "rounds", group=PRUNING)
     round_epochs: int = option(
         0, "epochs of the training between two cuts; 0: a tenth of --epochs, at least one", group=PRUNING, low=0

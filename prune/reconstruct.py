@@ -82,6 +82,18 @@ class Reconstruction:
     scores: tuple[float, float] | None = None
     kept: bool = True
 
+    def lines(self) -> list[str]:
+        """What is to be said of it: one line, and one of the layers that still miss the most."""
+        if self.skipped:
+            return [f"nothing to solve: {self.skipped}"]
+        told = f"solved on {self.pictures} pictures: the heads miss {self.error[0]:.1%} -> {self.error[1]:.1%} of the "
+        told += "uncut network's answers"
+        if self.scores is not None:
+            told += f"; val mAP50-95 {self.scores[0]:.4f} -> {self.scores[1]:.4f}"
+        worst = sorted(self.layers.items(), key=lambda item: -item[1].after)[:3]
+        places = ", ".join(f"{module_name(key)} {row.before:.1%} -> {row.after:.1%}" for key, row in worst)
+        return [told if self.kept else f"{told}: no gain, so taken back", f"missed most: {places}"]
+
 
 @torch.no_grad()
 def reconstruct(

@@ -48,6 +48,7 @@ class PruneReport:
         removed_blocks: `[shortcut]` layer -> score, for those removed.
         kept_blocks: `[shortcut]` layer -> its score, or why it cannot be removed.
         tried: the candidates a search measured, in order: what was asked of each and what came of it.
+        solved: lines on what `prune.reconstruct` made of the thin network, where it was asked.
     """
 
     asked: dict[str, Any]
@@ -74,6 +75,7 @@ class PruneReport:
     removed_blocks: dict[int, float] = field(default_factory=dict)
     kept_blocks: dict[int, float | str] = field(default_factory=dict)
     tried: list[dict[str, Any]] = field(default_factory=list)
+    solved: list[str] = field(default_factory=list)
 
     @property
     def removed(self) -> int:
@@ -127,6 +129,7 @@ class PruneReport:
                 f"folding error: {heads} of the largest output, by head: how far the thin network is from the "
                 "uncut one with the dropped gammas set to 0; padded borders make it, and what is not folded"
             )
+        lines += self.solved
         if self.tried:
             lines.append("tried:")
             lines += ["  " + ", ".join(f"{key} {_short(value)}" for key, value in row.items()) for row in self.tried]

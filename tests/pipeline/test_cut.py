@@ -204,3 +204,17 @@ def test_idle_head_is_cut_off_and_the_rest_has_to_learn(spec: DataSpec, net: Net
         without_heads(options(drop_heads="32"), net, spec)
     with pytest.raises(UserError, match="--drop-heads 8,16 leaves no head"):
         without_heads(options(drop_heads="8,16"), net, spec)
+
+
+@pytest.mark.parametrize("gain", [0.1, -0.1])
+def test_a_cut_is_solved_for_the_uncut_networks_answers_where_val_rises(
+    spec: DataSpec, net: Network, monkeypatch: pytest.MonkeyPatch, gain: float
+) -> None:
+    plain = Cutter(options(prune="params=0.5"), spec, net)(net, "sparse")
+    cutter = Cutter(options(prune="params=0.5", reconstruct=True), spec, net)
+    scores = iter([0.5, 0.5 + gain])
+    monkeypatch.setattr(Cutter, "_val_score", lambda self, network: next(scores))
+    solved = cutter(net, "sparse")
+    assert (models.fingerprint(solved.network) != models.fingerprint(plain.network)) == (gain > 0)
+    assert f"val mAP50-95 0.5000 -> {0.5 + gain:.4f}" in solved.report.text()
+    assert ("taken back" in solved.report.text()) == (gain < 0)
