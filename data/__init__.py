@@ -12,9 +12,10 @@ if TYPE_CHECKING:
     from data.augment import letterbox
     from data.batch import Batch, Letterbox
     from data.dataset import Dataset, Sample
-    from data.labels import CheckReport, Problem, check, read_labels
+    from data.labels import CheckReport, check, read_labels
     from data.loader import Loader, collate, make_loader
     from data.options import AugmentConfig
+    from data.problems import Problem
     from data.spec import DataSpec, label_path, load_spec
 
 __all__ = [

@@ -147,7 +147,8 @@ def assign_to_heads(anchors: np.ndarray, heads: Sequence[HeadSpec]) -> list[Anch
     start = 0
     for place in sorted(range(len(heads)), key=lambda number: heads[number].stride):
         count = len(heads[place].anchors)
-        shares[place] = tuple((round(float(w), 2), round(float(h), 2)) for w, h in ordered[start : start + count])
+        rounded = np.maximum(ordered[start : start + count].round(2), 0.01)
+        shares[place] = tuple((float(width), float(height)) for width, height in rounded)
         start += count
     return shares
 
@@ -187,9 +188,10 @@ def choose_anchors(
         return None, f"anchors kept: {state}"
     if mode == "auto" and recall >= GOOD_RECALL:
         return None, f"anchors suit the data and are kept: {state}"
-    new = fit_anchors(boxes, len(old), seed)
-    new_recall, new_iou = check_anchors(boxes, new)
+    new = assign_to_heads(fit_anchors(boxes, len(old), seed), specs)
+    # Measured as the heads will hold them: rounded, and after they were shared out.
+    new_recall, new_iou = check_anchors(boxes, np.array([anchor for head in new for anchor in head]))
     became = f"best possible recall {recall:.3f} -> {new_recall:.3f}, mean IoU {mean_iou:.3f} -> {new_iou:.3f}"
     if mode == "auto" and (new_recall, new_iou) <= (recall, mean_iou):
         return None, f"anchors kept, new ones would be no better: {became}"
-    return assign_to_heads(new, specs), f"anchors fitted to the data: {became}"
+    return new, f"anchors fitted to the data: {became}"

@@ -19,7 +19,7 @@ from data.convert_writer import (
     split_from_name,
     write,
 )
-from data.labels import LEFT_OUT, Problem
+from data.problems import LEFT_OUT, Problem
 from data.spec import SPLITS
 
 

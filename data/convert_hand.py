@@ -23,7 +23,7 @@ from data.convert_writer import (
     split_from_folders,
     write,
 )
-from data.labels import LEFT_OUT, Problem
+from data.problems import LEFT_OUT, Problem
 
 CORNERS = ("a", "b", "c", "d")
 

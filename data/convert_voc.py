@@ -19,7 +19,7 @@ from data.convert_writer import (
     split_from_folders,
     write,
 )
-from data.labels import LEFT_OUT, WARNING, Problem
+from data.problems import LEFT_OUT, WARNING, Problem
 from data.spec import SPLITS
 
 Lines = dict[ElementTree.Element, int]

@@ -20,8 +20,9 @@ import yaml
 
 from common.errors import UserError
 from common.log import log
-from data.labels import LEFT_OUT, ROUNDING, WARNING, Problem, summary
+from data.labels import ROUNDING
 from data.pictures import picture_shapes
+from data.problems import LEFT_OUT, WARNING, Problem, summary
 from data.spec import PICTURE_SUFFIXES, SPLITS
 from data.yolo_text import Box, data_yaml, label_text
 

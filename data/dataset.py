@@ -13,12 +13,14 @@ from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
 
 from common.errors import UserError
+from common.log import log
 from data.augment import centre_boxes, fit, fitted_size, letterbox, pixel_boxes, random_sample
 from data.batch import Letterbox
 from data.cache import with_cache
-from data.labels import announce, scan
+from data.labels import scan
 from data.options import AugmentConfig
 from data.pictures import read_picture
+from data.problems import announce
 from data.spec import DataSpec, load_spec
 
 
@@ -76,6 +78,8 @@ class Dataset(TorchDataset[Sample]):
         if min(self.size) < 1:
             raise UserError(f"the network size must be positive, not {size}", todo="give --imgsz 416 or WIDTHxHEIGHT")
         found = scan(self.spec, split)
+        if found.background:
+            log.info("%s: %s: %s", self.spec.source, split, found.counts)
         announce(self.spec, found.problems)
         self.scan = found
         self.pictures, self.shapes, self.labels = found.pictures, found.shapes, found.labels

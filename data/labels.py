@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -19,8 +17,10 @@ import numpy as np
 
 from common.errors import UserError
 from common.log import log
+from data.pairing import labels_without_picture, looked_for, without_labels
 from data.pictures import picture_shapes
-from data.spec import PICTURE_SUFFIXES, DataSpec, label_path, load_spec
+from data.problems import ERROR, LEFT_OUT, WARNING, Problem, announce
+from data.spec import SPLITS, DataSpec, find_label, load_spec
 
 TOLERANCE = 0.01
 """How far past 0..1 a number may lie and still count as rounding (one pixel in a hundred)."""
@@ -28,51 +28,26 @@ ROUNDING = 1e-5
 """Edges this little outside come from six written digits; they are cut without a word."""
 SMALLEST = 1e-6
 """A side below this share of the picture is no side."""
-SHOWN = 5
-"""How many examples of a kind of problem a message names."""
-
-ERROR, LEFT_OUT, WARNING = "error", "left out", "warning"
-
-
-@dataclass(frozen=True)
-class Problem:
-    """Something wrong in a data set.
-
-    Attributes:
-        severity: "error" (training refuses to start), "left out" (the picture does not take part) or "warning".
-        kind: the short phrase under which problems are counted.
-        file: the label file or picture.
-        line: 1-based line, or None where the whole file is meant.
-        detail: the offending value.
-    """
-
-    severity: str
-    kind: str
-    file: Path
-    line: int | None = None
-    detail: str = ""
-
-    def __str__(self) -> str:
-        place = f"{self.file}:{self.line}" if self.line is not None else str(self.file)
-        return f"{place}: {self.kind}" + (f" ({self.detail})" if self.detail else "")
 
 
 def read_labels(picture: str | Path, classes: int) -> tuple[np.ndarray, list[Problem]]:
     """The labels of one picture.
 
     Args:
-        picture: the picture's path; the label file is found from it (`data.spec.label_path`).
+        picture: the picture's path; the label file is found from it (`data.spec.find_label`).
         classes: number of classes; a class outside 0..classes-1 is a problem.
 
     Returns:
         ``(n, 5)`` float32: class, cx, cy, w, h as shares of the picture, the good lines only; and what was wrong.
         No label file means no objects.
     """
-    path = label_path(picture)
+    path = find_label(picture)
+    return (np.zeros((0, 5), np.float32), []) if path is None else _read_label_file(path, classes)
+
+
+def _read_label_file(path: Path, classes: int) -> tuple[np.ndarray, list[Problem]]:
     try:
         raw = path.read_bytes()
-    except FileNotFoundError:
-        return np.zeros((0, 5), np.float32), []
     except OSError as error:
         return np.zeros((0, 5), np.float32), [Problem(ERROR, "labels cannot be read", path, None, str(error))]
     rows: dict[tuple[float, ...], None] = {}
@@ -159,6 +134,7 @@ class Scan:
         shapes: ``(N, 2)`` int, their height and width in pixels as shown (EXIF orientation applied).
         labels: N arrays ``(n, 5)``: class, cx, cy, w, h as shares of the picture.
         problems: all that was wrong.
+        absent: those of the pictures that have no label file.
     """
 
     split: str
@@ -166,6 +142,7 @@ class Scan:
     shapes: np.ndarray
     labels: list[np.ndarray]
     problems: list[Problem]
+    absent: list[Path] = field(default_factory=list)
 
     @property
     def boxes(self) -> int:
@@ -175,6 +152,15 @@ class Scan:
     def background(self) -> int:
         """Pictures without a box: they train as background."""
         return sum(not len(labels) for labels in self.labels)
+
+    @property
+    def counts(self) -> str:
+        """Pictures, background and boxes, for a line of the log."""
+        text = f"{len(self.pictures)} pictures ({self.background} background), {self.boxes} boxes"
+        if not self.background:
+            return text
+        absent = len(self.absent)
+        return f"{text}; background: {absent} without a label file, {self.background - absent} with an empty one"
 
     def per_class(self, classes: int) -> np.ndarray:
         """(classes,) boxes of each class."""
@@ -196,85 +182,36 @@ def scan(spec: DataSpec, split: str) -> Scan:
         if isinstance(shape, str):
             result.problems.append(Problem(LEFT_OUT, "picture left out", picture, None, shape))
             continue
-        labels, problems = read_labels(picture, spec.label_classes)
+        path = find_label(picture)
+        if path is None:
+            result.absent.append(picture)
+            labels = np.zeros((0, 5), np.float32)
+        else:
+            labels, problems = _read_label_file(path, spec.label_classes)
+            result.problems += problems
         if spec.single_cls:
             labels[:, 0] = 0
         result.pictures.append(picture)
         result.labels.append(labels)
-        result.problems += problems
         kept.append(shape)
     result.shapes = np.array(kept, int).reshape(-1, 2)
-    result.problems += _emptiness(spec, result) + _labels_without_picture(listed)
+    result.problems += _emptiness(spec, result) or without_labels(spec, split, result.pictures, result.absent)
+    result.problems += labels_without_picture(spec, split)
     if split != "train":
         result.problems += _leaks(spec.splits.get("train", ()), result)
     return result
 
 
 def _emptiness(spec: DataSpec, result: Scan) -> list[Problem]:
+    todo = "labels/NAME.txt belongs to images/NAME.jpg; correct the paths or add the files"
     if not result.pictures:
-        return [Problem(ERROR, f"none of the pictures of '{result.split}' can be read", spec.source)]
-    if not result.boxes and not any(problem.severity == ERROR for problem in result.problems):
-        example = label_path(result.pictures[0])
-        return [
-            Problem(
-                ERROR,
-                f"no picture of '{result.split}' has a box",
-                spec.source,
-                None,
-                f"labels are looked for like {example}",
-            )
-        ]
-    return []
-
-
-def announce(spec: DataSpec, problems: Sequence[Problem]) -> None:
-    """Log what is to be known and stop where training on it would be wrong.
-
-    Raises:
-        UserError: there is at least one error; the message counts them by kind and names the first.
-    """
-    warnings = [problem for problem in problems if problem.severity == WARNING]
-    left_out = [problem for problem in problems if problem.severity == LEFT_OUT]
-    errors = [problem for problem in problems if problem.severity == ERROR]
-    if warnings:
-        log.warning("%s: %s", spec.source, summary(warnings))
-    if left_out:
-        log.error("%s: %s", spec.source, summary(left_out))
-    if not errors:
-        return
-    first = errors[0]
-    if len(errors) == 1:
-        raise UserError(
-            first.kind + (f" ({first.detail})" if first.detail else ""),
-            where=first.file,
-            line=first.line,
-            todo=_remedy(first),
-        )
-    raise UserError(f"the labels have errors: {summary(errors)}", where=spec.source, todo=_remedy(first))
-
-
-def _remedy(problem: Problem) -> str:
-    if problem.kind == "class out of range":
-        return "correct the class numbers (they start at 0), or add the class to `names`"
-    if problem.kind.startswith("coordinates"):
-        return "divide pixels by the picture's width and height: class cx cy w h, each in 0..1"
-    if problem.kind.startswith(("none of", "no picture")):
-        return "labels/NAME.txt belongs to images/NAME.jpg; correct the paths or add the files"
-    return "correct or delete the lines named"
-
-
-def summary(problems: Iterable[Problem]) -> str:
-    """Counts by kind, each with the first few places: several lines."""
-    by_kind: dict[str, list[Problem]] = {}
-    for problem in problems:
-        by_kind.setdefault(problem.kind, []).append(problem)
-    counts = Counter({kind: len(found) for kind, found in by_kind.items()})
-    lines = [", ".join(f"{count} x {kind}" for kind, count in counts.most_common())]
-    for kind, _ in counts.most_common():
-        lines += [f"    {problem}" for problem in by_kind[kind][:SHOWN]]
-        if counts[kind] > SHOWN:
-            lines.append(f"    ... and {counts[kind] - SHOWN} more: {kind}")
-    return "\n".join(lines)
+        kind = f"none of the pictures of '{result.split}' can be read"
+        return [Problem(ERROR, kind, spec.source, todo=todo)]
+    if result.boxes or any(problem.severity == ERROR for problem in result.problems):
+        return []
+    detail = f"{len(result.absent)} of {len(result.pictures)} have no label file"
+    detail += f"; labels are looked for like {looked_for((result.absent or result.pictures)[0])}"
+    return [Problem(ERROR, f"no picture of '{result.split}' has a box", spec.source, None, detail, todo)]
 
 
 @dataclass
@@ -302,9 +239,7 @@ class CheckReport:
     def announce(self) -> None:
         """Log counts and warnings; raise `UserError` where there are errors."""
         for name, found in self.scans.items():
-            log.info(
-                "%s: %d pictures (%d background), %d boxes", name, len(found.pictures), found.background, found.boxes
-            )
+            log.info("%s: %s", name, found.counts)
         announce(self.spec, self.problems)
 
 
@@ -312,7 +247,7 @@ def check(spec: DataSpec | str | Path, splits: Sequence[str] | None = None) -> C
     """Read and check splits; nothing is logged or raised until `announce`. (A `Dataset` does so for its own split.)
 
     Args:
-        splits: those to check; by default all the data set has.
+        splits: those to check; by default all the data set has, and that it has those a training needs.
 
     Raises:
         UserError: the data set's file itself is wrong, or a split asked for has no pictures.
@@ -321,28 +256,23 @@ def check(spec: DataSpec | str | Path, splits: Sequence[str] | None = None) -> C
     report = CheckReport(spec)
     for split in splits or list(spec.splits):
         report.scans[split] = scan(spec, split)
+    every = [problem for found in report.scans.values() for problem in found.problems]
     # Splits that share a folder name the same files.
-    report.problems = list(dict.fromkeys(problem for found in report.scans.values() for problem in found.problems))
+    report.problems = list(dict.fromkeys(every if splits else [*_absent_splits(spec), *every]))
     return report
 
 
-def _labels_without_picture(pictures: Sequence[Path]) -> list[Problem]:
+def _absent_splits(spec: DataSpec) -> list[Problem]:
+    """What a training would stop for (train, val) or go on without (test)."""
     problems = []
-    for folder in sorted({picture.parent for picture in pictures}):
-        labels = label_path(folder / "any.jpg").parent
-        if not labels.is_dir() or not folder.is_dir():
+    for split in SPLITS:
+        if spec.splits.get(split) or (split == "test" and split not in spec.missing):
             continue
-        shown = {
-            os.path.splitext(name)[0]
-            for name in os.listdir(folder)
-            if os.path.splitext(name)[1].lower() in PICTURE_SUFFIXES
-        }
-        if labels == folder:  # list files, notes and names may lie here too: a .txt says nothing
-            continue
-        for name in sorted(os.listdir(labels)):
-            stem, suffix = os.path.splitext(name)
-            if suffix == ".txt" and stem not in shown and name not in ("classes.txt", "README.txt"):
-                problems.append(Problem(WARNING, "labels without a picture", labels / name))
+        try:
+            spec.require(split)
+        except UserError as error:
+            severity = WARNING if split == "test" else ERROR
+            problems.append(Problem(severity, error.problem, spec.source, error.line, "", error.todo))
     return problems
 
 

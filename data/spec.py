@@ -1,7 +1,6 @@
 """Which pictures and which classes: the data set's yaml (or Darknet `.data`) becomes a `DataSpec`.
 
-Layout: pictures anywhere; the labels of `a/images/b/c.jpg` are in `a/labels/b/c.txt`, and where no folder is called
-`images` in `c.txt` beside the picture.
+Layout: pictures anywhere; the labels of `a/images/b/c.jpg` are in `a/labels/b/c.txt`; `label_places` has the rest.
 """
 
 from __future__ import annotations
@@ -9,7 +8,8 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,8 @@ PICTURE_SUFFIXES = frozenset(
 BUILT_IN = "shapes"
 SPLITS = ("train", "val", "test")
 _OTHER_KEYS = {"path", "names", "nc", *SPLITS}
+PICTURE_FOLDERS = ("images", "JPEGImages", "raw")
+"""Folders for which Darknet looks for labels in the folder `labels` beside them."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,7 @@ class DataSpec:
         label_classes: number of classes the label files use; differs from ``len(names)`` only with `single_cls`.
         single_cls: every label counts as class 0.
         missing: split -> why it has no pictures (what was looked for), for splits the file names but the disk lacks.
+        folders: split -> the folders the file names for it (list files and single pictures are none).
     """
 
     names: tuple[str, ...]
@@ -45,6 +48,7 @@ class DataSpec:
     label_classes: int = 0
     single_cls: bool = False
     missing: dict[str, str] = field(default_factory=dict)
+    folders: dict[str, tuple[Path, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.label_classes:
@@ -78,15 +82,45 @@ class DataSpec:
         )
 
 
-def label_path(picture: str | Path) -> Path:
-    """Where the labels of `picture` are: the last folder called `images` becomes `labels`, the suffix `.txt`."""
+def label_places(picture: str | Path) -> tuple[Path, ...]:
+    """Where the labels of `picture` may be, the likeliest first.
+
+    As in Darknet a folder `images`, `JPEGImages` or `raw` on the way to it becomes `labels` (the last such folder
+    first), or a folder such as `train_images` becomes `train_labels`; else they lie beside the picture.
+    """
     path = Path(picture)
-    parts = list(path.parts)
-    for place in range(len(parts) - 2, -1, -1):
-        if parts[place] == "images":
-            parts[place] = "labels"
-            break
-    return Path(*parts).with_suffix(".txt")
+    parts = path.parts
+    backwards = range(len(parts) - 2, -1, -1)
+    renamed = [(place, name) for place in backwards if (name := labels_folder(parts[place]))]
+    renamed.sort(key=lambda row: row[1] != "labels")  # the whole names first
+    places = [Path(*parts[:place], name, *parts[place + 1 :]) for place, name in renamed]
+    return tuple(place.with_suffix(".txt") for place in [*places, path])
+
+
+def labels_folder(name: str) -> str | None:
+    """What the folder of labels is called that goes with a folder of pictures; None: it has none of its own."""
+    if name in PICTURE_FOLDERS:
+        return "labels"
+    return name.replace("images", "labels") if "images" in name else None
+
+
+def find_label(picture: str | Path) -> Path | None:
+    """The label file of `picture`: the first of `label_places` that is there; None: it has none."""
+    hidden = None  # in a folder nobody may look into: to be reported, not to be taken for absent
+    for place in label_places(picture):
+        try:
+            place.lstat()  # so is a link whose target is gone: it is there, and reading it fails
+            return place
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError:
+            hidden = hidden or place
+    return hidden
+
+
+def label_path(picture: str | Path) -> Path:
+    """The label file of `picture`, or where it would be if there is none."""
+    return find_label(picture) or label_places(picture)[0]
 
 
 def load_spec(path: str | Path | DataSpec, single_cls: bool = False) -> DataSpec:
@@ -124,7 +158,7 @@ def _as_single_class(spec: DataSpec) -> DataSpec:
     if spec.single_cls:
         return spec
     name = spec.names[0] if spec.classes == 1 else "object"
-    return DataSpec((name,), spec.splits, spec.source, spec.label_classes, True, spec.missing)
+    return replace(spec, names=(name,), single_cls=True)
 
 
 def _from_yaml(source: Path) -> DataSpec:
@@ -134,12 +168,11 @@ def _from_yaml(source: Path) -> DataSpec:
     if unknown:
         log.info("%s: not used: %s", source, ", ".join(unknown))
     root = _root(content.get("path"), source)
-    splits: dict[str, tuple[Path, ...]] = {}
-    missing: dict[str, str] = {}
+    spec = DataSpec(names, {}, source)
     for split in SPLITS:
         if content.get(split):
-            _collect(split, content[split], [root, source.parent], source, splits, missing)
-    return DataSpec(names, splits, source, missing=missing)
+            _collect(spec, split, content[split], [root, source.parent])
+    return spec
 
 
 def _read_yaml(source: Path) -> dict[str, Any]:
@@ -242,41 +275,39 @@ def _from_darknet(source: Path) -> DataSpec:
             line=_line_of(source, "classes"),
             todo="make them agree",
         )
-    splits: dict[str, tuple[Path, ...]] = {}
-    missing: dict[str, str] = {}
+    spec = DataSpec(tuple(names), {}, source)
     for split, key in (("train", "train"), ("val", "valid"), ("test", "test")):
         if options.get(key):
-            _collect(split, options[key], roots, source, splits, missing)
-    return DataSpec(tuple(names), splits, source, missing=missing)
+            _collect(spec, split, options[key], roots)
+    return spec
 
 
-def _collect(
-    split: str,
-    entries: Any,
-    roots: list[Path],
-    source: Path,
-    splits: dict[str, tuple[Path, ...]],
-    missing: dict[str, str],
-) -> None:
-    """Fill `splits[split]` from a folder, list file, picture, or a list of these; say in `missing` what is absent."""
-    found: dict[Path, None] = {}
+def _collect(spec: DataSpec, split: str, entries: Any, roots: list[Path]) -> None:
+    """Fill in a split from a folder, list file, picture, or a list of these; say in `missing` what is absent."""
+    found: dict[Path, Path] = {}  # the picture under its real folder -> as the user knows it
+    folders: list[Path] = []
     absent = []
+    real = cache(os.path.realpath)
     for entry in entries if isinstance(entries, list) else [entries]:
         place = _find(str(entry), roots)
+        pictures: list[Path] = []
         if place is None:
             absent.append(f"{entry!r} is not in {roots[0]}")
         elif place.is_dir():
-            found.update(dict.fromkeys(_pictures_under(place)))
+            folders.append(place)
+            pictures = _pictures_under(place)
         elif place.suffix.lower() in PICTURE_SUFFIXES:
-            found[place] = None
+            pictures = [place]
         else:
-            found.update(dict.fromkeys(_pictures_listed(place, roots)))
+            pictures = _pictures_listed(place, roots)
+        for picture in pictures:
+            found.setdefault(Path(real(picture.parent), picture.name), picture)
     if found:
-        splits[split] = tuple(found)
+        spec.splits[split], spec.folders[split] = tuple(found.values()), tuple(folders)
         for text in absent:
-            log.warning("%s: part of '%s' is left out: %s", source, split, text)
+            log.warning("%s: part of '%s' is left out: %s", spec.source, split, text)
     else:
-        missing[split] = "; ".join(absent) or f"no picture in {entries!r}"
+        spec.missing[split] = "; ".join(absent) or f"no picture in {entries!r}"
 
 
 def _find(entry: str, roots: Iterable[Path]) -> Path | None:
@@ -288,12 +319,34 @@ def _find(entry: str, roots: Iterable[Path]) -> Path | None:
 
 
 def _pictures_under(folder: Path) -> list[Path]:
-    return sorted(
-        Path(root) / name
-        for root, _, files in os.walk(folder, followlinks=True)
-        for name in files
-        if os.path.splitext(name)[1].lower() in PICTURE_SUFFIXES and not name.startswith(".")
-    )
+    """The pictures of a folder and of those below it; links are followed, but no folder is entered twice."""
+    pictures: list[Path] = []
+    entered: set[str] = set()
+    todo = [str(folder)]
+    while todo:
+        links: list[str] = []  # entered last: where a folder has a path without links, its pictures go by that
+        for top in todo:
+            for root, folders, files in os.walk(top):
+                real = os.path.realpath(root)
+                if real in entered:
+                    folders.clear()
+                    continue
+                entered.add(real)
+                pictures += [Path(root, name) for name in files if _is_picture(name)]
+                links += [path for path in (os.path.join(root, name) for name in folders) if _leads_on(path, real)]
+        todo = sorted(links)
+    return sorted(pictures)
+
+
+def _is_picture(name: str) -> bool:
+    return os.path.splitext(name)[1].lower() in PICTURE_SUFFIXES and not name.startswith(".")
+
+
+def _leads_on(path: str, parent: str) -> bool:
+    """Whether `path` in the real folder `parent` is a link to a folder that does not contain it."""
+    if not os.path.islink(path):
+        return False
+    return not Path(parent).is_relative_to(os.path.realpath(path))
 
 
 def _pictures_listed(listing: Path, roots: list[Path]) -> list[Path]:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from models.cfg import Section
+from models.cfg import Cfg, Section
 from models.spec import HeadMatches, HeadSpec
 
 
@@ -35,6 +35,38 @@ def head_mask(section: Section) -> list[int]:
     if not mask:
         raise section.error("mask= names no anchor", "mask")
     return mask
+
+
+def set_head_anchors(cfg: Cfg, wanted: Sequence[Sequence[tuple[float, float]]]) -> None:
+    """Write each head's anchors down, in the unit of its section, so that no head changes another's; in place.
+
+    Sections that share one list of anchors, and of which no two masks name the same, keep their layout. Where two
+    masks name one anchor (yolov3-tiny: 3,4,5 and 1,2,3), the shared list is written anew: it holds the anchors of all
+    heads, and each head masks its own.
+    """
+    heads = cfg.heads
+    lists, masks = [head_anchors(head) for head in heads], [head_mask(head) for head in heads]
+    named = [number for mask in masks for number in mask]
+    shared = all(other == lists[0] for other in lists)
+    if shared and len(set(named)) == len(named):
+        lists = [lists[0]] * len(heads)  # Darknet's habit: one list in all heads, each with its own mask
+    elif shared and all("mask" in head.facts.effect for head in heads):
+        # Still one list: Darknet's training gives an object to the best anchor of the whole list.
+        ends = [sum(map(len, masks[: place + 1])) for place in range(len(heads))]
+        masks = [list(range(end - len(mask), end)) for end, mask in zip(ends, masks)]
+        lists = [[(0.0, 0.0)] * len(named)] * len(heads)
+    else:
+        for place, mask in enumerate(masks):
+            if len(set(mask)) < len(mask):
+                masks[place], lists[place] = list(range(len(mask))), [(0.0, 0.0)] * len(mask)
+    for pairs, mask, anchors in zip(lists, masks, wanted, strict=True):
+        for number, anchor in zip(mask, anchors, strict=True):
+            pairs[number] = anchor
+    for head, pairs, mask in zip(heads, lists, masks):
+        if mask != head_mask(head) or ("mask" in head.facts.effect and "mask" not in head.options):
+            head.set("mask", mask)  # OpenCV refuses a [yolo] without one
+            head.set("num", len(pairs))
+        head.set("anchors", [value for pair in pairs for value in pair])
 
 
 def head_spec(section: Section, stride: int) -> HeadSpec:

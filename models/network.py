@@ -12,7 +12,7 @@ from torch import Tensor, fx, nn
 
 from common.errors import UserError
 from models.cfg import Cfg, Section
-from models.heads import decode_heads, head_anchors, head_mask, head_spec
+from models.heads import decode_heads, head_mask, head_spec, set_head_anchors
 from models.layers import Conv, Head, Layer, Size
 from models.spec import HeadSpec
 from models.timm_section import Backbone
@@ -328,16 +328,14 @@ class Network(nn.Module):
                 f"{[len(spec.anchors) for spec in self.specs]}",
                 where=self.cfg.source,
             )
-        every = [head_anchors(section) for section in self.cfg.heads]
-        if all(other == every[0] for other in every):
-            every = [every[0]] * len(every)  # Darknet's habit: one list in all heads, each with its own mask
-        for place, (section, spec, wanted) in enumerate(zip(self.cfg.heads, self.specs, anchors)):
+        written = []
+        for section, spec, head in zip(self.cfg.heads, self.specs, anchors):
             assert section.facts.head
             unit = section.facts.head.anchor_unit(spec.stride)
-            for number, (width, height) in zip(head_mask(section), wanted):
-                every[place][number] = (float(width) / unit, float(height) / unit)
-        for section, pairs in zip(self.cfg.heads, every):
-            section.set("anchors", [value for pair in pairs for value in pair])
+            written.append([(float(width) / unit, float(height) / unit) for width, height in head])
+            if not all(0 < side < math.inf for pair in written[-1] for side in pair):
+                raise section.error(f"anchors have to be above 0 and finite, not {list(head)}", "anchors")
+        set_head_anchors(self.cfg, written)
         self.specs = tuple(head_spec(section, spec.stride) for section, spec in zip(self.cfg.heads, self.specs))
         return self
 

@@ -24,6 +24,8 @@ LEAST_SHARE = 0.01
 def head_shares(boxes: NDArray[np.float64], specs: Sequence[HeadSpec]) -> NDArray[np.float64]:
     """Per head the share of the boxes that one of its anchors fits best, by IoU laid centre on centre.
 
+    A box whose best anchor several heads have (their masks overlap) counts for each of them in equal parts.
+
     Args:
         boxes: ``(n, 2)`` widths and heights in pixels of the network input; without any, every head gets 1.
         specs: the heads.
@@ -33,9 +35,9 @@ def head_shares(boxes: NDArray[np.float64], specs: Sequence[HeadSpec]) -> NDArra
     """
     if not len(boxes):
         return np.ones(len(specs))
-    anchors = np.array([anchor for spec in specs for anchor in spec.anchors], float)
-    owner = np.repeat(np.arange(len(specs)), [len(spec.anchors) for spec in specs])
-    return np.bincount(owner[overlap(boxes, anchors).argmax(axis=1)], minlength=len(specs)) / len(boxes)
+    best = np.stack([overlap(boxes, np.array(spec.anchors, float)).max(axis=1) for spec in specs], axis=1)
+    owners = best == best.max(axis=1, keepdims=True)  # (n, heads)
+    return (owners / owners.sum(axis=1, keepdims=True)).sum(axis=0) / len(boxes)
 
 
 def idle_heads(

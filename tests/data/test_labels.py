@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from common.errors import UserError
 from data.dataset import Dataset
-from data.labels import ERROR, LEFT_OUT, WARNING, Problem, check, read_labels
+from data.labels import check, read_labels
 from data.pictures import picture_shapes
+from data.problems import ERROR, LEFT_OUT, WARNING, Problem
 from data.spec import load_spec
 from tests.data.made import write_picture, write_set
 from tests.shared import shared
@@ -166,7 +167,7 @@ def test_listed_pictures_that_are_absent_are_left_out(tmp_path: Path) -> None:
     path = write_set(tmp_path, {"train": [(GREY, GOOD)]})
     (tmp_path / "list.txt").write_text("images/train/train000.png\nimages/train/gone.png\n")
     path.write_text("train: list.txt\nnames: [a]\n")
-    (problem,) = check(path).problems
+    (problem,) = check(path, ["train"]).problems
     assert (problem.severity, problem.file.name) == (LEFT_OUT, "gone.png")
     assert "not there" in problem.detail
 
@@ -200,7 +201,7 @@ def test_background_pictures_are_counted_and_empty_sets_refused(tmp_path: Path) 
 def test_the_report_logs_counts(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = write_set(tmp_path, {"train": [(GREY, GOOD), (GREY, "")]})
     with caplog.at_level(logging.INFO, "thinyolo"):
-        check(path).announce()
+        check(path, ["train"]).announce()
     assert "train: 2 pictures (1 background), 1 boxes" in caplog.text
 
 

@@ -1,0 +1,108 @@
+"""Pictures without a label file and label files without a picture: is either a mistake?
+
+A picture without a label file counts as background. That is right for some pictures of a folder, and wrong for all of
+them where the labels are only looked for in the wrong place.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache
+from pathlib import Path
+from typing import TypeVar
+
+from data.problems import ERROR, WARNING, Problem
+from data.spec import PICTURE_SUFFIXES, DataSpec, label_places, labels_folder
+
+T = TypeVar("T")
+
+NONE_FOUND = "no label file is found for any picture of this folder"
+MOVE_OR_EMPTY = (
+    "correct the paths or move the labels there; labels of another format: `thinyolo convert`; if the pictures show no "
+    "object on purpose, give each an empty label file"
+)
+
+
+def without_labels(spec: DataSpec, split: str, pictures: Sequence[Path], absent: Iterable[Path]) -> list[Problem]:
+    """What to say of the pictures `absent`, those of `pictures` that have no label file.
+
+    A source in which no picture has one is an error. A source is a folder as the data set's file names it; pictures of
+    a list file, and folders `images` below a source, go by the folder whose labels are together (`images`,
+    `JPEGImages`, ...).
+    """
+    lacking = set(absent)
+    if not lacking:
+        return []
+    named = frozenset(spec.folders.get(split, ()))
+    top = _common({picture.parent for picture in pictures})
+    source = cache(lambda folder: _source(folder, named, top))
+    problems = []
+    known: set[Path] = set()  # pictures an error speaks for
+    for folder, members in _groups(pictures, lambda picture: source(picture.parent)).items():
+        if lacking.issuperset(members):
+            problems.append(Problem(ERROR, NONE_FOUND, folder, None, _looked_for(members), MOVE_OR_EMPTY))
+            known.update(members)
+    for folder, members in _groups(pictures, lambda picture: picture.parent).items():
+        if len(members) > 1 and lacking.issuperset(members) and not known.issuperset(members):
+            problems.append(Problem(WARNING, f"{NONE_FOUND}: all are background", folder, None, _looked_for(members)))
+    return problems + [
+        Problem(WARNING, "no label file: the picture counts as background", picture)
+        for picture in pictures
+        if picture in lacking and picture not in known
+    ]
+
+
+def looked_for(picture: Path) -> str:
+    """The places in which the labels of a picture are looked for, as a sentence has them."""
+    return " or ".join(map(str, label_places(picture)))
+
+
+def _looked_for(pictures: Sequence[Path]) -> str:
+    return f"{len(pictures)} pictures; labels of {pictures[0].name} are looked for in {looked_for(pictures[0])}"
+
+
+def _groups(pictures: Iterable[Path], key: Callable[[Path], T]) -> dict[T, list[Path]]:
+    groups: dict[T, list[Path]] = {}
+    for picture in pictures:
+        groups.setdefault(key(picture), []).append(picture)
+    return groups
+
+
+def _common(folders: Iterable[Path]) -> Path | None:
+    """The innermost folder that holds all of these."""
+    shared = set.intersection(*({folder, *folder.parents} for folder in folders))
+    return max(shared, key=lambda folder: len(folder.parts), default=None)
+
+
+def _source(folder: Path, named: frozenset[Path], top: Path | None) -> Path:
+    """What the pictures of `folder` came with: the innermost folder above that is named, or has labels of its own.
+
+    What lies above `top`, in which all pictures are, tells none of them from the others.
+    """
+    for path in (folder, *folder.parents):
+        if path in named or (labels_folder(path.name) and (top is None or path.is_relative_to(top))):
+            return path
+    return folder
+
+
+def labels_without_picture(spec: DataSpec, split: str) -> list[Problem]:
+    """Label files in the folders of a split's labels that no picture of the data set goes with."""
+    pictured: dict[Path, set[str]] = {}  # folder of labels -> the pictures it may belong to
+    for name in sorted(spec.splits, key=lambda other: other != split):  # this split's folders first
+        for folder in {picture.parent for picture in spec.splits[name]}:
+            for labels in {place.parent for place in label_places(folder / "any.jpg")} - {folder}:
+                if (name == split or labels in pictured) and labels.is_dir() and folder.is_dir():
+                    pictured.setdefault(labels, set()).update(_pictures_in(folder))
+    problems = []
+    for labels, stems in sorted(pictured.items()):
+        for name in sorted(os.listdir(labels)):
+            stem, suffix = os.path.splitext(name)
+            if suffix == ".txt" and stem not in stems and name not in ("classes.txt", "README.txt"):
+                problems.append(Problem(WARNING, "labels without a picture", labels / name))
+    return problems
+
+
+def _pictures_in(folder: Path) -> set[str]:
+    names = map(os.path.splitext, os.listdir(folder))
+    return {stem for stem, suffix in names if suffix.lower() in PICTURE_SUFFIXES}

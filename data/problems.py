@@ -1,0 +1,92 @@
+"""What is wrong in a data set: one record a fault, and the words for it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from common.errors import UserError
+from common.log import log
+from data.spec import DataSpec
+
+SHOWN = 5
+"""How many examples of a kind of problem a message names."""
+
+ERROR, LEFT_OUT, WARNING = "error", "left out", "warning"
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something wrong in a data set.
+
+    Attributes:
+        severity: "error" (training refuses to start), "left out" (the picture does not take part) or "warning".
+        kind: the short phrase under which problems are counted.
+        file: the label file or picture.
+        line: 1-based line, or None where the whole file is meant.
+        detail: the offending value.
+        todo: what to do about it, where it is not to correct a line.
+    """
+
+    severity: str
+    kind: str
+    file: Path
+    line: int | None = None
+    detail: str = ""
+    todo: str = ""
+
+    def __str__(self) -> str:
+        place = f"{self.file}:{self.line}" if self.line is not None else str(self.file)
+        return f"{place}: {self.kind}" + (f" ({self.detail})" if self.detail else "")
+
+
+def announce(spec: DataSpec, problems: Sequence[Problem]) -> None:
+    """Log what is to be known and stop where training on it would be wrong.
+
+    Raises:
+        UserError: there is at least one error; the message counts them by kind and names the first.
+    """
+    warnings = [problem for problem in problems if problem.severity == WARNING]
+    left_out = [problem for problem in problems if problem.severity == LEFT_OUT]
+    errors = [problem for problem in problems if problem.severity == ERROR]
+    if warnings:
+        log.warning("%s: %s", spec.source, summary(warnings))
+    if left_out:
+        log.error("%s: %s", spec.source, summary(left_out))
+    if not errors:
+        return
+    first = errors[0]
+    if len(errors) == 1:
+        raise UserError(
+            first.kind + (f" ({first.detail})" if first.detail else ""),
+            where=first.file,
+            line=first.line,
+            todo=_remedy(first),
+        )
+    raise UserError(f"the data set has errors: {summary(errors)}", where=spec.source, todo=_remedy(first))
+
+
+def _remedy(problem: Problem) -> str:
+    if problem.todo:
+        return problem.todo
+    if problem.kind == "class out of range":
+        return "correct the class numbers (they start at 0), or add the class to `names`"
+    if problem.kind.startswith("coordinates"):
+        return "divide pixels by the picture's width and height: class cx cy w h, each in 0..1"
+    return "correct or delete the lines named"
+
+
+def summary(problems: Iterable[Problem]) -> str:
+    """Counts by kind, each with the first few places: several lines."""
+    by_kind: dict[str, list[Problem]] = {}
+    for problem in problems:
+        by_kind.setdefault(problem.kind, []).append(problem)
+    counts = Counter({kind: len(found) for kind, found in by_kind.items()})
+    lines = [", ".join(f"{count} x {kind}" for kind, count in counts.most_common())]
+    for kind, _ in counts.most_common():
+        lines += [f"    {problem}" for problem in by_kind[kind][:SHOWN]]
+        if counts[kind] > SHOWN:
+            lines.append(f"    ... and {counts[kind] - SHOWN} more: {kind}")
+    return "\n".join(lines)
