@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import re
 import types
 import typing
 from collections.abc import Sequence
@@ -134,6 +135,8 @@ class Option:
         if value is None:
             return None
         choices = self.metadata["choices"]
+        if choices and "off" in choices and str(value).lower() in ("no", "false"):
+            value = "off"  # what YAML 1.1 takes for the same
         if choices and value not in choices:
             raise ValueError(f"is none of {', '.join(map(str, choices))}")
         low, high = self.metadata["low"], self.metadata["high"]
@@ -186,8 +189,9 @@ def _convert(value: Text, kind: Any) -> Any:
             raise ValueError("needs a value")
         return _convert(value, next(each for each in inner if each is not type(None)))
     if origin in (tuple, list):
-        parts = (value or "").split(",") if not isinstance(value, list) else value
-        return origin(_convert(part.strip(), inner[0]) for part in parts if part.strip())
+        if isinstance(value, list):  # words that came one by one are whole
+            return origin(_convert(part, inner[0]) for part in value)
+        return origin(_convert(part.strip(), inner[0]) for part in (value or "").split(",") if part.strip())
     if isinstance(value, list) and kind is str:
         return ",".join(value)
     if isinstance(value, list):
@@ -210,7 +214,8 @@ def _convert_word(word: str, kind: Any) -> Any:
 
 
 def _number(word: str, kind: type) -> float:
-    number = float(word)
+    # YAML writes an infinite number with a dot before it, and so does every args.yaml that holds one.
+    number = float(re.sub(r"^([+-]?)\.(inf|nan)$", r"\1\2", word.strip(), flags=re.IGNORECASE))
     if kind is int and number != int(number):
         raise ValueError
     return kind(number)

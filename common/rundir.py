@@ -30,8 +30,8 @@ def make_run_dir(project: str | Path, kind: str, name: str, *, exist_ok: bool = 
             if exist_ok:
                 raise UserError(f"{path} is a file", todo="give the run another --name") from None
             number += 1
-        except OSError as error:
-            raise UserError(f"cannot create the run's folder {path}: {error}", todo="set --project") from None
+        except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+            raise UserError(f"cannot create the run's folder {path}: {error}", todo="set --project, --name") from None
         else:
             made_here.add(path)
             return path

@@ -11,3 +11,7 @@ from data.convert_voc import voc_to_yolo
 from data.convert_writer import Converted, read_names
 
 __all__ = ["Converted", "coco_to_yolo", "hand_to_yolo", "read_names", "voc_to_yolo"]
+
+
+if __name__ == "__main__":
+    raise SystemExit("error: this command is called thinyolo convert voc|coco|hand now, with the same options")

@@ -54,14 +54,15 @@ def fitting_batch(objective: Objective, config: TrainConfig, device: torch.devic
     from engine.distributed import alone, smallest, world
 
     height, width = (int(side * (1 + config.multi_scale)) for side in config.input_size)
+    most = config.nominal_batch or USUAL_NOMINAL
     if device.type == "cuda":
         with alone():  # a rank with less free memory stops earlier than the others
-            each = _probe_gpu(objective, (height, width), device, config.nominal_batch)
+            each = _probe_gpu(objective, (height, width), device, most)
     else:
         free = free_memory() or UNKNOWN_RAM
         each = int(min(CPU_CAP, max(1, CPU_SHARE * free / (CPU_BYTES_PER_PIXEL * height * width))))
         log.info("--batch-size -1: %d, for %.1f GB of free RAM at %dx%d", each, free / 1e9, width, height)
-    return min(smallest(each) * world(), max(config.nominal_batch, world()))
+    return min(smallest(each) * world(), max(most, world()))
 
 
 def _probe_gpu(objective: Objective, size: tuple[int, int], device: torch.device, most: int) -> int:

@@ -21,8 +21,8 @@ FLOORS = (
     ("common",),
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
-# `python -m ROOM` under an earlier name of the command: entry points, like the scripts.
-ENTRIES = {"export/__main__.py", "data/convert.py"}
+# `python -m export`, the earlier name of a command: an entry point, like the scripts.
+ENTRIES = {"export/__main__.py"}
 
 
 def files() -> list[Path]:

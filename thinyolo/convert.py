@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -50,7 +51,7 @@ class ConvertOptions:
     force: bool = option(False, "replace an earlier conversion in --out", group=SET)
 
     def __post_init__(self) -> None:
-        if self.shares and (min(self.shares) < 0 or sum(self.shares) <= 0):
+        if self.shares and not (min(self.shares) >= 0 and 0 < sum(self.shares) < math.inf):
             shares = " ".join(map(str, self.shares))
             raise UserError(f"--shares {shares} cannot divide anything", todo="write e.g. 80 10 10")
 

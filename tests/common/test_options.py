@@ -106,6 +106,20 @@ def test_unknown_yaml_key_names_line_and_closest_key(tmp_path: Path) -> None:
     assert "'momentum'" in caught.value.todo
 
 
+@pytest.mark.parametrize("flags", [["--clip", "inf"], ["--lr0", "inf"], ["--clip", "1e400"]])
+def test_what_the_command_line_accepts_is_read_back_from_args_yaml(tmp_path: Path, flags: list[str]) -> None:
+    config = parse_config(TrainConfig, flags)
+    config.save(tmp_path / "args.yaml")
+    assert to_dict(load_config(TrainConfig, tmp_path)) == to_dict(config)
+
+
+@pytest.mark.parametrize("word", ["no", "false", "off", "'off'"])
+def test_what_yaml_takes_for_off_is_off_where_that_is_a_choice(tmp_path: Path, word: str) -> None:
+    hyp = tmp_path / "hyp.yaml"
+    hyp.write_text(f"cache: {word}\nname: no\n")
+    assert read_yaml(TrainConfig, hyp) == {"cache": "off", "name": "no"}
+
+
 def test_unknown_yaml_key_that_resembles_none_is_refused_all_the_same(tmp_path: Path) -> None:
     hyp = tmp_path / "hyp.yaml"
     hyp.write_text("epochs: 3\nqqqqqqqqqqqq: 1\n")
