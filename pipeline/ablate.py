@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import traceback
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,25 +11,25 @@ from typing import Any
 
 import models
 from common.errors import UserError
-from common.files import whole_file
+from common.files import read_json, write_json
 from common.log import log
 from common.options import options, to_dict
 from common.rundir import ARGS
 from data import DataSpec, load_spec
 from distill import KDConfig, KDObjective, Teacher
-from engine import checkpoints, distributed
-from engine.tracking import ID_FILE
+from engine import distributed
 from models.network import Network
+from pipeline.ablate_cell import CELL, Cell, attempt_cell, finished, first_line
 from pipeline.ablate_grid import ALL, NONE, Variant, entries, parse_seeds, parse_variants
 from pipeline.ablate_table import Table, publish
 from pipeline.distil_options import AblateConfig, DistilConfig
 from pipeline.executor import run_all
-from pipeline.finetune import announce_teacher, finetune, make_teacher, teacher_scores, train_assistants
+from pipeline.finetune import announce_teacher, make_teacher, teacher_scores, train_assistants
 from pipeline.stage import load_network
 from pipeline.step_cost import PLAIN, first_batch, measure_steps
 from reporting.results import Scores, scores, shown_split
 
-CELL, REFERENCE, COST, ERROR = "cell.json", "reference.json", "step_cost.json", "error.txt"
+REFERENCE, COST = "reference.json", "step_cost.json"
 TEACHER, START = "teacher", "not fine-tuned"
 OBJECTS = "objects"
 # Options of a cell on which its numbers do not depend, beside those that may be changed when a run is resumed; and the
@@ -50,28 +49,6 @@ _NOT_NUMBERS = (
     "t_cfg",
     "t_weights",
 )
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One training of the grid; picklable, so that it can be sent to a worker.
-
-    Attributes:
-        variant, seed: its place in the grid.
-        config: its options.
-        folder: its run folder.
-        group: W&B's group, the name of the ablation's run.
-        known: scores of the teacher and of the student before its first step, which all cells share.
-        key: of everything its numbers depend on; a finished cell counts only under the same key.
-    """
-
-    variant: str
-    seed: int
-    config: DistilConfig
-    folder: Path
-    group: str
-    known: dict[str, Scores]
-    key: str
 
 
 def ablate(config: AblateConfig, run: Path) -> tuple[str, bool]:
@@ -98,7 +75,7 @@ def ablate(config: AblateConfig, run: Path) -> tuple[str, bool]:
     key = _key(config, student, teacher, spec)
     cells = [_cell(config, run, variant, seed, key) for variant in variants for seed in seeds]
     reference, known = _references(config, run, spec, student, teacher, key)
-    todo = [cell for cell in cells if _finished(cell) is None]
+    todo = [cell for cell in cells if finished(cell) is None]
     log.info(
         "%s: %d modes x %d seeds; %d of %d cells are to be trained",
         run,
@@ -109,7 +86,7 @@ def ablate(config: AblateConfig, run: Path) -> tuple[str, bool]:
     )
     todo = [replace(cell, known=known()) for cell in todo]
     failed = _train(todo, config)
-    done = {(cell.variant, cell.seed): found for cell in cells if (found := _finished(cell)) is not None}
+    done = {(cell.variant, cell.seed): found for cell in cells if (found := finished(cell)) is not None}
     _warn_of_others(run, cells)
     alive = {name for name, _ in done}
     costs = _step_costs(config, run, spec, [each for each in variants if each.text in alive], student, teacher, key)
@@ -198,9 +175,9 @@ def _warn_of_others(run: Path, cells: Sequence[Cell]) -> None:
     """Say which trainings in the folder are not in the table: its correction for several modes knows of rows only."""
     own = {cell.folder for cell in cells}
     others = [path.parent for path in sorted(run.glob(f"*/seed*/{CELL}")) if path.parent not in own]
-    finished = [folder for folder in others if _read(folder / CELL).get("scores")]
+    finished = [folder for folder in others if read_json(folder / CELL).get("scores")]
     if finished:
-        named = sorted({str(_read(folder / CELL).get("modes")) for folder in finished})
+        named = sorted({str(read_json(folder / CELL).get("modes")) for folder in finished})
         log.warning(
             "%d finished trainings in %s are of rows or seeds that were not asked for now, so they are not in "
             "the table: %s. Name all rows and seeds that were looked at: p is corrected for those only",
@@ -208,24 +185,6 @@ def _warn_of_others(run: Path, cells: Sequence[Cell]) -> None:
             run,
             "; ".join(named),
         )
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError):
-        return {}
-
-
-def _write(path: Path, content: dict[str, Any]) -> None:
-    with whole_file(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
-
-
-def _finished(cell: Cell) -> dict[str, Any] | None:
-    """What the cell has left, if it is done and was made with the same settings."""
-    content = _read(cell.folder / CELL)
-    return content if content.get("key") == cell.key and content.get("scores") else None
 
 
 def _references(config: DistilConfig, run: Path, spec: DataSpec, student: Network, teacher: Teacher, key: str) -> Any:
@@ -239,7 +198,7 @@ def _references(config: DistilConfig, run: Path, spec: DataSpec, student: Networ
             full["start"] = scores(student, spec, config)
         return full
 
-    kept = _read(run / REFERENCE)
+    kept = read_json(run / REFERENCE)
     if kept.get("key") != key or OBJECTS not in kept:
         rows = {TEACHER: known()["teacher"], START: known()["start"]}
         kept = {
@@ -253,7 +212,7 @@ def _references(config: DistilConfig, run: Path, spec: DataSpec, student: Networ
             },
         }
         if distributed.is_main():
-            _write(run / REFERENCE, kept)
+            write_json(run / REFERENCE, kept)
         start = rows[START]["val"].map50_95
         log.info("student on val, before the first step: mAP50-95 %.4f", start)
         announce_teacher(rows[TEACHER], start)
@@ -288,81 +247,6 @@ def _train(cells: Sequence[Cell], config: AblateConfig) -> dict[tuple[str, int],
     return failed
 
 
-def attempt_cell(cell: Cell) -> dict[str, Any]:
-    """`run_cell`, where a bug costs the others nothing: the cell counts as failed, its traceback is in `error.txt`.
-
-    Not so under torchrun: the other processes would wait for one that gave up, so all of them end (see `_train` for
-    what is no bug).
-    """
-    (cell.folder / ERROR).unlink(missing_ok=True)
-    try:
-        return run_cell(cell)
-    except UserError:
-        raise
-    except Exception as error:
-        if distributed.world() > 1:
-            raise
-        cell.folder.mkdir(parents=True, exist_ok=True)
-        (cell.folder / ERROR).write_text(traceback.format_exc(), encoding="utf-8")
-        what = f"{type(error).__name__}: {_first_line(error)}"
-    # Outside of the handler: inside, this error would keep the other's frames, and all memory they hold, alive.
-    raise UserError(what, where=cell.folder / ERROR, todo="when the cause is gone, go on with --resume")
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [""])[0]
-
-
-def run_cell(cell: Cell) -> dict[str, Any]:
-    """Train one cell, or go on with it at its last checkpoint; leaves `cell.json`.
-
-    Returns:
-        Its content: key, modes, seed, scores (split -> name -> value), gate rate, seconds, steps, best epoch, memory,
-        and what was wrong with KD terms.
-    """
-    if (found := _finished(cell)) is not None:
-        return found
-    begun = _read(cell.folder / CELL).get("key") == cell.key
-    identity = {"key": cell.key, "modes": cell.variant, "seed": cell.seed}
-    if distributed.is_main() and not begun:
-        cell.config.save(cell.folder / ARGS)
-        for other in (checkpoints.LAST, ID_FILE):  # of other settings: neither their weights nor their W&B run
-            (cell.folder / other).unlink(missing_ok=True)
-        _write(cell.folder / CELL, identity)
-    distributed.barrier()
-    config = replace(cell.config, resume=str(cell.folder))
-    name = f"{cell.group}-{cell.folder.parent.name}-{cell.folder.name}"
-    result = finetune(
-        config, cell.folder, kind="ablation", group=cell.group, name=name, known=cell.known, figures=False
-    )
-    training = checkpoints.finished(cell.folder)
-    assert training is not None
-    last = training.history[-1]
-    content = {
-        **identity,
-        "scores": {split: score.as_dict(classes=True) for split, score in result.scores["student"].items()},
-        "gate_rate": _mean(
-            [
-                row["train/gate_rate"]
-                for row in training.history
-                if "train/gate_rate" in row and row["step"] <= (1 - config.distil.kd_off) * last["step"]
-            ]
-        ),
-        "seconds": last["seconds"],
-        "steps": last["step"],
-        "best_epoch": max(training.history, key=lambda row: row.get("val/mAP50-95", -1.0))["epoch"],
-        "memory_gb": last["memory_gb"],
-        "reported": result.reported,
-    }
-    if distributed.is_main():
-        _write(cell.folder / CELL, content)
-    return content
-
-
-def _mean(values: Sequence[float]) -> float | None:
-    return sum(values) / len(values) if values else None
-
-
 def _step_costs(
     config: AblateConfig,
     run: Path,
@@ -378,7 +262,7 @@ def _step_costs(
     """
     # A table never mixes rounds: whatever is new, or was measured on other networks or options, measures all anew.
     wanted = {variant.text: _digest([key, to_dict(variant.kd)]) for variant in variants}
-    kept = _read(run / COST)
+    kept = read_json(run / COST)
     if wanted and all(kept.get("keys", {}).get(name) == own for name, own in wanted.items()):
         return kept["steps"]
     if not distributed.is_main() or not variants:
@@ -396,13 +280,13 @@ def _step_costs(
                 device=device,
             )
     except Exception as error:
-        log.warning("the costs of a step are missing in the table: %s: %s", type(error).__name__, _first_line(error))
+        log.warning("the costs of a step are missing in the table: %s: %s", type(error).__name__, first_line(error))
         return {}
     costs = {
         NONE if name == PLAIN else name: {"milliseconds": cost.milliseconds, "ratio": cost.to_plain, "batch": batch}
         for name, cost in found.items()
     }
-    _write(run / COST, {"keys": wanted, "steps": costs})
+    write_json(run / COST, {"keys": wanted, "steps": costs})
     return costs
 
 

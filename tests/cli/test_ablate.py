@@ -24,7 +24,8 @@ from common.errors import UserError
 from data.batch import Batch
 from engine.objective import DetectionObjective
 from engine.trainer import Trainer
-from pipeline.ablate import AblateConfig, Cell, attempt_cell, run_cell
+from pipeline.ablate_cell import Cell, attempt_cell, run_cell
+from pipeline.distil_options import AblateConfig
 from pipeline.executor import run_all
 from tests.cli.material import NAMES, QUICK, ROOT, command, in_process, killed, make_set, surroundings
 from tests.distill.material import tiny_network
@@ -172,7 +173,7 @@ def test_cell_of_other_settings_begins_a_wandb_run_of_its_own(tmp_path: Path, mo
         left.append((run / "wandb-id.txt").exists())
         raise UserError("far enough")
 
-    monkeypatch.setattr("pipeline.ablate.finetune", stopped)
+    monkeypatch.setattr("pipeline.ablate_cell.finetune", stopped)
     for key in ("a", "a", "b"):
         cell = Cell("none", 0, AblateConfig(), tmp_path / "cell", "grid", {}, key)
         with pytest.raises(UserError, match="far enough"):
@@ -370,7 +371,7 @@ def test_failure_keeps_nothing_of_the_cell_alive(
         left.append(weakref.ref(held))
         raise kind("too much")
 
-    monkeypatch.setattr("pipeline.ablate.finetune", out_of_memory)
+    monkeypatch.setattr("pipeline.ablate_cell.finetune", out_of_memory)
     cell = Cell("none", 0, AblateConfig(), tmp_path / "cell", "grid", {}, "key")
     [(_, error)] = run_all(attempt_cell, [cell], "local")
     assert isinstance(error, UserError)

@@ -19,9 +19,11 @@ from common.log import log
 from distill import MODES, KDConfig, Teacher
 from distill.modes import Bounded
 from models.spec import Outputs
-from pipeline.ablate import AblateConfig, Cell, _train
+from pipeline.ablate import _train
+from pipeline.ablate_cell import Cell
 from pipeline.ablate_grid import parse_seeds, parse_variants
 from pipeline.ablate_table import Table, publish
+from pipeline.distil_options import AblateConfig
 from pipeline.executor import NICENESS, run_all
 from pipeline.step_cost import measure_steps, random_batch
 from tests.distill.material import tiny_network
