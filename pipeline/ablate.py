@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from pipeline.ablate_table import Table, publish
 from pipeline.distil_options import AblateConfig, DistilConfig
 from pipeline.executor import run_all
 from pipeline.finetune import announce_teacher, make_teacher, teacher_scores, train_assistants
+from pipeline.solved import SolvedStart, ancestor_of, solve_start
 from pipeline.stage import load_network
 from pipeline.step_cost import PLAIN, first_batch, measure_steps
 from reporting.results import Scores, scores, shown_split
@@ -32,6 +33,8 @@ from reporting.results import Scores, scores, shown_split
 REFERENCE, COST = "reference.json", "step_cost.json"
 TEACHER, START = "teacher", "not fine-tuned"
 OBJECTS = "objects"
+COLUMNS = {name: each for name, each in options(AblateConfig).items() if each.metadata["column"]}
+"""Options beside those of KD that may differ between rows."""
 # Options of a cell on which its numbers do not depend, beside those that may be changed when a run is resumed; and the
 # networks' files, whose contents count instead.
 _NOT_NUMBERS = (
@@ -58,7 +61,7 @@ def ablate(config: AblateConfig, run: Path) -> tuple[str, bool]:
         The table and how to read it, for the terminal; and whether no cell failed.
     """
     _check_equal(config)
-    variants, seeds = parse_variants(config.ablate, config.distil), parse_seeds(config.seeds)
+    variants, seeds = parse_variants(config.ablate, config.distil, COLUMNS), parse_seeds(config.seeds)
     if config.executor == "ray" and distributed.world() > 1:
         raise UserError("--executor ray under torchrun", todo="use one of the two: Ray starts its own processes")
     if distributed.is_main():
@@ -73,18 +76,19 @@ def ablate(config: AblateConfig, run: Path) -> tuple[str, bool]:
         )
     variants = _possible(variants, student, teacher, asked_for_all=ALL in entries(config.ablate))
     key = _key(config, student, teacher, spec)
-    cells = [_cell(config, run, variant, seed, key) for variant in variants for seed in seeds]
-    reference, known = _references(config, run, spec, student, teacher, key)
+    starts = _starts(config, run, spec, student, teacher, variants, key)
+    cells = [_cell(config, run, variant, seed, key, starts) for variant in variants for seed in seeds]
+    reference, known = _references(config, run, spec, student, teacher, key, starts)
     todo = [cell for cell in cells if finished(cell) is None]
     log.info(
-        "%s: %d modes x %d seeds; %d of %d cells are to be trained",
+        "%s: %d rows x %d seeds; %d of %d cells are to be trained",
         run,
         len(variants),
         len(seeds),
         len(todo),
         len(cells),
     )
-    todo = [replace(cell, known=known()) for cell in todo]
+    todo = [replace(cell, known=known(starts.get(cell.config.reconstruct))) for cell in todo]
     failed = _train(todo, config)
     done = {(cell.variant, cell.seed): found for cell in cells if (found := finished(cell)) is not None}
     _warn_of_others(run, cells)
@@ -149,6 +153,7 @@ def _key(config: DistilConfig, student: Network, teacher: Teacher, spec: DataSpe
         and name != "seed"
         and not known[name].metadata.get("resumable")
         and name not in options(KDConfig)
+        and name not in COLUMNS
     }
     pictures = {split: str(spec.splits.get(split)) for split in ("train", "val", "test")}
     # Weights that no file fills follow from the cell's own seed.
@@ -164,11 +169,37 @@ def _digest(content: list[Any]) -> str:
     return hashlib.sha256(json.dumps(content, default=str).encode()).hexdigest()[:16]
 
 
-def _cell(config: AblateConfig, run: Path, variant: Variant, seed: int, key: str) -> Cell:
+def _cell(
+    config: AblateConfig, run: Path, variant: Variant, seed: int, key: str, starts: Mapping[str, SolvedStart]
+) -> Cell:
     folder = run / variant.folder / f"seed{seed}"
-    own = replace(config, distil=variant.kd, seed=seed, ablate="", resume="")
-    key += _digest([to_dict(variant.kd), seed])
+    own = replace(config, distil=variant.kd, seed=seed, ablate="", resume="", **variant.options)
+    # What is at its default is not in the key: cells stay valid where there were fewer options.
+    told = {name: getattr(own, name) for name, each in COLUMNS.items() if getattr(own, name) != each.default}
+    if start := starts.get(own.reconstruct):
+        own = replace(own, cfg="", weights=str(start.path))
+        told["reconstruct"] = start.path.name
+    key += _digest([to_dict(variant.kd), seed, *([told] if told else [])])
     return Cell(variant.text, seed, own, folder, run.name, {}, key)
+
+
+def _starts(
+    config: AblateConfig,
+    run: Path,
+    spec: DataSpec,
+    student: Network,
+    teacher: Teacher,
+    variants: Sequence[Variant],
+    key: str,
+) -> dict[str, SolvedStart]:
+    """What rows say of ``--reconstruct`` -> the student solved for it, once for all cells and kept in the run."""
+    found: dict[str, SolvedStart] = {}
+    for said in dict.fromkeys(replace(config, **variant.options).reconstruct for variant in variants):
+        if said:
+            ancestor = ancestor_of(said, student, teacher)
+            path = run / f"solved-{_digest([key, models.fingerprint(ancestor), config.seed])}.pt"
+            found[said] = solve_start(config, spec, student, ancestor, path, keep=True)
+    return found
 
 
 def _warn_of_others(run: Path, cells: Sequence[Cell]) -> None:
@@ -187,36 +218,48 @@ def _warn_of_others(run: Path, cells: Sequence[Cell]) -> None:
         )
 
 
-def _references(config: DistilConfig, run: Path, spec: DataSpec, student: Network, teacher: Teacher, key: str) -> Any:
-    """The first two rows and the objects of each class, kept in the run; and a function to the full scores, which only
-    cells to be trained need."""
+def _references(
+    config: AblateConfig,
+    run: Path,
+    spec: DataSpec,
+    student: Network,
+    teacher: Teacher,
+    key: str,
+    starts: Mapping[str, SolvedStart],
+) -> Any:
+    """The first rows and the objects of each class, kept in the run; and a function from the start of a cell (None: the
+    student as it is) to the full scores, which only cells to be trained need."""
     full: dict[str, Scores] = {}
 
-    def known() -> dict[str, Scores]:
-        if not full:
-            full["teacher"] = teacher_scores(teacher, spec, config)
-            full["start"] = scores(student, spec, config)
-        return full
+    def known(start: SolvedStart | None = None) -> dict[str, Scores]:
+        name = start.path.name if start else START
+        if TEACHER not in full:
+            full[TEACHER] = teacher_scores(teacher, spec, config)
+        if name not in full:
+            full[name] = scores(start.network if start else student, spec, config)
+        return {"teacher": full[TEACHER], "start": full[name]}
 
     kept = read_json(run / REFERENCE)
     if kept.get("key") != key or OBJECTS not in kept:
-        rows = {TEACHER: known()["teacher"], START: known()["start"]}
-        kept = {
-            "key": key,
-            **{
-                name: {split: score.as_dict(classes=True) for split, score in row.items()} for name, row in rows.items()
-            },
-            OBJECTS: {
-                split: {name: row["boxes"] for name, row in score.per_class.items()}
-                for split, score in rows[TEACHER].items()
-            },
+        kept = {"key": key, TEACHER: _as_dicts(known()["teacher"]), START: _as_dicts(known()["start"])}
+        kept[OBJECTS] = {
+            split: {name: row["boxes"] for name, row in score.per_class.items()}
+            for split, score in full[TEACHER].items()
         }
-        if distributed.is_main():
-            write_json(run / REFERENCE, kept)
-        start = rows[START]["val"].map50_95
-        log.info("student on val, before the first step: mAP50-95 %.4f", start)
-        announce_teacher(rows[TEACHER], start)
-    return {name: kept[name] for name in (TEACHER, START, OBJECTS)}, known
+        before = full[START]["val"].map50_95
+        log.info("student on val, before the first step: mAP50-95 %.4f", before)
+        announce_teacher(full[TEACHER], before)
+    kept |= {
+        start.path.name: _as_dicts(known(start)["start"]) for start in starts.values() if start.path.name not in kept
+    }
+    if distributed.is_main():
+        write_json(run / REFERENCE, kept)
+    rows = {name: kept[name] for name in (TEACHER, START, OBJECTS)}
+    return rows | {f"{START}, reconstruct={said}": kept[start.path.name] for said, start in starts.items()}, known
+
+
+def _as_dicts(found: Scores) -> dict[str, Any]:
+    return {split: score.as_dict(classes=True) for split, score in found.items()}
 
 
 def _train(cells: Sequence[Cell], config: AblateConfig) -> dict[tuple[str, int], str]:
@@ -262,6 +305,7 @@ def _step_costs(
     """
     # A table never mixes rounds: whatever is new, or was measured on other networks or options, measures all anew.
     wanted = {variant.text: _digest([key, to_dict(variant.kd)]) for variant in variants}
+    measured = {wanted[variant.text]: variant for variant in reversed(variants)}  # those of one KD config once
     kept = read_json(run / COST)
     if wanted and all(kept.get("keys", {}).get(name) == own for name, own in wanted.items()):
         return kept["steps"]
@@ -274,7 +318,7 @@ def _step_costs(
             found = measure_steps(
                 student,
                 teacher,
-                {variant.text: variant.kd for variant in variants if variant.text != NONE},
+                {variant.text: variant.kd for variant in measured.values() if variant.kd.modes()},
                 first_batch(spec, config.input_size, batch),
                 config=config,
                 device=device,
@@ -286,6 +330,8 @@ def _step_costs(
         NONE if name == PLAIN else name: {"milliseconds": cost.milliseconds, "ratio": cost.to_plain, "batch": batch}
         for name, cost in found.items()
     }
+    for variant in variants:
+        costs[variant.text] = costs[measured[wanted[variant.text]].text if variant.kd.modes() else NONE]
     write_json(run / COST, {"keys": wanted, "steps": costs})
     return costs
 

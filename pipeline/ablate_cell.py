@@ -13,7 +13,7 @@ from common.files import read_json, write_json
 from common.rundir import ARGS
 from engine import checkpoints, distributed
 from engine.tracking import ID_FILE
-from pipeline.distil_options import DistilConfig
+from pipeline.distil_options import AblateConfig
 from pipeline.finetune import finetune
 from reporting.results import Scores
 
@@ -29,13 +29,13 @@ class Cell:
         config: its options.
         folder: its run folder.
         group: W&B's group, the name of the ablation's run.
-        known: scores of the teacher and of the student before its first step, which all cells share.
+        known: scores of the teacher and of the student before its first step, which cells share.
         key: of everything its numbers depend on; a finished cell counts only under the same key.
     """
 
     variant: str
     seed: int
-    config: DistilConfig
+    config: AblateConfig
     folder: Path
     group: str
     known: dict[str, Scores]
@@ -51,8 +51,8 @@ def finished(cell: Cell) -> dict[str, Any] | None:
 def attempt_cell(cell: Cell) -> dict[str, Any]:
     """`run_cell`, where a bug costs the others nothing: the cell counts as failed, its traceback is in `error.txt`.
 
-    Not so under torchrun: the other processes would wait for one that gave up, so all of them end (see `pipeline.ablate` for
-    what is no bug).
+    Not so under torchrun: the other processes would wait for one that gave up, so all of them end (see
+    `pipeline.ablate` for what is no bug).
     """
     (cell.folder / ERROR).unlink(missing_ok=True)
     try:

@@ -11,6 +11,7 @@ from pipeline.ablate import ablate
 from pipeline.distil_options import AblateConfig
 from pipeline.finetune import finetune, report, train_assistants
 from pipeline.prune_options import PruneConfig
+from pipeline.solved import begin_solved
 from pipeline.stage import check_test, start_run
 from pipeline.train_prune import PruneRun
 
@@ -46,8 +47,9 @@ def distil(config: AblateConfig) -> int:
                 text, complete = ablate(config, run)
             else:
                 config = train_assistants(config, run)
-                result = finetune(config, run)
-                text = report(result, config) if distributed.is_main() else ""
+                begun = begin_solved(config, run)
+                result = finetune(config, run, student=begun.network if begun else None)
+                text = report(result, config, begun.lines if begun else ()) if distributed.is_main() else ""
         if distributed.is_main():
             print(text)
     finally:

@@ -12,6 +12,11 @@ from pipeline.executor import EXECUTORS
 
 DISTILLATION, ABLATION = "distillation", "ablation"
 
+TEACHER = "teacher"
+"""What the bare ``--reconstruct`` means."""
+
+_YES_OR_NO = dict.fromkeys(("none", "off", "no", "false"), "") | dict.fromkeys(("on", "yes", "true"), TEACHER)
+
 
 @dataclass
 class DistilConfig(TrainConfig):
@@ -47,10 +52,22 @@ class DistilConfig(TrainConfig):
 class AblateConfig(DistilConfig):
     """Every option of `finetune_kd.py`."""
 
+    reconstruct: str = option(
+        "",
+        "before the first step solve each layer of the student, by least squares on training pictures (no labels), for "
+        "what FILE says in the channels that are kept; FILE is a network it was cut from, best the very one that was "
+        "cut (the sparse one). The bare flag: the teacher. Stays where val mAP50-95 rises",
+        group=DISTILLATION,
+        metavar="FILE",
+        const=TEACHER,
+        column=True,
+        main=True,
+    )
     ablate: str = option(
         "",
         "compare: one entry a mode or combination, as for --kd, separated by ';'; options may follow one: "
-        '"none; hinton; hinton,bounded:1; hinton kd_temperature=4". all, or the bare flag, is every mode alone',
+        '"none; hinton; hinton,bounded:1; hinton kd_temperature=4; none reconstruct=sparse.pt". all, or the bare flag, '
+        "is every mode alone",
         group=ABLATION,
         metavar="MODES",
         flags=("--modes",),
@@ -74,6 +91,10 @@ class AblateConfig(DistilConfig):
         choices=EXECUTORS,
         resumable=True,
     )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.reconstruct = _YES_OR_NO.get(self.reconstruct.strip().lower(), self.reconstruct)
 
 
 @dataclass
