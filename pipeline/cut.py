@@ -20,7 +20,6 @@ from pipeline.calibration import Calibration
 from pipeline.prune_options import PruneConfig
 from prune.candidates import Candidates
 from prune.plan import CutPlan
-from prune.report import Alive
 
 IDLE_KEPT = 0.1
 """Share of the kept channels that may be idle: rounding, floors and ties hold a few."""
@@ -42,15 +41,20 @@ def kept_idle(thin: Network, config: PruneConfig) -> str:
     )
 
 
-def live_cut(alive: Alive, config: PruneConfig, kind: str) -> str:
-    """What to do where channels in use were cut; "" where hardly any were, or --max-drop saw to it."""
-    if alive.of_gamma <= LIVE_CUT or config.plan.max_drop is not None:
+def live_cut(alive: float, config: PruneConfig, kind: str) -> str:
+    """What to do where channels in use were cut; "" where hardly any were, or --max-drop saw to it.
+
+    Args:
+        alive: the share of all |gamma| that went with them.
+        kind: what the network that was cut is called.
+    """
+    if alive <= LIVE_CUT or config.plan.max_drop is not None:
         return ""
     trained = "longer sparsity training (--sparse-epochs)"
     before = trained if kind == "sparse" else "sparsity training first (--stages sparse,prune)"
     off = "" if config.reconstruct else ", and --reconstruct, which is off"
     return (
-        f"so {alive.of_gamma:.0%} of the network that was in use went, and mAP with it. What helps: {before}, a cut no "
+        f"so {alive:.0%} of the network that was in use went, and mAP with it. What helps: {before}, a cut no "
         f"deeper than val allows (--max-drop 0.02), a fine-tune after it (--then-kd){off}"
     )
 

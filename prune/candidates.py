@@ -291,7 +291,7 @@ class Candidates:
             report.note_held({uncut_name(name, variant.moved): row for name, row in held.items()})
         _note_blocks(report, variant.blocks, self.blocks)
         gone = self.graph.gone({module_name(old): kept for old, kept in step.values()})
-        report.alive = alive_among(self.net, self.graph, gone)
+        report.alive, report.gammas = alive_among(self.net, self.graph, gone)
         # One step from the uncut network: the one without blocks that lay in between is nobody's ancestor.
         network.lineage = descend(self.net, kind, step)
         network.lineage[-1]["cut"] = report.cut()

@@ -21,24 +21,6 @@ _HELD = {
 _COLUMNS = ("before", "after", "asked", *_HELD, "overruled")
 
 
-@dataclass(frozen=True)
-class Alive:
-    """How much of what a cut removed was in use, by the gammas of the channels that could go.
-
-    Attributes:
-        removed: gammas that went; a channel that several BatchNorms scale has one in each.
-        alive: those of them that were not near zero (`prune.sparsity.near_zero`).
-        of_removed: ``alive / removed``; 0 where none went.
-        of_gamma: the |gamma| of those alive, as a share of the |gamma| of all channels of the uncut network that could
-            go: gammas at zero add nothing on either side.
-    """
-
-    removed: int = 0
-    alive: int = 0
-    of_removed: float = 0.0
-    of_gamma: float = 0.0
-
-
 @dataclass
 class PruneReport:
     """Plain data about one call of `prune.channels`, `prune.shortcuts` or `prune.prune`.
@@ -66,7 +48,10 @@ class PruneReport:
         removed_blocks: `[shortcut]` layer -> score, for those removed.
         kept_blocks: `[shortcut]` layer -> its score, or why it cannot be removed.
         tried: the candidates a search measured, in order: what was asked of each and what came of it.
-        alive: how much of what went was in use.
+        alive: how much of what went was in use: the sum of the removed |gamma| that were not near zero
+            (`prune.sparsity.near_zero`) by the sum over all channels of the uncut network that could go. Gammas at zero
+            add nothing on either side.
+        gammas: (those of them, all that were removed), by number; a channel that several BatchNorms scale has several.
         notes: lines that whoever asked for the cut adds.
         solved: lines on what `prune.reconstruct` made of the thin network, where it was asked.
     """
@@ -96,7 +81,8 @@ class PruneReport:
     kept_blocks: dict[int, float | str] = field(default_factory=dict)
     tried: list[dict[str, Any]] = field(default_factory=list)
     solved: list[str] = field(default_factory=list)
-    alive: Alive = field(default_factory=Alive)
+    alive: float = 0.0
+    gammas: tuple[int, int] = (0, 0)
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -138,11 +124,10 @@ class PruneReport:
         if self.removed_blocks:
             blocks = ", ".join(f"{layer} ({score:.4g})" for layer, score in self.removed_blocks.items())
             lines.append(f"shortcut blocks removed (mean |gamma|): {blocks}")
-        if self.alive.removed:
-            lines.append(
-                f"{self.alive.alive} of {self.alive.removed} removed channels were alive: they carried "
-                f"{self.alive.of_gamma:.1%} of all |gamma|"
-            )
+        if self.gammas[1]:
+            live, removed = self.gammas
+            share = f"{self.alive:.1%} of all |gamma|"
+            lines.append(f"{live} of {removed} removed channels were alive: they carried {share}")
         lines += self._what_held()
         lines.append(f"constants folded into {self.folded} convolutions")
         if self.unfolded:
