@@ -198,7 +198,7 @@ def _starts(
         if said:
             ancestor = ancestor_of(said, student, teacher)
             path = run / f"solved-{_digest([key, models.fingerprint(ancestor), config.seed])}.pt"
-            found[said] = solve_start(config, spec, student, ancestor, path, keep=True)
+            found[said] = solve_start(config, spec, student, ancestor, said, path, keep=True)
     return found
 
 

@@ -58,7 +58,7 @@ def begin_solved(config: AblateConfig, run: Path) -> SolvedStart | None:
     spec = load_spec(config.data, single_cls=config.single_cls)
     student = load_network(config, spec.names)
     ancestor = ancestor_of(config.reconstruct, student, make_teacher(config, student))
-    return solve_start(config, spec, student, ancestor, path, keep=bool(config.resume))
+    return solve_start(config, spec, student, ancestor, config.reconstruct, path, keep=bool(config.resume))
 
 
 def ancestor_of(said: str, student: Network, teacher: Teacher | None) -> Network:
@@ -89,15 +89,19 @@ def ancestor_of(said: str, student: Network, teacher: Teacher | None) -> Network
 
 
 def solve_start(
-    config: AblateConfig, spec: DataSpec, student: Network, ancestor: Network, path: Path, keep: bool
+    config: AblateConfig, spec: DataSpec, student: Network, ancestor: Network, said: str, path: Path, keep: bool
 ) -> SolvedStart:
-    """Solve a copy of the student, by rank 0 for all, into the file `path`; with `keep` one that is there is taken."""
+    """Solve a copy of the student, by rank 0 for all, into the file `path`; with `keep` one that is there is taken.
+
+    Args:
+        said: what the ancestor is called.
+    """
     if distributed.is_main() and not (keep and path.exists()):
         solved = copy.deepcopy(student)
         with distributed.alone():  # the other processes of torchrun take no part
-            lines = Calibration(config, spec).solve(solved, ancestor).lines()
-        for line in lines:
-            log.info("%s", line)
+            told, *worst = Calibration(config, spec).solve(solved, ancestor).lines()
+        lines = [f"for {said}: {told}", *worst]
+        log.info("the student, before the first step: %s", "\n".join(lines))
         models.save(solved, path, extra={"solved": lines})
     distributed.barrier()
     return SolvedStart.read(path)
