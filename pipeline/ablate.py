@@ -330,8 +330,8 @@ def _step_costs(
         NONE if name == PLAIN else name: {"milliseconds": cost.milliseconds, "ratio": cost.to_plain, "batch": batch}
         for name, cost in found.items()
     }
-    for variant in variants:
-        costs[variant.text] = costs[measured[wanted[variant.text]].text if variant.kd.modes() else NONE]
+    twins = {each.text: measured[wanted[each.text]].text if each.kd.modes() else NONE for each in variants}
+    costs |= {name: costs[twin] for name, twin in twins.items() if twin in costs}
     write_json(run / COST, {"keys": wanted, "steps": costs})
     return costs
 
