@@ -26,6 +26,7 @@ from pipeline.ablate_table import Table, publish
 from pipeline.distil_options import AblateConfig, DistilConfig
 from pipeline.executor import run_all
 from pipeline.finetune import announce_teacher, finetune, make_teacher, teacher_scores, train_assistants
+from pipeline.footage import gathered
 from pipeline.stage import load_network
 from pipeline.step_cost import PLAIN, first_batch, measure_steps
 from reporting.results import Scores, scores, shown_split
@@ -87,7 +88,7 @@ def ablate(config: AblateConfig, run: Path) -> tuple[str, bool]:
     if distributed.is_main():
         replace(config, resume="").save(run / ARGS)  # a resumed grid may have grown
     spec = load_spec(config.data, single_cls=config.single_cls)
-    config = train_assistants(config, run)
+    config = train_assistants(gathered(config, spec, run), run)
     student = load_network(config, spec.names)
     teacher = make_teacher(config, student)
     if teacher is None:

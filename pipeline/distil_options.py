@@ -11,6 +11,8 @@ from pipeline.ablate_grid import ALL
 from pipeline.executor import EXECUTORS
 
 DISTILLATION, ABLATION = "distillation", "ablation"
+KD, LABELS = "kd", "labels"
+"""What ``--unlabelled-as`` may be."""
 
 
 @dataclass
@@ -33,6 +35,30 @@ class DistilConfig(TrainConfig):
         metavar="FILE",
         flags=("--t_weights",),
         main=True,
+    )
+    unlabelled: tuple[str, ...] = option(
+        (),
+        "pictures that nobody labelled, for the teacher to answer on beside the data set's: a folder (searched below), "
+        "a list file, a video; several with commas. For where pictures are plenty and labels few",
+        group=DISTILLATION,
+        metavar="FOLDER|LIST|VIDEO",
+        main=True,
+    )
+    unlabelled_every: int = option(
+        10, "of a video one frame in so many: neighbouring frames show the same", group=DISTILLATION, low=1
+    )
+    unlabelled_ratio: float = option(
+        1.0,
+        "so many pictures without labels beside each labelled one of a step; the steps stay as many, each takes longer",
+        group=DISTILLATION,
+        low=0.01,
+    )
+    unlabelled_as: str = option(
+        KD,
+        "kd: the terms of --kd that do without labels go by the teacher alone there; labels: besides, what it detects "
+        "there, above the confidence that is best on val, counts as labels",
+        group=DISTILLATION,
+        choices=(KD, LABELS),
     )
     list_modes: bool = option(
         False, "show the KD terms, their papers and weights, and exit", group=DISTILLATION, main=True

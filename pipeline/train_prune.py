@@ -22,6 +22,7 @@ from models.lineage import identity_lineage
 from models.network import Network
 from pipeline.cut import Cutter
 from pipeline.finetune import finetune
+from pipeline.footage import check_footage, gathered
 from pipeline.foresight import check_target, check_trained, check_used
 from pipeline.prune_options import PruneConfig
 from pipeline.show import (
@@ -105,8 +106,11 @@ class PruneRun:
         check_trained(self.config, stages)
         if "prune" in stages:
             check_target(self.config, Cutter(self.config, self.spec, start).rehearse(), stages)
-        if "student" in stages and (self.config.t_cfg or self.config.t_weights):
-            Teacher.load(self.config.t_cfg, self.config.t_weights, start)
+        if "student" in stages:
+            if self.config.t_cfg or self.config.t_weights:
+                Teacher.load(self.config.t_cfg, self.config.t_weights, start)
+            check_footage(self.config)
+            self.config = gathered(self.config, self.spec, self.folder)
 
     def _left(self, path: Path) -> bool:
         """Whether the run that is resumed has left this file; one of an older run in a reused folder does not count."""
@@ -238,7 +242,7 @@ class PruneRun:
         config = self.config.for_stage(self.config.finetune_epochs, self.config.finetune_lr0)
         config = replace(config, freeze=self._frozen_in(pruned))
         if config.compare_plain:
-            plain = replace(config, distil=replace(config.distil, kd="none"), t_cfg="", t_weights="")
+            plain = replace(config, distil=replace(config.distil, kd="none"), t_cfg="", t_weights="", unlabelled=())
             done = finetune(
                 plain, self.folder / "plain", student=copy.deepcopy(pruned), kind="plain", group=self.folder.name
             )
@@ -248,7 +252,7 @@ class PruneRun:
             config, self.folder / "student", student=copy.deepcopy(pruned), teacher=teacher, group=self.folder.name
         )
         self.networks["student"], self.scored["student"] = done.student, done.scores["student"]
-        self.notes["student"] = done.kd_off
+        self.notes["student"] = done.note
         if teacher is baseline:
             self.scored["baseline"] = done.scores["teacher"]
 

@@ -114,9 +114,9 @@ def test_nothing_to_resume_starts_from_the_beginning(pictures: Path, tmp_path: P
 
 def test_batch_that_memory_chose_is_kept(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     flags = [f"--data={pictures}", "--epochs=1", "--batch-size=-1", "--nominal-batch=8"]
-    monkeypatch.setattr("engine.trainer.fitting_batch", lambda *_: 3)
+    monkeypatch.setattr("engine.feed.fitting_batch", lambda *_, **__: 3)
     make_trainer(tmp_path, flags).fit()
-    monkeypatch.setattr("engine.trainer.fitting_batch", lambda *_: 5)
+    monkeypatch.setattr("engine.feed.fitting_batch", lambda *_, **__: 5)
     resumed = make_trainer(tmp_path, flags, resume=tmp_path)
     assert resumed.resume()
     assert (resumed.batch, resumed.accumulate) == (3, 3)
