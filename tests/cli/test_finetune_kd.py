@@ -297,11 +297,11 @@ def test_footage_is_learnt_from_and_a_killed_run_goes_on_to_the_same_bits(materi
     options = ["--unlabelled", f"footage,{film.name}", "--unlabelled-every", "20", *QUICK, "--save-every", "1"]
     done = command("finetune_kd.py", material, *PAIR, "--name", "watched", *options)
     assert done.returncode == 0, done.stderr
-    assert "5 pictures without labels beside 8 with" in done.stderr
+    assert "5 pictures without labels beside 8 with labels" in done.stderr
     assert "also on 5 pictures without labels" in done.stdout
     runs = material / "runs" / "finetune_kd"
     assert [row["unlabelled/pictures"] for row in rows(runs / "watched")] == ["5", "5"]
-    assert "5 pictures without labels beside 8" in (runs / "watched" / "report.html").read_text()
+    assert "5 pictures without labels beside 8 with" in (runs / "watched" / "report.html").read_text()
     killed("finetune_kd.py", material, "killed watched", 2, *PAIR, "--name", "killed watched", *options)
     film.unlink()
     again = command("finetune_kd.py", material, "--resume", "runs/finetune_kd/killed watched")
