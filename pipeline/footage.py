@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -16,6 +17,7 @@ from common.errors import UserError
 from common.files import whole_file
 from common.log import log
 from data import Dataset, DataSpec, make_loader
+from data.batch import Batch
 from data.footage import UNLABELLED, Footage, find_footage, scan_footage, without_copies
 from data.labels import Scan
 from data.options import BATCH
@@ -156,6 +158,22 @@ class FootageColumns(Hooks):
         return self.columns
 
 
+def unlabelled_batches(config: DistilConfig, spec: DataSpec, pictures: int) -> list[Batch]:
+    """About so many of the gathered pictures as they are, drawn with ``--seed``; no batch is smaller than the others.
+
+    For what needs pictures and no labels, such as solving a cut.
+    """
+    dataset = Dataset(spec, UNLABELLED, config.input_size, found=_gathered_scan(config))
+    size = min(BATCH, len(dataset))
+    loader = make_loader(dataset, size, seed=config.seed, workers=config.workers, drop_last=True)
+    return list(itertools.islice(loader, max(1, pictures // size)))
+
+
+def _gathered_scan(config: DistilConfig) -> Scan:
+    (listing,) = map(Path, config.unlabelled)
+    return scan_footage(pictures_at(listing, []))
+
+
 def footage_of(
     config: DistilConfig, spec: DataSpec, teacher: Teacher, threshold: float
 ) -> tuple[Footage, FootageFacts]:
@@ -167,12 +185,12 @@ def footage_of(
     Args:
         threshold: the confidence from which a detection may stand for a label.
     """
-    (listing,) = map(Path, config.unlabelled)
-    scan = scan_footage(pictures_at(listing, []))
+    scan = _gathered_scan(config)
     as_labels = config.unlabelled_as == LABELS
     chosen = np.arange(len(scan.pictures))
     if not as_labels and len(chosen) > LOOKED_AT:
         chosen = np.linspace(0, len(chosen) - 1, LOOKED_AT).round().astype(int)
+    listing = Path(config.unlabelled[0])
     identity = [listing.name, teacher.fingerprint, *config.input_size, threshold if as_labels else None]
     kept = listing.with_name(f"teacher-{_digest(json.dumps(identity))}.npz")
     if distributed.is_main() and not kept.exists():
