@@ -12,6 +12,7 @@ from pipeline.distil_options import AblateConfig
 from pipeline.finetune import finetune, report, train_assistants
 from pipeline.footage import check_footage, gathered
 from pipeline.prune_options import PruneConfig
+from pipeline.solved import begin_solved
 from pipeline.stage import check_test, start_run
 from pipeline.train_prune import PruneRun
 
@@ -49,8 +50,9 @@ def distil(config: AblateConfig) -> int:
             else:
                 check_footage(config)
                 config = train_assistants(gathered(config, spec, run), run)
-                result = finetune(config, run)
-                text = report(result, config) if distributed.is_main() else ""
+                begun = begin_solved(config, run)
+                result = finetune(config, run, student=begun.network if begun else None)
+                text = report(result, config, begun.lines if begun else ()) if distributed.is_main() else ""
         if distributed.is_main():
             print(text)
     finally:

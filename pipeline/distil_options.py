@@ -14,6 +14,11 @@ DISTILLATION, ABLATION = "distillation", "ablation"
 KD, LABELS = "kd", "labels"
 """What ``--unlabelled-as`` may be."""
 
+TEACHER = "teacher"
+"""What the bare ``--reconstruct`` means."""
+
+_YES_OR_NO = dict.fromkeys(("none", "off", "no", "false"), "") | dict.fromkeys(("on", "yes", "true"), TEACHER)
+
 
 @dataclass
 class DistilConfig(TrainConfig):
@@ -41,16 +46,18 @@ class DistilConfig(TrainConfig):
         "pictures that nobody labelled, for the teacher to answer on beside the data set's: a folder (searched below), "
         "a list file, a video; several with commas. For where pictures are plenty and labels few",
         group=DISTILLATION,
+        column=True,
         metavar="FOLDER|LIST|VIDEO",
         main=True,
     )
     unlabelled_every: int = option(
-        10, "of a video one frame in so many: neighbouring frames show the same", group=DISTILLATION, low=1
+        10, "of a video one frame in so many: neighbouring frames show the same", group=DISTILLATION, column=True, low=1
     )
     unlabelled_ratio: float = option(
         1.0,
         "so many pictures without labels beside each labelled one of a step; the steps stay as many, each takes longer",
         group=DISTILLATION,
+        column=True,
         low=0.01,
     )
     unlabelled_as: str = option(
@@ -58,6 +65,7 @@ class DistilConfig(TrainConfig):
         "kd: the terms of --kd that do without labels go by the teacher alone there; labels: besides, what it detects "
         "there, above the confidence that is best on val, counts as labels",
         group=DISTILLATION,
+        column=True,
         choices=(KD, LABELS),
     )
     list_modes: bool = option(
@@ -73,10 +81,22 @@ class DistilConfig(TrainConfig):
 class AblateConfig(DistilConfig):
     """Every option of `finetune_kd.py`."""
 
+    reconstruct: str = option(
+        "",
+        "before the first step solve each layer of the student, by least squares on training pictures (no labels), for "
+        "what FILE says in the channels that are kept; FILE is a network it was cut from, best the very one that was "
+        "cut (the sparse one). The bare flag: the teacher. Stays where val mAP50-95 rises",
+        group=DISTILLATION,
+        metavar="FILE",
+        const=TEACHER,
+        column=True,
+        main=True,
+    )
     ablate: str = option(
         "",
         "compare: one entry a mode or combination, as for --kd, separated by ';'; options may follow one: "
-        '"none; hinton; hinton,bounded:1; hinton kd_temperature=4". all, or the bare flag, is every mode alone',
+        '"none; hinton; hinton,bounded:1; hinton kd_temperature=4; none reconstruct=sparse.pt". all, or the bare flag, '
+        "is every mode alone",
         group=ABLATION,
         metavar="MODES",
         flags=("--modes",),
@@ -100,6 +120,10 @@ class AblateConfig(DistilConfig):
         choices=EXECUTORS,
         resumable=True,
     )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.reconstruct = _YES_OR_NO.get(self.reconstruct.strip().lower(), self.reconstruct)
 
 
 @dataclass

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
@@ -280,8 +280,12 @@ def _announce(found: dict[str, Scores], off: str) -> None:
     log.info("student on val, before the first step: mAP50-95 %.4f, mAP50 %.4f", start.map50_95, start.map50)
 
 
-def report(result: FinetuneResult, config: TrainConfig) -> str:
-    """Write the run's ``report.html``; the table and the verdict line for the terminal."""
+def report(result: FinetuneResult, config: TrainConfig, solved: Sequence[str] = ()) -> str:
+    """Write the run's ``report.html``; the table and the verdict line for the terminal.
+
+    Args:
+        solved: what was done to the student before the first step.
+    """
     spec = load_spec(config.data, single_cls=config.single_cls)
     split = shown_split(spec)
     rows = _rows(result, split, config.input_size)
@@ -300,6 +304,7 @@ def report(result: FinetuneResult, config: TrainConfig) -> str:
             "split": split,
             "size": config.input_size,
             "baseline": rows[0].name,
+            "pruning": [("solved before the first step", "\n".join(solved))] if solved else [],
             "results": {"fine-tuning": result.run / "results.csv"},
             "figures": figures,
             "pictures": shown,

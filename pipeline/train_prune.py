@@ -50,6 +50,7 @@ class PruneRun:
 
     Attributes:
         networks: name -> network, in the order of the table.
+        first: the name of the network that the others are compared with.
         scored: name -> scores, of those a stage has scored.
         notes: name -> what its row has to say.
         layers: what pruning did, a row a convolution.
@@ -61,6 +62,7 @@ class PruneRun:
         self.config, self.folder = config, folder
         self.spec: DataSpec = load_spec(config.data, single_cls=config.single_cls)
         self.networks: dict[str, Network] = {}
+        self.first = "baseline"
         self.scored: dict[str, Scores] = {}
         self.notes: dict[str, str] = {}
         self.layers: list[LayerRow] = []
@@ -88,8 +90,10 @@ class PruneRun:
             )
         check_test(self.spec)
         self._rehearse(start, stages)
+        # A network that is only cut may be anything: of what is trained sparse the baseline is meant.
+        self.first = "baseline" if {"baseline", "sparse"} & set(stages) else "input"
         baseline = self.baseline(start) if "baseline" in stages else start
-        last = self.networks["baseline"] = baseline
+        last = self.networks[self.first] = baseline
         if "sparse" in stages:
             last = self.networks["sparse"] = self.sparse(last)
         if "prune" in stages:
@@ -177,7 +181,7 @@ class PruneRun:
     def cut(self, network: Network) -> Network:
         """Remove channels and shortcut blocks; with ``--rounds`` in several cuts, a short training between two."""
         cutter = Cutter(self.config, self.spec, network)
-        kind = "sparse" if "sparse" in self.networks else "baseline"
+        kind = "sparse" if "sparse" in self.networks else self.first
         for number in range(1, self.config.rounds):
             folder = self.folder / f"round{number}"
             thin = self._cut(cutter, network, kind, number, folder / "cut")
@@ -254,11 +258,11 @@ class PruneRun:
         self.networks["student"], self.scored["student"] = done.student, done.scores["student"]
         self.notes["student"] = done.note
         if teacher is baseline:
-            self.scored["baseline"] = done.scores["teacher"]
+            self.scored[self.first] = done.scores["teacher"]
 
     def _frozen_in(self, pruned: Network) -> str:
         """`--freeze` names the baseline's layers: the numbers of what is left of them in the pruned network."""
-        baseline = self.networks["baseline"]
+        baseline = self.networks[self.first]
         frozen = self.config.frozen_layers(len(baseline.layers))
         if not frozen or len(pruned.lineage) <= len(baseline.lineage):
             return self.config.freeze
@@ -308,10 +312,10 @@ class PruneRun:
         rows = table(self.networks, {name: self.scored[name][split] for name in self.networks}, size)
         rows = [replace(row, note=self.notes.get(row.name, "")) for row in rows]
         named = {row.name: row for row in rows}
-        line = verdict(named["baseline"], rows[-1], split) if last != "baseline" else ""
+        line = verdict(named[self.first], rows[-1], split) if last != self.first else ""
         figures, shown = pictures(drawn / split)
-        if last != "baseline":
-            pair = {name: self.networks[name] for name in ("baseline", last)}
+        if last != self.first:
+            pair = {name: self.networks[name] for name in (self.first, last)}
             shown = side_by_side(pair, self.spec, split, size)
         page = write_report(
             self.folder,
@@ -321,6 +325,7 @@ class PruneRun:
                 "rows": rows,
                 "split": split,
                 "size": size,
+                "baseline": self.first,
                 "channels": channel_bars(self.layers),
                 "pruning": self.told,
                 "layers": self.layers,
