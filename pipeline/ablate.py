@@ -90,7 +90,7 @@ def ablate(config: AblateConfig, run: Path) -> tuple[str, bool]:
     spec = load_spec(config.data, single_cls=config.single_cls)
     config = train_assistants(gathered(config, spec, run), run)
     student = load_network(config, spec.names)
-    teacher = make_teacher(config, student)
+    teacher = make_teacher(config, student, spec)
     if teacher is None:
         raise UserError(
             "--ablate compares ways of learning from a teacher, and there is none", todo="add --t_weights FAT.pt"
