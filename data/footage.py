@@ -55,14 +55,13 @@ class Footage:
         return Companions(dataset, self.ratio, self.labelled)
 
 
-def find_footage(entries: Sequence[str], frames: Path, every: int, kept: bool = False) -> list[Path]:
+def find_footage(entries: Sequence[str], frames: Path, every: int) -> list[Path]:
     """The pictures that ``--unlabelled`` names.
 
     Args:
         entries: folders (searched below, for videos too), list files, videos, pictures.
-        frames: where the frames of videos go, each video's in a folder of its own.
+        frames: where the frames of videos go, each video's in a folder of its own, unless they are there.
         every: of a video one frame in so many.
-        kept: frames that are there already are those of this video.
 
     Raises:
         UserError: an entry or a picture of a list is not there, a video cannot be read, or nothing is found.
@@ -86,19 +85,18 @@ def find_footage(entries: Sequence[str], frames: Path, every: int, kept: bool = 
                 todo="relative paths start at the working directory or at the list's folder; correct the list",
             )
         for video in videos:
-            pictures += _frames(video, frames, every, kept)
+            pictures += _frames(video, frames, every)
         if not pictures:
             raise UserError(f"--unlabelled {entry}: there is no picture and no video in it", todo="give another folder")
         found |= dict.fromkeys(path.absolute() for path in pictures)
     return list(found)
 
 
-def _frames(video: Path, frames: Path, every: int, kept: bool) -> list[Path]:
-    digest = hashlib.sha1(f"{video}|{every}".encode()).hexdigest()[:8]
-    folder = frames / f"{video.stem}-{digest}"
-    if kept and folder.is_dir():
-        return sorted(folder.glob("*.jpg"))
-    return video_frames(video, folder, every)
+def _frames(video: Path, frames: Path, every: int) -> list[Path]:
+    status = video.stat()
+    identity = f"{video}|{status.st_size}|{status.st_mtime_ns}|{every}"
+    folder = frames / f"{video.stem}-{hashlib.sha1(identity.encode()).hexdigest()[:8]}"
+    return sorted(folder.glob("*.jpg")) if folder.is_dir() else video_frames(video, folder, every)
 
 
 def without_copies(pictures: Sequence[Path], spec: DataSpec) -> tuple[list[Path], int]:

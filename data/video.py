@@ -42,7 +42,6 @@ def video_frames(video: Path, folder: Path, every: int) -> list[Path]:
             )
         with whole_file(half / PIXELS) as temporary:
             temporary.write_text(json.dumps(digests), encoding="utf-8")
-        shutil.rmtree(folder, ignore_errors=True)
         half.rename(folder)
     finally:
         shutil.rmtree(half, ignore_errors=True)

@@ -116,6 +116,8 @@ def finetune(
         elif guide is not None:
             student.meta["teacher"] = {"source": guide.source, "sha256": guide.fingerprint}
         footage, facts = None, None
+        if config.unlabelled and not uses_footage(config):
+            log.info("--kd %s learns nothing from pictures without labels: it goes without", config.distil.kd)
         if uses_footage(config) and guide is not None and not off:
             footage, facts = footage_of(config, spec, guide, found["teacher"]["val"].confidence)
             facts.announce()

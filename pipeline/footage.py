@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -16,6 +17,7 @@ from common.errors import UserError
 from common.files import whole_file
 from common.log import log
 from data import Dataset, DataSpec, make_loader
+from data.batch import Batch
 from data.footage import UNLABELLED, Footage, find_footage, scan_footage, without_copies
 from data.labels import Scan
 from data.options import BATCH
@@ -28,7 +30,8 @@ from engine.postprocess import postprocess, to_original
 from engine.seams import Hooks
 from pipeline.distil_options import LABELS, DistilConfig
 
-RECORD = "asked.json"
+RECORD = "asked-{}.json"
+"""What was asked for, and the list it became; several may share a folder."""
 LOOKED_AT = 512
 """So many pictures tell how sure the teacher is of the footage; they are evenly spaced over it."""
 SURE = 0.25
@@ -74,16 +77,15 @@ def gathered(config: Distil, spec: DataSpec, run: Path) -> Distil:
 
 
 def _is_gathered(entries: Sequence[str]) -> bool:
-    return len(entries) == 1 and Path(entries[0]).is_file() and Path(entries[0]).with_name(RECORD).is_file()
+    return len(entries) == 1 and Path(entries[0]).is_file() and any(Path(entries[0]).parent.glob(RECORD.format("*")))
 
 
 def _gather(config: DistilConfig, spec: DataSpec, folder: Path) -> Path:
     asked = {"unlabelled": list(config.unlabelled), "every": config.unlabelled_every}
-    if config.resume and (folder / RECORD).is_file():
-        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-        if record["asked"] == asked:
-            return folder / record["list"]
-    pictures = find_footage(config.unlabelled, folder, config.unlabelled_every, kept=bool(config.resume))
+    record = folder / RECORD.format(_digest(json.dumps(asked)))
+    if config.resume and record.is_file():
+        return folder / json.loads(record.read_text(encoding="utf-8"))["list"]
+    pictures = find_footage(config.unlabelled, folder, config.unlabelled_every)
     pictures, known = without_copies(scan_footage(pictures).pictures, spec)
     if known:
         log.info("--unlabelled: %d pictures are left out: they are in the training split, with labels", known)
@@ -91,8 +93,8 @@ def _gather(config: DistilConfig, spec: DataSpec, folder: Path) -> Path:
     lines = [f"./{path.relative_to(here).as_posix()}" if path.is_relative_to(here) else str(path) for path in pictures]
     text = "".join(f"{line}\n" for line in lines)
     # Named after what is in it, so that whatever is told apart by its options is told apart by its pictures.
-    listing = folder / f"pictures-{hashlib.sha1(text.encode()).hexdigest()[:8]}.txt"
-    for path, content in ((listing, text), (folder / RECORD, json.dumps({"asked": asked, "list": listing.name}))):
+    listing = folder / f"pictures-{_digest(text)}.txt"
+    for path, content in ((listing, text), (record, json.dumps({**asked, "list": listing.name}))):
         with whole_file(path) as temporary:
             temporary.write_text(content, encoding="utf-8")
     return listing
@@ -122,9 +124,9 @@ class FootageFacts:
     def __str__(self) -> str:
         part = "" if self.looked_at == self.pictures else f" ({self.looked_at} of them were looked at)"
         text = (
-            f"{self.pictures} pictures without labels beside {self.labelled} with: on these the teacher's best "
-            f"confidence is {self.confidence:.2f} on average, and on {self.empty:.0%} it sees nothing above "
-            f"{SURE:g}{part}"
+            f"{self.pictures} pictures without labels beside {self.labelled} with labels. On those without, the "
+            f"teacher's best confidence is {self.confidence:.2f} on average, and on {self.empty:.0%} it sees nothing "
+            f"above {SURE:g}{part}"
         )
         if self.threshold is None:
             return text
@@ -156,6 +158,22 @@ class FootageColumns(Hooks):
         return self.columns
 
 
+def unlabelled_batches(config: DistilConfig, spec: DataSpec, pictures: int) -> list[Batch]:
+    """About so many of the gathered pictures as they are, drawn with ``--seed``; no batch is smaller than the others.
+
+    For what needs pictures and no labels, such as solving a cut.
+    """
+    dataset = Dataset(spec, UNLABELLED, config.input_size, found=_gathered_scan(config))
+    size = min(BATCH, len(dataset))
+    loader = make_loader(dataset, size, seed=config.seed, workers=config.workers, drop_last=True)
+    return list(itertools.islice(loader, max(1, pictures // size)))
+
+
+def _gathered_scan(config: DistilConfig) -> Scan:
+    (listing,) = map(Path, config.unlabelled)
+    return scan_footage(pictures_at(listing, []))
+
+
 def footage_of(
     config: DistilConfig, spec: DataSpec, teacher: Teacher, threshold: float
 ) -> tuple[Footage, FootageFacts]:
@@ -167,14 +185,14 @@ def footage_of(
     Args:
         threshold: the confidence from which a detection may stand for a label.
     """
-    (listing,) = map(Path, config.unlabelled)
-    scan = scan_footage(pictures_at(listing, []))
+    scan = _gathered_scan(config)
     as_labels = config.unlabelled_as == LABELS
     chosen = np.arange(len(scan.pictures))
     if not as_labels and len(chosen) > LOOKED_AT:
         chosen = np.linspace(0, len(chosen) - 1, LOOKED_AT).round().astype(int)
+    listing = Path(config.unlabelled[0])
     identity = [listing.name, teacher.fingerprint, *config.input_size, threshold if as_labels else None]
-    kept = listing.with_name(f"teacher-{hashlib.sha1(json.dumps(identity).encode()).hexdigest()[:8]}.npz")
+    kept = listing.with_name(f"teacher-{_digest(json.dumps(identity))}.npz")
     if distributed.is_main() and not kept.exists():
         best, boxes = _look(teacher, _part(scan, chosen), spec, config, threshold)
         with whole_file(kept) as temporary, open(temporary, "wb") as handle:
@@ -194,6 +212,10 @@ def footage_of(
         boxes=len(boxes) if as_labels else None,
     )
     return Footage(scan, config.unlabelled_ratio, as_labels), facts
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha1(text.encode()).hexdigest()[:8]
 
 
 def _part(scan: Scan, chosen: np.ndarray) -> Scan:

@@ -18,8 +18,6 @@ from engine.evaluate import Score
 from engine.trainer import Trainer
 from pipeline.finetune import teacher_scores
 from tests.cli.material import NAMES, QUICK, command, in_process, killed, make_set
-from tests.data.made import write_picture
-from tests.data.test_footage import make_video
 from tests.distill.material import tiny_network
 from tests.tracked import artifacts, history, recorded
 
@@ -287,52 +285,3 @@ def test_list_modes_names_every_term(
     shown = capsys.readouterr().out
     assert "hinton" in shown
     assert "NeurIPS 2017" in shown
-
-
-def test_footage_is_learnt_from_and_a_killed_run_goes_on_to_the_same_bits(material: Path) -> None:
-    """A folder and a video; the killed run has decoded it and does not need it any more."""
-    for number in range(3):
-        write_picture(material / "footage" / f"{number}.png", np.full((64, 64, 3), 60 * number, np.uint8))
-    film = make_video(material / "film.avi")
-    options = ["--unlabelled", f"footage,{film.name}", "--unlabelled-every", "20", *QUICK, "--save-every", "1"]
-    done = command("finetune_kd.py", material, *PAIR, "--name", "watched", *options)
-    assert done.returncode == 0, done.stderr
-    assert "5 pictures without labels beside 8 with" in done.stderr
-    assert "also on 5 pictures without labels" in done.stdout
-    runs = material / "runs" / "finetune_kd"
-    assert [row["unlabelled/pictures"] for row in rows(runs / "watched")] == ["5", "5"]
-    assert "5 pictures without labels beside 8" in (runs / "watched" / "report.html").read_text()
-    killed("finetune_kd.py", material, "killed watched", 2, *PAIR, "--name", "killed watched", *options)
-    film.unlink()
-    again = command("finetune_kd.py", material, "--resume", "runs/finetune_kd/killed watched")
-    assert again.returncode == 0, again.stderr
-    one, other = (models.load(runs / name / "weights/last.pt").state_dict() for name in ("watched", "killed watched"))
-    assert all(torch.equal(tensor, other[name]) for name, tensor in one.items())
-    assert models.load(runs / "watched" / "weights/best.pt").meta["unlabelled"] == {"pictures": 5, "as": "kd"}
-
-
-def test_pseudo_labels_are_learnt_from_without_kd_terms(material: Path) -> None:
-    for number in range(3):
-        write_picture(material / "more" / f"{number}.png", np.full((64, 64, 3), 70 * number, np.uint8))
-    flags = ["--kd", "none", "--unlabelled", "more", "--unlabelled-as", "labels", "--unlabelled-ratio", "0.5"]
-    done = command("finetune_kd.py", material, *PAIR, "--name", "pseudo", *flags, *QUICK)
-    assert done.returncode == 0, done.stderr
-    assert "stand for labels" in done.stderr
-    assert [row["unlabelled/boxes"] != "" for row in rows(material / "runs/finetune_kd/pseudo")] == [True, True]
-
-
-@pytest.mark.parametrize(
-    ("flags", "words"),
-    [
-        (["--unlabelled", "images/test"], "2 of its 2 pictures are also in 'test'"),
-        (["--unlabelled", "images/train", "--kd", "bounded"], "nothing would be learnt"),
-        (["--unlabelled", "nowhere"], "no such file or folder"),
-        (["--unlabelled", "images/train"], "all 8 pictures are in the training split"),
-    ],
-)
-def test_footage_that_is_of_no_use_is_refused_without_a_trace(
-    material: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], flags: list[str], words: str
-) -> None:
-    assert in_process(finetune_kd.main, monkeypatch, material, *PAIR, "--name", "refused", *flags, *QUICK) == 2
-    assert words in capsys.readouterr().err
-    assert not (material / "runs/finetune_kd/refused").exists()

@@ -27,7 +27,7 @@ def noise(seed: int) -> np.ndarray:
 def make_video(path: Path, frames: int = 25) -> Path:
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 25.0, SHAPE[::-1])
     for number in range(frames):
-        writer.write(np.full((*SHAPE, 3), 10 * number, np.uint8))
+        writer.write(np.full((*SHAPE, 3), 6 * number, np.uint8))
     writer.release()
     return path
 
@@ -70,9 +70,12 @@ def test_videos_in_a_folder_are_sampled(folder: Path, tmp_path: Path) -> None:
 def test_video_is_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     video = str(make_video(tmp_path / "film.avi"))
     first = find_footage([video], tmp_path / "frames", every=10)
-    assert [int(read_picture(path).mean()) for path in first] == pytest.approx([0, 100, 200], abs=2)
+    assert [int(read_picture(path).mean()) for path in first] == pytest.approx([0, 60, 120], abs=2)
     monkeypatch.setattr("data.footage.video_frames", lambda *_: pytest.fail("decoded again"))
-    assert find_footage([video], tmp_path / "frames", every=10, kept=True) == first
+    assert find_footage([video], tmp_path / "frames", every=10) == first
+    monkeypatch.undo()
+    make_video(tmp_path / "film.avi", frames=40)
+    assert len(find_footage([video], tmp_path / "frames", every=10)) == 4, "another film under the same name"
 
 
 def test_half_decoded_video_leaves_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,15 @@ from common.errors import UserError
 from data import load_spec, make_loader
 from distill import KDConfig
 from pipeline.distil_options import DistilConfig
-from pipeline.footage import FootageColumns, FootageFacts, check_footage, footage_of, gathered, uses_footage
+from pipeline.footage import (
+    FootageColumns,
+    FootageFacts,
+    check_footage,
+    footage_of,
+    gathered,
+    unlabelled_batches,
+    uses_footage,
+)
 from tests.cli.material import make_set
 from tests.data.made import write_picture
 from tests.data.test_footage import make_video
@@ -160,6 +168,14 @@ def test_teacher_is_asked_once(folder: Path) -> None:
     assert all(map(np.array_equal, first[0].scan.labels, again[0].scan.labels))
     look(config, seer, threshold=0.7)
     assert seer.asked == 10, "another threshold is another question"
+
+
+def test_gathered_pictures_are_handed_over_as_they_are(folder: Path) -> None:
+    config, spec = config_of(folder), load_spec(folder / "data.yaml")
+    (batch,) = unlabelled_batches(gathered(config, spec, folder / "run"), spec, 200)
+    assert batch.images.shape == (5, 3, 64, 64)
+    assert sorted(batch.images[:, 0, 32, 32].tolist()) == [0, 10, 20, 30, 40]
+    assert len(batch.targets) == 0
 
 
 def test_switched_off_teacher_takes_its_footage_along(folder: Path) -> None:
