@@ -276,12 +276,20 @@ class PruneRun:
         """From what the baseline began with, and with its anchors: a network a fold that has not seen it."""
         anchors = [spec.anchors for spec in baseline.specs]
         config = replace(self.config, epochs=fold_epochs(self.config.epochs, self.config.cross_fit))
-        found = []
+        found, reports = [], []
         for number, spec in enumerate(fold_specs(config, self.spec), start=1):
             start = models.load(self.folder / START).with_anchors(anchors)
             found.append(self._train(start, config, f"fold{number}", spec=spec))
             reached = scores(found[-1], self.spec, config, splits=("val",))["val"].map50_95
             log.info("the teacher of fold %d: val mAP50-95 %.4f", number, reached)
+            reports.append(f"{reached:.4f}")
+        self.told.append(
+            (
+                "cross-fit teachers",
+                f"the student was taught by {len(found)} networks, each trained without the pictures it taught on; "
+                f"their val mAP50-95: {', '.join(reports)}",
+            )
+        )
         return found
 
     def _frozen_in(self, pruned: Network) -> str:
