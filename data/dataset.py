@@ -17,6 +17,7 @@ from common.log import log
 from data.augment import centre_boxes, fit, fitted_size, letterbox, pixel_boxes, random_sample
 from data.batch import Letterbox
 from data.cache import with_cache
+from data.folds import folds_of
 from data.labels import Scan, scan
 from data.options import AugmentConfig
 from data.pictures import read_picture
@@ -56,6 +57,7 @@ class Dataset(TorchDataset[Sample]):
         seed: with (epoch, index) it fixes every random choice of a sample.
         close_mosaic_from: from this epoch on, samples are made of one picture only (no mosaic, no mixup).
         found: the pictures and their boxes, where they are known already: the split is not read then.
+        folds: a sample is made of pictures of one fold only (`folds_of`), or its teacher would have seen a part of it.
 
     Attributes:
         scan: what was read from the disk (counts, labels as shares of the picture), for `choose_anchors`.
@@ -74,6 +76,7 @@ class Dataset(TorchDataset[Sample]):
         seed: int = 0,
         close_mosaic_from: int | None = None,
         found: Scan | None = None,
+        folds: int = 1,
     ):
         self.spec = load_spec(spec)
         self.split, self.augment, self.seed, self.close_mosaic_from = split, augment, seed, close_mosaic_from
@@ -88,6 +91,8 @@ class Dataset(TorchDataset[Sample]):
         self.scan = found
         self.pictures, self.shapes, self.labels = found.pictures, found.shapes, found.labels
         self._fitted = self._make_cache(cache)
+        self._fold = folds_of(len(self.pictures), folds)
+        self._folds = [np.flatnonzero(self._fold == number) for number in range(folds)]
 
     def __len__(self) -> int:
         return len(self.pictures)
@@ -107,7 +112,16 @@ class Dataset(TorchDataset[Sample]):
         else:
             rng = np.random.default_rng(np.random.SeedSequence((self.seed, epoch, index, *turn)))
             joined = self.close_mosaic_from is None or epoch < self.close_mosaic_from
-            image, boxes = random_sample(self._take, index, len(self), self.size, self.augment, rng, joined)
+            own = self._folds[self._fold[index]]
+            image, boxes = random_sample(
+                lambda place: self._take(int(own[place])),
+                int(np.searchsorted(own, index)),
+                len(own),
+                self.size,
+                self.augment,
+                rng,
+                joined,
+            )
             record = Letterbox((int(self.shapes[index][0]), int(self.shapes[index][1])), (1.0, 1.0), (0.0, 0.0), path)
         return Sample(to_tensor(image), torch.from_numpy(centre_boxes(boxes)), index, record)
 

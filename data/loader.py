@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import cv2
@@ -189,9 +189,10 @@ class _Guarded(TorchDataset[Any]):
         self.dataset, self.companions = dataset, companions
 
     def __getitem__(self, key: tuple[int, ...]) -> Sample | UserError:
-        source = self.companions.dataset if self.companions and _is_companion(key) else self.dataset
         try:
-            return source[key]
+            if self.companions and _is_companion(key):
+                return replace(self.companions.dataset[key], index=-1)
+            return self.dataset[key]
         except UserError as error:
             return error
 

@@ -90,7 +90,7 @@ class KDObjective(DetectionObjective):
         # Not asking the teacher where nothing is learnt from it saves its time. It answers first: the memory it works
         # in is free again when the student's graph is built, which saves a CPU 5 to 8 % of the step.
         asked = self.teacher if self.modes and not self._is_off(progress) else None
-        taught = asked(batch.images, self._teacher_layers) if asked is not None else None
+        taught = asked(batch.images, self._teacher_layers, batch.indices) if asked is not None else None
         if self._layers:
             heads, features = self.network.forward_features(batch.images, self._layers)
         else:

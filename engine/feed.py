@@ -59,9 +59,18 @@ class Feed:
 
 
 def make_feed(
-    objective: Objective, spec: data_room.DataSpec, config: TrainConfig, run_dir: Path, footage: Footage | None
+    objective: Objective,
+    spec: data_room.DataSpec,
+    config: TrainConfig,
+    run_dir: Path,
+    footage: Footage | None,
+    folds: int,
 ) -> Feed:
     """The data of a training of `objective`, which is on its device.
+
+    Args:
+        footage: pictures without labels, if any.
+        folds: no sample mixes pictures of two of them.
 
     Raises:
         UserError: the data set has errors, or the batch does not divide among the processes.
@@ -69,7 +78,7 @@ def make_feed(
     device, size = next(objective.parameters()).device, config.input_size
     cache = None if config.cache == "off" else config.cache
     last_epochs = config.epochs - min(config.close_mosaic, config.epochs // 2)
-    train_set = data_room.Dataset(spec, "train", size, config.augment, cache, config.seed, last_epochs)
+    train_set = data_room.Dataset(spec, "train", size, config.augment, cache, config.seed, last_epochs, folds=folds)
     companions = None
     if footage is not None:
         companions = footage.companions(spec, size, config.augment, cache, config.seed, last_epochs)

@@ -59,6 +59,7 @@ class Trainer:
         tracker: `engine.Tracker` or None.
         kind: "baseline", "sparse", "student", ...: recorded in the checkpoints.
         footage: pictures that nobody labelled, to go beside those of the data set; the number of steps stays.
+        folds: no sample mixes training pictures of two of them (`data.folds`).
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class Trainer:
         tracker: Any = None,
         kind: str = "baseline",
         footage: Footage | None = None,
+        folds: int = 1,
     ):
         self.config, self.spec, self.run_dir, self.kind = config, spec, Path(run_dir), kind
         self.hooks, self.tracker = tuple(hooks), tracker
@@ -85,7 +87,7 @@ class Trainer:
         self.network.with_image_size(config.input_size)  # the checkpoints are used at the size they were trained for
         self.frozen = config.frozen_layers(len(self.network.layers))
         freeze(self.network, self.frozen)
-        self.feed = make_feed(objective, spec, config, self.run_dir, footage)
+        self.feed = make_feed(objective, spec, config, self.run_dir, footage, folds)
         self.config = config = self.feed.config
         self.batch, self.accumulate = self.feed.batch, self.feed.accumulate
         self.steps_per_epoch = self.feed.steps_per_epoch

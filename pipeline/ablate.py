@@ -71,7 +71,7 @@ def ablate(config: AblateConfig, run: Path) -> tuple[str, bool]:
     config = train_assistants(gathered(config, spec, run), run)
     variants = [_with_footage(config, run, spec, variant) for variant in variants]
     student = load_network(config, spec.names)
-    teacher = make_teacher(config, student)
+    teacher = make_teacher(config, student, spec)
     if teacher is None:
         raise UserError(
             "--ablate compares ways of learning from a teacher, and there is none", todo="add --t_weights FAT.pt"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from common.errors import UserError
 from common.options import like, option
 from distill.config import KDConfig
 from engine.config import TrainConfig
@@ -68,6 +69,15 @@ class DistilConfig(TrainConfig):
         column=True,
         choices=(KD, LABELS),
     )
+    cross_fit: int = option(
+        0,
+        "so many teachers (bare flag: 2), each trained without its share of the training pictures and taught from on "
+        "that share alone: for a teacher that knows its pictures by heart. The student stage of train_prune.py trains "
+        "them first, each as long as the baseline; finetune_kd.py takes them as --t_weights fold1.pt+fold2.pt",
+        group=DISTILLATION,
+        low=0,
+        const=2,
+    )
     list_modes: bool = option(
         False, "show the KD terms, their papers and weights, and exit", group=DISTILLATION, main=True
     )
@@ -75,6 +85,8 @@ class DistilConfig(TrainConfig):
 
     def __post_init__(self) -> None:
         self.distil.modes()  # refuses a term that nobody knows
+        if self.cross_fit == 1:
+            raise UserError("--cross-fit 1: a single teacher would be trained on nothing", todo="--cross-fit 2, or 0")
 
 
 @dataclass

@@ -25,6 +25,7 @@ from engine.evaluate import Score
 from engine.progress import memory_used
 from engine.seams import Hooks
 from models.network import Network
+from pipeline.crossfit import check_members, members_of_pictures
 from pipeline.distil_options import DistilConfig
 from pipeline.footage import FootageColumns, FootageFacts, check_footage, footage_of, gathered, uses_footage
 from pipeline.show import side_by_side
@@ -72,7 +73,7 @@ def finetune(
     run: Path,
     *,
     student: Network | None = None,
-    teacher: Network | None = None,
+    teacher: Network | Sequence[Network] | None = None,
     kind: str = "student",
     group: str = "",
     name: str = "",
@@ -98,7 +99,7 @@ def finetune(
         anchors, reason = choose_anchors("fit", spec, student.specs, config.input_size, config.seed)
         student = student.with_anchors(anchors) if anchors is not None else student
         log.info("%s", reason)
-    guide = make_teacher(config, student, teacher)
+    guide = make_teacher(config, student, spec, teacher)
     found: dict[str, Scores] = dict(known or {})
     with stage_tracker(config, run, kind, group, name) as tracker:
         if "start" not in found:
@@ -136,6 +137,7 @@ def finetune(
             hooks=hooks,
             tracker=tracker,
             footage=footage,
+            folds=config.cross_fit or 1,
         )
         found["student"] = scores(student, spec, config, run / "student" if figures else None)
         reported = tuple(sorted(objective.watch.reported)) if objective.modes else ()
@@ -216,7 +218,9 @@ def train_assistants(config: Distil, run: Path) -> Distil:
     return replace(config, t_cfg=cfg, t_weights=weights)
 
 
-def make_teacher(config: DistilConfig, student: Network, network: Network | None = None) -> Teacher | None:
+def make_teacher(
+    config: DistilConfig, student: Network, spec: DataSpec, network: Network | Sequence[Network] | None = None
+) -> Teacher | None:
     """The teacher of `config`, or `network` as one; None where neither is given and no KD term asks for it."""
     wanted = bool(config.t_cfg or config.t_weights or network is not None)
     if not wanted and config.distil.modes():
@@ -224,9 +228,16 @@ def make_teacher(config: DistilConfig, student: Network, network: Network | None
             f"--kd {USUAL_MODES if config.distil.is_auto else config.distil.kd} needs a teacher",
             todo="add --t_weights FAT.pt, or --kd none for plain fine-tuning",
         )
-    if network is not None:
-        return Teacher(network, student, network.cfg.source)
-    return Teacher.load(config.t_cfg, config.t_weights, student) if wanted else None
+    if not wanted:
+        return None
+    if network is None:
+        teacher = Teacher.load(config.t_cfg, config.t_weights, student)
+    else:
+        first = network if isinstance(network, Network) else network[0]
+        teacher = Teacher(network, student, first.cfg.source)
+    check_members(config, teacher.members)
+    teacher.folds = members_of_pictures(config, spec)
+    return teacher
 
 
 def teacher_scores(teacher: Teacher, spec: DataSpec, config: TrainConfig, folder: Path | None = None) -> Scores:
@@ -234,9 +245,13 @@ def teacher_scores(teacher: Teacher, spec: DataSpec, config: TrainConfig, folder
     found = scores(teacher.network, spec, config, folder)  # type: ignore[arg-type]
     train = scan(spec, "train")
     filled = [path for path, labels in zip(train.pictures, train.labels) if len(labels)] or train.pictures
+    network = teacher.network
+    if teacher.folds is not None:  # a member, on pictures that it has not seen: on those it teaches
+        own = {path for path, member in zip(train.pictures, teacher.folds.tolist(), strict=True) if member == 0}
+        filled, network = [path for path in filled if path in own] or filled, teacher.members[0]
     sample = tuple(filled[:: max(1, len(filled) // len(spec.require("val")))])
     sampled = replace(spec, splits={"train": sample})
-    return found | scores(teacher.network, sampled, config, splits=("train",))  # type: ignore[arg-type]
+    return found | scores(network, sampled, config, splits=("train",))  # type: ignore[arg-type]
 
 
 def announce_teacher(found: Scores, start: float, off: str = "") -> None:

@@ -67,12 +67,15 @@ def train_network(
     hooks: Sequence[Hooks] = (),
     tracker: Tracker | None = None,
     footage: Footage | None = None,
+    folds: int = 1,
 ) -> Network:
     """Train one stage in its own folder, or go on with it where it stopped; the best network by val mAP50-95."""
     done = checkpoints.finished(run) if config.resume else None
     objective = objective or DetectionObjective(network, config.loss)
     if done is None:
-        trainer = Trainer(objective, spec, config, run, hooks=hooks, tracker=tracker, kind=kind, footage=footage)
+        trainer = Trainer(
+            objective, spec, config, run, hooks=hooks, tracker=tracker, kind=kind, footage=footage, folds=folds
+        )
         if config.resume:
             trainer.resume()
         done = trainer.fit()

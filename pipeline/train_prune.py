@@ -20,6 +20,7 @@ from distill import Teacher
 from engine import Hooks, checkpoints, distributed
 from models.lineage import identity_lineage
 from models.network import Network
+from pipeline.crossfit import fold_epochs, fold_specs, say_cost
 from pipeline.cut import Cutter
 from pipeline.finetune import finetune
 from pipeline.footage import check_footage, gathered
@@ -113,6 +114,8 @@ class PruneRun:
         if "student" in stages:
             if self.config.t_cfg or self.config.t_weights:
                 Teacher.load(self.config.t_cfg, self.config.t_weights, start)
+            if self.config.cross_fit:
+                self._check_cross_fit(stages)
             check_footage(self.config)
             self.config = gathered(self.config, self.spec, self.folder)
 
@@ -251,7 +254,9 @@ class PruneRun:
                 plain, self.folder / "plain", student=copy.deepcopy(pruned), kind="plain", group=self.folder.name
             )
             self.networks["plain fine-tune"], self.scored["plain fine-tune"] = done.student, done.scores["student"]
-        teacher = None if config.t_cfg or config.t_weights else baseline
+        teacher: Network | Sequence[Network] | None = None if config.t_cfg or config.t_weights else baseline
+        if config.cross_fit and teacher is baseline:
+            teacher = self._fold_teachers(baseline)
         done = finetune(
             config, self.folder / "student", student=copy.deepcopy(pruned), teacher=teacher, group=self.folder.name
         )
@@ -259,6 +264,37 @@ class PruneRun:
         self.notes["student"] = done.note
         if teacher is baseline:
             self.scored[self.first] = done.scores["teacher"]
+
+    def _check_cross_fit(self, stages: Sequence[str]) -> None:
+        if self.config.t_cfg or self.config.t_weights:
+            return  # the teachers of an earlier run
+        if "baseline" not in stages:
+            raise UserError(
+                f"--cross-fit {self.config.cross_fit} without a baseline stage: what this run begins with has seen all "
+                "pictures",
+                todo="begin with weights of other pictures, or --t_weights fold1.pt+fold2.pt, or --cross-fit 0",
+            )
+        say_cost(self.config.cross_fit, self.config.epochs)
+
+    def _fold_teachers(self, baseline: Network) -> list[Network]:
+        """From what the baseline began with, and with its anchors: a network a fold that has not seen it."""
+        anchors = [spec.anchors for spec in baseline.specs]
+        config = replace(self.config, epochs=fold_epochs(self.config.epochs, self.config.cross_fit))
+        found, reports = [], []
+        for number, spec in enumerate(fold_specs(config, self.spec), start=1):
+            start = models.load(self.folder / START).with_anchors(anchors)
+            found.append(self._train(start, config, f"fold{number}", spec=spec))
+            reached = scores(found[-1], self.spec, config, splits=("val",))["val"].map50_95
+            log.info("the teacher of fold %d: val mAP50-95 %.4f", number, reached)
+            reports.append(f"{reached:.4f}")
+        self.told.append(
+            (
+                "cross-fit teachers",
+                f"the student was taught by {len(found)} networks, each trained without the pictures it taught on; "
+                f"their val mAP50-95: {', '.join(reports)}",
+            )
+        )
+        return found
 
     def _frozen_in(self, pruned: Network) -> str:
         """`--freeze` names the baseline's layers: the numbers of what is left of them in the pruned network."""
@@ -272,7 +308,12 @@ class PruneRun:
         return "".join(f"{layer}," for layer in sorted(left))
 
     def _train(
-        self, network: Network, config: PruneConfig, stage: str, sparsity: prune.Sparsity | None = None
+        self,
+        network: Network,
+        config: PruneConfig,
+        stage: str,
+        sparsity: prune.Sparsity | None = None,
+        spec: DataSpec | None = None,
     ) -> Network:
         folder = self.folder / stage
         if self._left(folder) and (done := checkpoints.finished(folder)):
@@ -282,7 +323,9 @@ class PruneRun:
             if sparsity:
                 pruned_now = PrunedScore(lambda averaged: prune.thin(averaged, foreseen(config)))
                 hooks = [sparsity, GammaHistograms(sparsity, network, tracker), pruned_now]
-            trained = train_network(network, self.spec, config, folder, kind=stage, hooks=hooks, tracker=tracker)
+            trained = train_network(
+                network, spec or self.spec, config, folder, kind=stage, hooks=hooks, tracker=tracker
+            )
             if isinstance(sparsity, prune.AutoSparsity):
                 log.info("auto sparsity: %s", sparsity.conclusion())
                 tracker.log_summary({"sparsity": sparsity.conclusion()})
@@ -291,7 +334,8 @@ class PruneRun:
     def _trained(self) -> list[str]:
         """Folders of the run in which something is trained; "plain" is the fine-tune without a teacher."""
         rounds = [f"round{number}" for number in range(1, self.config.rounds)]
-        return ["baseline", "sparse", *rounds, "plain", "student"]
+        folds = [f"fold{number}" for number in range(1, self.config.cross_fit + 1)]
+        return ["baseline", "sparse", *rounds, *folds, "plain", "student"]
 
     @staticmethod
     def _keep(network: Network, path: Path) -> None:
