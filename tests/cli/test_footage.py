@@ -75,6 +75,23 @@ def test_grid_gathers_footage_once_and_rows_that_learn_nothing_from_it_go_withou
     assert "unlabelled/pictures" not in columns["none"]
 
 
+def test_rows_may_have_footage_of_their_own(
+    material: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], no_plots: None
+) -> None:
+    write_picture(material / "own" / "0.png", np.full((64, 64, 3), 30, np.uint8))
+    flags = [*PAIR, *QUICK, "--seeds", "1", "--name", "rows", "--ablate"]
+    grid = "none; scaled; scaled unlabelled=own; none unlabelled=own unlabelled_as=labels"
+    assert in_process(finetune_kd.main, monkeypatch, material, *flags, grid) == 0
+    run = material / "runs/ablate/rows"
+    columns = {path.parent.name: "unlabelled/pictures" in rows(path)[0] for path in run.glob("*/seed0")}
+    assert columns == {name: "unlabelled" in name for name in columns}
+    assert len(columns) == 4
+    assert [path.parent for path in run.rglob("unlabelled")] == [run], "gathered once for all cells"
+    capsys.readouterr()
+    assert in_process(finetune_kd.main, monkeypatch, material, *flags, "none; none unlabelled=own") == 2
+    assert "nothing would be learnt" in capsys.readouterr().err
+
+
 def test_line_of_stages_gathers_before_anything_is_trained_and_keeps_the_plain_student_plain(
     material: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], no_plots: None
 ) -> None:
