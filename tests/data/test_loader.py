@@ -163,8 +163,10 @@ def test_every_companion_is_seen_equally_often_and_varied_anew(dataset: Dataset)
     seen: list[int] = []
     pictures = set()
     for epoch in range(7):
-        for batch in make_loader(dataset, 4, epoch=epoch, seed=7, companions=companions):
-            seen += batch.indices[batch.labelled :].tolist()
+        loader = make_loader(dataset, 4, epoch=epoch, seed=7, companions=companions)
+        seen += [key[1] for keys in loader.keys for key in keys[-(len(keys) // 2) :]]  # as many as the others
+        for batch in loader:
+            assert batch.indices[batch.labelled :].tolist() == [-1] * batch.unlabelled
             pictures |= {image.numpy().tobytes() for image in batch.images[batch.labelled :]}
     assert [seen.count(number) for number in range(7)] == [11] * 7
     assert seen[:7] != seen[7:14]
