@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -54,20 +55,25 @@ class DetectionObjective(Objective):
             assign(self.network.specs, _grids(self.network, batch.images), batch.targets).count for batch in batches
         ]
         matched = torch.stack(counts).sum()
-        pictures = torch.full_like(matched, float(sum(len(batch.images) for batch in batches)))
+        pictures = torch.full_like(matched, float(sum(batch.labelled for batch in batches)))
         self._matches_per_picture = self.mean_over_ranks(matched) / self.mean_over_ranks(pictures)
 
     def matched(self, batch: Batch, heads: Sequence[Tensor]) -> Matches:
         """The assignment of the batch's ground truth to the cells of `heads`, each ``(B, A, H, W, 5 + C)``."""
         shapes = [(head.shape[2], head.shape[3]) for head in heads]
         matches = assign(self.network.specs, shapes, batch.targets, mean_over_ranks=self.mean_over_ranks)
-        if self._matches_per_picture is None:
-            return matches
-        return Matches(matches.heads, matches.mean_over_ranks, self._matches_per_picture * len(batch.images))
+        expected = None if self._matches_per_picture is None else self._matches_per_picture * batch.labelled
+        return replace(matches, expected=expected, pictures=batch.labelled)
 
     def forward(self, batch: Batch, progress: float) -> Terms:
         heads = self.network(batch.images)
-        return Terms(self.detection(heads, self.matched(batch, heads)), self.detection.weights)
+        return self.detected(batch, heads, self.matched(batch, heads))
+
+    def detected(self, batch: Batch, heads: Sequence[Tensor], matches: Matches) -> Terms:
+        """The detection loss, of the labelled pictures only: where nobody looked for objects there is no background."""
+        if batch.unlabelled:
+            heads = [head[: batch.labelled] for head in heads]
+        return Terms(self.detection(heads, matches), self.detection.weights)
 
 
 def _grids(network: Network, images: Tensor) -> list[tuple[int, int]]:

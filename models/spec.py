@@ -89,11 +89,13 @@ class Matches:
             Every sum a loss divides by goes through it, so that a step does not depend on how a batch was split.
         expected: scalar, the matched cells a batch of this size has on average over the optimiser step (and over
             ranks), where the step accumulates several batches; None: the step is this batch.
+        pictures: the ground truth is of so many pictures, the first ones of the batch; None: of all.
     """
 
     heads: tuple[HeadMatches, ...]
     mean_over_ranks: Callable[[Tensor], Tensor] = _alone
     expected: Tensor | None = None
+    pictures: int | None = None
 
     def normaliser(self, amount: Tensor) -> Tensor:
         """`amount` (a scalar: a count or a sum of weights) averaged over ranks, never below 1e-9; no gradient."""

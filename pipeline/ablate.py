@@ -25,6 +25,7 @@ from pipeline.ablate_table import Table, publish
 from pipeline.distil_options import AblateConfig, DistilConfig
 from pipeline.executor import run_all
 from pipeline.finetune import announce_teacher, make_teacher, teacher_scores, train_assistants
+from pipeline.footage import check_footage, gathered
 from pipeline.solved import SolvedStart, ancestor_of, solve_start
 from pipeline.stage import load_network
 from pipeline.step_cost import PLAIN, first_batch, measure_steps
@@ -67,9 +68,10 @@ def ablate(config: AblateConfig, run: Path) -> tuple[str, bool]:
     if distributed.is_main():
         replace(config, resume="").save(run / ARGS)  # a resumed grid may have grown
     spec = load_spec(config.data, single_cls=config.single_cls)
-    config = train_assistants(config, run)
+    config = train_assistants(gathered(config, spec, run), run)
+    variants = [_with_footage(config, run, spec, variant) for variant in variants]
     student = load_network(config, spec.names)
-    teacher = make_teacher(config, student)
+    teacher = make_teacher(config, student, spec)
     if teacher is None:
         raise UserError(
             "--ablate compares ways of learning from a teacher, and there is none", todo="add --t_weights FAT.pt"
@@ -128,6 +130,19 @@ def _check_equal(config: AblateConfig) -> None:
         )
 
 
+def _with_footage(config: AblateConfig, run: Path, spec: DataSpec, variant: Variant) -> Variant:
+    """The row with its own footage, if it names some, gathered for all its cells.
+
+    Raises:
+        UserError: the row would learn nothing from it.
+    """
+    if not variant.options.keys() & {"unlabelled", "unlabelled_as"}:
+        return variant
+    own = replace(config, distil=variant.kd, **variant.options)
+    check_footage(own)
+    return replace(variant, options={**variant.options, "unlabelled": gathered(own, spec, run).unlabelled})
+
+
 def _possible(variants: Sequence[Variant], student: Network, teacher: Teacher, asked_for_all: bool) -> list[Variant]:
     """Try every row on the pair of networks before anything is trained; "all" leaves out what cannot work."""
     possible = []
@@ -176,6 +191,8 @@ def _cell(
     own = replace(config, distil=variant.kd, seed=seed, ablate="", resume="", **variant.options)
     # What is at its default is not in the key: cells stay valid where there were fewer options.
     told = {name: getattr(own, name) for name, each in COLUMNS.items() if getattr(own, name) != each.default}
+    if own.unlabelled:
+        told["unlabelled"] = [Path(each).name for each in own.unlabelled]  # named after what is in it
     if start := starts.get(own.reconstruct):
         own = replace(own, cfg="", weights=str(start.path))
         told["reconstruct"] = start.path.name

@@ -57,7 +57,7 @@ def begin_solved(config: AblateConfig, run: Path) -> SolvedStart | None:
         return SolvedStart.read(path) if path.exists() else None
     spec = load_spec(config.data, single_cls=config.single_cls)
     student = load_network(config, spec.names)
-    ancestor = ancestor_of(config.reconstruct, student, make_teacher(config, student))
+    ancestor = ancestor_of(config.reconstruct, student, make_teacher(config, student, spec))
     return solve_start(config, spec, student, ancestor, config.reconstruct, path, keep=bool(config.resume))
 
 
