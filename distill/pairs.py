@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from common.errors import UserError
 from models.lineage import kept_channels
-from models.network import Network, head_feeder
+from models.network import Network, head_feeders
 from models.summary import fingerprint
 
 
@@ -59,7 +59,7 @@ def neck_output(net: Network, head: int) -> int:
     """The layer whose map the neck hands to a head: what the head's last 3x3 convolution reads, or, in networks whose
     head is a single 1x1 convolution (YOLOv5), what that reads."""
     number = net.cfg.index()
-    feeder = head_feeder(net.cfg.heads[head])
+    feeder = head_feeders(net.cfg.heads[head])[0]
     source = feeder.inputs[0]
     conv = net.convolutions.get(number[source])
     if conv is not None and conv.conv.kernel_size[0] > 1 and net.cfg.readers()[source] == [feeder]:
@@ -106,7 +106,7 @@ def pairs_on_lineage(student: Network, teacher: Network, *, layers: str = "stage
 def _stage_ends(net: Network, layers: list[int]) -> list[int]:
     """Of `layers` in order, the last of each run of equal stride, and those that the head convolutions read."""
     number = net.cfg.index()
-    fed = {number[head_feeder(head).inputs[0]] for head in net.cfg.heads}
+    fed = {number[feeder.inputs[0]] for head in net.cfg.heads for feeder in head_feeders(head)}
     finest = min(spec.stride for spec in net.specs)
     strides = [net.strides[layer] for layer in layers]
     return [

@@ -334,7 +334,7 @@ class Dropout(Layer):
 
 
 class Head(Layer):
-    """A detection head: only the reshape of its inputs, joined, `(B, A * K, H, W)` -> `(B, A, H, W, K)`; still logits."""
+    """A head: only the reshape of its inputs, joined, `(B, A * K, H, W)` -> `(B, A, H, W, K)`, still logits."""
 
     def __init__(self, section: Section, channels: list[int], spec: HeadSpec):
         super().__init__()

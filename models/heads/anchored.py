@@ -56,9 +56,7 @@ class AnchoredSpec(HeadSpec):
         if classes < 1:
             raise section.error(f"classes={classes} has to be at least 1", "classes")
         if section.int("coords", 4) != 4:
-            raise section.error(
-                f"coords={section.str('coords')} is not implemented", "coords", todo="only coords=4 is"
-            )
+            raise section.error(f"coords={section.str('coords')} is not implemented", "coords", todo="only coords=4 is")
         return cls(
             chosen,
             stride,

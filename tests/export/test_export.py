@@ -222,7 +222,7 @@ def test_decoding_and_nms_inside_the_graph_equal_those_outside(tmp_path, outputs
         if outputs == "decoded":
             assert (ours - theirs).abs().max() < 1e-4 * ours.abs().max()
             continue
-        found = [postprocess(each, 0.2, 0.5, 1000) for each in (ours, theirs)]
+        found = [postprocess(each, net.specs[0], 0.2, 0.5, 1000) for each in (ours, theirs)]
         assert sum(map(len, found[0])) > 10
         for mine, other in zip(*found, strict=True):
             assert len(mine) == len(other)
