@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from models.cfg import Cfg, Section, parse_cfg, read_cfg
     from models.checkpoint import available_cfgs, cfg_path, from_checkpoint, load, read_checkpoint, save, transfer
     from models.heads.anchored import AnchoredSpec
+    from models.heads.free import FreeSpec
     from models.heads.spec import HeadSpec, decode_head, decode_matched, encode_boxes
     from models.initial import init_heads, init_weights
     from models.lineage import compose, descend, entry_for, identity_lineage, identity_step, kept_channels
@@ -26,6 +27,7 @@ __all__ = [
     "Cfg",
     "Criterion",
     "DetectionLoss",
+    "FreeSpec",
     "HeadMatches",
     "HeadSpec",
     "LayerCost",

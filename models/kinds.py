@@ -310,6 +310,15 @@ _RECORDS = (
         off=_OFF | {"background": "0"},
         head="anchored",
     ),
+    SectionKind(
+        "detect",  # not one of Darknet's; layers= names the map of the sides and the map of the classes
+        layer=lambda: _layers().Head,
+        effect=_words("layers classes bins one_to_one"),
+        reference="layers",
+        reads_before=False,
+        head="free",
+        darknet=False,
+    ),
 )
 
 KINDS = {kind.name: kind for kind in _RECORDS}

@@ -14,6 +14,7 @@ from common.errors import UserError
 from models.cfg import Cfg, Section
 from models.heads import HeadSpec, decode_heads, spec_class
 from models.heads.anchored import with_anchors
+from models.kinds import KINDS
 from models.layers import Conv, Head, Layer, Size
 from models.timm_section import Backbone
 
@@ -62,7 +63,8 @@ class Network(nn.Module):
             if spec is not None:
                 specs.append(spec)
         if not specs:
-            raise UserError("has no [yolo] or [region] section, so it detects nothing", where=cfg.source)
+            kinds = " or ".join(f"[{name}]" for name, kind in KINDS.items() if kind.head)
+            raise UserError(f"has no {kinds} section, so it detects nothing", where=cfg.source)
         if len({spec.family for spec in specs}) > 1:
             raise UserError(f"its heads are of different families: {[spec.family for spec in specs]}", where=cfg.source)
         if len({spec.classes for spec in specs}) > 1:

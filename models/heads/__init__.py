@@ -12,11 +12,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from common.errors import UserError
 from common.lazy import lazily
 
 if TYPE_CHECKING:
     from models.cfg import Section
     from models.heads.anchored import AnchoredSpec
+    from models.heads.free import FreeSpec
     from models.heads.spec import HeadSpec, at_least_fp32, decode_head, decode_heads, decode_matched, encode_boxes
     from models.loss.criterion import Criterion
 
@@ -24,6 +26,7 @@ __all__ = [
     "FAMILIES",
     "AnchoredSpec",
     "Family",
+    "FreeSpec",
     "HeadSpec",
     "at_least_fp32",
     "decode_head",
@@ -59,7 +62,17 @@ def _anchored_loss() -> type[Criterion]:
     return DetectionLoss
 
 
-FAMILIES = {"anchored": Family(_anchored, _anchored_loss)}
+def _free() -> type[HeadSpec]:
+    from models.heads.free import FreeSpec
+
+    return FreeSpec
+
+
+def _free_loss() -> type[Criterion]:
+    raise UserError("heads without anchors ([detect]) cannot be trained yet", todo="they detect and are exported")
+
+
+FAMILIES = {"anchored": Family(_anchored, _anchored_loss), "free": Family(_free, _free_loss)}
 """By `HeadSpec.family`, which `SectionKind.head` names too."""
 
 

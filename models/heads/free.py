@@ -31,7 +31,7 @@ class FreeSpec(HeadSpec):
     Attributes:
         stride: pixels of the network input a cell covers.
         classes: number of classes C; a place has ``4 * bins + C`` numbers.
-        bins: each side's distance is the mean of a softmax over 0, 1, ... `bins` - 1 strides; 1: it is the number itself.
+        bins: a side's distance is the mean of a softmax over 0, 1, ... `bins` - 1 strides; 1: it is the number itself.
         one_to_one: is it trained to give each object one place, so that it needs no NMS?
     """
 
@@ -40,7 +40,7 @@ class FreeSpec(HeadSpec):
     softmax = False
     anchors = ()
     outputs = {
-        "heads": "head0, head1, ...: (B, 1, H, W, 4 bins + C) logits: bins each of the left, top, right, lower side, classes",
+        "heads": "head0, head1, ...: (B, 1, H, W, 4 bins + C) logits: bins of left, top, right, lower side, classes",
         "decoded": "decoded: (B, N, 4 + C) cx, cy, w, h in pixels of the input, class probabilities",
     }
 
@@ -98,8 +98,8 @@ class FreeSpec(HeadSpec):
     def explain(self) -> str:
         mean = f"the mean of the softmax over 0..{self.bins - 1}" if self.bins > 1 else "the number itself"
         return (
-            f"distances of the left, top, right and lower side from ((column + .5) * stride, (row + .5) * stride): {mean}, "
-            "times stride; class probabilities sigma(t)"
+            "distances of the left, top, right and lower side from ((column + .5) * stride, (row + .5) * stride): "
+            f"{mean}, times stride; class probabilities sigma(t)"
         )
 
     @property

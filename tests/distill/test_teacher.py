@@ -128,7 +128,7 @@ def test_teacher_with_further_heads_and_anchors_is_matched_where_it_can_be() -> 
 def test_anchors_are_paired_one_to_one_the_nearest_first() -> None:
     student = (AnchoredSpec(((10.0, 10.0), (12.0, 12.0)), 8, 3),)
     teacher = (AnchoredSpec(((12.5, 12.5), (60.0, 60.0)), 8, 3),)
-    assert align(student, teacher).anchors == ((1, 0),), "the second is nearer to the first"
+    assert align(student, teacher).places == ((1, 0),), "the second is nearer to the first"
 
 
 def averaged(first: Network, second: Network, images: torch.Tensor) -> list[torch.Tensor]:
