@@ -24,44 +24,16 @@ from distill.teacher import Teacher
 from models.heads import AnchoredSpec, FreeSpec
 from models.spec import HeadMatches, Matches, Outputs, Places
 from prune.heads import head_shares
+from tests import nets
 from tests.shared import shared
 
 SPECS = [FreeSpec(8, 3, bins=5), FreeSpec(16, 2, bins=1)]
-
-TOWER = """
-[route]
-layers={neck}
-
-[convolutional]
-batch_normalize=1
-filters=8
-size=3
-pad=1
-activation=swish
-
-[convolutional]
-filters={filters}
-size=1
-activation=linear
-"""
-
-
-def cfg_text(classes: int = 3, bins: int = 4) -> str:
-    """Two heads of strides 8 and 16, each with a tower for sides and one for classes."""
-    text = "[net]\nwidth=64\nheight=64\n"
-    for neck, stride in ((0, 8), (8, 2)):  # of the second neck's convolution, a route before it
-        text += "[route]\nlayers=0\n" if neck else ""
-        text += f"[convolutional]\nbatch_normalize=1\nfilters=8\nsize=3\nstride={stride}\npad=1\nactivation=swish\n"
-        at = 9 if neck else 0
-        text += TOWER.format(neck=at, filters=4 * bins) + TOWER.format(neck=at, filters=classes)
-        text += f"[detect]\nlayers=-4,-1\nclasses={classes}\nbins={bins}\n"
-    return text
 
 
 def network(classes: int = 3, bins: int = 4, seed: int = 0) -> models.Network:
     """With loud heads, so that scores and distances differ from place to place."""
     torch.manual_seed(seed)
-    net = models.init_weights(models.Network(models.parse_cfg(cfg_text(classes, bins))))
+    net = models.init_weights(models.Network(models.parse_cfg(nets.detect(classes, bins))))
     for number in net.head_convolutions:
         torch.nn.init.normal_(net.convolutions[number].conv.weight, std=2.0)
     return net.eval()
@@ -180,13 +152,13 @@ def test_heads_start_at_their_prior() -> None:
 )
 def test_sections_that_mean_nothing_are_refused(old: str, new: str, said: str) -> None:
     with pytest.raises(UserError, match=said):
-        models.Network(models.parse_cfg(cfg_text().replace(old, new, 1)))
+        models.Network(models.parse_cfg(nets.detect().replace(old, new, 1)))
 
 
 def test_heads_of_two_families_are_refused() -> None:
     yolo = "[route]\nlayers=0\n[convolutional]\nfilters=8\nactivation=linear\n[yolo]\nanchors=8,8\nclasses=3\nmask=0\n"
     with pytest.raises(UserError, match="of different families"):
-        models.Network(models.parse_cfg(cfg_text() + yolo))
+        models.Network(models.parse_cfg(nets.detect() + yolo))
 
 
 def test_confidence_of_a_box_is_its_class_probability() -> None:
