@@ -198,7 +198,11 @@ def told(folder: Path) -> list[str]:
     content = _table(folder)
     cut = models.read_checkpoint(content["settings"]["weights"])["extra"]["pruning"]
     alive = cut.get("alive")
-    lines = [folder.name, f"  alive of the removed |gamma|: {alive:.1%}" if alive is not None else "", ""]
+    lines = [
+        folder.name,
+        f"  {alive:.1%} of all |gamma| went with channels that were alive" if alive is not None else "",
+        "",
+    ]
     lines += [(folder / "table.txt").read_text(encoding="utf-8").split("\n\n")[0], ""]
     return [line for line in lines if line is not None]
 

@@ -49,6 +49,7 @@ def option(
     positional: bool = False,
     required: bool = False,
     nargs: int | None = None,
+    column: bool = False,
 ) -> Any:
     """A dataclass field that is also a flag and a YAML key.
 
@@ -66,6 +67,7 @@ def option(
         positional: given without a flag; of a tuple, one or more.
         required: has to be given; the default is nobody's.
         nargs: of a tuple: so many words instead of one with commas; 0: one or more.
+        column: may differ between the rows of an ablation: how many steps a training has does not depend on it.
     """
     metadata = {
         "help": help,
@@ -82,6 +84,7 @@ def option(
         "positional": positional,
         "required": required,
         "nargs": nargs,
+        "column": column,
     }
     if isinstance(default, (list, dict)):
         return field(default_factory=lambda: type(default)(default), metadata=metadata)

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from data.augment import letterbox
     from data.batch import Batch, Letterbox
     from data.dataset import Dataset, Sample
+    from data.footage import Footage
     from data.labels import CheckReport, check, read_labels
     from data.loader import Loader, collate, make_loader
     from data.options import AugmentConfig
@@ -24,6 +25,7 @@ __all__ = [
     "CheckReport",
     "DataSpec",
     "Dataset",
+    "Footage",
     "Letterbox",
     "Loader",
     "Problem",

@@ -32,14 +32,21 @@ class Batch:
     Attributes:
         images: ``(B, 3, H, W)`` RGB; uint8 from the loader, float in 0..1 once `prepared`.
         targets: ``(T, 6)`` float: picture's place in the batch, class, cx, cy, w, h in pixels of the network input.
-        indices: ``(B,)`` long, each picture's number in the data set.
+        indices: ``(B,)`` long, each picture's number in the data set; -1 for companions, which are not of it.
         letterboxes: B records of how each picture was fitted in.
+        unlabelled: so many pictures at the end have no labels: that they have no boxes says nothing of what they show.
     """
 
     images: Tensor
     targets: Tensor
     indices: Tensor
     letterboxes: tuple[Letterbox, ...] = ()
+    unlabelled: int = 0
+
+    @property
+    def labelled(self) -> int:
+        """How many pictures have labels: the first ones."""
+        return len(self.images) - self.unlabelled
 
     def prepared(self, device: torch.device | str) -> Batch:
         """The batch on `device` with float images in 0..1, channels last in memory as training keeps its networks."""

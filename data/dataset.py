@@ -17,7 +17,8 @@ from common.log import log
 from data.augment import centre_boxes, fit, fitted_size, letterbox, pixel_boxes, random_sample
 from data.batch import Letterbox
 from data.cache import with_cache
-from data.labels import scan
+from data.folds import folds_of
+from data.labels import Scan, scan
 from data.options import AugmentConfig
 from data.pictures import read_picture
 from data.problems import announce
@@ -44,7 +45,8 @@ class Sample:
 class Dataset(TorchDataset[Sample]):
     """The pictures of one split at one network size.
 
-    ``dataset[(epoch, index)]`` is varied as `augment` says; ``dataset[index]`` is the letterboxed picture as it is.
+    ``dataset[(epoch, index)]`` is varied as `augment` says, ``dataset[(epoch, index, turn)]`` in another way each turn;
+    ``dataset[index]`` is the letterboxed picture as it is.
 
     Args:
         spec: the data set, or the path of its file.
@@ -54,6 +56,8 @@ class Dataset(TorchDataset[Sample]):
         cache: None, "ram" or "disk": keep decoded pictures.
         seed: with (epoch, index) it fixes every random choice of a sample.
         close_mosaic_from: from this epoch on, samples are made of one picture only (no mosaic, no mixup).
+        found: the pictures and their boxes, where they are known already: the split is not read then.
+        folds: a sample is made of pictures of one fold only (`folds_of`), or its teacher would have seen a part of it.
 
     Attributes:
         scan: what was read from the disk (counts, labels as shares of the picture), for `choose_anchors`.
@@ -71,26 +75,30 @@ class Dataset(TorchDataset[Sample]):
         cache: str | None = None,
         seed: int = 0,
         close_mosaic_from: int | None = None,
+        found: Scan | None = None,
+        folds: int = 1,
     ):
         self.spec = load_spec(spec)
         self.split, self.augment, self.seed, self.close_mosaic_from = split, augment, seed, close_mosaic_from
         self.size = (int(size[0]), int(size[1]))
         if min(self.size) < 1:
             raise UserError(f"the network size must be positive, not {size}", todo="give --imgsz 416 or WIDTHxHEIGHT")
-        found = scan(self.spec, split)
-        if found.background:
-            log.info("%s: %s: %s", self.spec.source, split, found.counts)
-        announce(self.spec, found.problems)
+        if found is None:
+            found = scan(self.spec, split)
+            if found.background:
+                log.info("%s: %s: %s", self.spec.source, split, found.counts)
+            announce(self.spec, found.problems)
         self.scan = found
         self.pictures, self.shapes, self.labels = found.pictures, found.shapes, found.labels
         self._fitted = self._make_cache(cache)
+        self._fold = folds_of(len(self.pictures), folds)
+        self._folds = [np.flatnonzero(self._fold == number) for number in range(folds)]
 
     def __len__(self) -> int:
         return len(self.pictures)
 
-    def __getitem__(self, key: int | tuple[int, int]) -> Sample:
-        epoch, index = key if isinstance(key, tuple) else (0, key)
-        index = int(index)
+    def __getitem__(self, key: int | tuple[int, ...]) -> Sample:
+        epoch, index, *turn = map(int, key if isinstance(key, tuple) else (0, key))
         if index < 0 or index >= len(self):
             raise IndexError(f"picture {index} of {len(self)}")
         path = str(self.pictures[index])
@@ -102,9 +110,18 @@ class Dataset(TorchDataset[Sample]):
             scale = (inner.shape[1] / original[1], inner.shape[0] / original[0])
             record = Letterbox(original, scale, record.pad, path)
         else:
-            rng = np.random.default_rng(np.random.SeedSequence((self.seed, int(epoch), index)))
+            rng = np.random.default_rng(np.random.SeedSequence((self.seed, epoch, index, *turn)))
             joined = self.close_mosaic_from is None or epoch < self.close_mosaic_from
-            image, boxes = random_sample(self._take, index, len(self), self.size, self.augment, rng, joined)
+            own = self._folds[self._fold[index]]
+            image, boxes = random_sample(
+                lambda place: self._take(int(own[place])),
+                int(np.searchsorted(own, index)),
+                len(own),
+                self.size,
+                self.augment,
+                rng,
+                joined,
+            )
             record = Letterbox((int(self.shapes[index][0]), int(self.shapes[index][1])), (1.0, 1.0), (0.0, 0.0), path)
         return Sample(to_tensor(image), torch.from_numpy(centre_boxes(boxes)), index, record)
 

@@ -6,17 +6,16 @@ numbers (class, then x y pairs) is a polygon and becomes the box around it.
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 
 import numpy as np
 
 from common.errors import UserError
 from common.log import log
+from data.copies import copies
 from data.pairing import labels_without_picture, looked_for, without_labels
 from data.pictures import picture_shapes
 from data.problems import ERROR, LEFT_OUT, WARNING, Problem, announce
@@ -279,16 +278,7 @@ def _absent_splits(spec: DataSpec) -> list[Problem]:
 def _leaks(trained: Sequence[Path], other: Scan) -> list[Problem]:
     """Pictures of `other` that are trained on: the same files, or files with the same bytes."""
     kind = f"picture of '{other.split}' is also trained on; its score will be too good"
-    sizes: dict[int, list[Path]] = {}
-    for picture in trained:
-        if picture.is_file():
-            sizes.setdefault(picture.stat().st_size, []).append(picture)
-    digest = cache(lambda path: hashlib.sha1(path.read_bytes()).digest())
-    problems = []
-    for picture in other.pictures:
-        alike = sizes.get(picture.stat().st_size, [])  # only files of equal size are worth reading
-        same = next((own for own in alike if own == picture or digest(own) == digest(picture)), None)
-        if same is not None:
-            detail = "the same file" if same == picture else f"same bytes as {same}"
-            problems.append(Problem(WARNING, kind, picture, None, detail))
-    return problems
+    return [
+        Problem(WARNING, kind, picture, None, "the same file" if same == picture else f"same bytes as {same}")
+        for picture, same in copies(other.pictures, trained).items()
+    ]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 import cv2
@@ -15,24 +18,44 @@ from common.errors import UserError
 from data.batch import Batch
 from data.dataset import Dataset, Sample
 
-_ORDER = (1,)  # a spawn key: keeps the stream that orders the pictures apart from the streams inside samples
+# Spawn keys: they keep the streams that order the pictures apart from each other and from the streams inside samples.
+_ORDER, _COMPANIONS = (1,), (2,)
+
+Keys = list[list[tuple[int, ...]]]
+"""For each batch what its samples are asked for by; those of companions have a third number."""
+
+
+@dataclass(frozen=True)
+class Companions:
+    """Pictures that go beside those of the data set, in the same batches.
+
+    Attributes:
+        dataset: they and their boxes, if any.
+        ratio: so many of them go beside each picture of the data set.
+        labelled: whether their boxes are labels; without, `Batch.unlabelled` counts them.
+    """
+
+    dataset: Dataset
+    ratio: float = 1.0
+    labelled: bool = False
 
 
 class Loader:
     """The batches of one epoch, for one rank; ``len`` counts those still to come. Made by `make_loader`."""
 
-    def __init__(self, keys: list[list[tuple[int, int]]], batches: DataLoader[Any]):
-        self.keys, self._batches = keys, batches
+    def __init__(self, keys: Keys, batches: DataLoader[Any], unlabelled: bool = False):
+        self.keys, self._batches, self._unlabelled = keys, batches, unlabelled
 
     def __len__(self) -> int:
         return len(self.keys)
 
     def __iter__(self) -> Iterator[Batch]:
-        for item in self._batches:
+        for keys, item in zip(self.keys, self._batches, strict=True):
             if isinstance(item, UserError):
                 raise item
             images, targets, indices, letterboxes = item
-            yield Batch(images, targets, indices, tuple(letterboxes))
+            unlabelled = sum(_is_companion(key) for key in keys) if self._unlabelled else 0
+            yield Batch(images, targets, indices, tuple(letterboxes), unlabelled)
 
 
 def make_loader(
@@ -48,6 +71,7 @@ def make_loader(
     shuffle: bool = True,
     drop_last: bool = False,
     pin_memory: bool = False,
+    companions: Companions | None = None,
 ) -> Loader:
     """The batches of an epoch.
 
@@ -60,6 +84,7 @@ def make_loader(
         workers: processes that prepare batches; the result does not depend on it.
         shuffle: in the order given by (seed, epoch), and augmented with `epoch`; else in the data set's order.
         drop_last: leave out a last batch that is not full.
+        companions: pictures that follow those of the data set in every batch; `batch_size` does not count them.
 
     A last global batch with fewer pictures than ranks is left out when shuffling (in training every rank has to
     step); otherwise ranks without a share have one batch fewer.
@@ -76,35 +101,69 @@ def make_loader(
             f"{len(dataset)} pictures do not fill one batch of {batch_size * world}",
             todo=f"give --batch-size {max(1, len(dataset) // world)} or less",
         )
+    if companions is not None:
+        beside = companion_keys(len(dataset), batch_size, epoch, seed, rank, world, companions)
+        keys = [[*own, *more] for own, more in zip(keys, beside)]
     keys = keys[start_batch:]
     batches: DataLoader[Any] = DataLoader(
-        _Guarded(dataset),
+        _Guarded(dataset, companions),
         batch_sampler=keys,
         num_workers=workers,
         collate_fn=_collate,
         worker_init_fn=_start_worker,
         pin_memory=pin_memory,
     )
-    return Loader(keys, batches)
+    return Loader(keys, batches, companions is not None and not companions.labelled)
 
 
 def batch_keys(
     count: int, batch_size: int, epoch: int, seed: int, rank: int, world: int, shuffle: bool, drop_last: bool
-) -> list[list[tuple[int, int]]]:
+) -> Keys:
     """For each batch of this rank the (epoch, index) of its samples."""
     order = np.arange(count)
     if shuffle:
         order = np.random.default_rng(np.random.SeedSequence((seed, epoch), spawn_key=_ORDER)).permutation(count)
     step = batch_size * world
-    batches = []
+    batches: Keys = []
     for start in range(0, count, step):
         together = order[start : start + step]
         if (drop_last and len(together) < step) or (shuffle and len(together) < world):
             break
-        own = [(epoch, int(index)) for index in together[rank::world]]
+        own: list[tuple[int, ...]] = [(epoch, int(index)) for index in together[rank::world]]
         if own:
             batches.append(own)
     return batches
+
+
+def companion_keys(
+    count: int, batch_size: int, epoch: int, seed: int, rank: int, world: int, companions: Companions
+) -> Keys:
+    """For each batch of this rank the (epoch, index, turn) of the companions beside its pictures.
+
+    They are dealt from one endless row of passes, each in an order of its own given by (seed, pass): all are seen
+    equally often, give or take one, and a training that goes on in the middle of an epoch deals on from there. The turn
+    is the pass, from 1.
+
+    Args:
+        count: pictures of the data set, of which `batch_size` go into a batch of this rank.
+    """
+    every, step = len(companions.dataset), batch_size * world
+    orders: dict[int, np.ndarray] = {}
+
+    def dealt(place: int) -> tuple[int, ...]:
+        turn, position = divmod(place, every)
+        if turn not in orders:
+            stream = np.random.SeedSequence((seed, turn), spawn_key=_COMPANIONS)
+            orders[turn] = np.random.default_rng(stream).permutation(every)
+        return epoch, int(orders[turn][position]), turn + 1
+
+    before = epoch * count
+    bounds = [math.floor(companions.ratio * (before + min(start, count))) for start in range(0, count + step, step)]
+    return [[dealt(place) for place in range(*ends)][rank::world] for ends in itertools.pairwise(bounds)]
+
+
+def _is_companion(key: tuple[int, ...]) -> bool:
+    return len(key) > 2
 
 
 def collate(samples: list[Sample]) -> Batch:
@@ -126,11 +185,13 @@ def collate(samples: list[Sample]) -> Batch:
 class _Guarded(TorchDataset[Any]):
     """Hands a `UserError` on as a value: raised in a worker, torch would rebuild it without its fields."""
 
-    def __init__(self, dataset: Dataset):
-        self.dataset = dataset
+    def __init__(self, dataset: Dataset, companions: Companions | None):
+        self.dataset, self.companions = dataset, companions
 
-    def __getitem__(self, key: tuple[int, int]) -> Sample | UserError:
+    def __getitem__(self, key: tuple[int, ...]) -> Sample | UserError:
         try:
+            if self.companions and _is_companion(key):
+                return replace(self.companions.dataset[key], index=-1)
             return self.dataset[key]
         except UserError as error:
             return error

@@ -259,7 +259,7 @@ def _from_darknet(source: Path) -> DataSpec:
     roots = [Path.cwd(), source.parent]
     if "names" not in options:
         raise UserError("has no `names = FILE`", where=source)
-    names_file = _find(options["names"], roots)
+    names_file = find_entry(options["names"], roots)
     if names_file is None:
         raise UserError(
             f"the names file {options['names']!r} is not there", where=source, line=_line_of(source, "names")
@@ -289,18 +289,13 @@ def _collect(spec: DataSpec, split: str, entries: Any, roots: list[Path]) -> Non
     absent = []
     real = cache(os.path.realpath)
     for entry in entries if isinstance(entries, list) else [entries]:
-        place = _find(str(entry), roots)
-        pictures: list[Path] = []
+        place = find_entry(str(entry), roots)
         if place is None:
             absent.append(f"{entry!r} is not in {roots[0]}")
-        elif place.is_dir():
+            continue
+        if place.is_dir():
             folders.append(place)
-            pictures = _pictures_under(place)
-        elif place.suffix.lower() in PICTURE_SUFFIXES:
-            pictures = [place]
-        else:
-            pictures = _pictures_listed(place, roots)
-        for picture in pictures:
+        for picture in pictures_at(place, roots):
             found.setdefault(Path(real(picture.parent), picture.name), picture)
     if found:
         spec.splits[split], spec.folders[split] = tuple(found.values()), tuple(folders)
@@ -310,7 +305,19 @@ def _collect(spec: DataSpec, split: str, entries: Any, roots: list[Path]) -> Non
         spec.missing[split] = "; ".join(absent) or f"no picture in {entries!r}"
 
 
-def _find(entry: str, roots: Iterable[Path]) -> Path | None:
+def pictures_at(place: Path, roots: list[Path]) -> list[Path]:
+    """The pictures that `place` stands for: a folder's, searched below, those a list file names, or itself.
+
+    Args:
+        roots: where the relative lines of a list may start, before the list's own folder.
+    """
+    if place.is_dir():
+        return _pictures_under(place)
+    return [place] if place.suffix.lower() in PICTURE_SUFFIXES else _pictures_listed(place, roots)
+
+
+def find_entry(entry: str, roots: Iterable[Path]) -> Path | None:
+    """The file or folder that `entry` names, relative to the first of `roots` that has it; None: no such thing."""
     path = Path(entry).expanduser()
     for candidate in [path] if path.is_absolute() else [root / path for root in roots]:
         if candidate.exists():
@@ -360,7 +367,7 @@ def _pictures_listed(listing: Path, roots: list[Path]) -> list[Path]:
         text = line.strip()
         if text:
             # A line whose picture is absent stays in: the check reports it by name instead of shrinking the set.
-            place = _find(text, [listing.parent] if text.startswith("./") else [*roots, listing.parent])
+            place = find_entry(text, [listing.parent] if text.startswith("./") else [*roots, listing.parent])
             pictures.append(place or roots[0] / text)
     return pictures
 

@@ -51,6 +51,8 @@ class Mode:
         joins: name of a returned scalar -> the detection term it joins, where that is not `relative_to`.
         same_places: compares the two networks cell by cell, anchor by anchor.
         features: compares maps inside the networks.
+        needs_truth: has nothing to say of a picture without labels, and is not shown any. A mode that only counts
+            matched cells for more goes by the teacher alone there.
     """
 
     paper: ClassVar[str]
@@ -60,6 +62,7 @@ class Mode:
     joins: ClassVar[Mapping[str, str]] = {}
     same_places: ClassVar[bool] = False
     features: ClassVar[bool] = False
+    needs_truth: ClassVar[bool] = False
 
     def load(self) -> Loss:
         """The loss: ``(student: Outputs, teacher: Outputs, matches: Matches, **options) -> {name: scalar}``."""

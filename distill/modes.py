@@ -65,6 +65,7 @@ class Bounded(Mode):
     paper = "Chen et al. NeurIPS 2017: box regression where the teacher is nearer to the truth"
     needs = f"{_HEADS}, equally many anchors"
     weight = 0.5
+    needs_truth = True
 
     margin: float = option(
         0.0, "bounded: how far the student has to beat the teacher before the term lets go", key="kd_margin"
@@ -276,6 +277,7 @@ class Imitation(FeatureMode):
     paper = "Wang et al. CVPR 2019: the teacher's features near objects"
     needs = f"{_HEADS}; trains a 3x3 convolution per head"
     weight = 0.5
+    needs_truth = True
 
     near: float = option(
         0.5, "imitation: higher imitates nearer to the objects only (psi of the paper)", key="kd_near", low=0, high=0.99

@@ -90,18 +90,15 @@ class KDObjective(DetectionObjective):
         # Not asking the teacher where nothing is learnt from it saves its time. It answers first: the memory it works
         # in is free again when the student's graph is built, which saves a CPU 5 to 8 % of the step.
         asked = self.teacher if self.modes and not self._is_off(progress) else None
-        taught = asked(batch.images, self._teacher_layers) if asked is not None else None
+        taught = asked(batch.images, self._teacher_layers, batch.indices) if asked is not None else None
         if self._layers:
             heads, features = self.network.forward_features(batch.images, self._layers)
         else:
             heads, features = self.network(batch.images), {}
         matches = self.matched(batch, heads)
-        losses = self.detection(heads, matches)
-        if taught is None and self.modes:  # DDP wants every parameter in the graph all the same
-            losses["box"] = losses["box"] + self._nothing(losses["box"])
-        detection = Terms(losses, self.detection.weights)
+        detection = self.detected(batch, heads, matches)
         if taught is None:
-            return detection
+            return self._untaught(detection) if self.modes else detection
         with torch.autocast(batch.images.device.type, enabled=False):
             student = _fp32(heads, self.network.specs, features)
             teacher = _fp32(taught.heads, taught.specs, taught.features)
@@ -129,7 +126,9 @@ class KDObjective(DetectionObjective):
         modes: dict[str, str] = {}
         adapters = dict(self.adapters.items())
         for mode in self.modes:
-            found = self.kd.mode(mode)(student, teacher, matches, self.pairs[mode], adapters.get(mode))
+            pictures = matches.pictures if MODES[mode].needs_truth else None
+            ours, theirs = (first_pictures(each, pictures) for each in (student, teacher))
+            found = self.kd.mode(mode)(ours, theirs, matches, self.pairs[mode], adapters.get(mode))
             for name, value in found.items():
                 logged = name.removeprefix(METRIC)
                 (values if logged == name else metrics)[logged], modes[logged] = value, mode
@@ -146,6 +145,11 @@ class KDObjective(DetectionObjective):
 
     def _gain(self, mode: str, term: str) -> float:
         return self.detection.weights[MODES[mode].gain(term)]
+
+    def _untaught(self, detection: Terms) -> Terms:
+        """The same: DDP wants every parameter in the graph, also where the teacher was not asked."""
+        box = detection.values["box"]
+        return detection | Terms({"box": box + self._nothing(box)})
 
     def _nothing(self, like: Tensor) -> Tensor:
         """0, connected to every adapter."""
@@ -164,6 +168,14 @@ class KDObjective(DetectionObjective):
         totals = {mode: usual.total(own) for mode, own in names.items()}
         trained = [each for each in self.network.parameters() if each.requires_grad]
         self.balance.measure(detection.total(), totals, trained)
+
+
+def first_pictures(outputs: Outputs, count: int | None) -> Outputs:
+    """What was said of the first `count` pictures of a batch; None: of all."""
+    if count is None or count == len(outputs.heads[0]):
+        return outputs
+    features = {layer: each[:count] for layer, each in outputs.features.items()}
+    return Outputs([head[:count] for head in outputs.heads], outputs.specs, features)
 
 
 def _fp32(heads: Sequence[Tensor], specs: Sequence[HeadSpec], features: dict[int, Tensor]) -> Outputs:

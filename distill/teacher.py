@@ -84,26 +84,28 @@ class AlignedTeacher(nn.Module):
         if layers:
             assert len(self.members) == 1, "several teachers have no common features"
             heads, features = self.members[0].forward_features(images, layers)  # type: ignore[operator]
-            return _ordered(heads, self.members[0].specs, self.alignments[0]), features  # type: ignore[arg-type]
-        each = [
-            _ordered(member(images), member.specs, alignment)  # type: ignore[arg-type]
-            for member, alignment in zip(self.members, self.alignments)
-        ]
+            return self._ordered(0, heads), features
+        each = [self.of(member, images) for member in range(len(self.members))]
         if len(each) == 1:
             return each[0], {}
         return [spec.average(heads) for heads, spec in zip(zip(*each), self.specs)], {}
 
+    def of(self, member: int, images: Tensor) -> list[Tensor]:
+        """As `forward`, of one member alone."""
+        return self._ordered(member, self.members[member](images))
+
+    def _ordered(self, member: int, heads: Sequence[Tensor]) -> list[Tensor]:
+        """A member's heads as the student would have put them; views where nothing is moved."""
+        teacher, alignment = self.members[member], self.alignments[member]
+        assert isinstance(teacher, Network)
+        return [
+            teacher.specs[head].select(heads[head], places, alignment.classes)
+            for head, places in zip(alignment.heads, alignment.places)
+        ]
+
     def decode(self, heads: Sequence[Tensor]) -> Tensor:
         """As `Network.decode`."""
         return decode_heads(heads, self.specs)
-
-
-def _ordered(heads: Sequence[Tensor], specs: Sequence[HeadSpec], alignment: Alignment) -> list[Tensor]:
-    """A teacher's heads as the student would have put them; views where nothing is moved."""
-    return [
-        specs[head].select(heads[head], places, alignment.classes)
-        for head, places in zip(alignment.heads, alignment.places)
-    ]
 
 
 class Teacher:
@@ -119,6 +121,9 @@ class Teacher:
         network: the teacher, or several to be averaged; taken over (eval mode, no gradients).
         student: the network that is to learn from it.
         source: the file it came from, for messages and lineage.
+        folds: cross-fitted teachers (Dao et al.: *Knowledge Distillation as Semiparametric Inference*, ICLR 2021):
+            ``(N,)`` for every training picture the number of the network that answers, because it was trained without
+            it. On any other picture the average answers.
 
     Attributes:
         members: the networks, untouched but for eval mode and gradients.
@@ -130,9 +135,15 @@ class Teacher:
         UserError: where the heads of the networks do not agree; both sides are named.
     """
 
-    def __init__(self, network: Network | Sequence[Network], student: Network, source: str | Path = ""):
+    def __init__(
+        self,
+        network: Network | Sequence[Network],
+        student: Network,
+        source: str | Path = "",
+        folds: Tensor | None = None,
+    ):
         self.members: tuple[Network, ...] = (network,) if isinstance(network, Network) else tuple(network)
-        self.source = str(source)
+        self.source, self.folds = str(source), folds
         alignments = [
             align(student.specs, each.specs, pair_classes(student.names, each.names)) for each in self.members
         ]
@@ -179,12 +190,14 @@ class Teacher:
 
     # Not inference_mode: its tensors cannot be saved for the student's backward pass.
     @torch.no_grad()
-    def __call__(self, images: Tensor, layers: Collection[int] = ()) -> Outputs:
+    def __call__(self, images: Tensor, layers: Collection[int] = (), pictures: Tensor | None = None) -> Outputs:
         """What the teacher says of pictures ``(B, 3, H, W)``. It follows them to their device: nobody else moves it.
 
         Args:
             images: the batch.
             layers: the teacher's layers (Darknet numbers) whose features are asked for; heads only without.
+            pictures: ``(B,)`` their numbers in the training split, -1 for what is not of it; asked for where there
+                are `folds`.
 
         Returns:
             Raw heads in the student's order of heads, anchors and classes, and the features by layer number.
@@ -192,8 +205,26 @@ class Teacher:
         if next(self._answering.parameters()).device != images.device:
             self._answering.to(images.device)
         with fastest_precision(images.device):
-            heads, features = self._answering.answer(images, layers)
+            if self.folds is None or pictures is None:
+                heads, features = self._answering.answer(images, layers)
+            else:
+                assert not layers, "several teachers have no common features"
+                heads, features = self._cross(images, pictures.cpu()), {}
         return Outputs(heads, self.specs, features)
+
+    def _cross(self, images: Tensor, pictures: Tensor) -> list[Tensor]:
+        """Of each picture what the network says that it is to be taught by."""
+        assert self.folds is not None
+        every = len(self.members)
+        wanted = torch.where(pictures < 0, every, self.folds[pictures]).to(images.device)
+        rows = [(wanted == member).nonzero().flatten() for member in range(every + 1)]
+        answers = [
+            self._answering.of(member, images[own]) if member < every else self._answering(images[own])
+            for member, own in enumerate(rows)
+            if len(own)
+        ]
+        back = torch.cat(rows).argsort()
+        return [torch.cat(parts)[back] for parts in zip(*answers)]
 
     @property
     def fingerprint(self) -> str:

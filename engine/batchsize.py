@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import torch
@@ -49,23 +50,29 @@ def say_steps(config: TrainConfig, pictures: int, steps: int) -> None:
     )
 
 
-def fitting_batch(objective: Objective, config: TrainConfig, device: torch.device) -> int:
-    """Pictures per forward pass over all processes that memory holds, at most `--nominal-batch`."""
+def fitting_batch(objective: Objective, config: TrainConfig, device: torch.device, beside: float = 0.0) -> int:
+    """Pictures per forward pass over all processes that memory holds, at most `--nominal-batch`.
+
+    Args:
+        beside: so many pictures without labels go beside each, and are not counted.
+    """
     from engine.distributed import alone, smallest, world
 
     height, width = (int(side * (1 + config.multi_scale)) for side in config.input_size)
     most = config.nominal_batch or USUAL_NOMINAL
     if device.type == "cuda":
         with alone():  # a rank with less free memory stops earlier than the others
-            each = _probe_gpu(objective, (height, width), device, most)
+            each = _probe_gpu(objective, (height, width), device, most, beside)
     else:
         free = free_memory() or UNKNOWN_RAM
-        each = int(min(CPU_CAP, max(1, CPU_SHARE * free / (CPU_BYTES_PER_PIXEL * height * width))))
+        each = int(min(CPU_CAP, max(1, CPU_SHARE * free / (CPU_BYTES_PER_PIXEL * height * width * (1 + beside)))))
         log.info("--batch-size -1: %d, for %.1f GB of free RAM at %dx%d", each, free / 1e9, width, height)
     return min(smallest(each) * world(), max(most, world()))
 
 
-def _probe_gpu(objective: Objective, size: tuple[int, int], device: torch.device, most: int) -> int:
+def _probe_gpu(
+    objective: Objective, size: tuple[int, int], device: torch.device, most: int, beside: float = 0.0
+) -> int:
     """Double the batch until a training step would take more than its share of the GPU's memory."""
     total = torch.cuda.get_device_properties(device).total_memory
     step = objective.network.max_stride
@@ -77,9 +84,11 @@ def _probe_gpu(objective: Objective, size: tuple[int, int], device: torch.device
         while batch <= most:
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats(device)
-            images = torch.rand(batch, 3, height, width, device=device)
+            more = math.ceil(batch * beside)
+            images = torch.rand(batch + more, 3, height, width, device=device)
             targets = torch.tensor([[0, 0, width / 2, height / 2, width / 4, height / 4]], device=device)
-            for terms, _ in training_step(objective, [Batch(images, targets, torch.arange(batch))], 0.0):
+            probe = Batch(images, targets, torch.arange(batch + more), unlabelled=more)
+            for terms, _ in training_step(objective, [probe], 0.0):
                 terms.total().backward()
             objective.zero_grad(set_to_none=True)
             used[batch] = torch.cuda.max_memory_reserved(device)

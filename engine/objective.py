@@ -50,7 +50,7 @@ class DetectionObjective(Objective):
         if len(batches) == 1 and world() == 1:
             return
         matched = torch.stack([self._amount(batch) for batch in batches]).sum()
-        pictures = torch.full_like(matched, float(sum(len(batch.images) for batch in batches)))
+        pictures = torch.full_like(matched, float(sum(batch.labelled for batch in batches)))
         self._amount_per_picture = self.mean_over_ranks(matched) / self.mean_over_ranks(pictures)
 
     def _amount(self, batch: Batch) -> Tensor:
@@ -60,10 +60,15 @@ class DetectionObjective(Objective):
     def matched(self, batch: Batch, heads: Sequence[Tensor]) -> Matches:
         """The assignment of the batch's ground truth to the places of `heads`, each ``(B, A, H, W, K)``."""
         matches = self.detection.assign(heads, batch.targets, self.mean_over_ranks)
-        if self._amount_per_picture is None:
-            return matches
-        return replace(matches, expected=self._amount_per_picture * len(batch.images))
+        expected = None if self._amount_per_picture is None else self._amount_per_picture * batch.labelled
+        return replace(matches, expected=expected, pictures=batch.labelled)
 
     def forward(self, batch: Batch, progress: float) -> Terms:
         heads = self.network(batch.images)
-        return Terms(self.detection(heads, self.matched(batch, heads)), self.detection.weights)
+        return self.detected(batch, heads, self.matched(batch, heads))
+
+    def detected(self, batch: Batch, heads: Sequence[Tensor], matches: Matches) -> Terms:
+        """The detection loss, of the labelled pictures only: where nobody looked for objects there is no background."""
+        if batch.unlabelled:
+            heads = [head[: batch.labelled] for head in heads]
+        return Terms(self.detection(heads, matches), self.detection.weights)

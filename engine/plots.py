@@ -169,7 +169,12 @@ def plot_results(results: str | Path, path: str | Path, reference: Mapping[str, 
         repeated = source == "val" and f"student/{quantity}" in columns
         repeated |= name.count("/") > 1  # of a class: in the table and in W&B, but a panel a class is too many
         quantity = "share of the total" if quantity.startswith("share_") else quantity
-        if quantity not in NOT_DRAWN and source != "gap" and not repeated and np.isfinite(values).any():
+        if (
+            quantity not in NOT_DRAWN
+            and source not in ("gap", "unlabelled")
+            and not repeated
+            and np.isfinite(values).any()
+        ):
             panels.setdefault(quantity, []).append(name)
     across = min(4, max(1, len(panels)))
     down = max(1, math.ceil(len(panels) / across))

@@ -30,6 +30,8 @@ def training_step(
 ) -> Iterator[tuple[Terms, float]]:
     """The terms of every batch that an optimiser step accumulates, and the batch's share of the step's pictures.
 
+    Pictures are those with labels: others go beside them and change neither steps nor shares.
+
     The step's loss is the sum of ``terms.total() * share``, so its gradient is that of one large batch; a single batch
     has the share 1. The caller takes a batch's gradient before it asks for the next one: memory then holds one graph
     at a time, and of several processes only the last batch's gradients are averaged.
@@ -43,14 +45,14 @@ def training_step(
         pictures: of the step on the average rank, by default those of `batches`: DDP averages gradients over ranks,
             this over pictures.
     """
-    pictures = pictures or float(sum(len(batch.images) for batch in batches))
+    pictures = pictures or float(sum(batch.labelled for batch in batches))
     module = objective if wrapped is None else wrapped
     objective.begin_step(batches)
     for number, batch in enumerate(batches, start=1):
         with distributed.gradients_stay_local(module, number < len(batches)):
             with autocast():
                 terms = module(batch, progress)
-            yield terms, len(batch.images) / pictures
+            yield terms, batch.labelled / pictures
 
 
 def grouped(batches: Iterable[Batch], size: int) -> Iterator[list[Batch]]:

@@ -20,11 +20,12 @@ import data as data_room
 from common.errors import UserError
 from common.log import log
 from data.batch import Batch
+from data.footage import Footage
 from engine import checkpoints, distributed
-from engine.batchsize import fitting_batch, say_steps, with_nominal_batch
 from engine.checkpoints import Progress, TrainResult
 from engine.config import TrainConfig
 from engine.evaluate import Score, evaluate
+from engine.feed import make_feed
 from engine.optim import clip_gradients, freeze, make_ema, make_optimizer, make_schedule, set_train_mode
 from engine.plots import plot_results
 from engine.precision import Precision
@@ -57,6 +58,8 @@ class Trainer:
         hooks: called around every optimiser step, in this order.
         tracker: `engine.Tracker` or None.
         kind: "baseline", "sparse", "student", ...: recorded in the checkpoints.
+        footage: pictures that nobody labelled, to go beside those of the data set; the number of steps stays.
+        folds: no sample mixes training pictures of two of them (`data.folds`).
     """
 
     def __init__(
@@ -69,6 +72,8 @@ class Trainer:
         hooks: Sequence[Hooks] = (),
         tracker: Any = None,
         kind: str = "baseline",
+        footage: Footage | None = None,
+        folds: int = 1,
     ):
         self.config, self.spec, self.run_dir, self.kind = config, spec, Path(run_dir), kind
         self.hooks, self.tracker = tuple(hooks), tracker
@@ -82,7 +87,10 @@ class Trainer:
         self.network.with_image_size(config.input_size)  # the checkpoints are used at the size they were trained for
         self.frozen = config.frozen_layers(len(self.network.layers))
         freeze(self.network, self.frozen)
-        self._make_data()
+        self.feed = make_feed(objective, spec, config, self.run_dir, footage, folds)
+        self.config = config = self.feed.config
+        self.batch, self.accumulate = self.feed.batch, self.feed.accumulate
+        self.steps_per_epoch = self.feed.steps_per_epoch
         self.ema = make_ema(self.network, config)
         distributed.sync_batchnorm(self.network, self.device)
         self.optimizer = make_optimizer(objective, config)
@@ -109,55 +117,16 @@ class Trainer:
                 todo=f"--imgsz {width}x{height}",
             )
 
-    def _make_data(self) -> None:
-        config, size = self.config, self.config.input_size
-        cache = None if config.cache == "off" else config.cache
-        last_epochs = config.epochs - min(config.close_mosaic, config.epochs // 2)
-        self.train_set = data_room.Dataset(
-            self.spec, "train", size, config.augment, cache, config.seed, close_mosaic_from=last_epochs
-        )
-        self.val_set = data_room.Dataset(self.spec, "val", size, cache=cache) if distributed.is_main() else None
-        world = distributed.world()
-        if by_data := not config.nominal_batch:
-            self.config = config = with_nominal_batch(config, len(self.train_set))
-        if (wanted := config.batch_size) <= 0:  # a resumed training keeps its own, whatever memory holds now
-            known = distributed.broadcast(checkpoints.batch_of(self.run_dir) if config.resume else 0)
-            wanted = known or fitting_batch(self.objective, config, self.device)
-        # More than the data set holds would only be a smaller batch by another name.
-        wanted = min(distributed.broadcast(wanted), len(self.train_set))
-        if wanted % world:
-            raise UserError(
-                f"--batch-size {wanted} does not divide among {world} processes", todo="give a multiple of their number"
-            )
-        self.batch = wanted // world
-        self.accumulate = max(1, round(config.nominal_batch / wanted))
-        batches = len(self._loader(epoch=0, start=0, workers=0))
-        self.steps_per_epoch = math.ceil(batches / self.accumulate)
-        if by_data:
-            say_steps(config, len(self.train_set), self.steps_per_epoch)
-
-    def _loader(self, epoch: int, start: int, workers: int) -> Any:
-        return data_room.make_loader(
-            self.train_set,
-            self.batch,
-            epoch=epoch,
-            seed=self.config.seed,
-            start_batch=start,
-            rank=distributed.rank(),
-            world=distributed.world(),
-            workers=workers,
-            pin_memory=self.device.type == "cuda",
-        )
-
     def fit(self) -> TrainResult:
         """Train to the end; goes on from wherever `progress` stands."""
         log.info(
-            "%s: %d epochs of %d steps; %d pictures a step in batches of %d; %s on %s",
+            "%s: %d epochs of %d steps; %d pictures a step in batches of %d%s; %s on %s",
             self.run_dir,
             self.config.epochs,
             self.steps_per_epoch,
             self.batch * distributed.world() * self.accumulate,
             self.batch * distributed.world(),
+            f", {beside.ratio:g} from --unlabelled beside each" if (beside := self.feed.companions) else "",
             self.precision,
             self.device,
         )
@@ -175,7 +144,7 @@ class Trainer:
         """The rest of the current epoch."""
         progress, config = self.progress, self.config
         set_train_mode(self.objective, self.network, self.frozen, config.freeze_bn)
-        loader = self._loader(progress.epoch, progress.batch, config.workers)
+        loader = self.feed.batches(progress.epoch, progress.batch, config.workers)
         bar = EpochBar(
             progress.epoch, config.epochs, progress.batch + len(loader), progress.batch, show=distributed.is_main()
         )
@@ -194,7 +163,7 @@ class Trainer:
         self.schedule.step_update(progress.step)
         size = self._input_size()
         batches = [resized(batch.prepared(self.device), size) for batch in batches]
-        here = torch.tensor(float(sum(len(batch.images) for batch in batches)), device=self.device)
+        here = torch.tensor(float(sum(batch.labelled for batch in batches)), device=self.device)
         pictures = float(distributed.mean_over_ranks(here))
 
         logged: list[dict[str, Tensor]] = []
@@ -323,7 +292,7 @@ class Trainer:
             batch_size=self.batch,
             device=self.device,
             workers=self.config.workers,
-            dataset=self.val_set,
+            dataset=self.feed.val_set,
         )
 
     def _publish(self) -> None:

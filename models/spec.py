@@ -88,12 +88,14 @@ class Matches:
         expected: scalar, the amount (`Criterion.amount`) that a batch of this size has on average over the optimiser
             step (and over ranks), where the step accumulates several batches; None: the step is this batch.
         amount: scalar, the amount of this batch, where that is not the sum of the weights.
+        pictures: the ground truth is of so many pictures, the first ones of the batch; None: of all.
     """
 
     heads: tuple[HeadMatches, ...]
     mean_over_ranks: Callable[[Tensor], Tensor] = _alone
     expected: Tensor | None = None
     amount: Tensor | None = None
+    pictures: int | None = None
 
     def normaliser(self, amount: Tensor) -> Tensor:
         """`amount` (a scalar: a count or a sum of weights) averaged over ranks, never below 1e-9; no gradient."""

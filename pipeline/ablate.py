@@ -4,35 +4,38 @@ from __future__ import annotations
 
 import hashlib
 import json
-import traceback
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import models
 from common.errors import UserError
-from common.files import whole_file
+from common.files import read_json, write_json
 from common.log import log
 from common.options import options, to_dict
 from common.rundir import ARGS
 from data import DataSpec, load_spec
 from distill import KDConfig, KDObjective, Teacher
-from engine import checkpoints, distributed
-from engine.tracking import ID_FILE
+from engine import distributed
 from models.network import Network
+from pipeline.ablate_cell import CELL, Cell, attempt_cell, finished, first_line
 from pipeline.ablate_grid import ALL, NONE, Variant, entries, parse_seeds, parse_variants
 from pipeline.ablate_table import Table, publish
 from pipeline.distil_options import AblateConfig, DistilConfig
 from pipeline.executor import run_all
-from pipeline.finetune import announce_teacher, finetune, make_teacher, teacher_scores, train_assistants
+from pipeline.finetune import announce_teacher, make_teacher, teacher_scores, train_assistants
+from pipeline.footage import check_footage, gathered
+from pipeline.solved import SolvedStart, ancestor_of, solve_start
 from pipeline.stage import load_network
 from pipeline.step_cost import PLAIN, first_batch, measure_steps
 from reporting.results import Scores, scores, shown_split
 
-CELL, REFERENCE, COST, ERROR = "cell.json", "reference.json", "step_cost.json", "error.txt"
+REFERENCE, COST = "reference.json", "step_cost.json"
 TEACHER, START = "teacher", "not fine-tuned"
 OBJECTS = "objects"
+COLUMNS = {name: each for name, each in options(AblateConfig).items() if each.metadata["column"]}
+"""Options beside those of KD that may differ between rows."""
 # Options of a cell on which its numbers do not depend, beside those that may be changed when a run is resumed; and the
 # networks' files, whose contents count instead.
 _NOT_NUMBERS = (
@@ -52,28 +55,6 @@ _NOT_NUMBERS = (
 )
 
 
-@dataclass(frozen=True)
-class Cell:
-    """One training of the grid; picklable, so that it can be sent to a worker.
-
-    Attributes:
-        variant, seed: its place in the grid.
-        config: its options.
-        folder: its run folder.
-        group: W&B's group, the name of the ablation's run.
-        known: scores of the teacher and of the student before its first step, which all cells share.
-        key: of everything its numbers depend on; a finished cell counts only under the same key.
-    """
-
-    variant: str
-    seed: int
-    config: DistilConfig
-    folder: Path
-    group: str
-    known: dict[str, Scores]
-    key: str
-
-
 def ablate(config: AblateConfig, run: Path) -> tuple[str, bool]:
     """Run whatever the grid in the folder `run` still lacks, then write its table, figure and page.
 
@@ -81,35 +62,37 @@ def ablate(config: AblateConfig, run: Path) -> tuple[str, bool]:
         The table and how to read it, for the terminal; and whether no cell failed.
     """
     _check_equal(config)
-    variants, seeds = parse_variants(config.ablate, config.distil), parse_seeds(config.seeds)
+    variants, seeds = parse_variants(config.ablate, config.distil, COLUMNS), parse_seeds(config.seeds)
     if config.executor == "ray" and distributed.world() > 1:
         raise UserError("--executor ray under torchrun", todo="use one of the two: Ray starts its own processes")
     if distributed.is_main():
         replace(config, resume="").save(run / ARGS)  # a resumed grid may have grown
     spec = load_spec(config.data, single_cls=config.single_cls)
-    config = train_assistants(config, run)
+    config = train_assistants(gathered(config, spec, run), run)
+    variants = [_with_footage(config, run, spec, variant) for variant in variants]
     student = load_network(config, spec.names)
-    teacher = make_teacher(config, student)
+    teacher = make_teacher(config, student, spec)
     if teacher is None:
         raise UserError(
             "--ablate compares ways of learning from a teacher, and there is none", todo="add --t_weights FAT.pt"
         )
     variants = _possible(variants, student, teacher, asked_for_all=ALL in entries(config.ablate))
     key = _key(config, student, teacher, spec)
-    cells = [_cell(config, run, variant, seed, key) for variant in variants for seed in seeds]
-    reference, known = _references(config, run, spec, student, teacher, key)
-    todo = [cell for cell in cells if _finished(cell) is None]
+    starts = _starts(config, run, spec, student, teacher, variants, key)
+    cells = [_cell(config, run, variant, seed, key, starts) for variant in variants for seed in seeds]
+    reference, known = _references(config, run, spec, student, teacher, key, starts)
+    todo = [cell for cell in cells if finished(cell) is None]
     log.info(
-        "%s: %d modes x %d seeds; %d of %d cells are to be trained",
+        "%s: %d rows x %d seeds; %d of %d cells are to be trained",
         run,
         len(variants),
         len(seeds),
         len(todo),
         len(cells),
     )
-    todo = [replace(cell, known=known()) for cell in todo]
+    todo = [replace(cell, known=known(starts.get(cell.config.reconstruct))) for cell in todo]
     failed = _train(todo, config)
-    done = {(cell.variant, cell.seed): found for cell in cells if (found := _finished(cell)) is not None}
+    done = {(cell.variant, cell.seed): found for cell in cells if (found := finished(cell)) is not None}
     _warn_of_others(run, cells)
     alive = {name for name, _ in done}
     costs = _step_costs(config, run, spec, [each for each in variants if each.text in alive], student, teacher, key)
@@ -147,6 +130,19 @@ def _check_equal(config: AblateConfig) -> None:
         )
 
 
+def _with_footage(config: AblateConfig, run: Path, spec: DataSpec, variant: Variant) -> Variant:
+    """The row with its own footage, if it names some, gathered for all its cells.
+
+    Raises:
+        UserError: the row would learn nothing from it.
+    """
+    if not variant.options.keys() & {"unlabelled", "unlabelled_as"}:
+        return variant
+    own = replace(config, distil=variant.kd, **variant.options)
+    check_footage(own)
+    return replace(variant, options={**variant.options, "unlabelled": gathered(own, spec, run).unlabelled})
+
+
 def _possible(variants: Sequence[Variant], student: Network, teacher: Teacher, asked_for_all: bool) -> list[Variant]:
     """Try every row on the pair of networks before anything is trained; "all" leaves out what cannot work."""
     possible = []
@@ -172,6 +168,7 @@ def _key(config: DistilConfig, student: Network, teacher: Teacher, spec: DataSpe
         and name != "seed"
         and not known[name].metadata.get("resumable")
         and name not in options(KDConfig)
+        and name not in COLUMNS
     }
     pictures = {split: str(spec.splits.get(split)) for split in ("train", "val", "test")}
     # Weights that no file fills follow from the cell's own seed.
@@ -187,20 +184,48 @@ def _digest(content: list[Any]) -> str:
     return hashlib.sha256(json.dumps(content, default=str).encode()).hexdigest()[:16]
 
 
-def _cell(config: AblateConfig, run: Path, variant: Variant, seed: int, key: str) -> Cell:
+def _cell(
+    config: AblateConfig, run: Path, variant: Variant, seed: int, key: str, starts: Mapping[str, SolvedStart]
+) -> Cell:
     folder = run / variant.folder / f"seed{seed}"
-    own = replace(config, distil=variant.kd, seed=seed, ablate="", resume="")
-    key += _digest([to_dict(variant.kd), seed])
+    own = replace(config, distil=variant.kd, seed=seed, ablate="", resume="", **variant.options)
+    # What is at its default is not in the key: cells stay valid where there were fewer options.
+    told = {name: getattr(own, name) for name, each in COLUMNS.items() if getattr(own, name) != each.default}
+    if own.unlabelled:
+        told["unlabelled"] = [Path(each).name for each in own.unlabelled]  # named after what is in it
+    if start := starts.get(own.reconstruct):
+        own = replace(own, cfg="", weights=str(start.path))
+        told["reconstruct"] = start.path.name
+    key += _digest([to_dict(variant.kd), seed, *([told] if told else [])])
     return Cell(variant.text, seed, own, folder, run.name, {}, key)
+
+
+def _starts(
+    config: AblateConfig,
+    run: Path,
+    spec: DataSpec,
+    student: Network,
+    teacher: Teacher,
+    variants: Sequence[Variant],
+    key: str,
+) -> dict[str, SolvedStart]:
+    """What rows say of ``--reconstruct`` -> the student solved for it, once for all cells and kept in the run."""
+    found: dict[str, SolvedStart] = {}
+    for said in dict.fromkeys(replace(config, **variant.options).reconstruct for variant in variants):
+        if said:
+            ancestor = ancestor_of(said, student, teacher)
+            path = run / f"solved-{_digest([key, models.fingerprint(ancestor), config.seed])}.pt"
+            found[said] = solve_start(config, spec, student, ancestor, said, path, keep=True)
+    return found
 
 
 def _warn_of_others(run: Path, cells: Sequence[Cell]) -> None:
     """Say which trainings in the folder are not in the table: its correction for several modes knows of rows only."""
     own = {cell.folder for cell in cells}
     others = [path.parent for path in sorted(run.glob(f"*/seed*/{CELL}")) if path.parent not in own]
-    finished = [folder for folder in others if _read(folder / CELL).get("scores")]
+    finished = [folder for folder in others if read_json(folder / CELL).get("scores")]
     if finished:
-        named = sorted({str(_read(folder / CELL).get("modes")) for folder in finished})
+        named = sorted({str(read_json(folder / CELL).get("modes")) for folder in finished})
         log.warning(
             "%d finished trainings in %s are of rows or seeds that were not asked for now, so they are not in "
             "the table: %s. Name all rows and seeds that were looked at: p is corrected for those only",
@@ -210,54 +235,48 @@ def _warn_of_others(run: Path, cells: Sequence[Cell]) -> None:
         )
 
 
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError):
-        return {}
-
-
-def _write(path: Path, content: dict[str, Any]) -> None:
-    with whole_file(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
-
-
-def _finished(cell: Cell) -> dict[str, Any] | None:
-    """What the cell has left, if it is done and was made with the same settings."""
-    content = _read(cell.folder / CELL)
-    return content if content.get("key") == cell.key and content.get("scores") else None
-
-
-def _references(config: DistilConfig, run: Path, spec: DataSpec, student: Network, teacher: Teacher, key: str) -> Any:
-    """The first two rows and the objects of each class, kept in the run; and a function to the full scores, which only
-    cells to be trained need."""
+def _references(
+    config: AblateConfig,
+    run: Path,
+    spec: DataSpec,
+    student: Network,
+    teacher: Teacher,
+    key: str,
+    starts: Mapping[str, SolvedStart],
+) -> Any:
+    """The first rows and the objects of each class, kept in the run; and a function from the start of a cell (None: the
+    student as it is) to the full scores, which only cells to be trained need."""
     full: dict[str, Scores] = {}
 
-    def known() -> dict[str, Scores]:
-        if not full:
-            full["teacher"] = teacher_scores(teacher, spec, config)
-            full["start"] = scores(student, spec, config)
-        return full
+    def known(start: SolvedStart | None = None) -> dict[str, Scores]:
+        name = start.path.name if start else START
+        if TEACHER not in full:
+            full[TEACHER] = teacher_scores(teacher, spec, config)
+        if name not in full:
+            full[name] = scores(start.network if start else student, spec, config)
+        return {"teacher": full[TEACHER], "start": full[name]}
 
-    kept = _read(run / REFERENCE)
+    kept = read_json(run / REFERENCE)
     if kept.get("key") != key or OBJECTS not in kept:
-        rows = {TEACHER: known()["teacher"], START: known()["start"]}
-        kept = {
-            "key": key,
-            **{
-                name: {split: score.as_dict(classes=True) for split, score in row.items()} for name, row in rows.items()
-            },
-            OBJECTS: {
-                split: {name: row["boxes"] for name, row in score.per_class.items()}
-                for split, score in rows[TEACHER].items()
-            },
+        kept = {"key": key, TEACHER: _as_dicts(known()["teacher"]), START: _as_dicts(known()["start"])}
+        kept[OBJECTS] = {
+            split: {name: row["boxes"] for name, row in score.per_class.items()}
+            for split, score in full[TEACHER].items()
         }
-        if distributed.is_main():
-            _write(run / REFERENCE, kept)
-        start = rows[START]["val"].map50_95
-        log.info("student on val, before the first step: mAP50-95 %.4f", start)
-        announce_teacher(rows[TEACHER], start)
-    return {name: kept[name] for name in (TEACHER, START, OBJECTS)}, known
+        before = full[START]["val"].map50_95
+        log.info("student on val, before the first step: mAP50-95 %.4f", before)
+        announce_teacher(full[TEACHER], before)
+    kept |= {
+        start.path.name: _as_dicts(known(start)["start"]) for start in starts.values() if start.path.name not in kept
+    }
+    if distributed.is_main():
+        write_json(run / REFERENCE, kept)
+    rows = {name: kept[name] for name in (TEACHER, START, OBJECTS)}
+    return rows | {f"{START}, reconstruct={said}": kept[start.path.name] for said, start in starts.items()}, known
+
+
+def _as_dicts(found: Scores) -> dict[str, Any]:
+    return {split: score.as_dict(classes=True) for split, score in found.items()}
 
 
 def _train(cells: Sequence[Cell], config: AblateConfig) -> dict[tuple[str, int], str]:
@@ -288,81 +307,6 @@ def _train(cells: Sequence[Cell], config: AblateConfig) -> dict[tuple[str, int],
     return failed
 
 
-def attempt_cell(cell: Cell) -> dict[str, Any]:
-    """`run_cell`, where a bug costs the others nothing: the cell counts as failed, its traceback is in `error.txt`.
-
-    Not so under torchrun: the other processes would wait for one that gave up, so all of them end (see `_train` for
-    what is no bug).
-    """
-    (cell.folder / ERROR).unlink(missing_ok=True)
-    try:
-        return run_cell(cell)
-    except UserError:
-        raise
-    except Exception as error:
-        if distributed.world() > 1:
-            raise
-        cell.folder.mkdir(parents=True, exist_ok=True)
-        (cell.folder / ERROR).write_text(traceback.format_exc(), encoding="utf-8")
-        what = f"{type(error).__name__}: {_first_line(error)}"
-    # Outside of the handler: inside, this error would keep the other's frames, and all memory they hold, alive.
-    raise UserError(what, where=cell.folder / ERROR, todo="when the cause is gone, go on with --resume")
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [""])[0]
-
-
-def run_cell(cell: Cell) -> dict[str, Any]:
-    """Train one cell, or go on with it at its last checkpoint; leaves `cell.json`.
-
-    Returns:
-        Its content: key, modes, seed, scores (split -> name -> value), gate rate, seconds, steps, best epoch, memory,
-        and what was wrong with KD terms.
-    """
-    if (found := _finished(cell)) is not None:
-        return found
-    begun = _read(cell.folder / CELL).get("key") == cell.key
-    identity = {"key": cell.key, "modes": cell.variant, "seed": cell.seed}
-    if distributed.is_main() and not begun:
-        cell.config.save(cell.folder / ARGS)
-        for other in (checkpoints.LAST, ID_FILE):  # of other settings: neither their weights nor their W&B run
-            (cell.folder / other).unlink(missing_ok=True)
-        _write(cell.folder / CELL, identity)
-    distributed.barrier()
-    config = replace(cell.config, resume=str(cell.folder))
-    name = f"{cell.group}-{cell.folder.parent.name}-{cell.folder.name}"
-    result = finetune(
-        config, cell.folder, kind="ablation", group=cell.group, name=name, known=cell.known, figures=False
-    )
-    training = checkpoints.finished(cell.folder)
-    assert training is not None
-    last = training.history[-1]
-    content = {
-        **identity,
-        "scores": {split: score.as_dict(classes=True) for split, score in result.scores["student"].items()},
-        "gate_rate": _mean(
-            [
-                row["train/gate_rate"]
-                for row in training.history
-                if "train/gate_rate" in row and row["step"] <= (1 - config.distil.kd_off) * last["step"]
-            ]
-        ),
-        "seconds": last["seconds"],
-        "steps": last["step"],
-        "best_epoch": max(training.history, key=lambda row: row.get("val/mAP50-95", -1.0))["epoch"],
-        "memory_gb": last["memory_gb"],
-        "reported": result.reported,
-    }
-    if distributed.is_main():
-        _write(cell.folder / CELL, content)
-    return content
-
-
-def _mean(values: Sequence[float]) -> float | None:
-    return sum(values) / len(values) if values else None
-
-
 def _step_costs(
     config: AblateConfig,
     run: Path,
@@ -378,7 +322,8 @@ def _step_costs(
     """
     # A table never mixes rounds: whatever is new, or was measured on other networks or options, measures all anew.
     wanted = {variant.text: _digest([key, to_dict(variant.kd)]) for variant in variants}
-    kept = _read(run / COST)
+    measured = {wanted[variant.text]: variant for variant in reversed(variants)}  # those of one KD config once
+    kept = read_json(run / COST)
     if wanted and all(kept.get("keys", {}).get(name) == own for name, own in wanted.items()):
         return kept["steps"]
     if not distributed.is_main() or not variants:
@@ -390,19 +335,21 @@ def _step_costs(
             found = measure_steps(
                 student,
                 teacher,
-                {variant.text: variant.kd for variant in variants if variant.text != NONE},
+                {variant.text: variant.kd for variant in measured.values() if variant.kd.modes()},
                 first_batch(spec, config.input_size, batch),
                 config=config,
                 device=device,
             )
     except Exception as error:
-        log.warning("the costs of a step are missing in the table: %s: %s", type(error).__name__, _first_line(error))
+        log.warning("the costs of a step are missing in the table: %s: %s", type(error).__name__, first_line(error))
         return {}
     costs = {
         NONE if name == PLAIN else name: {"milliseconds": cost.milliseconds, "ratio": cost.to_plain, "batch": batch}
         for name, cost in found.items()
     }
-    _write(run / COST, {"keys": wanted, "steps": costs})
+    for variant in variants:
+        costs[variant.text] = costs[measured[wanted[variant.text]].text if variant.kd.modes() else NONE]
+    write_json(run / COST, {"keys": wanted, "steps": costs})
     return costs
 
 

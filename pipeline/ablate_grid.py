@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from common.errors import UserError
-from common.options import from_dict, options, to_dict
+from common.options import Option, from_dict, options, to_dict
 from distill.config import KDConfig
 from distill.modes import MODES
 
 NONE, ALL = "none", "all"
+LONGEST = 120
+"""Characters of a folder's name, which W&B's name of a run holds too."""
 
 
 @dataclass(frozen=True)
@@ -21,15 +25,20 @@ class Variant:
     Attributes:
         text: as the user wrote it.
         kd: what its student takes from the teacher.
+        options: what it says of the other options that may differ between rows.
     """
 
     text: str
     kd: KDConfig
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def folder(self) -> str:
         """Its folder's name."""
-        return re.sub(r"[^\w.+=-]+", "_", re.sub(r"\s*,\s*", "+", self.text).replace(":", "-"))
+        name = re.sub(r"[^\w.+=-]+", "_", re.sub(r"\s*,\s*", "+", self.text).replace(":", "-"))
+        if len(name) <= LONGEST:
+            return name
+        return f"{name[: LONGEST - 9]}-{hashlib.sha256(self.text.encode()).hexdigest()[:8]}"
 
 
 def parse_seeds(text: str) -> list[int]:
@@ -52,11 +61,12 @@ def parse_seeds(text: str) -> list[int]:
     return seeds
 
 
-def parse_variants(text: str, kd: KDConfig) -> list[Variant]:
+def parse_variants(text: str, kd: KDConfig, columns: Mapping[str, Option] | None = None) -> list[Variant]:
     """The rows ``--ablate`` means; `none` comes first, also where it is not named: the others are compared with it.
 
     Args:
         kd: options of all rows, of which ``name=value`` in a row changes some.
+        columns: the other options that a row may change; `none` with one of them is a row of its own.
 
     Raises:
         UserError: an unknown mode or option, or a row given twice.
@@ -64,7 +74,7 @@ def parse_variants(text: str, kd: KDConfig) -> list[Variant]:
     words = entries(text)
     if ALL in words:
         words = [*(word for word in words if word != ALL), *(name for name in MODES if name not in words)]
-    found = {variant.text: variant for variant in (_variant(word, kd) for word in words if word != NONE)}
+    found = {variant.text: variant for variant in (_variant(word, kd, columns or {}) for word in words if word != NONE)}
     given = [word for word in words if word != NONE]
     if len(found) < len(given):
         twice = next(word for word in given if given.count(word) > 1)
@@ -82,20 +92,23 @@ def entries(text: str) -> list[str]:
     return [" ".join(entry.split()) for entry in text.split(";") if entry.strip()]
 
 
-def _variant(text: str, kd: KDConfig) -> Variant:
-    known = options(KDConfig)
+def _variant(text: str, kd: KDConfig, columns: Mapping[str, Option]) -> Variant:
+    known = {name: each for name, each in options(KDConfig).items() if name != "kd"} | dict(columns)
     changes: dict[str, Any] = {}
     for word in re.findall(r"[\w-]+\s*=\s*\S+", text):
         name, value = (part.strip() for part in word.split("=", 1))
         name = name.replace("-", "_")
-        if name not in known or name == "kd":
+        if name not in known:
             raise UserError(f"--ablate: '{text}' has the unknown option '{name}'", todo=f"known: {', '.join(known)}")
         try:
             changes[name] = known[name].convert(value)
         except ValueError as error:
             raise UserError(f"--ablate: '{text}': {name} {value} {error}", todo="see --help") from None
     modes = re.sub(r"[\w-]+\s*=\s*\S+", "", text).strip()
-    variant = Variant(text, from_dict(KDConfig, {**to_dict(kd), **changes, "kd": modes}))
-    if not variant.kd.modes():
-        raise UserError(f"--ablate: '{text}' has no KD mode", todo="name modes as for --kd; none stands alone")
+    others = {name: changes.pop(name) for name in list(changes) if name in columns}
+    variant = Variant(text, from_dict(KDConfig, {**to_dict(kd), **changes, "kd": modes}), others)
+    if not variant.kd.modes() and (modes != NONE or changes or not others):
+        raise UserError(
+            f"--ablate: '{text}' has no KD mode", todo="name modes as for --kd, or none and an option of all"
+        )
     return variant

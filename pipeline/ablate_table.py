@@ -7,6 +7,7 @@ import html
 import io
 import json
 import math
+import textwrap
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -24,6 +25,7 @@ from reporting.report import embedded
 NONE = "none"
 METRICS = ("mAP50-95", "mAP50")
 CLASSES, FIGURE = "classes.csv", "ablation.png"
+NAME_WIDTH = 30  # characters of a row's name beside the figure
 
 
 @dataclass(frozen=True)
@@ -300,7 +302,9 @@ def plot_differences(table: Table, path: Path) -> Path | None:
     lines = [line for line in table.lines if line.difference is not None]
     if not lines:
         return None
-    figure, (axes,) = new_figure(width=7.2, height=1.2 + 0.42 * len(lines))
+    names = [_figure_name(line.name) for line in reversed(lines)]
+    room = max(0.42, 0.15 * max(2 + name.count("\n") for name in names))  # inches a row
+    figure, (axes,) = new_figure(width=7.2, height=1.2 + room * len(lines))
     for place, line in enumerate(reversed(lines)):
         test = line.difference
         assert test is not None
@@ -311,11 +315,22 @@ def plot_differences(table: Table, path: Path) -> Path | None:
         axes.plot(table._differences(line.name), [place] * test.n, "|", color="black", markersize=7)
         axes.plot(test.mean, place, "o", color=colour if colour == BLUE else "black", markersize=5)
     axes.axvline(0, color="black", linewidth=0.8)
-    axes.set_yticks(range(len(lines)), [line.name for line in reversed(lines)])
+    axes.set_yticks(range(len(lines)), names, fontsize=8 if room > 0.42 else None)
     axes.set(xlabel=f"mAP50-95 on {table.split}, difference to none with the same seed")
     title = "thick: 95 % of one mode alone; thin: of all at once; blue: shown after Holm's correction"
     axes.set_title(title, fontsize=8)
     return save_figure(figure, path)
+
+
+def _figure_name(name: str) -> str:
+    """A row's name in a few short lines: the modes, then each option, of a path its end."""
+    modes, *options = name.split(" ")
+    lines = textwrap.wrap(modes.replace(",", ", "), NAME_WIDTH)
+    for option in options:
+        key, mark, value = option.partition("=")
+        room = max(8, NAME_WIDTH - len(key) - 1)
+        lines.append(f"{key}{mark}{value if len(value) <= room else '..' + value[2 - room :]}")
+    return "\n".join(lines)
 
 
 def _page(table: Table, name: str, figure: Path | None, settings: Mapping[str, Any]) -> str:
@@ -333,7 +348,8 @@ def _page(table: Table, name: str, figure: Path | None, settings: Mapping[str, A
         "body{font:15px/1.5 system-ui,sans-serif;max-width:1080px;margin:auto;padding:24px;color:#21262b}"
         "table{border-collapse:collapse;margin-bottom:20px;font-variant-numeric:tabular-nums}"
         "td,th{padding:5px 10px;text-align:right;border-bottom:1px solid #dfe3e7;white-space:nowrap}"
-        "td:first-child,th:first-child{text-align:left}img{max-width:100%}p{max-width:800px}"
+        "td:first-child,th:first-child{text-align:left;white-space:normal;overflow-wrap:anywhere;min-width:12em}"
+        "img{max-width:100%}p{max-width:800px}"
     )
     return "\n".join(
         [

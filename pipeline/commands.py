@@ -10,7 +10,9 @@ from engine.rundir import no_trace_if_refused
 from pipeline.ablate import ablate
 from pipeline.distil_options import AblateConfig
 from pipeline.finetune import finetune, report, train_assistants
+from pipeline.footage import check_footage, gathered
 from pipeline.prune_options import PruneConfig
+from pipeline.solved import begin_solved
 from pipeline.stage import check_test, start_run
 from pipeline.train_prune import PruneRun
 
@@ -38,16 +40,19 @@ def _stages(asked: TrainConfig, config: PruneConfig, kind: str) -> None:
 def distil(config: AblateConfig) -> int:
     """Fine-tune under a teacher, or compare the ways of doing so; 1 where cells of the comparison failed."""
     try:
-        check_test(load_spec(config.data, single_cls=config.single_cls))
+        spec = load_spec(config.data, single_cls=config.single_cls)
+        check_test(spec)
         run = start_run(config, "ablate" if config.ablate else "finetune_kd")
         complete = True
         with no_trace_if_refused(run, resumed=bool(config.resume)):
             if config.ablate:
                 text, complete = ablate(config, run)
             else:
-                config = train_assistants(config, run)
-                result = finetune(config, run)
-                text = report(result, config) if distributed.is_main() else ""
+                check_footage(config)
+                config = train_assistants(gathered(config, spec, run), run)
+                begun = begin_solved(config, run)
+                result = finetune(config, run, student=begun.network if begun else None)
+                text = report(result, config, begun.lines if begun else ()) if distributed.is_main() else ""
         if distributed.is_main():
             print(text)
     finally:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import cached_property
@@ -11,41 +10,56 @@ from torch import Tensor, nn
 
 import prune
 from common.log import log
-from data import Dataset, DataSpec, make_loader
-from data.batch import Batch
-from data.options import BATCH
-from engine import distributed, evaluate
+from data import DataSpec
 from engine.objective import DetectionObjective
 from engine.step import training_step
 from export.latency import OnnxLatency
 from export.to_onnx import need_onnx
 from models.network import Network
+from pipeline.calibration import Calibration
 from pipeline.prune_options import PruneConfig
 from prune.candidates import Candidates
-
-CALIBRATION = 256
-"""Training pictures, without augmentation, on which BatchNorm is re-estimated and gradients are taken."""
-
+from prune.plan import CutPlan
 
 IDLE_KEPT = 0.1
 """Share of the kept channels that may be idle: rounding, floors and ties hold a few."""
 
+LIVE_CUT = 0.05
+"""Share of all |gamma| that may go with channels in use before a cut needs a word of advice."""
 
-def check_idle(thin: Network, config: PruneConfig) -> None:
-    """Warn where sparsity training silenced clearly more channels than the cut took: mAP given away."""
+
+def kept_idle(thin: Network, config: PruneConfig) -> str:
+    """That sparsity training silenced clearly more channels than the cut took, mAP given away; "" where it did not."""
     idle, prunable = prune.idle_channels(thin)
-    if idle > IDLE_KEPT * prunable:
-        log.warning(
-            "%d of the %d channels that the cut kept and could have taken are idle (exactly 0): sparsity training "
-            "silenced more than %s takes, and that cost mAP. A deeper cut takes them for nothing; or train with "
-            "--target 0, which goes as far as the cut",
-            idle,
-            prunable,
-            f"--max-drop {config.max_drop:g}" if config.plan.max_drop is not None else f"--prune {config.budget}",
-        )
+    if idle <= IDLE_KEPT * prunable:
+        return ""
+    taken = f"--max-drop {config.max_drop:g}" if config.plan.max_drop is not None else f"--prune {config.budget}"
+    return (
+        f"{idle} of the {prunable} channels that the cut kept and could have taken are idle (exactly 0): sparsity "
+        f"training silenced more than {taken} takes, and that cost mAP. A deeper cut takes them for nothing; or train "
+        "with --target 0, which goes as far as the cut"
+    )
 
 
-class Cutter:
+def live_cut(alive: float, config: PruneConfig, kind: str) -> str:
+    """What to do where channels in use were cut; "" where hardly any were, or --max-drop saw to it.
+
+    Args:
+        alive: the share of all |gamma| that went with them.
+        kind: what the network that was cut is called.
+    """
+    if alive <= LIVE_CUT or config.plan.max_drop is not None:
+        return ""
+    trained = "longer sparsity training (--sparse-epochs)"
+    before = trained if kind == "sparse" else "sparsity training first (--stages sparse,prune)"
+    off = "" if config.reconstruct else ", and --reconstruct, which is off"
+    return (
+        f"so {alive:.0%} of the network that was in use went, and mAP with it. What helps: {before}, a cut no "
+        f"deeper than val allows (--max-drop 0.02), a fine-tune after it (--then-kd){off}"
+    )
+
+
+class Cutter(Calibration):
     """Cuts of one network towards one budget.
 
     Args:
@@ -55,9 +69,9 @@ class Cutter:
     """
 
     def __init__(self, config: PruneConfig, spec: DataSpec, uncut: Network):
-        self.config, self.spec, self.uncut = config, spec, uncut
+        super().__init__(config, spec)
+        self.config, self.uncut = config, uncut
         self.plan = config.plan
-        self.device = distributed.start(config.device)
 
     def __call__(self, network: Network, kind: str, number: int = 1) -> prune.PruneResult:
         """Cut `network` as far as round `number` of ``--rounds`` goes; `network` is left as it is.
@@ -67,26 +81,43 @@ class Cutter:
             number: the round, from 1; the last one reaches the budget.
         """
         plan = self.plan.round(number, self._left(network))
-        if plan.max_drop is not None:
-            search = prune.max_drop(network, self.score, plan, kind=kind, losses=self.losses)
-            log.info("val mAP50-95 before any fine-tuning: %.4f -> %.4f", search.base, search.score)
-            found = search.result
-        else:
-            found = prune.prune(network, plan, kind=kind, losses=self.losses, cost=self.latency)
-            if found.report.folded:
-                found.report.border_error = prune.border_error(network, found.network)
-            if self.config.reestimate_bn:
-                prune.reestimate(found.network.to(self.device), self.batches)
-        if self.config.reconstruct:
-            solved = prune.reconstruct_if_better(
-                found.network.to(self.device), network.to(self.device), self.batches, self._val_score
-            )
-            found.report.solved = solved.lines()
+        found = self._searched(network, plan, kind) if plan.max_drop is not None else self._cut(network, plan, kind)
         found.network.cpu()
         network.cpu()
         if number == self.config.rounds:
-            check_idle(found.network, self.config)
+            if idle := kept_idle(found.network, self.config):
+                log.warning("%s", idle)
+            said = live_cut(found.report.alive, self.config, kind), idle
+            found.report.notes += [line for line in said if line]
         return found
+
+    def _cut(self, network: Network, plan: CutPlan, kind: str) -> prune.PruneResult:
+        """By a budget; then mended as the options say."""
+        found = prune.prune(network, plan, kind=kind, losses=self.losses, cost=self.latency)
+        if found.report.folded:
+            found.report.border_error = prune.border_error(network, found.network)
+        if self.config.reestimate_bn:
+            prune.reestimate(found.network.to(self.device), self.batches)
+        if self.config.reconstruct:
+            found.report.solved = self.solve(found.network, network).lines()
+        return found
+
+    def _searched(self, network: Network, plan: CutPlan, kind: str) -> prune.PruneResult:
+        """By ``--max-drop``, each candidate mended before it is judged.
+
+        Solving sets BatchNorm's statistics too, so it stands in the place of re-estimating them.
+        """
+        solving = self.config.reconstruct
+        search = prune.max_drop(
+            network.to(self.device),
+            self.val_score if solving else self.score,
+            plan,
+            kind=kind,
+            losses=self.losses,
+            images=self.batches if solving else None,
+        )
+        log.info("val mAP50-95 before any fine-tuning: %.4f -> %.4f", search.base, search.score)
+        return search.result
 
     def rehearse(self) -> Candidates:
         """Choose what would go without cutting it, and without pictures or a clock.
@@ -123,45 +154,20 @@ class Cutter:
         log.info("ONNX Runtime, %d threads: the uncut network takes %.2f ms", measured.threads, measured(self.uncut))
         return measured
 
-    @cached_property
-    def batches(self) -> list[Batch]:
-        """A few hundred training pictures without augmentation, drawn with ``--seed``; no batch is smaller."""
-        config = self.config
-        pictures = Dataset(self.spec, "train", config.input_size)
-        size = min(config.batch_size if config.batch_size > 0 else BATCH, len(pictures))
-        loader = make_loader(pictures, size, seed=config.seed, workers=config.workers, drop_last=True)
-        return list(itertools.islice(loader, max(1, CALIBRATION // size)))
-
-    @cached_property
-    def val(self) -> Dataset:
-        return Dataset(self.spec, "val", self.config.input_size)
-
     def score(self, network: Network) -> float:
         """val mAP50-95 of a candidate; its BatchNorm statistics are re-estimated in place where that is better.
 
         A cut through live channels shifts the statistics, and re-estimating them repairs much. Where only idle channels
         went they were right, and belonged to the augmented pictures of the training: new ones can then cost mAP.
         """
-        as_cut = self._val_score(network.to(self.device))
+        as_cut = self.val_score(network.to(self.device))
         before = {name: buffer.clone() for name, buffer in network.named_buffers()}
         prune.reestimate(network, self.batches)
-        anew = self._val_score(network)
+        anew = self.val_score(network)
         if anew < as_cut:
             for name, buffer in network.named_buffers():
                 buffer.copy_(before[name])
         return max(as_cut, anew)
-
-    def _val_score(self, network: Network) -> float:
-        batch = self.config.batch_size if self.config.batch_size > 0 else BATCH
-        return evaluate(
-            network,
-            self.spec,
-            "val",
-            batch_size=batch,
-            device=self.device,
-            workers=self.config.workers,
-            dataset=self.val,
-        ).map50_95
 
     def losses(self, network: nn.Module) -> Iterator[Tensor]:
         """The weighted detection loss of one batch after the other, BatchNorm statistics untouched."""

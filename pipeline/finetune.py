@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
@@ -25,7 +25,9 @@ from engine.evaluate import Score
 from engine.progress import memory_used
 from engine.seams import Hooks
 from models.network import Network
+from pipeline.crossfit import check_members, members_of_pictures
 from pipeline.distil_options import DistilConfig
+from pipeline.footage import FootageColumns, FootageFacts, check_footage, footage_of, gathered, uses_footage
 from pipeline.show import side_by_side
 from pipeline.stage import load_network, stage_tracker, train_network
 from reporting.report import Row, text_table, verdict, write_report
@@ -49,6 +51,7 @@ class FinetuneResult:
             "start" has "val" only, "teacher" also "train", of a sample.
         reported: (KD term, what was wrong with it), see `distill.watch`.
         kd_off: why the teacher did not teach, "" where it did or there was none.
+        footage: what pictures without labels it was taught on, if any.
     """
 
     run: Path
@@ -57,6 +60,12 @@ class FinetuneResult:
     scores: dict[str, Scores]
     reported: tuple[tuple[str, str], ...] = ()
     kd_off: str = ""
+    footage: FootageFacts | None = None
+
+    @property
+    def note(self) -> str:
+        """What the student's row of a table has to say."""
+        return self.kd_off or (self.footage.note if self.footage else "")
 
 
 def finetune(
@@ -64,7 +73,7 @@ def finetune(
     run: Path,
     *,
     student: Network | None = None,
-    teacher: Network | None = None,
+    teacher: Network | Sequence[Network] | None = None,
     kind: str = "student",
     group: str = "",
     name: str = "",
@@ -82,12 +91,15 @@ def finetune(
         figures: draw pictures and curves of the scored networks, and send the best student to W&B.
     """
     spec = load_spec(config.data, single_cls=config.single_cls)
+    if known is None:
+        check_footage(config)
+    config = gathered(config, spec, run)
     student = student or load_network(config, spec.names)
     if config.anchors == "fit":  # auto keeps them: the student's weights, and the teacher's, were trained for them
         anchors, reason = choose_anchors("fit", spec, student.specs, config.input_size, config.seed)
         student = student.with_anchors(anchors) if anchors is not None else student
         log.info("%s", reason)
-    guide = make_teacher(config, student, teacher)
+    guide = make_teacher(config, student, spec, teacher)
     found: dict[str, Scores] = dict(known or {})
     with stage_tracker(config, run, kind, group, name) as tracker:
         if "start" not in found:
@@ -97,20 +109,39 @@ def finetune(
         off = kd_off(config, run, found) if known is None else ""  # an ablation goes on
         if known is None:
             _announce(found, off)
-        student.meta.pop("kd_off", None)  # what it says of an earlier fine-tune
+        for earlier in ("kd_off", "unlabelled"):  # what it says of an earlier fine-tune
+            student.meta.pop(earlier, None)
         if off:
             student.meta["kd_off"] = off
         elif guide is not None:
             student.meta["teacher"] = {"source": guide.source, "sha256": guide.fingerprint}
+        footage, facts = None, None
+        if config.unlabelled and not uses_footage(config):
+            log.info("--kd %s learns nothing from pictures without labels: it goes without", config.distil.kd)
+        if uses_footage(config) and guide is not None and not off:
+            footage, facts = footage_of(config, spec, guide, found["teacher"]["val"].confidence)
+            facts.announce()
+            student.meta["unlabelled"] = {"pictures": facts.pictures, "as": config.unlabelled_as}
         torch.manual_seed(config.seed)  # of the adapters' first weights, whatever was drawn before
         objective = KDObjective(student, None if off else guide, config.loss, config.distil)
-        beside = BesideTeacher(found.get("teacher", {}).get("val"))
+        hooks: list[Hooks] = [BesideTeacher(found.get("teacher", {}).get("val"))]
+        if facts is not None:
+            hooks.append(FootageColumns(facts))
         student = train_network(
-            student, spec, config, run, kind=kind, objective=objective, hooks=[beside], tracker=tracker
+            student,
+            spec,
+            config,
+            run,
+            kind=kind,
+            objective=objective,
+            hooks=hooks,
+            tracker=tracker,
+            footage=footage,
+            folds=config.cross_fit or 1,
         )
         found["student"] = scores(student, spec, config, run / "student" if figures else None)
         reported = tuple(sorted(objective.watch.reported)) if objective.modes else ()
-        result = FinetuneResult(run, student, guide, found, reported, off)
+        result = FinetuneResult(run, student, guide, found, reported, off, facts)
         if distributed.is_main():
             _track(result, tracker, f"{group or run.name}-{kind}" if figures else "")
     return result
@@ -130,7 +161,10 @@ def kd_off(config: DistilConfig, run: Path, found: Mapping[str, Scores]) -> str:
     theirs, ours = (found[name]["val"].map50_95 for name in ("teacher", "start"))
     if theirs >= ours:
         return ""
-    return f"KD off: the teacher (val mAP50-95 {theirs:.4f}) was below the student ({ours:.4f}) before its first step"
+    return (
+        f"KD off: the teacher (val mAP50-95 {theirs:.4f}) was below the student ({ours:.4f}) before its first step"
+        + ("; so --unlabelled is not used" if config.unlabelled else "")
+    )
 
 
 class BesideTeacher(Hooks):
@@ -184,7 +218,9 @@ def train_assistants(config: Distil, run: Path) -> Distil:
     return replace(config, t_cfg=cfg, t_weights=weights)
 
 
-def make_teacher(config: DistilConfig, student: Network, network: Network | None = None) -> Teacher | None:
+def make_teacher(
+    config: DistilConfig, student: Network, spec: DataSpec, network: Network | Sequence[Network] | None = None
+) -> Teacher | None:
     """The teacher of `config`, or `network` as one; None where neither is given and no KD term asks for it."""
     wanted = bool(config.t_cfg or config.t_weights or network is not None)
     if not wanted and config.distil.modes():
@@ -192,9 +228,16 @@ def make_teacher(config: DistilConfig, student: Network, network: Network | None
             f"--kd {USUAL_MODES if config.distil.is_auto else config.distil.kd} needs a teacher",
             todo="add --t_weights FAT.pt, or --kd none for plain fine-tuning",
         )
-    if network is not None:
-        return Teacher(network, student, network.cfg.source)
-    return Teacher.load(config.t_cfg, config.t_weights, student) if wanted else None
+    if not wanted:
+        return None
+    if network is None:
+        teacher = Teacher.load(config.t_cfg, config.t_weights, student)
+    else:
+        first = network if isinstance(network, Network) else network[0]
+        teacher = Teacher(network, student, first.cfg.source)
+    check_members(config, teacher.members)
+    teacher.folds = members_of_pictures(config, spec)
+    return teacher
 
 
 def teacher_scores(teacher: Teacher, spec: DataSpec, config: TrainConfig, folder: Path | None = None) -> Scores:
@@ -202,9 +245,13 @@ def teacher_scores(teacher: Teacher, spec: DataSpec, config: TrainConfig, folder
     found = scores(teacher.network, spec, config, folder)  # type: ignore[arg-type]
     train = scan(spec, "train")
     filled = [path for path, labels in zip(train.pictures, train.labels) if len(labels)] or train.pictures
+    network = teacher.network
+    if teacher.folds is not None:  # a member, on pictures that it has not seen: on those it teaches
+        own = {path for path, member in zip(train.pictures, teacher.folds.tolist(), strict=True) if member == 0}
+        filled, network = [path for path in filled if path in own] or filled, teacher.members[0]
     sample = tuple(filled[:: max(1, len(filled) // len(spec.require("val")))])
     sampled = replace(spec, splits={"train": sample})
-    return found | scores(teacher.network, sampled, config, splits=("train",))  # type: ignore[arg-type]
+    return found | scores(network, sampled, config, splits=("train",))  # type: ignore[arg-type]
 
 
 def announce_teacher(found: Scores, start: float, off: str = "") -> None:
@@ -248,8 +295,12 @@ def _announce(found: dict[str, Scores], off: str) -> None:
     log.info("student on val, before the first step: mAP50-95 %.4f, mAP50 %.4f", start.map50_95, start.map50)
 
 
-def report(result: FinetuneResult, config: TrainConfig) -> str:
-    """Write the run's ``report.html``; the table and the verdict line for the terminal."""
+def report(result: FinetuneResult, config: TrainConfig, solved: Sequence[str] = ()) -> str:
+    """Write the run's ``report.html``; the table and the verdict line for the terminal.
+
+    Args:
+        solved: what was done to the student before the first step.
+    """
     spec = load_spec(config.data, single_cls=config.single_cls)
     split = shown_split(spec)
     rows = _rows(result, split, config.input_size)
@@ -262,11 +313,13 @@ def report(result: FinetuneResult, config: TrainConfig) -> str:
         result.run,
         {
             "title": f"Student {result.run.name}",
+            "intro": str(result.footage or ""),
             "verdict": line,
             "rows": rows,
             "split": split,
             "size": config.input_size,
             "baseline": rows[0].name,
+            "pruning": [("solved before the first step", "\n".join(solved))] if solved else [],
             "results": {"fine-tuning": result.run / "results.csv"},
             "figures": figures,
             "pictures": shown,
@@ -283,7 +336,7 @@ def _rows(result: FinetuneResult, split: str, size: tuple[int, int]) -> list[Row
     members = result.teacher.members if result.teacher is not None else ()
     networks = {f"teacher {number}": member for number, member in enumerate(members)} | {"student": result.student}
     *taught, student = table(networks, {"student": result.scores["student"][split]}, size)
-    student = replace(student, note=result.kd_off)
+    student = replace(student, note=result.note)
     if not taught:
         return [student]
     score = result.scores["teacher"][split]

@@ -11,7 +11,7 @@ import models
 from common.errors import UserError
 from common.options import to_dict
 from common.rundir import ARGS, find_run, make_run_dir
-from data import DataSpec, check
+from data import DataSpec, Footage, check
 from engine import Tracker, checkpoints, distributed
 from engine.config import TrainConfig
 from engine.objective import DetectionObjective
@@ -66,12 +66,16 @@ def train_network(
     objective: DetectionObjective | None = None,
     hooks: Sequence[Hooks] = (),
     tracker: Tracker | None = None,
+    footage: Footage | None = None,
+    folds: int = 1,
 ) -> Network:
     """Train one stage in its own folder, or go on with it where it stopped; the best network by val mAP50-95."""
     done = checkpoints.finished(run) if config.resume else None
     objective = objective or DetectionObjective(network, config.loss)
     if done is None:
-        trainer = Trainer(objective, spec, config, run, hooks=hooks, tracker=tracker, kind=kind)
+        trainer = Trainer(
+            objective, spec, config, run, hooks=hooks, tracker=tracker, kind=kind, footage=footage, folds=folds
+        )
         if config.resume:
             trainer.resume()
         done = trainer.fit()

@@ -20,8 +20,10 @@ from distill import Teacher
 from engine import Hooks, checkpoints, distributed
 from models.lineage import identity_lineage
 from models.network import Network
+from pipeline.crossfit import fold_epochs, fold_specs, say_cost
 from pipeline.cut import Cutter
 from pipeline.finetune import finetune
+from pipeline.footage import check_footage, gathered
 from pipeline.foresight import check_target, check_trained, check_used
 from pipeline.prune_options import PruneConfig
 from pipeline.show import (
@@ -49,6 +51,7 @@ class PruneRun:
 
     Attributes:
         networks: name -> network, in the order of the table.
+        first: the name of the network that the others are compared with.
         scored: name -> scores, of those a stage has scored.
         notes: name -> what its row has to say.
         layers: what pruning did, a row a convolution.
@@ -60,6 +63,7 @@ class PruneRun:
         self.config, self.folder = config, folder
         self.spec: DataSpec = load_spec(config.data, single_cls=config.single_cls)
         self.networks: dict[str, Network] = {}
+        self.first = "baseline"
         self.scored: dict[str, Scores] = {}
         self.notes: dict[str, str] = {}
         self.layers: list[LayerRow] = []
@@ -87,8 +91,10 @@ class PruneRun:
             )
         check_test(self.spec)
         self._rehearse(start, stages)
+        # A network that is only cut may be anything: of what is trained sparse the baseline is meant.
+        self.first = "baseline" if {"baseline", "sparse"} & set(stages) else "input"
         baseline = self.baseline(start) if "baseline" in stages else start
-        last = self.networks["baseline"] = baseline
+        last = self.networks[self.first] = baseline
         if "sparse" in stages:
             last = self.networks["sparse"] = self.sparse(last)
         if "prune" in stages:
@@ -105,8 +111,13 @@ class PruneRun:
         check_trained(self.config, stages)
         if "prune" in stages:
             check_target(self.config, Cutter(self.config, self.spec, start).rehearse(), stages)
-        if "student" in stages and (self.config.t_cfg or self.config.t_weights):
-            Teacher.load(self.config.t_cfg, self.config.t_weights, start)
+        if "student" in stages:
+            if self.config.t_cfg or self.config.t_weights:
+                Teacher.load(self.config.t_cfg, self.config.t_weights, start)
+            if self.config.cross_fit:
+                self._check_cross_fit(stages)
+            check_footage(self.config)
+            self.config = gathered(self.config, self.spec, self.folder)
 
     def _left(self, path: Path) -> bool:
         """Whether the run that is resumed has left this file; one of an older run in a reused folder does not count."""
@@ -173,7 +184,7 @@ class PruneRun:
     def cut(self, network: Network) -> Network:
         """Remove channels and shortcut blocks; with ``--rounds`` in several cuts, a short training between two."""
         cutter = Cutter(self.config, self.spec, network)
-        kind = "sparse" if "sparse" in self.networks else "baseline"
+        kind = "sparse" if "sparse" in self.networks else self.first
         for number in range(1, self.config.rounds):
             folder = self.folder / f"round{number}"
             thin = self._cut(cutter, network, kind, number, folder / "cut")
@@ -238,23 +249,56 @@ class PruneRun:
         config = self.config.for_stage(self.config.finetune_epochs, self.config.finetune_lr0)
         config = replace(config, freeze=self._frozen_in(pruned))
         if config.compare_plain:
-            plain = replace(config, distil=replace(config.distil, kd="none"), t_cfg="", t_weights="")
+            plain = replace(config, distil=replace(config.distil, kd="none"), t_cfg="", t_weights="", unlabelled=())
             done = finetune(
                 plain, self.folder / "plain", student=copy.deepcopy(pruned), kind="plain", group=self.folder.name
             )
             self.networks["plain fine-tune"], self.scored["plain fine-tune"] = done.student, done.scores["student"]
-        teacher = None if config.t_cfg or config.t_weights else baseline
+        teacher: Network | Sequence[Network] | None = None if config.t_cfg or config.t_weights else baseline
+        if config.cross_fit and teacher is baseline:
+            teacher = self._fold_teachers(baseline)
         done = finetune(
             config, self.folder / "student", student=copy.deepcopy(pruned), teacher=teacher, group=self.folder.name
         )
         self.networks["student"], self.scored["student"] = done.student, done.scores["student"]
-        self.notes["student"] = done.kd_off
+        self.notes["student"] = done.note
         if teacher is baseline:
-            self.scored["baseline"] = done.scores["teacher"]
+            self.scored[self.first] = done.scores["teacher"]
+
+    def _check_cross_fit(self, stages: Sequence[str]) -> None:
+        if self.config.t_cfg or self.config.t_weights:
+            return  # the teachers of an earlier run
+        if "baseline" not in stages:
+            raise UserError(
+                f"--cross-fit {self.config.cross_fit} without a baseline stage: what this run begins with has seen all "
+                "pictures",
+                todo="begin with weights of other pictures, or --t_weights fold1.pt+fold2.pt, or --cross-fit 0",
+            )
+        say_cost(self.config.cross_fit, self.config.epochs)
+
+    def _fold_teachers(self, baseline: Network) -> list[Network]:
+        """From what the baseline began with, and with its anchors: a network a fold that has not seen it."""
+        anchors = [spec.anchors for spec in baseline.specs]
+        config = replace(self.config, epochs=fold_epochs(self.config.epochs, self.config.cross_fit))
+        found, reports = [], []
+        for number, spec in enumerate(fold_specs(config, self.spec), start=1):
+            start = models.load(self.folder / START).with_anchors(anchors)
+            found.append(self._train(start, config, f"fold{number}", spec=spec))
+            reached = scores(found[-1], self.spec, config, splits=("val",))["val"].map50_95
+            log.info("the teacher of fold %d: val mAP50-95 %.4f", number, reached)
+            reports.append(f"{reached:.4f}")
+        self.told.append(
+            (
+                "cross-fit teachers",
+                f"the student was taught by {len(found)} networks, each trained without the pictures it taught on; "
+                f"their val mAP50-95: {', '.join(reports)}",
+            )
+        )
+        return found
 
     def _frozen_in(self, pruned: Network) -> str:
         """`--freeze` names the baseline's layers: the numbers of what is left of them in the pruned network."""
-        baseline = self.networks["baseline"]
+        baseline = self.networks[self.first]
         frozen = self.config.frozen_layers(len(baseline.layers))
         if not frozen or len(pruned.lineage) <= len(baseline.lineage):
             return self.config.freeze
@@ -264,7 +308,12 @@ class PruneRun:
         return "".join(f"{layer}," for layer in sorted(left))
 
     def _train(
-        self, network: Network, config: PruneConfig, stage: str, sparsity: prune.Sparsity | None = None
+        self,
+        network: Network,
+        config: PruneConfig,
+        stage: str,
+        sparsity: prune.Sparsity | None = None,
+        spec: DataSpec | None = None,
     ) -> Network:
         folder = self.folder / stage
         if self._left(folder) and (done := checkpoints.finished(folder)):
@@ -274,7 +323,9 @@ class PruneRun:
             if sparsity:
                 pruned_now = PrunedScore(lambda averaged: prune.thin(averaged, foreseen(config)))
                 hooks = [sparsity, GammaHistograms(sparsity, network, tracker), pruned_now]
-            trained = train_network(network, self.spec, config, folder, kind=stage, hooks=hooks, tracker=tracker)
+            trained = train_network(
+                network, spec or self.spec, config, folder, kind=stage, hooks=hooks, tracker=tracker
+            )
             if isinstance(sparsity, prune.AutoSparsity):
                 log.info("auto sparsity: %s", sparsity.conclusion())
                 tracker.log_summary({"sparsity": sparsity.conclusion()})
@@ -283,7 +334,8 @@ class PruneRun:
     def _trained(self) -> list[str]:
         """Folders of the run in which something is trained; "plain" is the fine-tune without a teacher."""
         rounds = [f"round{number}" for number in range(1, self.config.rounds)]
-        return ["baseline", "sparse", *rounds, "plain", "student"]
+        folds = [f"fold{number}" for number in range(1, self.config.cross_fit + 1)]
+        return ["baseline", "sparse", *rounds, *folds, "plain", "student"]
 
     @staticmethod
     def _keep(network: Network, path: Path) -> None:
@@ -304,10 +356,10 @@ class PruneRun:
         rows = table(self.networks, {name: self.scored[name][split] for name in self.networks}, size)
         rows = [replace(row, note=self.notes.get(row.name, "")) for row in rows]
         named = {row.name: row for row in rows}
-        line = verdict(named["baseline"], rows[-1], split) if last != "baseline" else ""
+        line = verdict(named[self.first], rows[-1], split) if last != self.first else ""
         figures, shown = pictures(drawn / split)
-        if last != "baseline":
-            pair = {name: self.networks[name] for name in ("baseline", last)}
+        if last != self.first:
+            pair = {name: self.networks[name] for name in (self.first, last)}
             shown = side_by_side(pair, self.spec, split, size)
         page = write_report(
             self.folder,
@@ -317,6 +369,7 @@ class PruneRun:
                 "rows": rows,
                 "split": split,
                 "size": size,
+                "baseline": self.first,
                 "channels": channel_bars(self.layers),
                 "pruning": self.told,
                 "layers": self.layers,

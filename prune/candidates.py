@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from common.errors import UserError
-from models.lineage import conv_key, descend, moved_key
+from models.lineage import conv_key, descend, module_name, moved_key
 from models.network import Network
 from prune.blocks import Block, choose_blocks, cut_blocks, find_blocks
 from prune.cost import Cost
@@ -30,6 +30,7 @@ from prune.layers import held_layers
 from prune.plan import CutPlan
 from prune.report import PruneReport
 from prune.select import Ranking, Scores, Selection, Selector, ranked
+from prune.sparsity import alive_among
 from prune.surgery import layer_number, thin_network
 from prune.tracing import trace
 
@@ -289,6 +290,8 @@ class Candidates:
             held = variant.selector.held(selection)
             report.note_held({uncut_name(name, variant.moved): row for name, row in held.items()})
         _note_blocks(report, variant.blocks, self.blocks)
+        gone = self.graph.gone({module_name(old): kept for old, kept in step.values()})
+        report.alive, report.gammas = alive_among(self.net, self.graph, gone)
         # One step from the uncut network: the one without blocks that lay in between is nobody's ancestor.
         network.lineage = descend(self.net, kind, step)
         network.lineage[-1]["cut"] = report.cut()

@@ -121,6 +121,19 @@ class ChannelGraph:
         masks = {name: self.prunable(ids) for name, ids in self.norms.items()}
         return {name: mask for name, mask in masks.items() if mask.any()}
 
+    def gone(self, kept: Mapping[str, Iterable[int]]) -> Mask:
+        """``(N,)``: the identities that are no longer made where of each convolution these channels are kept.
+
+        Args:
+            kept: by module name; of a convolution that is not in it none.
+        """
+        gone = np.zeros(len(self.root), bool)
+        for name, conv in self.convs.items():
+            mask = np.ones(len(conv.makes), bool)
+            mask[list(kept.get(name, ()))] = False
+            gone[conv.makes[mask]] = True
+        return gone
+
     def without(self, patterns: Iterable[str]) -> ChannelGraph:
         """A graph in which what the convolutions matching the globs make is fixed too.
 

@@ -10,6 +10,7 @@ from models.network import Network
 from prune.candidates import Candidates, PruneResult
 from prune.importance import Losses
 from prune.plan import CutPlan
+from prune.reconstruct import Images, reconstruct
 from prune.search import Latency, within_latency
 from prune.select import Scores
 
@@ -22,6 +23,7 @@ def prune(
     scores: Scores | None = None,
     losses: Losses | None = None,
     cost: Latency | None = None,
+    images: Images | None = None,
     **options: Any,
 ) -> PruneResult:
     """Remove shortcut blocks and channels.
@@ -32,6 +34,7 @@ def prune(
         scores: module -> ``(C,)`` score of each of its channels, in the place of the criterion's.
         losses: for a criterion that needs them: from the network to the loss of each of some batches.
         cost: for a budget that has to be measured: from a network to its latency, in any unit.
+        images: pictures, without augmentation, on which the result is solved for what `net` says, as in `reconstruct`.
         options: those of a `CutPlan` that differ from `plan`; without a plan they are all that is asked for.
 
     Raises:
@@ -39,13 +42,9 @@ def prune(
             what binds.
     """
     wanted = _wanted(plan, options)
-    candidates = Candidates(net, wanted, scores, losses)
-    kept = wanted.kept
-    if kept is None or not kept[0].measured or cost is None:
-        return candidates.build(*candidates.choose(), kind)
-    found = within_latency(candidates, cost)
-    result = candidates.build(found.variant, found.selection, kind)
-    result.report.latency, result.report.tried = found.latency, found.tried
+    result = _cut(Candidates(net, wanted, scores, losses), cost, kind)
+    if images is not None:
+        result.report.solved = reconstruct(result.network, net, images).lines()
     return result
 
 
@@ -57,12 +56,13 @@ def channels(
     scores: Scores | None = None,
     losses: Losses | None = None,
     cost: Latency | None = None,
+    images: Images | None = None,
     **options: Any,
 ) -> PruneResult:
     """As `prune`, where channels have to go: with a budget, a ratio or a threshold."""
     wanted = CutPlan.of(plan, options)
     _need_depth(wanted)
-    return prune(net, wanted, kind=kind, scores=scores, losses=losses, cost=cost)
+    return prune(net, wanted, kind=kind, scores=scores, losses=losses, cost=cost, images=images)
 
 
 def shortcuts(net: Network, remove: int, kind: str = "sparse") -> PruneResult:
@@ -82,6 +82,16 @@ def thin(net: Network, plan: CutPlan | None = None, **options: Any) -> Network:
     candidates = Candidates(net, _wanted(plan, options))
     variant, selection = candidates.choose()
     return candidates.network(variant, selection.keep)[0]
+
+
+def _cut(candidates: Candidates, cost: Latency | None, kind: str) -> PruneResult:
+    kept = candidates.plan.kept
+    if kept is None or not kept[0].measured or cost is None:
+        return candidates.build(*candidates.choose(), kind)
+    found = within_latency(candidates, cost)
+    result = candidates.build(found.variant, found.selection, kind)
+    result.report.latency, result.report.tried = found.latency, found.tried
+    return result
 
 
 def _wanted(plan: CutPlan | None, options: Mapping[str, Any]) -> CutPlan:

@@ -70,7 +70,7 @@ class Reconstruction:
         skipped: why the whole network was; empty if it was not.
         pictures: how many were used.
         error: the shares missed, (before, after), on average over the convolutions that feed the heads.
-        scores: (before, after), where `reconstruct_if_better` asked for them.
+        scores: (before, after), where `reconstruct_if_better` asked for them; the same twice where nothing was solved.
         kept: False where it took the solution back.
     """
 
@@ -81,6 +81,12 @@ class Reconstruction:
     error: tuple[float, float] = (0.0, 0.0)
     scores: tuple[float, float] | None = None
     kept: bool = True
+
+    @property
+    def score(self) -> float:
+        """Of the network as it was left, where `reconstruct_if_better` asked for it."""
+        assert self.scores is not None
+        return self.scores[self.kept]
 
     def lines(self) -> list[str]:
         """What is to be said of it: one line, and one of the layers that still miss the most."""
@@ -166,10 +172,11 @@ def reconstruct_if_better(
         score: of a network, the higher the better, on pictures that are not the test's: val mAP50-95.
         options: as in `reconstruct`.
     """
-    before = {name: tensor.clone() for name, tensor in thin.state_dict().items()}
     base = score(thin)
+    before = {name: tensor.clone() for name, tensor in thin.state_dict().items()}
     report = reconstruct(thin, ancestor, images, **options)
     if report.skipped:
+        report.scores = base, base
         return report
     report.scores = base, score(thin)
     gain = report.scores[1] - base
@@ -193,12 +200,7 @@ def _origins(thin: Network, ancestor: str) -> Origins:
 
 def _removed_only_zeros(ancestor: Network, graph: ChannelGraph, origins: Origins) -> bool:
     """Was no channel removed but those that a gamma of exactly 0 had switched off?"""
-    kept = dict(origins.values())
-    gone = np.zeros(len(graph.root), bool)
-    for name, conv in graph.convs.items():
-        mask = np.ones(len(conv.makes), bool)
-        mask[kept.get(conv_key(name), [])] = False
-        gone[conv.makes[mask]] = True
+    gone = graph.gone({module_name(origin): kept for origin, kept in origins.values()})
     scaled = np.zeros_like(gone)
     modules = dict(ancestor.named_modules())
     for name, ids in graph.norms.items():

@@ -48,6 +48,11 @@ class PruneReport:
         removed_blocks: `[shortcut]` layer -> score, for those removed.
         kept_blocks: `[shortcut]` layer -> its score, or why it cannot be removed.
         tried: the candidates a search measured, in order: what was asked of each and what came of it.
+        alive: how much of what went was in use: the sum of the removed |gamma| that were not near zero
+            (`prune.sparsity.near_zero`) by the sum over all channels of the uncut network that could go. Gammas at zero
+            add nothing on either side.
+        gammas: (those of them, all that were removed), by number; a channel that several BatchNorms scale has several.
+        notes: lines that whoever asked for the cut adds.
         solved: lines on what `prune.reconstruct` made of the thin network, where it was asked.
     """
 
@@ -76,6 +81,9 @@ class PruneReport:
     kept_blocks: dict[int, float | str] = field(default_factory=dict)
     tried: list[dict[str, Any]] = field(default_factory=list)
     solved: list[str] = field(default_factory=list)
+    alive: float = 0.0
+    gammas: tuple[int, int] = (0, 0)
+    notes: list[str] = field(default_factory=list)
 
     @property
     def removed(self) -> int:
@@ -116,6 +124,10 @@ class PruneReport:
         if self.removed_blocks:
             blocks = ", ".join(f"{layer} ({score:.4g})" for layer, score in self.removed_blocks.items())
             lines.append(f"shortcut blocks removed (mean |gamma|): {blocks}")
+        if self.gammas[1]:
+            live, removed = self.gammas
+            share = f"{self.alive:.1%} of all |gamma|"
+            lines.append(f"{live} of {removed} removed channels were alive: they carried {share}")
         lines += self._what_held()
         lines.append(f"constants folded into {self.folded} convolutions")
         if self.unfolded:
@@ -129,7 +141,7 @@ class PruneReport:
                 f"folding error: {heads} of the largest output, by head: how far the thin network is from the "
                 "uncut one with the dropped gammas set to 0; padded borders make it, and what is not folded"
             )
-        lines += self.solved
+        lines += self.solved + self.notes
         if self.tried:
             lines.append("tried:")
             lines += ["  " + ", ".join(f"{key} {_short(value)}" for key, value in row.items()) for row in self.tried]

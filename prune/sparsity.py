@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from common.errors import UserError
 from engine.seams import Hooks
 from models.network import Network
-from prune.identities import ChannelGraph
+from prune.identities import ChannelGraph, Mask
 from prune.schedules import FORMS, SCHEDULES
 from prune.tracing import trace
 
@@ -178,6 +178,24 @@ def idle_channels(network: Network, graph: ChannelGraph | None = None) -> tuple[
     hook = Sparsity(network, 0.0, form="proximal", graph=graph)
     values = hook.values(network)
     return int((hook.largest(values)[hook.groups] == 0).sum()), len(values)
+
+
+def alive_among(network: Network, graph: ChannelGraph, gone: Mask) -> tuple[float, tuple[int, int]]:
+    """How much of the identities that a cut of `network` removes, ``(N,)`` `gone`, was in use.
+
+    Returns:
+        The |gamma| of those not near zero by that of all prunable channels; and (how many those are, how many went).
+    """
+    hook = Sparsity(network, 0.0, form="proximal", graph=graph)
+    values = hook.values(network).double()
+    if not len(values):
+        return 0.0, (0, 0)
+    went = torch.from_numpy(
+        np.concatenate([gone[graph.norms[name][mask.numpy()]] for name, mask in hook.masks.items()])
+    )
+    alive = went & (values > near_zero(values))
+    total = float(values.sum())
+    return float(values[alive].sum()) / total if total else 0.0, (int(alive.sum()), int(went.sum()))
 
 
 def near_zero(values: Tensor) -> float:

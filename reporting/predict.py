@@ -22,11 +22,11 @@ from data.dataset import Dataset
 from data.loader import collate
 from data.pictures import read_picture
 from data.spec import PICTURE_SUFFIXES
+from data.video import VIDEOS
 from engine.evaluate import Detector, detect, device_of
 from engine.pictures import draw_detections, save_picture, side_by_side
 from engine.postprocess import postprocess, to_original
 
-VIDEOS = {".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv"}
 LABELLED = 480  # smaller pictures are enlarged until their shorter side reaches it: labels need room
 
 

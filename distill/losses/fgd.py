@@ -79,6 +79,7 @@ def fgd(
     - ``fgd_focal``: the mean of ``A_S A_C (f(F_s) - F_t)^2``, with the teacher's attention, over the variance of F_t:
       once over the cells of objects, where each box counts alike whatever its size (a cell in several belongs to the
       smallest), and `background` times over all other cells, where each picture counts alike;
+      Of pictures without labels, where nobody knows which cells these are, only the other two terms speak;
     - ``fgd_attention``: the mean absolute difference of A_S plus that of A_C;
     - ``fgd_global``: the mean of ``(R(f(F_s)) - R(F_t))^2`` over the variance of F_t, R being `Context`.
 
@@ -102,7 +103,9 @@ def fgd(
         ours, scale = module.align(ours), variance(theirs)
         cells, channels = _attention(theirs, temperature)
         error = cells * (channels[:, :, None, None] * (ours - theirs).square()).mean(dim=1) / scale  # (B, H, W)
-        objects, rest = (weight.to(error.dtype) for weight in object_weights(matches, pair.stride, ours.shape))
+        error = error[: matches.pictures]
+        shape = (len(error), *ours.shape[1:])
+        objects, rest = (weight.to(error.dtype) for weight in object_weights(matches, pair.stride, shape))
         sums = [(weight * error).sum() / matches.normaliser(weight.sum()) for weight in (objects, rest)]
         focal.append(sums[0] + background * sums[1])
         mine = _attention(ours, temperature)

@@ -173,6 +173,10 @@ class HeadSpec(ABC):
         rows = rows[rows[:, 4] > least]
         return rows[:, :4], rows[:, 5:] * rows[:, 4:5]
 
+    def best_confidence(self, rows: Tensor) -> Tensor:
+        """How sure decoded rows ``(..., n)`` are of their most probable class, ``(...)``."""
+        return rows[..., 4] * rows[..., 5:].amax(-1) if self.has_objectness else rows[..., 4:].amax(-1)
+
     def decoded_rows(self, boxes: Tensor, confidence: Tensor, label: Tensor) -> Tensor:
         """Boxes ``(n, 4)`` of one class each, with their confidence ``(n,)``, as decoded rows."""
         classes = nn.functional.one_hot(label.long(), self.classes).to(boxes.dtype)

@@ -11,9 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from common.errors import run_cleanly
 from common.log import log
+from models.network import Network
 from tests.data.made import line, write_set
 
 ROOT = Path(__file__).parents[2]
@@ -81,3 +83,10 @@ def killed(script: str, folder: Path, stage: str, step: int, *arguments: str, af
     environment = {**surroundings(folder), "THINYOLO_KILL_AT": f"{stage}:{step}:{after}"}
     done = subprocess.run(line, cwd=folder, capture_output=True, text=True, timeout=300, env=environment)
     assert done.returncode == -signal.SIGKILL, done.stderr
+
+
+@torch.no_grad()
+def way(one: Network, other: Network) -> float:
+    """How far the filters of two networks of one structure are apart, by the first one's norm."""
+    first, second = (torch.cat([conv.weight.flatten() for conv in net.conv_modules.values()]) for net in (one, other))
+    return float((first - second).norm() / first.norm())

@@ -19,13 +19,17 @@ import torch
 
 import finetune_kd
 import models
+import prune
 from common.command_line import parse_config
 from common.errors import UserError
 from data.batch import Batch
 from engine.objective import DetectionObjective
 from engine.trainer import Trainer
-from pipeline.ablate import AblateConfig, Cell, attempt_cell, run_cell
+from models.network import Network
+from pipeline.ablate_cell import Cell, attempt_cell, run_cell
+from pipeline.distil_options import AblateConfig
 from pipeline.executor import run_all
+from pipeline.step_cost import measure_steps
 from tests.cli.material import NAMES, QUICK, ROOT, command, in_process, killed, make_set, surroundings
 from tests.distill.material import tiny_network
 from tests.tracked import history, recorded, start_of
@@ -172,7 +176,7 @@ def test_cell_of_other_settings_begins_a_wandb_run_of_its_own(tmp_path: Path, mo
         left.append((run / "wandb-id.txt").exists())
         raise UserError("far enough")
 
-    monkeypatch.setattr("pipeline.ablate.finetune", stopped)
+    monkeypatch.setattr("pipeline.ablate_cell.finetune", stopped)
     for key in ("a", "a", "b"):
         cell = Cell("none", 0, AblateConfig(), tmp_path / "cell", "grid", {}, key)
         with pytest.raises(UserError, match="far enough"):
@@ -206,10 +210,55 @@ def test_grid_is_a_tracked_group_with_a_run_a_cell(material: Path) -> None:
     assert (end["ablation"]["nrows"], end["differences"]["count"]) == (4, 1)
 
 
+def test_rows_begin_with_a_student_that_is_solved_once_for_each_ancestor(
+    material: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models.save(prune.prune(models.load(material / "fat.pt"), budget="params=0.4").network, material / "cut.pt")
+    began: dict[str, str] = {}
+    measured: list[set[str]] = []
+    step, measure = Trainer._step, measure_steps
+
+    def recorded(self: Trainer, batches: Sequence[Batch]) -> None:
+        began.setdefault(self.run_dir.parent.name, models.fingerprint(self.objective.network))
+        step(self, batches)
+
+    def counted(student: Network, teacher: Any, variants: dict[str, Any], *rest: Any, **more: Any) -> Any:
+        measured.append(set(variants))
+        return measure(student, teacher, variants, *rest, **more)
+
+    monkeypatch.setattr(Trainer, "_step", recorded)
+    monkeypatch.setattr("pipeline.ablate.measure_steps", counted)
+    chosen = [*GRID, "--weights", "cut.pt", "--name", "columns", "--epochs", "1", "--seeds", "1", "--ablate"]
+    assert in_process(finetune_kd.main, monkeypatch, material, *chosen, "none; bounded") == 0
+    assert set(began) == {"none", "bounded"}
+    began.clear()
+    run = material / "runs" / "ablate" / "columns"
+    more = "none; bounded; none reconstruct=fat.pt; bounded reconstruct=teacher"
+    assert in_process(finetune_kd.main, monkeypatch, material, "--resume", str(run), "--ablate", more) == 0
+    (start,) = run.glob("solved-*.pt")
+    solved, cut = (models.fingerprint(models.load(path)) for path in (start, material / "cut.pt"))
+    assert began == {"none_reconstruct=fat.pt": solved, "bounded_reconstruct=teacher": solved}, "only the new ones"
+    assert solved != cut
+    assert measured[1:] == [{"bounded"}], "solving changes no step"
+    table = rows(run)
+    first = ["teacher", "not fine-tuned", "not fine-tuned, reconstruct=fat.pt", "not fine-tuned, reconstruct=teacher"]
+    assert [row["mode"] for row in table] == first + more.split("; ")
+    by_name = {row["mode"]: row for row in table}
+    assert by_name["bounded"]["step ms"] == by_name["bounded reconstruct=teacher"]["step ms"] != ""
+    assert by_name["none"]["step ms"] == by_name["none reconstruct=fat.pt"]["step ms"] != ""
+    assert by_name["none reconstruct=fat.pt"]["difference"] != ""
+    kept = start.stat().st_mtime_ns
+    began.clear()
+    assert in_process(finetune_kd.main, monkeypatch, material, "--resume", str(run)) == 0
+    assert not began
+    assert start.stat().st_mtime_ns == kept
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
         (["--ablate", "none; hintn"], "hintn"),
+        (["--ablate", "none; bounded; none reconstruct=fat.pt"], "fat.pt: --reconstruct fat.pt: this network"),
         (["--ablate", "none; aligned"], "ancestor"),
         (["--ablate", "none; bounded; aligned kd_aligned_layers=all"], "ancestor"),
         (["--seeds", "many"], "many"),
@@ -219,6 +268,7 @@ def test_grid_is_a_tracked_group_with_a_run_a_cell(material: Path) -> None:
     ],
     ids=[
         "unknown mode",
+        "no ancestor",
         "mode without its needs",
         "an option that is called all",
         "seeds",
@@ -370,7 +420,7 @@ def test_failure_keeps_nothing_of_the_cell_alive(
         left.append(weakref.ref(held))
         raise kind("too much")
 
-    monkeypatch.setattr("pipeline.ablate.finetune", out_of_memory)
+    monkeypatch.setattr("pipeline.ablate_cell.finetune", out_of_memory)
     cell = Cell("none", 0, AblateConfig(), tmp_path / "cell", "grid", {}, "key")
     [(_, error)] = run_all(attempt_cell, [cell], "local")
     assert isinstance(error, UserError)

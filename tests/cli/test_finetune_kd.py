@@ -14,10 +14,12 @@ import torch
 
 import finetune_kd
 import models
+import prune
 from engine.evaluate import Score
 from engine.trainer import Trainer
+from pipeline.distil_options import AblateConfig
 from pipeline.finetune import teacher_scores
-from tests.cli.material import NAMES, QUICK, command, in_process, killed, make_set
+from tests.cli.material import NAMES, QUICK, command, in_process, killed, make_set, way
 from tests.distill.material import tiny_network
 from tests.tracked import artifacts, history, recorded
 
@@ -285,3 +287,51 @@ def test_list_modes_names_every_term(
     shown = capsys.readouterr().out
     assert "hinton" in shown
     assert "NeurIPS 2017" in shown
+
+
+@pytest.mark.usefixtures("no_plots")
+def test_student_is_solved_for_its_ancestor_before_the_first_step_and_once(
+    material: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fat = models.load(material / "fat.pt")
+    models.save(prune.prune(fat, budget="params=0.4").network, material / "cut.pt")
+    chosen = ["--weights", "cut.pt", "--reconstruct", "fat.pt", "--data", "data.yaml", "--kd", "none", *QUICK]
+    runs = material / "runs" / "finetune_kd"
+    assert in_process(finetune_kd.main, monkeypatch, material, *chosen, "--name", "solved") == 0
+    assert "solved on 8 pictures" in (runs / "solved" / "report.html").read_text()
+    start, cut = models.load(runs / "solved" / "solved.pt"), models.load(material / "cut.pt")
+    assert models.fingerprint(start) != models.fingerprint(cut)
+    best = models.load(runs / "solved" / "weights" / "best.pt")
+    assert way(start, best) < 0.3 * way(cut, best)
+
+    killed("finetune_kd.py", material, "broken", 3, *chosen, "--name", "broken", "--save-every", "1")
+    monkeypatch.setattr("pipeline.solved.solve_start", None)
+    assert in_process(finetune_kd.main, monkeypatch, material, "--resume", str(runs / "broken")) == 0
+    states = [models.read_checkpoint(runs / name / "weights" / "last.pt")["state"] for name in ("solved", "broken")]
+    assert all(torch.equal(tensor, states[1][name]) for name, tensor in states[0].items())
+    assert "solved on 8 pictures" in (runs / "broken" / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--reconstruct", "thin.pt"], "thin.pt: --reconstruct thin.pt: this network"),
+        (["--reconstruct", "none.pt"], "none.pt"),
+        (["--reconstruct"], "--reconstruct means the teacher, and there is none"),
+        (["--reconstruct", "--t_weights", "fat.pt"], "fat.pt: --reconstruct teacher: this network"),
+        (["--reconstruct", "--t_weights", "fat.pt+fat.pt"], "there are several"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_solving_for_what_is_no_ancestor_is_refused(
+    material: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, arguments: list[str], said: str
+) -> None:
+    chosen = ["--weights", "thin.pt", "--data", "data.yaml", "--kd", "none", *QUICK, "--name", "wrong", *arguments]
+    assert in_process(finetune_kd.main, monkeypatch, material, *chosen) == 2
+    assert said in capsys.readouterr().err
+    assert not (material / "runs" / "finetune_kd" / "wrong").exists()
+
+
+def test_reconstruct_is_a_file_or_a_yes_or_a_no() -> None:
+    for said, meant in (("off", ""), ("No", ""), ("true", "teacher"), ("a/sparse.pt", "a/sparse.pt")):
+        assert AblateConfig(reconstruct=said).reconstruct == meant

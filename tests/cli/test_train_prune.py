@@ -18,7 +18,7 @@ from common.options import load_config
 from pipeline.prune_options import PruneConfig
 from reporting.report import RUNTIME
 from tests import nets
-from tests.cli.material import NAMES, QUICK, ROOT, command, in_process, killed, make_set, surroundings
+from tests.cli.material import NAMES, QUICK, ROOT, command, in_process, killed, make_set, surroundings, way
 from tests.engine.job import state
 from tests.engine.test_resume import assert_equal_states
 from tests.tracked import artifacts, history, start_of
@@ -299,7 +299,12 @@ def test_stages_overrides(material: Path, trained: Path, monkeypatch: pytest.Mon
     assert in_process(train_prune.main, monkeypatch, material, *chosen) == 0
     run = material / "runs" / "train_prune" / "cut"
     assert {path.name for path in run.iterdir() if path.is_dir()} == {"pruned"}
-    assert [entry["kind"] for entry in models.load(run / "pruned/pruned.pt").lineage] == ["baseline"]
+    assert [entry["kind"] for entry in models.load(run / "pruned/pruned.pt").lineage] == ["input"]
+    page = (run / "report.html").read_text()
+    assert "<td>input</td>" in page, "nobody knows what it is"
+    assert "pruned against input: " in page
+    assert "<td>baseline</td>" not in page
+    assert "channels were alive" in page
 
 
 @pytest.mark.usefixtures("no_plots")
@@ -308,6 +313,7 @@ def test_cut_in_rounds_resumes_after_a_kill_between_two_cuts(
 ) -> None:
     chosen = ["--weights", "mine.pt", "--data", "data.yaml", *QUICK, "--stages", "prune", "--prune", "params=0.3"]
     chosen += ["--rounds", "2", "--round-epochs", "1", "--criterion", "taylor", "--reestimate-bn", "--freeze", "1"]
+    chosen += ["--no-reconstruct"]
     runs = material / "runs" / "train_prune"
     assert in_process(train_prune.main, monkeypatch, material, *chosen, "--name", "rounds") == 0
     killed("train_prune.py", material, "round1", 2, *chosen, "--name", "stopped", "--save-every", "1")
@@ -320,7 +326,7 @@ def test_cut_in_rounds_resumes_after_a_kill_between_two_cuts(
         assert all(torch.equal(tensor, resumed["state"][key]) for key, tensor in whole["state"].items()), name
     start, thin = models.load(trained), models.load(runs / "rounds" / "pruned" / "pruned.pt")
     assert models.parameters(thin) <= 0.3 * models.parameters(start)
-    assert [entry["kind"] for entry in thin.lineage] == ["baseline", "round 1"]
+    assert [entry["kind"] for entry in thin.lineage] == ["input", "round 1"]
     assert thin.lineage[0]["sha256"] == models.fingerprint(start)
     kept = thin.lineage[0]["layers"]["0"]["kept"]
     assert torch.equal(thin.convolutions[0].conv.weight, start.convolutions[0].conv.weight[kept]), "frozen throughout"
@@ -370,6 +376,42 @@ def test_two_processes_go_through_the_line_as_one(material: Path, trained: Path)
     assert done.stdout.count("pruned against baseline: ") == 1, "one of them speaks"
     assert (material / "runs/train_prune/two/report.html").is_file()
     assert not (material / "runs/train_prune/two2").exists()
+
+
+@pytest.mark.usefixtures("no_plots")
+def test_two_processes_solve_what_one_does_and_go_on_from_it(
+    material: Path, trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rank 0 alone cuts and solves, and both train the student from its file."""
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    chosen = [
+        "--weights",
+        "mine.pt",
+        "--data",
+        "data.yaml",
+        *QUICK,
+        "--epochs",
+        "1",
+        "--prune",
+        "params=0.5",
+        "--stages",
+    ]
+    done = subprocess.run(
+        [*launcher, "-m", "tests.cli.entry", str(ROOT / "train_prune.py"), *chosen, "prune,student", "--name", "both"],
+        cwd=material,
+        env=surroundings(material),
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert done.returncode == 0, done.stderr
+    assert in_process(train_prune.main, monkeypatch, material, *chosen, "prune", "--name", "one") == 0
+    runs = material / "runs/train_prune"
+    both, one = (models.load(runs / name / "pruned/pruned.pt") for name in ("both", "one"))
+    assert models.fingerprint(both) == models.fingerprint(one)
+    assert "solved on 8 pictures" in (runs / "both/pruned/report.txt").read_text()
+    student = models.load(runs / "both/student/weights/best.pt")
+    assert 0 < way(both, student) < 0.05, "an epoch away from the solved network"
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -9,7 +11,7 @@ import torch
 from common.errors import UserError
 from data.batch import Batch
 from data.dataset import Dataset
-from data.loader import batch_keys, make_loader
+from data.loader import Companions, batch_keys, make_loader
 from data.options import AugmentConfig
 from tests.data.made import many
 
@@ -122,3 +124,67 @@ def test_a_user_error_in_a_worker_arrives_as_it_was(tmp_path: Path, workers: int
 def test_a_dataset_can_be_sent_to_another_process(dataset: Dataset) -> None:
     twin = pickle.loads(pickle.dumps(dataset))
     assert torch.equal(twin[(1, 2)].image, dataset[(1, 2)].image)
+
+
+def beside(dataset: Dataset, **options: Any) -> Companions:
+    """All pictures of the data set but the last four, as companions."""
+    count = len(dataset) - 4
+    found = replace(
+        dataset.scan,
+        pictures=dataset.pictures[:count],
+        shapes=dataset.shapes[:count],
+        labels=[dataset.labels[0]] * count,
+    )
+    return Companions(
+        Dataset(dataset.spec, "unlabelled", dataset.size, dataset.augment, seed=1, found=found), **options
+    )
+
+
+@pytest.mark.parametrize(
+    ("ratio", "first"),
+    [(1.0, [4, 4, 3]), (0.5, [2, 2, 1]), (2.0, [8, 8, 6]), (0.3, [1, 1, 1])],
+    ids=["as many", "half", "twice", "few"],
+)
+def test_companions_follow_the_labelled_pictures_of_every_batch(
+    dataset: Dataset, ratio: float, first: list[int]
+) -> None:
+    plain = list(make_loader(dataset, 4, epoch=0, seed=7))
+    batches = list(make_loader(dataset, 4, epoch=0, seed=7, companions=beside(dataset, ratio=ratio)))
+    assert [batch.unlabelled for batch in batches] == first
+    assert [batch.labelled for batch in batches] == [4, 4, 3]
+    for one, other in zip(plain, batches, strict=True):
+        assert torch.equal(one.images, other.images[: other.labelled])
+        assert torch.equal(one.indices, other.indices[: other.labelled])
+
+
+def test_every_companion_is_seen_equally_often_and_varied_anew(dataset: Dataset) -> None:
+    """11 pictures an epoch beside 7 companions: a pass of theirs ends within an epoch."""
+    companions = beside(dataset, ratio=1.0)
+    seen: list[int] = []
+    pictures = set()
+    for epoch in range(7):
+        for batch in make_loader(dataset, 4, epoch=epoch, seed=7, companions=companions):
+            seen += batch.indices[batch.labelled :].tolist()
+            pictures |= {image.numpy().tobytes() for image in batch.images[batch.labelled :]}
+    assert [seen.count(number) for number in range(7)] == [11] * 7
+    assert seen[:7] != seen[7:14]
+    assert len(pictures) == 77
+
+
+def test_companions_do_not_depend_on_workers_ranks_or_a_restart(dataset: Dataset) -> None:
+    companions = beside(dataset, ratio=1.5)
+    whole = list(make_loader(dataset, 4, epoch=3, seed=7, companions=companions))
+    assert all(map(equal, whole, make_loader(dataset, 4, epoch=3, seed=7, companions=companions, workers=2)))
+    assert all(map(equal, whole[1:], make_loader(dataset, 4, epoch=3, seed=7, companions=companions, start_batch=1)))
+    ranks = [make_loader(dataset, 2, epoch=3, seed=7, companions=companions, rank=rank, world=2) for rank in (0, 1)]
+    for together, *shares in zip(whole, *ranks, strict=True):
+        wanted = {image.numpy().tobytes() for image in together.images[together.labelled :]}
+        found = [image.numpy().tobytes() for each in shares for image in each.images[each.labelled :]]
+        assert len(found) == together.unlabelled
+        assert set(found) == wanted
+
+
+def test_companions_whose_boxes_stand_for_labels_count_as_labelled(dataset: Dataset) -> None:
+    batch = next(iter(make_loader(dataset, 4, seed=7, companions=beside(dataset, labelled=True))))
+    assert (batch.unlabelled, batch.labelled) == (0, 8)
+    assert batch.targets[:, 0].max() >= 4

@@ -7,8 +7,9 @@ import torch
 
 from common.errors import UserError
 from data.batch import Batch
-from distill import KDConfig, KDObjective, Teacher, bounded, hinton
+from distill import MODES, KDConfig, KDObjective, Teacher, bounded, hinton
 from engine.objective import DetectionObjective
+from models.lineage import identity_lineage
 from models.spec import Outputs
 from tests.distill.material import tiny_network
 
@@ -141,3 +142,38 @@ def test_backward_under_autocast_gives_finite_gradients() -> None:
         terms = objective(batch_of(), 0.0)
     terms.total().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in objective.parameters())
+
+
+@pytest.mark.parametrize("mode", list(MODES))
+def test_mode_that_needs_the_truth_is_shown_labelled_pictures_only(mode: str) -> None:
+    """The others learn from the teacher's answers to the rest too; of fgd all but its focal part."""
+    student, teacher = tiny_network(8), tiny_network(16, seed=1)
+    if mode == "aligned":
+        student.lineage = [identity_lineage(teacher := tiny_network(8, seed=1), "baseline")]
+    objective = KDObjective(student, Teacher(teacher, student), kd=KDConfig(kd=mode)).eval()
+    labelled = batch_of(2)
+    batch = Batch(
+        torch.cat([labelled.images, torch.rand(1, 3, 64, 64)]), labelled.targets, torch.arange(3), unlabelled=1
+    )
+    batch.images.requires_grad_()
+    terms = objective(batch, 0.0)
+    values = {name: value for name, value in terms.values.items() if name not in KINDS}
+    for name, value in values.items():
+        (gradient,) = torch.autograd.grad(value, batch.images, retain_graph=True)
+        blind = MODES[mode].needs_truth or name == "fgd_focal"
+        # The scale of a focal part is the teacher's, which has no gradient.
+        assert bool(gradient[2].any()) != blind, name
+        assert gradient[:2].any(), name
+    if MODES[mode].needs_truth:
+        alone = objective(labelled, 0.0).values
+        for name, value in values.items():
+            assert value.item() == pytest.approx(alone[name].item(), rel=1e-5)
+
+
+def test_size_of_a_term_does_not_depend_on_how_many_pictures_have_labels() -> None:
+    """The same pictures a second time, without their labels: means stay what they were."""
+    objective, batch = objective_of("attention,fitnets,bounded"), batch_of(2)
+    objective.eval()
+    twice = Batch(torch.cat([batch.images, batch.images]), batch.targets, torch.arange(4), unlabelled=2)
+    once, more = (objective(each, 0.0).values for each in (batch, twice))
+    assert {k: v.item() for k, v in more.items()} == pytest.approx({k: v.item() for k, v in once.items()}, rel=1e-5)

@@ -254,3 +254,17 @@ def test_a_teacher_answers_in_bf16_where_the_cpu_has_units_for_it(monkeypatch: p
     assert {head.dtype for head in fast.heads} == {torch.bfloat16}
     for one, other in zip(plain.heads, fast.heads):
         torch.testing.assert_close(one, other.float(), rtol=0.1, atol=0.02)
+
+
+def test_each_picture_is_taught_by_the_network_that_has_not_seen_it() -> None:
+    """Whatever is of no fold is taught by the average."""
+    student, one, two = tiny_network(8), tiny_network(16, seed=1), tiny_network(16, seed=2)
+    teacher = Teacher([one, two], student, folds=torch.tensor([0, 1, 0]))
+    images = torch.rand(4, 3, 64, 64)
+    found = teacher(images, (), torch.tensor([1, 2, -1, 0])).heads
+    first, second = (Teacher(each, student)(images).heads for each in (one, two))
+    for head, ours, theirs, mean in zip(found, first, second, Teacher([one, two], student)(images).heads):
+        assert torch.allclose(head[0], theirs[0], atol=1e-6)
+        assert torch.allclose(head[[1, 3]], ours[[1, 3]], atol=1e-6)
+        assert torch.allclose(head[2], mean[2], atol=1e-6)
+        assert not torch.allclose(head[0], ours[0], atol=1e-3)

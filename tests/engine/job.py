@@ -1,6 +1,7 @@
 """A training small enough to be killed, in this process or as one: ``python -m tests.engine.job RUN [flags]``.
 
-$THINYOLO_KILL_AT=N ends it with SIGKILL in the middle of optimiser step N.
+$THINYOLO_KILL_AT=N ends it with SIGKILL in the middle of optimiser step N; $THINYOLO_FOOTAGE is a folder of pictures
+without labels.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import data
 import models
 from common.command_line import parse_config
 from common.rundir import LAST
+from data.footage import scan_footage
 from engine import distributed
 from engine.config import TrainConfig
 from engine.objective import DetectionObjective
@@ -103,14 +105,20 @@ class PullingHook(Hooks):
 
 
 def make_trainer(
-    run: Path, flags: list[str], kill_at: int = -1, plain: bool = False, resume: str | Path = ""
+    run: Path,
+    flags: list[str],
+    kill_at: int = -1,
+    plain: bool = False,
+    resume: str | Path = "",
+    unlabelled: Path | None = None,
 ) -> Trainer:
     """With an adapter and a hook, or (`plain`) a living network and nothing else."""
     config = replace(parse_config(TrainConfig, [*COMMON, *flags]), resume=str(resume))
     torch.manual_seed(0)
     objective = (DetectionObjective if plain else AdaptedObjective)(make_network(living=plain), config.loss)
     hooks = [] if plain else [PullingHook(kill_at)]
-    return Trainer(objective, data.load_spec(config.data), config, run, hooks=hooks, kind="tiny")
+    footage = data.Footage(scan_footage(sorted(unlabelled.iterdir())), 1.5) if unlabelled else None
+    return Trainer(objective, data.load_spec(config.data), config, run, hooks=hooks, kind="tiny", footage=footage)
 
 
 def state(run: Path) -> dict[str, Any]:
@@ -134,7 +142,11 @@ def state(run: Path) -> dict[str, Any]:
 
 if __name__ == "__main__":
     trainer = make_trainer(
-        Path(sys.argv[1]), sys.argv[2:], int(os.environ.get("THINYOLO_KILL_AT", "-1")), "THINYOLO_PLAIN" in os.environ
+        Path(sys.argv[1]),
+        sys.argv[2:],
+        int(os.environ.get("THINYOLO_KILL_AT", "-1")),
+        "THINYOLO_PLAIN" in os.environ,
+        unlabelled=Path(os.environ["THINYOLO_FOOTAGE"]) if "THINYOLO_FOOTAGE" in os.environ else None,
     )
     trainer.resume()
     trainer.fit()

@@ -26,8 +26,10 @@ ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.usefixtures("no_plots")
 
 
-def run_and_kill(run: Path, flags: list[str], step: int) -> None:
+def run_and_kill(run: Path, flags: list[str], step: int, unlabelled: Path | None = None) -> None:
     environment = {**os.environ, "THINYOLO_KILL_AT": str(step), "OMP_NUM_THREADS": "1"}
+    if unlabelled:
+        environment["THINYOLO_FOOTAGE"] = str(unlabelled)
     environment["PYTHONPATH"] = str(ROOT)
     command = [sys.executable, "-m", "tests.engine.job", str(run), *flags]
     job = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
@@ -75,6 +77,23 @@ def test_killed_and_resumed_run_equals_an_uninterrupted_one(
     assert [row.rsplit(",", 2)[0] for row in rows[0]] == [row.rsplit(",", 2)[0] for row in rows[1]]
 
 
+def test_killed_and_resumed_run_with_footage_equals_an_uninterrupted_one(pictures: Path, tmp_path: Path) -> None:
+    """22 pictures beside 6 companions, three for two: passes end within epochs, batches and steps are uneven."""
+    flags = [f"--data={pictures}", "--batch-size=3", "--nominal-batch=6", "--save-every=1"]
+    unlabelled = pictures.parent / "images/val"
+    make_trainer(tmp_path / "whole", flags, unlabelled=unlabelled).fit()
+    run_and_kill(tmp_path / "killed", [*flags, "--workers=2"], 6, unlabelled)
+    resumed = make_trainer(tmp_path / "killed", flags, unlabelled=unlabelled)
+    assert resumed.resume()
+    assert resumed.progress.step == 5
+    resumed.fit()
+    assert_equal_states(state(tmp_path / "whole"), state(tmp_path / "killed"))
+    make_trainer(tmp_path / "without", flags).fit()
+    with pytest.raises(AssertionError):
+        assert_equal_states(state(tmp_path / "whole"), state(tmp_path / "without"))
+    assert models.read_checkpoint(tmp_path / "without" / LAST)["extra"]["training"]["progress"]["step"] == 12
+
+
 def test_states_of_different_runs_differ(pictures: Path, tmp_path: Path) -> None:
     """The comparison above can fail: another seed gives other bits."""
     flags = [f"--data={pictures}", "--epochs=1"]
@@ -114,9 +133,9 @@ def test_nothing_to_resume_starts_from_the_beginning(pictures: Path, tmp_path: P
 
 def test_batch_that_memory_chose_is_kept(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     flags = [f"--data={pictures}", "--epochs=1", "--batch-size=-1", "--nominal-batch=8"]
-    monkeypatch.setattr("engine.trainer.fitting_batch", lambda *_: 3)
+    monkeypatch.setattr("engine.feed.fitting_batch", lambda *_, **__: 3)
     make_trainer(tmp_path, flags).fit()
-    monkeypatch.setattr("engine.trainer.fitting_batch", lambda *_: 5)
+    monkeypatch.setattr("engine.feed.fitting_batch", lambda *_, **__: 5)
     resumed = make_trainer(tmp_path, flags, resume=tmp_path)
     assert resumed.resume()
     assert (resumed.batch, resumed.accumulate) == (3, 3)

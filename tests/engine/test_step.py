@@ -52,6 +52,42 @@ def test_gradient_of_a_step_is_that_of_one_batch_however_it_is_split() -> None:
             assert (one - other).norm() <= 1e-4 * one.norm().clamp(min=1e-6)
 
 
+def with_footage(batch: Batch, pictures: Tensor) -> Batch:
+    images = torch.cat([batch.images, pictures])
+    return Batch(images, batch.targets, torch.arange(len(images)), unlabelled=len(pictures))
+
+
+def test_object_on_an_unlabelled_picture_gives_no_background_loss() -> None:
+    """Value and gradient are those of the labelled pictures alone, whatever is on the others."""
+    batch = batch_of(3)
+    empty = torch.full((2, 3, 64, 64), 0.4)
+    filled = empty.clone()
+    filled[0, 0, 20:50, 10:40] = 1
+    objective = DetectionObjective(make_network(living=True)).eval()
+    alone, *others = (objective(each, 0.0) for each in (batch, *(with_footage(batch, p) for p in (empty, filled))))
+    heads = [objective.network(each)[0] for each in (empty, filled)]
+    assert not torch.allclose(*heads), "the network sees the object"
+    for other in others:
+        assert {name: value.item() for name, value in other.values.items()} == pytest.approx(
+            {name: value.item() for name, value in alone.values.items()}, rel=1e-5
+        )
+    wanted = gradients([batch])
+    for pictures in (empty, filled):
+        for one, other in zip(wanted, gradients([with_footage(batch, pictures)]), strict=True):
+            assert (one - other).norm() <= 1e-4 * one.norm().clamp(min=1e-6)
+
+
+def test_unlabelled_pictures_change_neither_shares_nor_gradient_of_a_split_step() -> None:
+    """Batches of unequal many, beside unequal many without labels."""
+    whole = gradients([batch_of(6)])
+    pictures = torch.rand(5, 3, 64, 64)
+    split = [with_footage(part, pictures[:count]) for part, count in zip(parts(batch_of(6), (4, 2)), (1, 5))]
+    objective = DetectionObjective(make_network(living=True)).eval()
+    assert [share for _, share in training_step(objective, split, 0.0)] == pytest.approx([4 / 6, 2 / 6])
+    for one, other in zip(whole, gradients(split), strict=True):
+        assert (one - other).norm() <= 1e-4 * one.norm().clamp(min=1e-6)
+
+
 def test_batch_of_a_step_that_holds_more_pictures_elsewhere_counts_less() -> None:
     """`pictures` is the mean over processes: DDP averages what each has."""
     objective, batch = DetectionObjective(make_network()), batch_of(2)

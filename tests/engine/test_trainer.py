@@ -333,7 +333,7 @@ def test_gradients_are_cleared_as_under_apex_whose_function_takes_no_arguments(p
 
 def test_last_epochs_are_without_mosaic(pictures: Path, tmp_path: Path) -> None:
     for flags, first in ((["--epochs=30"], 29), (["--epochs=3", "--close-mosaic=10"], 2)):
-        assert make_trainer(tmp_path, [f"--data={pictures}", *flags]).train_set.close_mosaic_from == first
+        assert make_trainer(tmp_path, [f"--data={pictures}", *flags]).feed.train_set.close_mosaic_from == first
 
 
 def test_size_that_does_not_fit_the_network_is_refused_with_one_that_does(pictures: Path, tmp_path: Path) -> None:

@@ -16,12 +16,15 @@ import torch
 
 from common.errors import UserError
 from common.log import log
+from common.options import to_dict
 from distill import MODES, KDConfig, Teacher
 from distill.modes import Bounded
 from models.spec import Outputs
-from pipeline.ablate import AblateConfig, Cell, _train
+from pipeline.ablate import COLUMNS, _cell, _digest, _train
+from pipeline.ablate_cell import Cell
 from pipeline.ablate_grid import parse_seeds, parse_variants
-from pipeline.ablate_table import Table, publish
+from pipeline.ablate_table import Table, _figure_name, publish
+from pipeline.distil_options import AblateConfig
 from pipeline.executor import NICENESS, run_all
 from pipeline.step_cost import measure_steps, random_batch
 from tests.distill.material import tiny_network
@@ -52,6 +55,54 @@ def test_rows_are_modes_with_weights_and_options_and_none_is_first() -> None:
     assert {row.kd.bounded.margin for row in rows} == {0.1}
     assert len({row.folder for row in rows}) == 4
     assert all(row.folder == Path(row.folder).name for row in rows)
+
+
+def test_rows_may_differ_in_options_that_leave_the_steps_as_many() -> None:
+    rows = parse_variants(
+        "none; none reconstruct=sparse.pt; hinton kd_temperature=4 reconstruct=teacher; hinton", KDConfig(), COLUMNS
+    )
+    assert [dict(row.options) for row in rows] == [
+        {},
+        {"reconstruct": "sparse.pt"},
+        {"reconstruct": "teacher"},
+        {},
+    ]
+    assert [list(row.kd.modes()) for row in rows] == [[], [], ["hinton"], ["hinton"]]
+    assert rows[2].kd.hinton.temperature == 4
+    assert rows[1].kd == rows[0].kd
+    assert len({row.folder for row in rows}) == 4
+    long = parse_variants(f"hinton reconstruct={'a' * 200}.pt; hinton reconstruct={'a' * 200}b.pt", KDConfig(), COLUMNS)
+    assert len({row.folder for row in long}) == 3
+    assert all(len(row.folder) <= 120 for row in long)
+    for option in ("epochs=3", "batch_size=2", "nominal_batch=1", "imgsz=32"):
+        with pytest.raises(UserError, match=f"unknown option '{option.split('=')[0]}'"):
+            parse_variants(f"hinton {option}", KDConfig(), COLUMNS)
+
+
+def test_cells_key_holds_only_the_options_that_are_not_at_their_default(tmp_path: Path) -> None:
+    """So that cells of before an option was there stay valid."""
+    config = AblateConfig()
+    plain, off, solved, elsewhere = (
+        parse_variants(f"none; hinton{said}", KDConfig(), COLUMNS)[1]
+        for said in ("", " reconstruct=off", " reconstruct=a.pt", " reconstruct=b.pt")
+    )
+    starts: Any = {"a.pt": SimpleNamespace(path=Path("solved-1.pt")), "b.pt": SimpleNamespace(path=Path("solved-1.pt"))}
+    cells = [_cell(config, tmp_path, row, 0, "key", starts) for row in (plain, off, solved, elsewhere)]
+    assert cells[0].key == "key" + _digest([to_dict(plain.kd), 0])
+    assert cells[1].key == cells[0].key
+    assert cells[2].key != cells[0].key
+    assert cells[3].key == cells[2].key, "the same network under another name"
+    assert cells[2].config.weights == "solved-1.pt"
+
+
+def test_figure_has_the_names_of_rows_in_short_lines() -> None:
+    name = f"scaled,bounded reconstruct=/{'deep/' * 20}sparse.pt"
+    lines = _figure_name(name).splitlines()
+    assert lines[0] == "scaled, bounded"
+    assert lines[1].startswith("reconstruct=..")
+    assert lines[1].endswith("/sparse.pt")
+    assert max(map(len, lines)) <= 30
+    assert _figure_name("hinton,bounded:0.3") == "hinton, bounded:0.3"
 
 
 def test_all_is_every_mode_alone() -> None:

@@ -13,7 +13,7 @@ from common.errors import UserError
 from data import load_spec
 from data.spec import DataSpec
 from models.network import Network
-from pipeline.cut import Cutter
+from pipeline.cut import Cutter, live_cut
 from pipeline.prune_options import PruneConfig
 from pipeline.show import layer_rows
 from pipeline.start import without_heads
@@ -36,7 +36,7 @@ def net() -> Network:
 
 
 def options(**given: object) -> PruneConfig:
-    small = {"imgsz": "64", "batch_size": 4, "workers": 0, "device": "cpu"}
+    small = {"imgsz": "64", "batch_size": 4, "workers": 0, "device": "cpu", "reconstruct": False}
     return PruneConfig(**{**small, **given})  # type: ignore[arg-type]
 
 
@@ -66,8 +66,25 @@ def test_idle_channels_that_a_cut_leaves_are_named(
         for gamma, mask in hook.gammas(net):
             gamma[mask.nonzero()[: int(0.6 * mask.sum())]] = 0.0
     assert prune.idle_channels(net)[0] > 0
-    Cutter(options(prune=f"params={kept}"), spec, net)(net, "sparse")
+    report = Cutter(options(prune=f"params={kept}"), spec, net)(net, "sparse").report
     assert (f"than --prune params={kept} takes" in caplog.text) == warned
+    assert (f"than --prune params={kept} takes" in report.text()) == warned
+
+
+def test_cut_through_channels_in_use_is_said_with_what_helps(spec: DataSpec, net: Network) -> None:
+    report = Cutter(options(prune="params=0.5"), spec, net)(net, "input").report
+    assert report.notes == [live_cut(report.alive, options(), "input")]
+    assert "--stages sparse,prune" in report.text()
+    assert "--reconstruct, which is off" in report.text()
+    assert "--reconstruct" not in live_cut(report.alive, options(reconstruct=True), "input")
+    assert "--sparse-epochs" in live_cut(report.alive, options(), "sparse")
+    assert not live_cut(report.alive, options(max_drop=0.01), "sparse")
+    with torch.no_grad():
+        for gamma, mask in prune.Sparsity(net, 0.0, form="proximal").gammas(net):
+            gamma[mask.nonzero()[: int(0.3 * mask.sum())]] = 0.0
+    report = Cutter(options(prune="params=0.8"), spec, net)(net, "sparse").report
+    assert report.gammas[0] < report.gammas[1]
+    assert "in use" not in report.text()
 
 
 def test_layer_table_says_what_held(spec: DataSpec, net: Network) -> None:
@@ -125,7 +142,7 @@ def test_score_keeps_the_statistics_that_detect_better(
     prune.reestimate(anew, cutter.batches)
     as_cut = copy.deepcopy(net)
     scores = iter([0.4, 0.3] if better == "as cut" else [0.3, 0.4])
-    monkeypatch.setattr(Cutter, "_val_score", lambda self, network: next(scores))
+    monkeypatch.setattr(Cutter, "val_score", lambda self, network: next(scores))
     assert cutter.score(net) == 0.4
     for name, kept in net.state_dict().items():
         wanted = (as_cut if better == "as cut" else anew).state_dict()[name]
@@ -213,8 +230,29 @@ def test_a_cut_is_solved_for_the_uncut_networks_answers_where_val_rises(
     plain = Cutter(options(prune="params=0.5"), spec, net)(net, "sparse")
     cutter = Cutter(options(prune="params=0.5", reconstruct=True), spec, net)
     scores = iter([0.5, 0.5 + gain])
-    monkeypatch.setattr(Cutter, "_val_score", lambda self, network: next(scores))
+    monkeypatch.setattr(Cutter, "val_score", lambda self, network: next(scores))
     solved = cutter(net, "sparse")
     assert (models.fingerprint(solved.network) != models.fingerprint(plain.network)) == (gain > 0)
     assert f"val mAP50-95 0.5000 -> {0.5 + gain:.4f}" in solved.report.text()
     assert ("taken back" in solved.report.text()) == (gain < 0)
+
+
+def test_candidates_of_the_search_are_judged_solved(
+    spec: DataSpec, net: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As cut every candidate is below the drop, solved it is within."""
+    whole = models.parameters(net)
+
+    def solve(thin: Network, ancestor: Network, images: object, score: object) -> prune.Reconstruction:
+        assert ancestor is net
+        assert images is cutter.batches
+        return prune.Reconstruction(pictures=8, scores=(score(thin), 0.5))  # type: ignore[operator]
+
+    monkeypatch.setattr("prune.search.reconstruct_if_better", solve)
+    monkeypatch.setattr(Cutter, "val_score", lambda self, one: 0.5 if models.parameters(one) == whole else 0.1)
+    cutter = Cutter(options(max_drop=0.01, layer_keep=0.0), spec, net)
+    assert models.parameters(cutter(net, "sparse").network) == whole
+    cutter = Cutter(options(max_drop=0.01, layer_keep=0.0, reconstruct=True), spec, net)
+    result = cutter(net, "sparse")
+    assert models.parameters(result.network) < 0.5 * whole
+    assert "val mAP50-95 0.1000 -> 0.5000" in result.report.text()

@@ -248,6 +248,35 @@ def test_a_loaders_batches_are_taken_and_no_more_than_two_hundred_pictures() -> 
         prune.reconstruct(thin, net, iter(()))
 
 
+def test_a_cut_with_pictures_is_solved_and_says_so() -> None:
+    net = network(TINY["residual"])
+    images = pictures(net)
+    plain, solved = (prune.prune(net, budget="params=0.5", images=given) for given in (None, images))
+    report = prune.reconstruct(plain.network, net, images)
+    assert models.fingerprint(plain.network) == models.fingerprint(solved.network)
+    assert solved.report.solved == report.lines()
+    assert "solved on 6 pictures" in solved.report.text()
+    assert "val" not in "".join(solved.report.solved), "nobody scored it"
+
+
+@pytest.mark.parametrize("dips", [False, True])
+def test_what_the_score_does_to_the_thin_network_is_not_undone(dips: bool) -> None:
+    """As where it measures statistics anew: that network was scored."""
+    net = network(TINY["residual"])
+    thin = prune.prune(net, budget="params=0.5").network
+    scores = iter([0.5, 0.1 if dips else 0.9])
+
+    def score(candidate: models.Network) -> float:
+        candidate.convolutions[0].bn.running_mean.add_(1.0)
+        return next(scores)
+
+    before = thin.convolutions[0].bn.running_mean.clone()
+    report = prune.reconstruct_if_better(thin, net, pictures(net), score)
+    assert report.kept != dips
+    assert report.score == (0.5 if dips else 0.9)
+    assert not dips or torch.equal(thin.convolutions[0].bn.running_mean, before + 1)
+
+
 def test_a_network_that_is_no_ancestor_is_refused() -> None:
     net = network(TINY["csp"])
     with pytest.raises(UserError, match="is no ancestor"):

@@ -234,6 +234,29 @@ def test_what_the_score_does_to_a_candidate_stays_and_the_uncut_network_is_not_t
     assert all(torch.equal(tensor, before[name]) for name, tensor in net.state_dict().items())
 
 
+@torch.no_grad()
+def test_candidates_that_are_solved_may_be_cut_deeper() -> None:
+    """The score is how far the heads are from the uncut network's on other pictures."""
+    net = network()
+    generator = torch.Generator().manual_seed(0)
+    seen, others = (torch.rand((4, 3, 64, 64), generator=generator) for _ in range(2))
+    wanted = net.eval()(others)
+
+    def score(candidate: models.Network) -> float:
+        heads = candidate.eval()(others)
+        return -sum(float((a - b).square().mean() / b.var()) for a, b in zip(heads, wanted))
+
+    found = {
+        name: prune.max_drop(net, score, max_drop=0.5, tolerance=0.2, images=images)
+        for name, images in (("cut", None), ("solved", seen))
+    }
+    left = {name: models.parameters(one.result.network) for name, one in found.items()}
+    assert left["solved"] < 0.9 * left["cut"]
+    assert found["solved"].score == pytest.approx(score(found["solved"].result.network))
+    assert "solved on 4 pictures" in found["solved"].result.report.text()
+    assert "solved" not in found["cut"].result.report.text()
+
+
 @pytest.mark.parametrize(
     "wrong,named",
     [

@@ -201,3 +201,31 @@ def test_histogram_counts_every_gamma_once_in_bins_of_a_fifth_of_a_decade() -> N
     assert (counts[0], counts[1], counts[-1]) == (2, 1, 1)
     half = 1 + int((np.log10(0.5) + 4) / 0.2)
     assert counts[half] == 2, "0.5 and 0.6 lie in 10^-0.4 .. 10^-0.2"
+
+
+def test_of_what_a_cut_removes_the_channels_in_use_are_counted_with_their_share_of_all_gammas(
+    net: models.Network,
+) -> None:
+    """Those at zero and nearly so are not in use."""
+    for layer in net.convolutions.values():
+        if layer.bn is not None:
+            torch.nn.init.constant_(layer.bn.weight, 1.0)
+    idle, faint, live = (net.convolutions[number].bn.weight for number in (2, 9, 5))
+    with torch.no_grad():
+        idle[:3], faint[:2], live[:4] = 0.0, 0.001, -0.5
+    scores = {name: np.ones(len(ids)) for name, ids in prune.trace(net).norms.items()}
+    for number, count in ((2, 3), (9, 2), (5, 4)):
+        scores[f"layers.{number}.bn"][:count] = 0
+    report = prune.channels(net, threshold=0.5, scores=scores, layer_keep=0).report
+    every = float(gammas(net).detach().abs().sum())
+    assert report.as_dict()["gammas"] == (4, 9)
+    assert report.as_dict()["alive"] == pytest.approx(4 * 0.5 / every)
+    assert f"4 of 9 removed channels were alive: they carried {2 / every:.1%} of all |gamma|" in report.text()
+
+
+def test_channels_of_a_removed_block_are_counted_too(net: models.Network) -> None:
+    torch.nn.init.constant_(net.convolutions[3].bn.weight, 1e-3)  # the least used block: layers 2 and 3
+    report = prune.shortcuts(net, 1).report
+    inside = net.convolutions[2].bn.weight.detach().abs()
+    assert report.gammas == (int((inside > 0.01).sum()), 6 + 12)
+    assert report.alive == pytest.approx(float(inside.sum() / gammas(net).detach().abs().sum()), rel=1e-3)

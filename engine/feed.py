@@ -1,0 +1,102 @@
+"""What a training is fed: its data sets, the pictures of a batch and of a step, the batches of an epoch."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import data as data_room
+from common.errors import UserError
+from data.footage import Footage
+from data.loader import Companions, Loader
+from engine import checkpoints, distributed
+from engine.batchsize import fitting_batch, say_steps, with_nominal_batch
+from engine.config import TrainConfig
+from engine.seams import Objective
+
+
+@dataclass(frozen=True)
+class Feed:
+    """The data of a training.
+
+    Attributes:
+        config: the options, with the ``--nominal-batch`` that the data decided.
+        train_set: the pictures with labels; its size decides how many steps an epoch has.
+        val_set: on rank 0.
+        companions: pictures without labels that go beside them.
+        batch: labelled pictures of a forward pass on this rank.
+        accumulate: batches of an optimiser step.
+        pin_memory: for a GPU.
+    """
+
+    config: TrainConfig
+    train_set: data_room.Dataset
+    val_set: data_room.Dataset | None
+    companions: Companions | None
+    batch: int
+    accumulate: int
+    pin_memory: bool
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return math.ceil(len(self.batches(epoch=0, start=0, workers=0)) / self.accumulate)
+
+    def batches(self, epoch: int, start: int, workers: int) -> Loader:
+        """Those of an epoch on this rank, from batch `start` on."""
+        return data_room.make_loader(
+            self.train_set,
+            self.batch,
+            epoch=epoch,
+            seed=self.config.seed,
+            start_batch=start,
+            rank=distributed.rank(),
+            world=distributed.world(),
+            workers=workers,
+            pin_memory=self.pin_memory,
+            companions=self.companions,
+        )
+
+
+def make_feed(
+    objective: Objective,
+    spec: data_room.DataSpec,
+    config: TrainConfig,
+    run_dir: Path,
+    footage: Footage | None,
+    folds: int,
+) -> Feed:
+    """The data of a training of `objective`, which is on its device.
+
+    Args:
+        footage: pictures without labels, if any.
+        folds: no sample mixes pictures of two of them.
+
+    Raises:
+        UserError: the data set has errors, or the batch does not divide among the processes.
+    """
+    device, size = next(objective.parameters()).device, config.input_size
+    cache = None if config.cache == "off" else config.cache
+    last_epochs = config.epochs - min(config.close_mosaic, config.epochs // 2)
+    train_set = data_room.Dataset(spec, "train", size, config.augment, cache, config.seed, last_epochs, folds=folds)
+    companions = None
+    if footage is not None:
+        companions = footage.companions(spec, size, config.augment, cache, config.seed, last_epochs)
+    val_set = data_room.Dataset(spec, "val", size, cache=cache) if distributed.is_main() else None
+    world = distributed.world()
+    if by_data := not config.nominal_batch:
+        config = with_nominal_batch(config, len(train_set))
+    if (wanted := config.batch_size) <= 0:  # a resumed training keeps its own, whatever memory holds now
+        known = distributed.broadcast(checkpoints.batch_of(run_dir) if config.resume else 0)
+        wanted = known or fitting_batch(objective, config, device, beside=companions.ratio if companions else 0.0)
+    # More than the data set holds would only be a smaller batch by another name.
+    wanted = min(distributed.broadcast(wanted), len(train_set))
+    if wanted % world:
+        raise UserError(
+            f"--batch-size {wanted} does not divide among {world} processes", todo="give a multiple of their number"
+        )
+    accumulate = max(1, round(config.nominal_batch / wanted))
+    feed = Feed(config, train_set, val_set, companions, wanted // world, accumulate, device.type == "cuda")
+    if by_data:
+        say_steps(config, len(train_set), feed.steps_per_epoch)
+    return feed

@@ -1,0 +1,73 @@
+"""The pictures by which a network is mended without training: some to measure and solve on, and val to judge."""
+
+from __future__ import annotations
+
+import itertools
+from functools import cached_property
+
+import prune
+from data import Dataset, DataSpec, make_loader
+from data.batch import Batch
+from data.options import BATCH
+from engine import distributed, evaluate
+from engine.config import TrainConfig
+from models.network import Network
+
+PICTURES = 256
+"""Training pictures, without augmentation, on which BatchNorm is re-estimated, gradients are taken, layers solved."""
+
+
+class Calibration:
+    """Some training pictures as they are, and val.
+
+    Args:
+        config: the options.
+        spec: the data set; read only once something asks for pictures.
+    """
+
+    def __init__(self, config: TrainConfig, spec: DataSpec):
+        self.options, self.spec = config, spec
+        self.device = distributed.start(config.device)
+
+    @property
+    def _size(self) -> int:
+        return self.options.batch_size if self.options.batch_size > 0 else BATCH
+
+    @cached_property
+    def batches(self) -> list[Batch]:
+        """A few hundred training pictures without augmentation, drawn with ``--seed``; no batch is smaller."""
+        pictures = Dataset(self.spec, "train", self.options.input_size)
+        size = min(self._size, len(pictures))
+        workers = self.options.workers
+        loader = make_loader(pictures, size, seed=self.options.seed, workers=workers, drop_last=True)
+        return list(itertools.islice(loader, max(1, PICTURES // size)))
+
+    @cached_property
+    def val(self) -> Dataset:
+        return Dataset(self.spec, "val", self.options.input_size)
+
+    def val_score(self, network: Network) -> float:
+        """val mAP50-95, on the device that is chosen."""
+        return evaluate(
+            network,
+            self.spec,
+            "val",
+            batch_size=self._size,
+            device=self.device,
+            workers=self.options.workers,
+            dataset=self.val,
+        ).map50_95
+
+    def solve(self, thin: Network, ancestor: Network) -> prune.Reconstruction:
+        """`prune.reconstruct_if_better` on these pictures, in place; both networks are then on the CPU.
+
+        Raises:
+            UserError: `ancestor` is none of `thin`.
+        """
+        thin.to(self.device)
+        ancestor.to(self.device)
+        try:
+            return prune.reconstruct_if_better(thin, ancestor, self.batches, self.val_score)
+        finally:
+            thin.cpu()
+            ancestor.cpu()
