@@ -17,7 +17,7 @@ from data.labels import Scan, scan
 from data.spec import DataSpec
 
 if TYPE_CHECKING:
-    from models.spec import HeadSpec
+    from models.heads import HeadSpec
 
 Anchors = tuple[tuple[float, float], ...]
 
@@ -178,6 +178,8 @@ def choose_anchors(
     """
     if mode not in ("auto", "keep", "fit"):
         raise UserError(f"anchors must be auto, keep or fit, not {mode!r}", todo="use --anchors auto")
+    if not any(head.anchors for head in specs):
+        return None, f"anchors {mode} changes nothing: these heads have none"
     boxes = boxes_wh(spec, size, "train", found)
     old = np.array([anchor for head in specs for anchor in head.anchors], float)
     recall, mean_iou = check_anchors(boxes, old)

@@ -1,41 +1,37 @@
-"""Which part of a teacher's answer is about the same thing as which part of a student's: heads, anchors, classes."""
+"""Which part of a teacher's answer is about the same thing as which part of a student's: heads, places, classes."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
-
 from common.errors import UserError
 from common.log import log
-from models.spec import HeadSpec
-
-# Anchors count as equal within this factor: cfg files round to whole pixels.
-_ANCHOR_TOLERANCE = 1.05
+from models.heads import HeadSpec
 
 
 @dataclass(frozen=True)
 class Alignment:
-    """Which of the teacher's heads, anchors and classes answer to which of the student's.
+    """Which of the teacher's heads, places (anchors) and classes answer to which of the student's.
 
     Attributes:
         heads: per head of the student, the number of the teacher's.
-        anchors: per head of the student and anchor, the number of the teacher's anchor.
-        same_anchors: whether paired anchors are equal; if not, paired cells stand for boxes of different size.
+        places: per head of the student and place in a cell, the number of the teacher's place.
+        same_places: whether paired places are for the same boxes; if not, their anchors are of different size.
         classes: per class of the student, the number of the teacher's; None where they are the same in the same order.
     """
 
     heads: tuple[int, ...]
-    anchors: tuple[tuple[int, ...], ...]
-    same_anchors: bool
+    places: tuple[tuple[int, ...], ...]
+    same_places: bool
     classes: tuple[int, ...] | None = None
 
 
 def align(
     student: Sequence[HeadSpec], teacher: Sequence[HeadSpec], classes: tuple[int, ...] | None = None
 ) -> Alignment:
-    """Pair the heads by stride (cfgs list them coarse to fine or fine to coarse) and their anchors by size.
+    """Pair the heads by stride (cfgs list them coarse to fine or fine to coarse) and the places in their cells as
+    their family does (anchors by size).
 
     The teacher may have more than the student: heads of further strides, further anchors in a head.
 
@@ -48,23 +44,23 @@ def align(
             anchors, or the numbers of classes differ and no pairing says which are which.
     """
     heads = _pair_heads(student, teacher)
-    fits = heads is not None and all(len(s.anchors) <= len(teacher[n].anchors) for s, n in zip(student, heads))
+    found = [spec.pair_places(teacher[number]) for spec, number in zip(student, heads or ())]
+    pairs = [each for each in found if each is not None]
     same_classes = classes is not None or {spec.classes for spec in student} == {spec.classes for spec in teacher}
-    if heads is None or not fits or not same_classes:
+    if heads is None or len(pairs) < len(heads) or not same_classes:
         raise UserError(
             f"the student has {describe(student)}; the teacher has {describe(teacher)}",
             todo="each head of the student needs one of the teacher with its stride and at least as many anchors, and "
             "the classes have to be the same; train the teacher on this data set",
         )
-    anchors, same = zip(*(_pair_anchors(spec, teacher[n]) for spec, n in zip(student, heads)))
-    return Alignment(heads, anchors, all(same), classes)
+    return Alignment(heads, tuple(places for places, _ in pairs), all(same for _, same in pairs), classes)
 
 
 def describe(specs: Sequence[HeadSpec]) -> str:
     """A set of heads in words."""
     strides = ", ".join(str(spec.stride) for spec in specs)
-    counts = ", ".join(str(len(spec.anchors)) for spec in specs)
-    return f"{len(specs)} heads of strides {strides} with {counts} anchors and {specs[0].classes} classes"
+    places = specs[0].describe_places(specs)
+    return f"{len(specs)} heads of strides {strides} {places} and {specs[0].classes} classes"
 
 
 def _pair_heads(student: Sequence[HeadSpec], teacher: Sequence[HeadSpec]) -> tuple[int, ...] | None:
@@ -77,19 +73,6 @@ def _pair_heads(student: Sequence[HeadSpec], teacher: Sequence[HeadSpec]) -> tup
         free.remove(found)
         pairs.append(found)
     return tuple(pairs)
-
-
-def _pair_anchors(student: HeadSpec, teacher: HeadSpec) -> tuple[tuple[int, ...], bool]:
-    """Per anchor of the student one of the teacher's of its own, the nearest in size first; whether all are equal."""
-    ratio = torch.tensor(student.anchors)[:, None] / torch.tensor(teacher.anchors)  # (A, T, 2)
-    factor = torch.maximum(ratio, 1 / ratio).amax(dim=-1)
-    pairs: dict[int, int] = {}
-    for place in factor.flatten().argsort(stable=True).tolist():
-        ours, theirs = divmod(place, len(teacher.anchors))
-        if ours not in pairs and theirs not in pairs.values():
-            pairs[ours] = theirs
-    chosen = tuple(pairs[number] for number in range(len(student.anchors)))
-    return chosen, all(factor[ours, theirs].item() < _ANCHOR_TOLERANCE for ours, theirs in enumerate(chosen))
 
 
 def pair_classes(student: Sequence[str], teacher: Sequence[str]) -> tuple[int, ...] | None:

@@ -25,8 +25,9 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from distill.pairs import FeaturePair
+    from models.heads import HeadSpec
     from models.network import Network
-    from models.spec import HeadSpec, Matches, Outputs
+    from models.spec import Matches, Outputs
 
     Loss = Callable[..., dict[str, Tensor]]
 
@@ -48,7 +49,7 @@ class Mode:
         relative_to: the detection term ("box", "obj", "cls") whose gain the weight multiplies: a weight of 1
             makes the KD term count like that term.
         joins: name of a returned scalar -> the detection term it joins, where that is not `relative_to`.
-        same_anchors: compares the two networks cell by cell, anchor by anchor.
+        same_places: compares the two networks cell by cell, anchor by anchor.
         features: compares maps inside the networks.
         needs_truth: has nothing to say of a picture without labels, and is not shown any. A mode that only counts
             matched cells for more goes by the teacher alone there.
@@ -59,7 +60,7 @@ class Mode:
     weight: ClassVar[float]
     relative_to: ClassVar[str] = "box"
     joins: ClassVar[Mapping[str, str]] = {}
-    same_anchors: ClassVar[bool] = False
+    same_places: ClassVar[bool] = False
     features: ClassVar[bool] = False
     needs_truth: ClassVar[bool] = False
 

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     from distill.mode import Loss
     from distill.pairs import FeaturePair
+    from models.heads import HeadSpec
     from models.network import Network
-    from models.spec import HeadSpec
 
 _HEADS = "heads of equal strides and classes"
 _NECKS = f"{_HEADS}; trains a 1x1 convolution per head"
@@ -34,7 +34,7 @@ class Hinton(Mode):
     needs = f"{_HEADS}, equal anchors"
     weight = 1.0
     relative_to = "cls"
-    same_anchors = True
+    same_places = True
 
     temperature: float = option(
         1.0,
@@ -96,7 +96,7 @@ class Scaled(Mode):
     weight = 0.5
     relative_to = "cls"
     joins = {"scaled_box": "box"}
-    same_anchors = True
+    same_places = True
 
     window: int = option(
         5,
@@ -121,7 +121,7 @@ class Gap(Mode):
     paper = "Yang et al. ICCV 2023 (BCKD): overlap with the teacher's boxes, where the scores differ"
     needs = f"{_HEADS}, equal anchors"
     weight = 3.0
-    same_anchors = True
+    same_places = True
 
     def load(self) -> Loss:
         from distill.losses.gap import gap

@@ -19,10 +19,10 @@ from distill.watch import Watch
 from engine.distributed import mean_over_ranks
 from engine.objective import DetectionObjective
 from engine.seams import Terms
-from models.heads import at_least_fp32
+from models.heads import HeadSpec, at_least_fp32
 from models.network import Network
 from models.options import LossConfig
-from models.spec import HeadSpec, Matches, Outputs
+from models.spec import Matches, Outputs
 
 
 class KDObjective(DetectionObjective):
@@ -188,9 +188,9 @@ def _fp32(heads: Sequence[Tensor], specs: Sequence[HeadSpec], features: dict[int
 
 def _check_needs(student: Network, teacher: Teacher, modes: dict[str, float]) -> None:
     for mode in modes:
-        if MODES[mode].same_anchors and not teacher.alignment.same_anchors:
+        if MODES[mode].same_places and not teacher.alignment.same_places:
             ours, theirs = ([list(spec.anchors) for spec in specs] for specs in (student.specs, teacher.specs))
-            others = [name for name, each in MODES.items() if not each.same_anchors and not each.features]
+            others = [name for name, each in MODES.items() if not each.same_places and not each.features]
             raise UserError(
                 f"--kd {mode} compares anchor with anchor, but the student has {ours}, the teacher {theirs}",
                 todo=f"--kd {','.join(others)}, or --anchors keep with a student that has the teacher's anchors",

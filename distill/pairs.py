@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from common.errors import UserError
+from models.cfg import Section
 from models.lineage import kept_channels
-from models.network import Network, head_feeder
+from models.network import Network, head_feeders
 from models.summary import fingerprint
 
 
@@ -57,9 +58,11 @@ def pairs_at_heads(student: Network, teacher: Network, heads: Sequence[int]) -> 
 
 def neck_output(net: Network, head: int) -> int:
     """The layer whose map the neck hands to a head: what the head's last 3x3 convolution reads, or, in networks whose
-    head is a single 1x1 convolution (YOLOv5), what that reads."""
+    head is a single 1x1 convolution (YOLOv5), what that reads; of a head of several towers, what all of them read."""
     number = net.cfg.index()
-    feeder = head_feeder(net.cfg.heads[head])
+    feeder, *others = head_feeders(net.cfg.heads[head])
+    if others:
+        return number[_fork([feeder, *others])]
     source = feeder.inputs[0]
     conv = net.convolutions.get(number[source])
     if conv is not None and conv.conv.kernel_size[0] > 1 and net.cfg.readers()[source] == [feeder]:
@@ -67,6 +70,17 @@ def neck_output(net: Network, head: int) -> int:
         if before >= 0 and net.strides[before] == net.specs[head].stride:
             return before
     return number[source]
+
+
+def _fork(feeders: Sequence[Section]) -> Section:
+    """The nearest section before all of `feeders`, along first inputs."""
+    before: list[list[Section]] = []
+    for section in feeders:
+        before.append([])
+        while section.inputs:
+            section = section.inputs[0]
+            before[-1].append(section)
+    return next(section for section in before[0] if all(section in others for others in before))
 
 
 def pairs_on_lineage(student: Network, teacher: Network, *, layers: str = "stages") -> list[FeaturePair]:
@@ -106,7 +120,7 @@ def pairs_on_lineage(student: Network, teacher: Network, *, layers: str = "stage
 def _stage_ends(net: Network, layers: list[int]) -> list[int]:
     """Of `layers` in order, the last of each run of equal stride, and those that the head convolutions read."""
     number = net.cfg.index()
-    fed = {number[head_feeder(head).inputs[0]] for head in net.cfg.heads}
+    fed = {number[feeder.inputs[0]] for head in net.cfg.heads for feeder in head_feeders(head)}
     finest = min(spec.stride for spec in net.specs)
     strides = [net.strides[layer] for layer in layers]
     return [

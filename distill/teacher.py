@@ -5,20 +5,18 @@ from __future__ import annotations
 import copy
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 import models
 from common.errors import UserError
 from distill.alignment import Alignment, align, describe, pair_classes
-from models.heads import at_least_fp32, decode_heads
+from models.heads import HeadSpec, decode_heads
 from models.network import Network
-from models.spec import HeadSpec, Outputs
+from models.spec import Outputs
 
 __all__ = ["AlignedTeacher", "Alignment", "Teacher", "align", "describe", "split_chain"]
 
@@ -51,11 +49,12 @@ def _split(text: str | Path | None, mark: str) -> list[str]:
 
 
 class AlignedTeacher(nn.Module):
-    """What a student sees of its teachers, as a network of its own: the student's heads, anchors and classes.
+    """What a student sees of its teachers, as a network of its own: the student's heads, places and classes.
 
-    Several teachers are averaged. Scores are averaged as *probabilities*: the logit of the mean of ``sigma(z)`` (for
-    softmax heads the logarithm of the mean of the softmax), the mixture that Hinton et al. 2015 distil from an
-    ensemble. Boxes are averaged as logits, so centres in the cell and logarithms of sizes.
+    Several teachers are averaged (`HeadSpec.average`). Scores are averaged as *probabilities*: the logit of the mean
+    of ``sigma(z)`` (for softmax heads the logarithm of the mean of the softmax), the mixture that Hinton et al. 2015
+    distil from an ensemble. Boxes are averaged as logits: of anchored heads the centres in the cell and logarithms of
+    sizes.
 
     Args:
         members: the teachers.
@@ -77,7 +76,7 @@ class AlignedTeacher(nn.Module):
         self.classes, self.image_size = len(self.names), members[0].image_size
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """``(B, 3, H, W)`` -> raw heads ``(B, A, H_i, W_i, 5 + C)`` in the student's order."""
+        """``(B, 3, H, W)`` -> raw heads ``(B, A, H_i, W_i, K)`` in the student's order."""
         return self.answer(images, ())[0]
 
     def answer(self, images: Tensor, layers: Collection[int]) -> tuple[list[Tensor], dict[int, Tensor]]:
@@ -85,43 +84,28 @@ class AlignedTeacher(nn.Module):
         if layers:
             assert len(self.members) == 1, "several teachers have no common features"
             heads, features = self.members[0].forward_features(images, layers)  # type: ignore[operator]
-            return _ordered(heads, self.alignments[0]), features
-        each = [_ordered(member(images), alignment) for member, alignment in zip(self.members, self.alignments)]
+            return self._ordered(0, heads), features
+        each = [self.of(member, images) for member in range(len(self.members))]
         if len(each) == 1:
             return each[0], {}
-        return [_average(heads, spec) for heads, spec in zip(zip(*each), self.specs)], {}
+        return [spec.average(heads) for heads, spec in zip(zip(*each), self.specs)], {}
 
     def of(self, member: int, images: Tensor) -> list[Tensor]:
         """As `forward`, of one member alone."""
-        return _ordered(self.members[member](images), self.alignments[member])
+        return self._ordered(member, self.members[member](images))
+
+    def _ordered(self, member: int, heads: Sequence[Tensor]) -> list[Tensor]:
+        """A member's heads as the student would have put them; views where nothing is moved."""
+        teacher, alignment = self.members[member], self.alignments[member]
+        assert isinstance(teacher, Network)
+        return [
+            teacher.specs[head].select(heads[head], places, alignment.classes)
+            for head, places in zip(alignment.heads, alignment.places)
+        ]
 
     def decode(self, heads: Sequence[Tensor]) -> Tensor:
         """As `Network.decode`."""
         return decode_heads(heads, self.specs)
-
-
-def _ordered(heads: Sequence[Tensor], alignment: Alignment) -> list[Tensor]:
-    """A teacher's heads as the student would have put them; views where nothing is moved."""
-    chosen = []
-    for head, anchors in zip(alignment.heads, alignment.anchors):
-        answer = heads[head]
-        if anchors != tuple(range(answer.shape[1])):
-            answer = answer[:, list(anchors)]
-        if alignment.classes is not None:
-            answer = answer[..., [0, 1, 2, 3, 4, *(5 + number for number in alignment.classes)]]
-        chosen.append(answer)
-    return chosen
-
-
-def _average(heads: Sequence[Tensor], spec: HeadSpec) -> Tensor:
-    """The average of several teachers' answers ``(B, A, H, W, 5 + C)`` of one head, as logits."""
-    stack = torch.stack([at_least_fp32(head) for head in heads])
-    box, scores = stack[..., :4].mean(dim=0), stack[..., 4:]
-    # ln(mean p / mean (1 - p)), which no saturated sigmoid makes infinite
-    average = functional.logsigmoid(scores).logsumexp(dim=0) - functional.logsigmoid(-scores).logsumexp(dim=0)
-    if spec.softmax:
-        average = torch.cat([average[..., :1], scores[..., 1:].log_softmax(dim=-1).logsumexp(dim=0)], dim=-1)
-    return torch.cat([box, average], dim=-1)
 
 
 class Teacher:
@@ -292,21 +276,13 @@ def _load(cfg: str, weights: str) -> Network:
 def _read(student: Sequence[HeadSpec], teacher: Sequence[HeadSpec], how: Alignment) -> tuple[HeadSpec, ...]:
     """The teacher's specs in the student's order, with the student's number of classes."""
     return tuple(
-        replace(teacher[head], anchors=tuple(teacher[head].anchors[a] for a in anchors), classes=ours.classes)
-        for ours, head, anchors in zip(student, how.heads, how.anchors)
+        teacher[head].selected(places, ours.classes) for ours, head, places in zip(student, how.heads, how.places)
     )
 
 
 def _check_average(one: Sequence[HeadSpec], other: Sequence[HeadSpec]) -> None:
-    """Box logits mean the same in both only where anchors and decode agree."""
-    decode = [[(s.scale_x_y, s.new_coords, s.softmax) for s in specs] for specs in (one, other)]
-    if decode[0] != decode[1] or not align(one, other).same_anchors:
-        shown = [
-            "; ".join(
-                f"anchors {list(s.anchors)}, scale_x_y {s.scale_x_y:g}, new_coords {s.new_coords:d}" for s in specs
-            )
-            for specs in (one, other)
-        ]
+    if not all(spec.averages_with(theirs) for spec, theirs in zip(one, other)):
+        shown = ["; ".join(spec.describe() for spec in specs) for specs in (one, other)]
         raise UserError(
             f"teachers of different anchors or decoding cannot be averaged: {shown[0]} and {shown[1]}",
             todo="average teachers of one kind, or let them teach one after the other: --t_weights a.pt,b.pt",

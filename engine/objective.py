@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -12,15 +11,14 @@ from torch import Tensor
 from data.batch import Batch
 from engine.distributed import mean_over_ranks, world
 from engine.seams import Objective, Terms
-from models.assign import assign
-from models.loss import DetectionLoss
+from models.loss.criterion import criterion
 from models.network import Network
 from models.options import LossConfig
 from models.spec import Matches
 
 
 class DetectionObjective(Objective):
-    """Box, objectness and class loss against the ground truth.
+    """The detection loss against the ground truth: that of the family of the network's heads.
 
     A distillation objective extends `forward` and takes the assignment from `matched`, so that it is made once a batch.
 
@@ -38,31 +36,31 @@ class DetectionObjective(Objective):
     ):
         super().__init__()
         self.network = network
-        self.detection = DetectionLoss(network.specs, config)
+        self.detection = criterion(network.specs, config)
         self.mean_over_ranks = mean_over_ranks
-        self._matches_per_picture: Tensor | None = None
+        self._amount_per_picture: Tensor | None = None
 
     def begin_step(self, batches: Sequence[Batch]) -> None:
-        """Count the matched cells of the whole optimiser step.
+        """Count what is matched in the whole optimiser step (`Criterion.amount`).
 
-        Every batch of the step then divides by the same number of cells per picture: the gradient is that of one large
-        batch however it was split. A mean of the batches' own means would favour the batch with fewer objects.
+        Every batch of the step then divides by the same amount per picture: the gradient is that of one large batch
+        however it was split. A mean of the batches' own means would favour the batch with fewer objects.
         """
-        self._matches_per_picture = None
+        self._amount_per_picture = None
         if len(batches) == 1 and world() == 1:
             return
-        counts = [
-            assign(self.network.specs, _grids(self.network, batch.images), batch.targets).count for batch in batches
-        ]
-        matched = torch.stack(counts).sum()
+        matched = torch.stack([self._amount(batch) for batch in batches]).sum()
         pictures = torch.full_like(matched, float(sum(batch.labelled for batch in batches)))
-        self._matches_per_picture = self.mean_over_ranks(matched) / self.mean_over_ranks(pictures)
+        self._amount_per_picture = self.mean_over_ranks(matched) / self.mean_over_ranks(pictures)
+
+    def _amount(self, batch: Batch) -> Tensor:
+        height, width = batch.images.shape[2:]
+        return self.detection.amount((height, width), batch.targets)
 
     def matched(self, batch: Batch, heads: Sequence[Tensor]) -> Matches:
-        """The assignment of the batch's ground truth to the cells of `heads`, each ``(B, A, H, W, 5 + C)``."""
-        shapes = [(head.shape[2], head.shape[3]) for head in heads]
-        matches = assign(self.network.specs, shapes, batch.targets, mean_over_ranks=self.mean_over_ranks)
-        expected = None if self._matches_per_picture is None else self._matches_per_picture * batch.labelled
+        """The assignment of the batch's ground truth to the places of `heads`, each ``(B, A, H, W, K)``."""
+        matches = self.detection.assign(heads, batch.targets, self.mean_over_ranks)
+        expected = None if self._amount_per_picture is None else self._amount_per_picture * batch.labelled
         return replace(matches, expected=expected, pictures=batch.labelled)
 
     def forward(self, batch: Batch, progress: float) -> Terms:
@@ -74,9 +72,3 @@ class DetectionObjective(Objective):
         if batch.unlabelled:
             heads = [head[: batch.labelled] for head in heads]
         return Terms(self.detection(heads, matches), self.detection.weights)
-
-
-def _grids(network: Network, images: Tensor) -> list[tuple[int, int]]:
-    """(rows, columns) of each head for ``(B, 3, H, W)`` images."""
-    height, width = images.shape[2:]
-    return [(math.ceil(height / spec.stride), math.ceil(width / spec.stride)) for spec in network.specs]

@@ -7,6 +7,7 @@ from torch import Tensor
 from torchvision.ops import batched_nms
 
 from data.batch import Letterbox
+from models.heads import HeadSpec
 
 # NMS costs time with the square of its candidates. An untrained network puts nearly every cell of every class above
 # a confidence of .001 (2 million candidates at 640 px and 80 classes), of which 300 boxes are kept: only the most
@@ -16,6 +17,7 @@ MAX_CANDIDATES = 30_000
 
 def postprocess(
     decoded: Tensor,
+    spec: HeadSpec,
     conf: float = 0.001,
     iou: float = 0.6,
     max_boxes: int = 300,
@@ -26,7 +28,9 @@ def postprocess(
     """Confidence filter and non-maximum suppression, one picture at a time.
 
     Args:
-        decoded: ``(B, N, 5 + C)`` from `Network.decode`: cx, cy, w, h in pixels, objectness, class probabilities.
+        decoded: ``(B, N, 5 + C)`` from `Network.decode`: cx, cy, w, h in pixels, objectness, class probabilities; or
+            what else the family of `spec` decodes to.
+        spec: one of the heads, all of which are read alike.
         conf: least confidence (objectness x class probability) a box needs.
         iou: boxes of one class overlapping a more confident one by more than this are dropped.
         max_boxes: most confident boxes kept per picture.
@@ -38,17 +42,21 @@ def postprocess(
         Per picture ``(n, 6)``: x1, y1, x2, y2 in pixels of the network input, confidence, class; most confident first.
     """
     return [
-        _one_picture(rows, conf, iou, max_boxes, multi_label, class_agnostic, max_candidates)
+        _one_picture(*spec.candidates(rows, conf), conf, iou, max_boxes, multi_label, class_agnostic, max_candidates)
         for rows in decoded.detach().float()
     ]
 
 
 def _one_picture(
-    rows: Tensor, conf: float, iou: float, max_boxes: int, multi_label: bool, class_agnostic: bool, max_candidates: int
+    rows: Tensor,
+    scores: Tensor,
+    conf: float,
+    iou: float,
+    max_boxes: int,
+    multi_label: bool,
+    class_agnostic: bool,
+    max_candidates: int,
 ) -> Tensor:
-    # Confidence can only be below objectness: most rows go before the (N, C) product is made.
-    rows = rows[rows[:, 4] > conf]
-    scores = rows[:, 5:] * rows[:, 4:5]
     if multi_label:
         row, label = (scores > conf).nonzero(as_tuple=True)
         confidence = scores[row, label]
@@ -59,7 +67,7 @@ def _one_picture(
     confidence, order = confidence.sort(descending=True, stable=True)
     confidence, order = confidence[:max_candidates], order[:max_candidates]
     row, label = row[order], label[order]
-    centre, half = rows[row, :2], rows[row, 2:4] / 2
+    centre, half = rows[row, :2], rows[row, 2:] / 2
     boxes = torch.cat((centre - half, centre + half), 1)
     sound = boxes.isfinite().all(1)  # exp() of a diverging network's logits overflows
     boxes, confidence, label = boxes[sound], confidence[sound], label[sound]

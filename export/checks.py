@@ -13,6 +13,7 @@ from engine.evaluate import Detector
 from engine.postprocess import postprocess
 from export.runtimes import Runtime
 from export.to_onnx import TOLERANCE
+from models.heads import HeadSpec
 from models.network import Network
 
 PICTURES = 8
@@ -79,7 +80,7 @@ def compare_outputs(net: Network, file: Detector, pictures: Pictures) -> Differe
     if outputs == "nms":
         assert isinstance(file, Runtime)
         assert file.description.nms is not None
-        return _after_nms(net.decode(ours), file.decode(theirs), dict(file.description.nms), where)
+        return _after_nms(net.decode(ours), file.decode(theirs), net.specs[0], dict(file.description.nms), where)
     if outputs == "decoded":  # boxes in pixels and probabilities are of different sizes
         ours, theirs = ([decoded[..., :4], decoded[..., 4:]] for decoded in (net.decode(ours), file.decode(theirs)))
     pairs = [((a - b).abs().max().item(), a.abs().max().item()) for a, b in zip(ours, theirs, strict=True)]
@@ -88,12 +89,12 @@ def compare_outputs(net: Network, file: Detector, pictures: Pictures) -> Differe
     return Difference(max(each for each, _ in pairs), share if sound else float("inf"), TOLERANCE, outputs, where)
 
 
-def _after_nms(ours: Tensor, theirs: Tensor, nms: dict[str, float], where: str) -> Difference:
+def _after_nms(ours: Tensor, theirs: Tensor, spec: HeadSpec, nms: dict[str, float], where: str) -> Difference:
     """Boxes are compared with their nearest of the same class: which comes first is no difference."""
     conf, iou, most = nms["conf"], nms["iou"], int(nms["max_det"])
-    classes = ours.shape[2] - 5
+    classes = spec.classes
     worst, lost, count = 0.0, 0, 0
-    found = (postprocess(each, conf, iou, most * classes) for each in (ours, theirs))
+    found = (postprocess(each, spec, conf, iou, most * classes) for each in (ours, theirs))
     for mine, other in zip(*found, strict=True):
         mine = torch.cat([mine[mine[:, 5] == label][:most] for label in range(classes)])  # as the graph limits them
         for a, b in ((mine, other), (other, mine)):

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from common.errors import UserError
 from export.formats import OUTPUTS
+from models.heads import FAMILIES, HeadSpec
 from models.network import Network
-from models.spec import HeadSpec
 
 FORMAT = "thinyolo/1"
 INPUT_MEANING = "(B, 3, H, W) float32, RGB, 0..1; pictures keep their aspect, the rest is filled with grey 114/255"
@@ -57,7 +57,7 @@ class Description:
         return {
             "format": FORMAT,
             "names": list(self.names),
-            "heads": [asdict(spec) for spec in self.specs],
+            "heads": [spec.as_dict() for spec in self.specs],
             "size": list(self.size),
             "any_size": self.any_size,
             "batch": self.batch,
@@ -67,7 +67,7 @@ class Description:
             "fingerprint": self.fingerprint,
             "nms": dict(self.nms) if self.nms else None,
             "input_meaning": INPUT_MEANING,
-            "output_meaning": OUTPUTS[self.outputs],
+            "output_meaning": {**OUTPUTS, **self.specs[0].outputs}[self.outputs],
         }
 
     def metadata(self) -> dict[str, str]:
@@ -127,8 +127,9 @@ def describe(net: Network, size: tuple[int, int] | None = None, **more: Any) -> 
 
 
 def _spec(head: Mapping[str, Any]) -> HeadSpec:
-    anchors = tuple((float(width), float(height)) for width, height in head["anchors"])
-    return HeadSpec(**{**head, "anchors": anchors})
+    content = dict(head)
+    family = content.pop("family", "anchored")  # files of before there were families name none
+    return FAMILIES[family].spec().from_dict(content)
 
 
 def card_paths(path: str | Path) -> tuple[Path, Path]:

@@ -12,8 +12,7 @@ from torch.export import Dim
 
 from export.description import Description
 from export.to_onnx import exported
-from models.heads import decode_heads
-from models.spec import HeadSpec
+from models.heads import HeadSpec, decode_heads
 
 # Operators TensorRT's ONNX parser takes (TensorRT 10), of those that networks here can contain.
 _TENSORRT = (
@@ -42,7 +41,7 @@ def finished(trunk: Any, description: Description) -> Any:
         model = _with_decode(model, description)
     if description.outputs == "nms":
         assert description.nms is not None
-        _append_nms(model, description.nms)
+        _append_nms(model, description.nms, description.specs[0].has_objectness)
     tidy(model)
     describe_model(model, description.metadata())
     import onnx
@@ -90,7 +89,7 @@ def _with_decode(trunk: Any, description: Description) -> Any:
     height, width = description.size
     batch = description.batch or 2
     heads = [
-        torch.zeros(batch, len(spec.anchors), height // spec.stride, width // spec.stride, 5 + spec.classes)
+        torch.zeros(batch, spec.places, height // spec.stride, width // spec.stride, spec.channels)
         for spec in description.specs
     ]
     free: dict[int, Any] = {} if description.batch else {0: Dim.DYNAMIC}
@@ -123,11 +122,12 @@ def _rename(graph: Any, old: str, new: str) -> None:
             value.name = new
 
 
-def _append_nms(model: Any, thresholds: Mapping[str, float]) -> None:
-    """Put NMS behind ``decoded`` (B, N, 5 + C), in place; the output becomes ``detections`` (K, 7).
+def _append_nms(model: Any, thresholds: Mapping[str, float], has_objectness: bool) -> None:
+    """Put NMS behind ``decoded`` (B, N, 5 + C), or (B, N, 4 + C) without objectness, in place.
 
-    A row: picture, x1, y1, x2, y2, confidence, class. Every class of a box above the confidence counts, as in
-    evaluation; ONNX's operator works class by class, so `max_det` is per picture and class.
+    The output becomes ``detections`` (K, 7). A row: picture, x1, y1, x2, y2, confidence, class. Every class of a box
+    above the confidence counts, as in evaluation; ONNX's operator works class by class, so `max_det` is per picture
+    and class.
     """
     import onnx
     from onnx import TensorProto, helper, numpy_helper
@@ -149,9 +149,12 @@ def _append_nms(model: Any, thresholds: Mapping[str, float]) -> None:
         graph.node.append(helper.make_node(kind, named, [result], name=f"nms/{kind}_{output}", **attributes))
 
     node("Slice", "decoded [0] [4] [2]", "boxes")  # (B, N, 4) cx, cy, w, h: starts, ends, axes
-    node("Slice", "decoded [4] [5] [2]", "objectness")  # (B, N, 1)
-    node("Slice", "decoded [5] end [2]", "classes")  # (B, N, C)
-    node("Mul", "objectness classes", "confidence")
+    if has_objectness:
+        node("Slice", "decoded [4] [5] [2]", "objectness")  # (B, N, 1)
+        node("Slice", "decoded [5] end [2]", "classes")  # (B, N, C)
+        node("Mul", "objectness classes", "confidence")
+    else:
+        node("Slice", "decoded [4] end [2]", "confidence")
     node("Transpose", "confidence", "scores", perm=[0, 2, 1])  # (B, C, N)
     node("NonMaxSuppression", "boxes scores most iou conf", "chosen", center_point_box=1)  # (K, 3) picture, class, box
     node("Gather", "chosen [0,2]", "where", axis=1)
@@ -218,12 +221,15 @@ def unknown_to_tensorrt(model: Any) -> list[str]:
 
 
 def head_convolutions(model: Any) -> list[str]:
-    """Names of the nodes that compute a trunk's heads: the last convolution before each output."""
+    """Names of the nodes that compute a trunk's heads: the last convolutions before each output."""
     maker = {output: node for node in model.graph.node for output in node.output}
-    found = []
-    for value in model.graph.output:
-        node = maker[value.name]
-        while node.op_type != "Conv":
-            node = maker[node.input[0]]
-        found.append(node.name)
-    return found
+    found: dict[str, None] = {}
+    waiting = [maker[value.name] for value in reversed(model.graph.output)]
+    while waiting:
+        node = waiting.pop()
+        if node.op_type == "Conv":
+            found[node.name] = None
+        else:
+            read = node.input if node.op_type == "Concat" else node.input[:1]
+            waiting.extend(maker[name] for name in reversed(read))
+    return list(found)

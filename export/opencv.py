@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +13,8 @@ from common.errors import UserError
 from export.description import Description
 from export.onnx_files import onnx_metadata
 from export.runtimes import Runtime, unreadable
-from models.network import Network, head_feeder
+from models.heads import HeadSpec
+from models.network import Network
 from models.weights import file_tensors, read_weights
 
 
@@ -64,13 +64,12 @@ def _darknet(cfg: str | Path, weights: str | Path, names: Sequence[str] | None) 
             where=weights,
             todo="give the cfg the file was trained with",
         )
-    number = text.index()
-    wanted = [f"conv_{number[head_feeder(head)]}" for head in text.heads]
+    wanted = [f"conv_{number}" for number in net.head_convolutions]
     description = Description(tuple(net.names), net.specs, net.image_size, True, 0, net.max_stride)
     return description, wanted
 
 
-def _as_head(out: np.ndarray, spec: Any) -> np.ndarray:
-    """``(B, A * (5 + C), H, W)`` -> ``(B, A, H, W, 5 + C)``."""
+def _as_head(out: np.ndarray, spec: HeadSpec) -> np.ndarray:
+    """``(B, A * K, H, W)`` -> ``(B, A, H, W, K)``."""
     batch, _, height, width = out.shape
-    return out.reshape(batch, len(spec.anchors), 5 + spec.classes, height, width).transpose(0, 1, 3, 4, 2)
+    return out.reshape(batch, spec.places, spec.channels, height, width).transpose(0, 1, 3, 4, 2)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from common.errors import UserError
 from export.description import Description
-from models.heads import decode_heads
+from models.heads import HeadSpec, decode_heads
 from models.network import Network
 
 Run = Callable[[np.ndarray], Sequence[np.ndarray]]
@@ -44,7 +44,7 @@ class Runtime(nn.Module):
         self.fixed_size = None if description.any_size else description.size
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Pictures -> heads ``(B, A, H, W, 5 + C)``, or one tensor ``(B, N, 5 + C)`` where the file decodes itself."""
+        """Pictures -> heads ``(B, A, H, W, K)``, or one tensor as of `decode` where the file decodes itself."""
         self._check(images)
         content = images.detach().cpu().float().contiguous().numpy()
         step = self.description.batch or len(content)
@@ -52,7 +52,7 @@ class Runtime(nn.Module):
         return [_joined(outputs).to(images.device) for outputs in zip(*parts, strict=True)]
 
     def decode(self, outputs: Sequence[Tensor]) -> Tensor:
-        """What `forward` gave -> ``(B, N, 5 + C)``: cx, cy, w, h in pixels, objectness, class probabilities."""
+        """What `forward` gave -> ``(B, N, 5 + C)``, as `Network.decode`."""
         if self.description.outputs != "heads":
             return outputs[0]
         return decode_heads(outputs, self.specs)
@@ -64,7 +64,7 @@ class Runtime(nn.Module):
             content = np.concatenate((content, np.zeros((step - count, *content.shape[1:]), content.dtype)))
         outputs = [torch.from_numpy(np.array(output, np.float32)) for output in self.run(content)]
         if self.description.outputs == "nms":
-            return [_rows_by_picture(outputs[0], count, self.classes)]
+            return [_rows_by_picture(outputs[0], count, self.specs[0])]
         return [output[:count] for output in outputs]
 
     def _check(self, images: Tensor) -> None:
@@ -95,16 +95,15 @@ def _joined(outputs: Sequence[Tensor]) -> Tensor:
     return torch.cat(list(outputs))
 
 
-def _rows_by_picture(rows: Tensor, count: int, classes: int) -> Tensor:
+def _rows_by_picture(rows: Tensor, count: int, spec: HeadSpec) -> Tensor:
     """NMS's rows (picture, x1, y1, x2, y2, confidence, class) as decoded boxes: certain of one class each."""
     rows = rows.reshape(-1, 7)
     mine = [rows[rows[:, 0] == place] for place in range(count)]
-    decoded = rows.new_zeros(count, max((len(each) for each in mine), default=0), 5 + classes)
-    for place, each in enumerate(mine):
+    decoded = []
+    for each in mine:
         low, high = each[:, 1:3], each[:, 3:5]
-        certain = torch.nn.functional.one_hot(each[:, 6].long(), classes).to(each.dtype)
-        decoded[place, : len(each)] = torch.cat(((low + high) / 2, high - low, each[:, 5:6], certain), 1)
-    return decoded
+        decoded.append(spec.decoded_rows(torch.cat(((low + high) / 2, high - low), 1), each[:, 5], each[:, 6]))
+    return torch.nn.utils.rnn.pad_sequence(decoded, batch_first=True)
 
 
 def unreadable(who: str, path: str | Path, error: Exception) -> UserError:

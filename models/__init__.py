@@ -5,23 +5,29 @@ from typing import TYPE_CHECKING
 from common.lazy import lazily
 
 if TYPE_CHECKING:
-    from models.assign import assign
+    from models.assign.by_shape import assign
     from models.cfg import Cfg, Section, parse_cfg, read_cfg
     from models.checkpoint import available_cfgs, cfg_path, from_checkpoint, load, read_checkpoint, save, transfer
-    from models.heads import decode_head, decode_matched, encode_boxes
+    from models.heads.anchored import AnchoredSpec
+    from models.heads.free import FreeSpec
+    from models.heads.spec import HeadSpec, decode_head, decode_matched, encode_boxes
     from models.initial import init_heads, init_weights
     from models.lineage import compose, descend, entry_for, identity_lineage, identity_step, kept_channels
-    from models.loss import DetectionLoss
+    from models.loss.anchored import DetectionLoss
+    from models.loss.criterion import Criterion, criterion
     from models.network import Network
     from models.portable import opencv_problems, portable
-    from models.spec import HeadMatches, HeadSpec, Matches, Outputs
+    from models.spec import HeadMatches, Matches, Outputs, Places
     from models.summary import LayerCost, fingerprint, layer_table, macs, megabytes, parameters, weights_bytes
     from models.timm_lower import lowered
     from models.weights import LoadReport, load_darknet, save_darknet
 
 __all__ = [
+    "AnchoredSpec",
     "Cfg",
+    "Criterion",
     "DetectionLoss",
+    "FreeSpec",
     "HeadMatches",
     "HeadSpec",
     "LayerCost",
@@ -29,11 +35,13 @@ __all__ = [
     "Matches",
     "Network",
     "Outputs",
+    "Places",
     "Section",
     "assign",
     "available_cfgs",
     "cfg_path",
     "compose",
+    "criterion",
     "decode_head",
     "decode_matched",
     "descend",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 
 import torch
@@ -23,21 +22,12 @@ def init_weights(net: Network) -> Network:
 
 @torch.no_grad()
 def init_heads(net: Network, heads: Iterable[int] | None = None, objects: float = 8.0) -> None:
-    """Start heads near their prior, so that the first steps are not spent on pushing all of the background down.
-
-    Objectness starts at `objects` per picture of 640 pixels, spread over the cells of the head; classes at .6 / C
-    (the prior of Focal Loss, ICCV 2017, section 3.3, with a count per head instead of one probability).
+    """Start heads near their prior (`HeadSpec.start`), so that the first steps are not spent on pushing all of the
+    background down.
 
     Args:
         heads: which heads, by place in `net.specs`; all if None.
+        objects: expected in a picture of 640 pixels.
     """
     for place in range(len(net.specs)) if heads is None else heads:
-        spec, conv = net.specs[place], net.convolutions[net.head_convolutions[place]].conv
-        nn.init.normal_(conv.weight, std=0.01)
-        if conv.bias is None:
-            continue
-        bias = torch.zeros(len(spec.anchors), 5 + spec.classes)
-        bias[:, 4] = math.log(objects / (640 / spec.stride) ** 2)
-        if not spec.softmax:
-            bias[:, 5:] = math.log(0.6 / (spec.classes - 0.99999)) if spec.classes > 1 else 0.0
-        conv.bias.copy_(bias.flatten())
+        net.specs[place].start([net.convolutions[number].conv for number in net.convolutions_by_head[place]], objects)

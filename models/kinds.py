@@ -27,21 +27,6 @@ _OFF = {"dontload": "0", "dontloadscales": "0", "smooth": "0"}
 
 
 @dataclass(frozen=True)
-class HeadKind:
-    """What is particular to a kind that is a detection head. Its layer also takes the `HeadSpec`.
-
-    Attributes:
-        anchors_in_cells: are its anchors written in cells, not in pixels of the network input?
-    """
-
-    anchors_in_cells: bool = False
-
-    def anchor_unit(self, stride: int) -> int:
-        """Pixels of the network input that an anchor of size 1 has."""
-        return stride if self.anchors_in_cells else 1
-
-
-@dataclass(frozen=True)
 class SectionKind:
     """What is true of every section of one kind.
 
@@ -59,7 +44,7 @@ class SectionKind:
             ("add"), the second one multiplied by the first ("gate").
         reads_before: does it read the section before it, besides those it references?
         unchanged: is this section's output what it reads, in eval mode?
-        head: of a detection head, what is particular to it.
+        head: of a detection head, its family in `models.heads.FAMILIES`; its layer also takes the `HeadSpec`.
         darknet: does Darknet know it? If not, it has no place in a `.weights` file; `models.lowered` may write it out.
         make_portable: gives a section, in place, the form that all Darknet readers understand alike; returns the
             sections to put before it.
@@ -75,7 +60,7 @@ class SectionKind:
     joins: Literal["", "cat", "add", "gate"] = ""
     reads_before: bool = True
     unchanged: Callable[[Section], bool] = lambda section: False
-    head: HeadKind | None = None
+    head: str = ""
     darknet: bool = True
     make_portable: Callable[[Section], list[Section]] = lambda section: []
     opencv_problem: Callable[[Section], str] = lambda section: ""
@@ -312,7 +297,7 @@ _RECORDS = (
             "obj_normalizer cls_normalizer delta_normalizer uc_normalizer nms_kind beta_nms max_delta max "
             "counters_per_class label_smooth_eps focal_loss objectness_smooth show_details"
         ),
-        head=HeadKind(),
+        head="anchored",
     ),
     SectionKind(
         "region",
@@ -323,7 +308,16 @@ _RECORDS = (
             "mask_scale absolute random log sqrt max focal_loss classfix"
         ),
         off=_OFF | {"background": "0"},
-        head=HeadKind(anchors_in_cells=True),
+        head="anchored",
+    ),
+    SectionKind(
+        "detect",  # not one of Darknet's; layers= names the map of the sides and the map of the classes
+        layer=lambda: _layers().Head,
+        effect=_words("layers classes bins one_to_one"),
+        reference="layers",
+        reads_before=False,
+        head="free",
+        darknet=False,
     ),
 )
 

@@ -24,7 +24,7 @@ from torch.nn import functional as F
 
 from models.activations import ACTIVATIONS
 from models.cfg import Section
-from models.spec import HeadSpec
+from models.heads.spec import HeadSpec
 
 # OpenCV's value, and thus that of whoever reads our files; 1e-5 differs by 0.35 % after 20 layers.
 BN_EPS = 1e-6
@@ -334,20 +334,27 @@ class Dropout(Layer):
 
 
 class Head(Layer):
-    """`[yolo]` and `[region]`: only the reshape `(B, A * (5 + C), H, W)` -> `(B, A, H, W, 5 + C)`; still logits."""
+    """A head: only the reshape of its inputs, joined, `(B, A * K, H, W)` -> `(B, A, H, W, K)`, still logits."""
 
     def __init__(self, section: Section, channels: list[int], spec: HeadSpec):
         super().__init__()
-        anchors, classes = self.anchors, self.classes = len(spec.anchors), spec.classes
-        self.out_channels = channels[0]
-        if channels[0] != anchors * (5 + classes):
+        self.places, self.numbers = spec.places, spec.channels
+        self.out_channels = sum(channels)
+        wanted = spec.widths(section, spec.classes)
+        if len(channels) != len(wanted):
             raise section.error(
-                f"{anchors} anchors and classes={classes} need {anchors * (5 + classes)} channels, "
-                f"but {channels[0]} come in",
-                "classes",
-                todo=f"set filters={anchors * (5 + classes)} in the [convolutional] before it",
+                f"reads {len(channels)} layers, but it has to read {len(wanted)}: one each for {', '.join(wanted)}",
+                section.facts.reference,
             )
+        for (what, width), count in zip(wanted.items(), channels):
+            if count != width:
+                raise section.error(
+                    f"{what} need {width} channels, but {count} come in",
+                    "classes",
+                    todo=f"set filters={width} in the [convolutional] before it",
+                )
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, *inputs: Tensor) -> Tensor:
+        x = inputs[0] if len(inputs) == 1 else torch.cat(inputs, 1)
         batch, _, height, width = x.shape
-        return x.view(batch, self.anchors, 5 + self.classes, height, width).permute(0, 1, 3, 4, 2)
+        return x.view(batch, self.places, self.numbers, height, width).permute(0, 1, 3, 4, 2)

@@ -12,9 +12,10 @@ from torch import Tensor, fx, nn
 
 from common.errors import UserError
 from models.cfg import Cfg, Section
-from models.heads import decode_heads, head_mask, head_spec, set_head_anchors
+from models.heads import HeadSpec, decode_heads, spec_class
+from models.heads.anchored import with_anchors
+from models.kinds import KINDS
 from models.layers import Conv, Head, Layer, Size
-from models.spec import HeadSpec
 from models.timm_section import Backbone
 
 # Names a convolution: its layer's number, or for one inside a [timm] section "number.its name there".
@@ -62,7 +63,10 @@ class Network(nn.Module):
             if spec is not None:
                 specs.append(spec)
         if not specs:
-            raise UserError("has no [yolo] or [region] section, so it detects nothing", where=cfg.source)
+            kinds = " or ".join(f"[{name}]" for name, kind in KINDS.items() if kind.head)
+            raise UserError(f"has no {kinds} section, so it detects nothing", where=cfg.source)
+        if len({spec.family for spec in specs}) > 1:
+            raise UserError(f"its heads are of different families: {[spec.family for spec in specs]}", where=cfg.source)
         if len({spec.classes for spec in specs}) > 1:
             raise UserError(f"its heads differ in classes: {[spec.classes for spec in specs]}", where=cfg.source)
         self.specs = tuple(specs)
@@ -96,7 +100,7 @@ class Network(nn.Module):
             if stride is None or stride.denominator != 1:
                 covers = "the whole input" if stride is None else f"{stride} pixels of the input"
                 raise section.error(f"a cell of this head covers {covers}; it has to be a whole number of pixels")
-            spec = head_spec(section, int(stride))
+            spec = spec_class(section).read(section, int(stride))
             return section.facts.layer()(section, channels, spec), stride, spec
         layer = section.facts.layer()(section, channels)
         return layer, stride / layer.scale if stride is not None and layer.scale else None, None
@@ -134,37 +138,13 @@ class Network(nn.Module):
         return stride
 
     def _mark_logit_heads(self) -> None:
-        """A head convolution's `activation=logistic` belongs to the decoding of `new_coords`, and to nothing else."""
+        """The activation of head convolutions is not applied where it belongs to the decoding of their family."""
         readers = self.cfg.readers()
-        number = self.cfg.index()
-        for head in self.cfg.heads:
-            feeder = head_feeder(head)
-            act = feeder.str("activation", "logistic")
-            wants = bool(head.int("new_coords", 0))
-            if wants and act != "logistic":
-                raise feeder.error(
-                    f"activation={act} feeds a [yolo] with new_coords=1 (line {head.line}) without a "
-                    "sigmoid of its own",
-                    "activation",
-                    todo="write activation=logistic",
-                )
-            if not wants and act != "linear":
-                raise feeder.error(
-                    f"activation={act} feeds a [{head.kind}] (line {head.line}) with a sigmoid of its own",
-                    "activation",
-                    todo="write activation=linear, or new_coords=1 in the [yolo]",
-                )
-            if wants:
-                others = [reader for reader in readers[feeder] if not reader.facts.head]
-                if others or feeder is not head.inputs[0]:
-                    raise feeder.error(
-                        f"feeds a [yolo] with new_coords=1 and so gives logits, but is also read by "
-                        f"{(others or [head.inputs[0]])[0]}",
-                        todo="give each its own convolution",
-                    )
-                conv = self.layers[number[feeder]]
-                assert isinstance(conv, Conv)
-                conv.logits_only = True
+        for head, numbers in zip(self.cfg.heads, self.convolutions_by_head):
+            feeders = [self.cfg.layers[number] for number in numbers]
+            if spec_class(head).logits_only(head, feeders, readers):
+                for number in numbers:
+                    self.convolutions[number].logits_only = True
 
     def _last_uses(self) -> list[list[int]]:
         """Per layer, the layers whose output nobody needs after it."""
@@ -211,10 +191,15 @@ class Network(nn.Module):
         return {number: layer for number, layer in enumerate(self.layers) if isinstance(layer, Backbone)}
 
     @property
-    def head_convolutions(self) -> list[int]:
-        """The number of the convolution that feeds each head."""
+    def convolutions_by_head(self) -> list[list[int]]:
+        """The numbers of the convolutions that feed each head, one for each of its inputs."""
         number = self.cfg.index()
-        return [number[head_feeder(head)] for head in self.cfg.heads]
+        return [[number[feeder] for feeder in head_feeders(head)] for head in self.cfg.heads]
+
+    @property
+    def head_convolutions(self) -> list[int]:
+        """The numbers of all convolutions that feed heads."""
+        return [number for numbers in self.convolutions_by_head for number in numbers]
 
     def output_channels(self, layer: int) -> int:
         """Channels of a layer's output; -1 is the picture."""
@@ -252,7 +237,7 @@ class Network(nn.Module):
         return found
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Pictures `(B, 3, H, W)` in 0..1 -> one `(B, A, H_i, W_i, 5+C)` tensor of logits per head."""
+        """Pictures `(B, 3, H, W)` in 0..1 -> one `(B, A, H_i, W_i, K)` tensor of logits per head (see `HeadSpec`)."""
         return self._run(images, frozenset())[0]
 
     def forward_features(self, images: Tensor, layers: Iterable[int]) -> tuple[list[Tensor], dict[int, Tensor]]:
@@ -310,7 +295,8 @@ class Network(nn.Module):
             )
 
     def decode(self, heads: Sequence[Tensor]) -> Tensor:
-        """Logits -> `(B, N, 5+C)`: cx, cy, w, h in pixels of the network input, objectness, class probabilities."""
+        """Logits -> `(B, N, 5+C)`: cx, cy, w, h in pixels of the network input, objectness, class probabilities;
+        `(B, N, 4+C)` where the family of heads has no objectness."""
         return decode_heads(heads, self.specs)
 
     def with_image_size(self, size: Size) -> Network:
@@ -328,15 +314,8 @@ class Network(nn.Module):
                 f"{[len(spec.anchors) for spec in self.specs]}",
                 where=self.cfg.source,
             )
-        written = []
-        for section, spec, head in zip(self.cfg.heads, self.specs, anchors):
-            assert section.facts.head
-            unit = section.facts.head.anchor_unit(spec.stride)
-            written.append([(float(width) / unit, float(height) / unit) for width, height in head])
-            if not all(0 < side < math.inf for pair in written[-1] for side in pair):
-                raise section.error(f"anchors have to be above 0 and finite, not {list(head)}", "anchors")
-        set_head_anchors(self.cfg, written)
-        self.specs = tuple(head_spec(section, spec.stride) for section, spec in zip(self.cfg.heads, self.specs))
+        if any(anchors):
+            self.specs = with_anchors(self.cfg, self.specs, anchors)
         return self
 
 
@@ -345,9 +324,12 @@ def _conv_key(number: int, layer: nn.Module, name: str) -> ConvKey:
     return number if isinstance(layer, Conv) else f"{number}.{name}"
 
 
-def head_feeder(head: Section) -> Section:
-    """The convolution whose output a detection head reads (through nothing but dropout or a plain route)."""
-    section = head.inputs[0]
+def head_feeders(head: Section) -> list[Section]:
+    """The convolutions whose outputs a detection head reads (through nothing but dropout or a plain route)."""
+    return [_feeder(head, source) for source in head.inputs]
+
+
+def _feeder(head: Section, section: Section) -> Section:
     while section.facts.unchanged(section):
         section = section.inputs[0]
     if section.kind != "convolutional":
@@ -360,12 +342,12 @@ def adapt_classes(cfg: Cfg, classes: int) -> list[int]:
     number = cfg.index()
     changed = []
     for head in cfg.heads:
-        feeder = head_feeder(head)
-        wanted = len(head_mask(head)) * (5 + classes)
+        wanted = spec_class(head).widths(head, classes)
         head.set("classes", classes)
-        if feeder.int("filters", 1) != wanted:
-            feeder.set("filters", wanted)
-            changed.append(number[feeder])
+        for feeder, filters in zip(head_feeders(head), wanted.values()):
+            if feeder.int("filters", 1) != filters:
+                feeder.set("filters", filters)
+                changed.append(number[feeder])
     return changed
 
 

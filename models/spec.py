@@ -1,4 +1,4 @@
-"""The plain data that passes between rooms: what a head is, what a network put out, what was matched.
+"""The plain data that passes between rooms: what a network put out, and which of its places answer for an object.
 
 Boxes are ``cx, cy, w, h`` in pixels of the network input unless a name says ``_norm`` or ``_xyxy``.
 """
@@ -11,26 +11,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-
-@dataclass(frozen=True)
-class HeadSpec:
-    """How one detection head is read.
-
-    Attributes:
-        anchors: ``(A, 2)`` widths and heights in pixels of the network input.
-        stride: pixels of the network input a cell covers.
-        classes: number of classes C; the head has ``A * (5 + C)`` channels.
-        scale_x_y: s in ``sigma(t) * s - (s - 1) / 2``: how far past its cell a centre may lie.
-        new_coords: sizes are ``(2 * sigma(t))^2 * anchor`` instead of ``exp(t) * anchor``.
-        softmax: class scores by softmax (the `[region]` layer of YOLOv2) instead of independent sigmoids.
-    """
-
-    anchors: tuple[tuple[float, float], ...]
-    stride: int
-    classes: int
-    scale_x_y: float = 1.0
-    new_coords: bool = False
-    softmax: bool = False
+from models.heads.spec import HeadSpec
 
 
 @dataclass
@@ -38,7 +19,7 @@ class Outputs:
     """What a network said about a batch.
 
     Attributes:
-        heads: one ``(B, A, H, W, 5 + C)`` tensor of raw logits per head: x, y, w, h, objectness, classes.
+        heads: one ``(B, A, H, W, K)`` tensor of raw logits per head (see `HeadSpec`).
         specs: one `HeadSpec` per head, in the same order.
         features: ``(B, C, H, W)`` by layer number, where asked for.
     """
@@ -49,30 +30,47 @@ class Outputs:
 
 
 @dataclass(frozen=True)
-class HeadMatches:
-    """The cells of one head that answer for an object: M rows, all tensors on one device.
+class Places:
+    """Some places of one head: M rows, all tensors on one device.
 
     Attributes:
-        image, anchor, row, col: ``(M,)`` long; ``head[image, anchor, row, col]`` is the cell's prediction.
-        box: ``(M, 4)`` the ground truth cx, cy, w, h in pixels of the network input.
-        label: ``(M,)`` long, the ground truth class.
-        target: ``(M,)`` long, the row of the batch's target table the match came from.
+        image, anchor, row, col: ``(M,)`` long; ``head[image, anchor, row, col]`` is what a place says. `anchor` is the
+            place's number in its cell, 0 in heads without anchors.
     """
 
     image: Tensor
     anchor: Tensor
     row: Tensor
     col: Tensor
-    box: Tensor
-    label: Tensor
-    target: Tensor
 
     def __len__(self) -> int:
         return len(self.image)
 
     def pick(self, head: Tensor) -> Tensor:
-        """The matched cells of a ``(B, A, H, W, K)`` tensor: ``(M, K)``."""
+        """What these places hold in a ``(B, A, H, W, K)`` tensor: ``(M, K)``."""
         return head[self.image, self.anchor, self.row, self.col]
+
+
+@dataclass(frozen=True)
+class HeadMatches(Places):
+    """The places of one head that answer for an object.
+
+    Attributes:
+        box: ``(M, 4)`` the ground truth cx, cy, w, h in pixels of the network input.
+        label: ``(M,)`` long, the ground truth class.
+        target: ``(M,)`` long, the row of the batch's target table the match came from.
+        weight: ``(M,)`` how much each counts; None: 1.
+    """
+
+    box: Tensor
+    label: Tensor
+    target: Tensor
+    weight: Tensor | None = None
+
+    @property
+    def amount(self) -> Tensor | float:
+        """The sum of the weights (scalar)."""
+        return float(len(self)) if self.weight is None else self.weight.detach().float().sum()
 
 
 def _alone(value: Tensor) -> Tensor:
@@ -81,20 +79,22 @@ def _alone(value: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Matches:
-    """The assignment of ground truth to cells, made once per batch with the student's heads.
+    """The assignment of ground truth to places, made once per batch with the student's heads.
 
     Attributes:
         heads: one `HeadMatches` per head.
         mean_over_ranks: averages a scalar over the processes of a distributed run (the identity in one process).
             Every sum a loss divides by goes through it, so that a step does not depend on how a batch was split.
-        expected: scalar, the matched cells a batch of this size has on average over the optimiser step (and over
-            ranks), where the step accumulates several batches; None: the step is this batch.
+        expected: scalar, the amount (`Criterion.amount`) that a batch of this size has on average over the optimiser
+            step (and over ranks), where the step accumulates several batches; None: the step is this batch.
+        amount: scalar, the amount of this batch, where that is not the sum of the weights.
         pictures: the ground truth is of so many pictures, the first ones of the batch; None: of all.
     """
 
     heads: tuple[HeadMatches, ...]
     mean_over_ranks: Callable[[Tensor], Tensor] = _alone
     expected: Tensor | None = None
+    amount: Tensor | None = None
     pictures: int | None = None
 
     def normaliser(self, amount: Tensor) -> Tensor:
@@ -103,12 +103,18 @@ class Matches:
 
     @property
     def count(self) -> Tensor:
-        """Number of matched cells over all heads, averaged over ranks, at least 1e-9 (scalar).
+        """Number of matched places over all heads, or the sum of their weights, averaged over ranks, at least 1e-9.
 
-        What a mean over matched cells divides by: where `expected` is given it is that, so that the accumulated
-        gradient is the one of the whole step's batch however it was split.
+        What a mean over matched places divides by (scalar). Where a step accumulates batches, it is what a batch of
+        this size has on average, so that the accumulated gradient is the one of the whole step's batch however it was
+        split. Where weights are known only after the forward pass, every batch divides by ``sum of its weights x
+        expected / amount``: that of the large batch, as far as the weight per amount is alike in all of its parts.
         """
-        if self.expected is not None:
+        if self.expected is not None and self.amount is None:
             return self.expected.detach().float().clamp(min=1e-9)
-        total = sum(len(head) for head in self.heads)
-        return self.normaliser(torch.tensor(float(total), device=self.heads[0].box.device))
+        total = torch.as_tensor(sum(head.amount for head in self.heads), device=self.heads[0].box.device)
+        if self.expected is None or self.amount is None:
+            return self.normaliser(total)
+        # In a batch without objects no weight says what one would weigh: it counts as 1.
+        share = torch.where(self.amount > 0, total / self.amount.clamp(min=1e-9), torch.ones_like(total))
+        return (self.expected * share).detach().float().clamp(min=1e-9)

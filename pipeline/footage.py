@@ -244,8 +244,8 @@ def _look(
     network: Any = teacher.network.to(device)
     for batch in make_loader(dataset, BATCH, workers=config.workers, shuffle=False):
         decoded = network.decode(network(batch.prepared(device).images))
-        best += (decoded[..., 4] * decoded[..., 5:].amax(dim=-1)).amax(dim=-1).tolist()
-        answers = postprocess(decoded, threshold, NMS_IOU, KEPT, multi_label=False)
+        best += network.specs[0].best_confidence(decoded).amax(dim=-1).tolist()
+        answers = postprocess(decoded, network.specs[0], threshold, NMS_IOU, KEPT, multi_label=False)
         for number, found, letterbox in zip(batch.indices.tolist(), answers, batch.letterboxes, strict=True):
             rows.append(_as_labels(number, to_original(found, letterbox).cpu().numpy(), letterbox.original))
     return np.array(best), np.concatenate(rows)

@@ -71,7 +71,10 @@ def without_heads(config: PruneConfig, network: Network, spec: DataSpec) -> Netw
     wanted, strides = config.head_strides, [head.stride for head in network.specs]
     if not wanted:
         return network
-    idle, shares = idle_heads(boxes_wh(spec, config.input_size), network.specs)
+    if wanted == "auto" or all(head.anchors for head in network.specs):
+        idle, shares = idle_heads(boxes_wh(spec, config.input_size), network.specs)
+        shown = ", ".join(f"stride {stride} {share:.1%}" for stride, share in zip(strides, shares))
+        log.info("boxes whose best anchor is the head's: %s", shown)
     if wanted == "auto":
         places = idle
     else:
@@ -88,8 +91,6 @@ def without_heads(config: PruneConfig, network: Network, spec: DataSpec) -> Netw
                 where=network.cfg.source,
                 todo=f"strides are {', '.join(map(str, strides))}: name fewer",
             )
-    shown = ", ".join(f"stride {stride} {share:.1%}" for stride, share in zip(strides, shares))
-    log.info("boxes whose best anchor is the head's: %s", shown)
     if not places:
         log.info("--drop-heads auto: every head has work, none is dropped")
         return network

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from common.errors import UserError
 from data.anchors import overlap
 from models.cfg import Cfg, Section
-from models.heads import head_anchors, head_mask
+from models.heads import HeadSpec
+from models.heads.anchored import head_anchors, head_mask
 from models.lineage import compose, renumbering
 from models.network import Network
-from models.spec import HeadSpec
 from prune.surgery import rebuilt, renumbered, without_sections
 
 LEAST_SHARE = 0.01
@@ -32,7 +32,15 @@ def head_shares(boxes: NDArray[np.float64], specs: Sequence[HeadSpec]) -> NDArra
 
     Returns:
         ``(heads,)``, their sum is 1 where there are boxes.
+
+    Raises:
+        UserError: these heads have no anchors.
     """
+    if not all(spec.anchors for spec in specs):
+        raise UserError(
+            "which head a box is for is told by their anchors, and these heads have none",
+            todo="name the heads to drop by their strides: --drop-heads 8",
+        )
     if not len(boxes):
         return np.ones(len(specs))
     best = np.stack([overlap(boxes, np.array(spec.anchors, float)).max(axis=1) for spec in specs], axis=1)

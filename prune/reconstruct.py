@@ -231,7 +231,7 @@ def _weights(ancestor: Network, chunks: list[Tensor], focus: float) -> list[Tens
     """Per chunk ``(B, 1, h, w)``: how much a place counts; h, w those of the finest head."""
     seen = []
     for images in chunks:
-        maps = [head[..., 4].sigmoid().amax(1, keepdim=True) for head in ancestor(images)]
+        maps = [spec.certainty(head).amax(1, keepdim=True) for spec, head in zip(ancestor.specs, ancestor(images))]
         finest = max((found.shape[2:] for found in maps), key=lambda size: size[0])
         seen.append(torch.cat([F.interpolate(found, finest) for found in maps], 1).amax(1, keepdim=True))
     mean = sum(float(found.sum()) for found in seen) / sum(found.numel() for found in seen)

@@ -80,13 +80,7 @@ def _usage(name: str, description: Description) -> list[str]:
     ]
     if description.outputs == "heads":
         for number, spec in enumerate(description.specs):
-            anchors = ", ".join(f"{width:g} x {height:g}" for width, height in spec.anchors)
-            way = "(2 sigma(t))^2" if spec.new_coords else "exp(t)"
-            s = spec.scale_x_y
-            centre = f"(sigma(t) * {s:g} - {(s - 1) / 2:g} + cell) * stride"
-            lines.append(
-                f"- head{number}: stride {spec.stride}, anchors {anchors}; centre {centre}, size {way} * anchor"
-            )
+            lines.append(f"- head{number}: stride {spec.stride}, {spec.explain()}")
     if description.nms:
         lines.append(f"- inside: NMS at IoU {description.nms['iou']:g}, confidence above {description.nms['conf']:g}")
     return lines

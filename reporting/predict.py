@@ -109,7 +109,13 @@ def detect_picture(net: Detector, image: np.ndarray, options: PredictOptions | N
     batch = torch.from_numpy(np.ascontiguousarray(fitted.transpose(2, 0, 1)))[None].to(device).float() / 255
     decoded = net.decode(net(batch))
     boxes = postprocess(
-        decoded, options.conf, options.iou, options.max_boxes, multi_label=False, class_agnostic=options.class_agnostic
+        decoded,
+        net.specs[0],
+        options.conf,
+        options.iou,
+        options.max_boxes,
+        multi_label=False,
+        class_agnostic=options.class_agnostic,
     )[0]
     return to_original(boxes, record).cpu().numpy()
 

@@ -143,3 +143,32 @@ RARE = (
 )
 
 TINY = {"residual": RESIDUAL, "csp": CSP, "gated": GATED, "yolov5": YOLOV5, "rare": RARE}
+
+_TOWER = """
+[route]
+layers={neck}
+
+[convolutional]
+batch_normalize=1
+filters=8
+size=3
+pad=1
+activation=swish
+
+[convolutional]
+filters={filters}
+size=1
+activation=linear
+"""
+
+
+def detect(classes: int = 3, bins: int = 4) -> str:
+    """Two heads without anchors, of strides 8 and 16, each with a tower for sides and one for classes."""
+    text = "[net]\nwidth=64\nheight=64\n"
+    for neck, stride in ((0, 8), (8, 2)):  # of the second neck's convolution, a route before it
+        text += "[route]\nlayers=0\n" if neck else ""
+        text += f"[convolutional]\nbatch_normalize=1\nfilters=8\nsize=3\nstride={stride}\npad=1\nactivation=swish\n"
+        at = 9 if neck else 0
+        text += _TOWER.format(neck=at, filters=4 * bins) + _TOWER.format(neck=at, filters=classes)
+        text += f"[detect]\nlayers=-4,-1\nclasses={classes}\nbins={bins}\n"
+    return text

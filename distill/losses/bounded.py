@@ -8,8 +8,6 @@ from torch import Tensor
 from torchvision.ops import box_convert, generalized_box_iou_loss
 
 from distill.losses.cells import paired_heads
-from models.heads import encode_boxes
-from models.loss import matched_boxes
 from models.spec import Matches, Outputs
 
 
@@ -30,7 +28,7 @@ def bounded(
     boxes, gated or not.
 
     Args:
-        student, teacher: raw heads, each ``(B, A, H, W, 5 + C)``; no gradient reaches the teacher.
+        student, teacher: raw heads, each ``(B, A, H, W, K)``; no gradient reaches the teacher.
         margin: m; above 0, the student has to beat the teacher by that much.
         distance: "l2" as above, or "iou": 1 - GIoU of the boxes, for gate and loss.
         target: "truth"; or "teacher": on the same gate, the loss is the distance to the teacher's box.
@@ -41,11 +39,11 @@ def bounded(
     """
     losses, gated = [], []
     for spec, their_spec, ours, theirs, match in paired_heads(student, teacher, matches):
-        boxes = matched_boxes(match.pick(ours), spec, match)
-        taught = matched_boxes(match.pick(theirs), their_spec, match)
+        boxes = spec.finite_boxes_at(match.pick(ours), match)
+        taught = their_spec.finite_boxes_at(match.pick(theirs), match)
         truth = match.box.to(boxes)
         if distance == "l2":
-            boxes, taught, truth = (encode_boxes(each, match, spec) for each in (boxes, taught, truth))
+            boxes, taught, truth = (spec.encode(each, match) for each in (boxes, taught, truth))
             measure = _squared_distance
         else:
             boxes, taught, truth = (box_convert(each, "cxcywh", "xyxy") for each in (boxes, taught, truth))

@@ -8,33 +8,32 @@ import torch
 from torch import Tensor
 from torchvision.ops import box_convert, generalized_box_iou_loss
 
-from distill.losses.cells import FAINT, cell_weights, cells_of, class_scores, paired_heads
-from models.loss import matched_boxes
-from models.spec import HeadSpec, Matches, Outputs
+from distill.losses.cells import FAINT, cell_weights, cells_of, paired_heads
+from models.spec import Matches, Outputs
 
 
 def gap(student: Outputs, teacher: Outputs, matches: Matches) -> dict[str, Tensor]:
     """The overlap of the student's box with the teacher's, where their scores differ.
 
-    With p_j = sigma(objectness) * P(class j), a cell pays ``max_j |p_t,j - p_s,j| * (1 - GIoU(b_s, b_t))``; the factor
-    has no gradient. The mean is weighted by the teacher's objectness (1 where an object is matched, 0 below 0.001),
-    where the paper, whose scores have no objectness, sums over all cells: a student's false alarm on the background
-    would count and pull its box to nothing.
+    With p_j the probability of an object of class j (sigma(objectness) * P(class j) of anchored heads), a cell pays
+    ``max_j |p_t,j - p_s,j| * (1 - GIoU(b_s, b_t))``; the factor has no gradient. The mean is weighted by the teacher's
+    certainty (its objectness; 1 where an object is matched, 0 below 0.001), where the paper, whose scores have no
+    objectness, sums over all cells: a student's false alarm on the background would count and pull its box to nothing.
 
     Args:
-        student, teacher: raw heads, each ``(B, A, H, W, 5 + C)``; no gradient reaches the teacher.
+        student, teacher: raw heads, each ``(B, A, H, W, K)``; no gradient reaches the teacher.
 
     Returns:
         ``gap``, from 0 to 2 without unit, and ``metric/score_gap``: the weighted mean of the factor.
     """
     losses, gaps, weights = [], [], []
     for spec, their_spec, ours, theirs, match in paired_heads(student, teacher, matches):
-        weight = cell_weights(theirs, match)
+        weight = cell_weights(theirs, their_spec, match)
         places = cells_of(weight >= FAINT)
         weight, mine, taught = places.pick(weight), places.pick(ours), places.pick(theirs)
-        apart = (_scores(mine.detach(), spec) - _scores(taught, their_spec)).abs().amax(dim=1)
+        apart = (spec.scores(mine.detach()) - their_spec.scores(taught)).abs().amax(dim=1)
         boxes, other = (
-            box_convert(matched_boxes(rows, its, places), "cxcywh", "xyxy")
+            box_convert(its.finite_boxes_at(rows, places), "cxcywh", "xyxy")
             for rows, its in ((mine, spec), (taught, their_spec))
         )
         losses.append((weight * apart * generalized_box_iou_loss(boxes, other)).sum())
@@ -42,8 +41,3 @@ def gap(student: Outputs, teacher: Outputs, matches: Matches) -> dict[str, Tenso
         weights.append(weight.sum())
     total = matches.normaliser(torch.stack(weights).sum())
     return {"gap": torch.stack(losses).sum() / total, "metric/score_gap": torch.stack(gaps).sum() / total}
-
-
-def _scores(rows: Tensor, spec: HeadSpec) -> Tensor:
-    """``(M, 5 + C)`` logits to ``(M, C)`` probabilities of an object of each class."""
-    return rows[:, 4:5].sigmoid() * class_scores(rows, spec)

@@ -10,7 +10,8 @@ from torch.nn import functional
 
 from common.errors import UserError
 from distill.losses.cells import cell_weights, paired_heads
-from models.spec import HeadSpec, Matches, Outputs
+from models.heads import HeadSpec
+from models.spec import Matches, Outputs
 
 
 def hinton(
@@ -23,32 +24,37 @@ def hinton(
     summed over its classes. T^2 keeps the gradient's size independent of T (2015 paper, section 2). The paper's own
     softmax form compares classes only among each other: it is blind to a shift of all logits.
 
-    Cells count with weight 1 where an object is matched and with the teacher's objectness elsewhere, and the sums are
-    divided by the sum of these weights: neither background, nor batch size, nor picture size changes the terms' size.
+    Cells count with weight 1 where an object is matched and with the teacher's certainty (its objectness) elsewhere,
+    and the sums are divided by the sum of these weights: neither background, nor batch size, nor picture size changes
+    the terms' size.
     The sum is that of this batch, averaged over ranks: where a step accumulates several batches, each is a mean of its
     own. That of the whole step would need the teacher's answers to pictures that are still to come.
 
     Args:
-        student, teacher: raw heads, each ``(B, A, H, W, 5 + C)``; no gradient reaches the teacher.
+        student, teacher: raw heads, each ``(B, A, H, W, K)``; no gradient reaches the teacher.
         temperature: T.
         classes: "binary"; "softmax"; or "auto": softmax for heads that decode so (`HeadSpec.softmax`), else binary.
 
     Returns:
-        Scalars ``hinton_obj`` and ``hinton_cls``.
+        Scalars ``hinton_obj``, where the heads have an objectness, and ``hinton_cls``.
 
     Raises:
         UserError: the softmax form with a single class, where it is always 0; a temperature that is not above 0.
     """
     check_hinton(student.specs, temperature=temperature, classes=classes)
     objectness, scores, weights = [], [], []
-    for spec, _, ours, theirs, match in paired_heads(student, teacher, matches):
-        weight = cell_weights(theirs, match)
+    for spec, their_spec, ours, theirs, match in paired_heads(student, teacher, matches):
+        weight = cell_weights(theirs, their_spec, match)
         divergence = softmax_divergence if _is_softmax(spec, classes) else binary_divergence
-        objectness.append((weight * binary_divergence(ours[..., 4:5], theirs[..., 4:5], temperature)).sum())
-        scores.append((weight * divergence(ours[..., 5:], theirs[..., 5:], temperature)).sum())
+        seen, shown = spec.objectness_logits(ours), their_spec.objectness_logits(theirs)
+        if seen is not None and shown is not None:
+            objectness.append((weight * binary_divergence(seen, shown, temperature)).sum())
+        classes_apart = divergence(spec.class_logits(ours), their_spec.class_logits(theirs), temperature)
+        scores.append((weight * classes_apart).sum())
         weights.append(weight.sum())
     total = matches.normaliser(torch.stack(weights).sum())
-    return {"hinton_obj": torch.stack(objectness).sum() / total, "hinton_cls": torch.stack(scores).sum() / total}
+    terms = {"hinton_obj": objectness, "hinton_cls": scores}
+    return {name: torch.stack(each).sum() / total for name, each in terms.items() if each}
 
 
 def check_hinton(specs: Sequence[HeadSpec], *, temperature: float, classes: str) -> None:

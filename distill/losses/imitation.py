@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from distill.adapters import projection
 from distill.losses.maps import ground_truth, paired, variance
 from distill.pairs import FeaturePair
-from models.spec import HeadSpec, Matches, Outputs
+from models.heads import HeadSpec
+from models.spec import Matches, Outputs
 
 # Boxes whose overlaps with all anchors of a map are held in memory at a time.
 _CHUNK = 64
@@ -39,7 +40,7 @@ def imitation(
 
     Args:
         student, teacher: with the ``(B, C, H, W)`` features of `pairs`; no gradient reaches the teacher.
-        pairs: each feeding a head, whose anchors are used.
+        pairs: each feeding a head, whose anchors (`HeadSpec.typical_sizes`) are used.
         adapter: `wide_projections`.
         near: psi, 0 to 1: 0 imitates wherever an anchor touches an object, 1 nowhere.
 
@@ -70,7 +71,7 @@ def near_objects(matches: Matches, spec: HeadSpec, shape: Sequence[int], near: f
 
 def _overlaps(boxes: Tensor, spec: HeadSpec, rows: int, cols: int) -> Tensor:
     """``(T, H, W)``: the largest IoU of each box ``(T, 4)`` with the anchors centred in each cell."""
-    anchors = boxes.new_tensor(spec.anchors)  # (A, 2)
+    anchors = boxes.new_tensor(spec.typical_sizes)  # (A, 2)
 
     def common(axis: int, cells: int) -> Tensor:
         """``(T, cells, A)``: the length box and anchor share along an axis."""

@@ -8,13 +8,13 @@ import pytest
 from common.errors import UserError
 from data.anchors import assign_to_heads, boxes_wh, check_anchors, choose_anchors, fit_anchors, overlap
 from data.spec import load_spec
-from models.spec import HeadSpec
+from models.heads import AnchoredSpec
 from tests.data.made import line, rectangle, write_set
 from tests.shared import shared
 
 COCO = [
-    HeadSpec(((81, 82), (135, 169), (344, 319)), 32, 2),
-    HeadSpec(((10, 14), (23, 27), (37, 58)), 16, 2),
+    AnchoredSpec(((81, 82), (135, 169), (344, 319)), 32, 2),
+    AnchoredSpec(((10, 14), (23, 27), (37, 58)), 16, 2),
 ]
 
 

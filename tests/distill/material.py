@@ -11,20 +11,21 @@ from torch import Tensor, nn
 import models
 from distill.modes import MODES
 from distill.pairs import FeaturePair
-from models.assign import assign
+from models.assign.by_shape import assign
+from models.heads import AnchoredSpec
 from models.network import Network
-from models.spec import HeadSpec, Matches, Outputs
+from models.spec import Matches, Outputs
 
 FINE = ((8.0, 10.0), (16.0, 12.0))
 COARSE = ((40.0, 30.0), (60.0, 90.0))
 SHAPES = [(6, 8), (3, 4)]  # a 64 x 48 picture at strides 8 and 16
 
 
-def specs_of(classes: int = 3, scale_x_y: float = 2.0, new_coords: bool = True) -> tuple[HeadSpec, ...]:
-    return tuple(HeadSpec(a, s, classes, scale_x_y, new_coords) for a, s in ((FINE, 8), (COARSE, 16)))
+def specs_of(classes: int = 3, scale_x_y: float = 2.0, new_coords: bool = True) -> tuple[AnchoredSpec, ...]:
+    return tuple(AnchoredSpec(a, s, classes, scale_x_y, new_coords) for a, s in ((FINE, 8), (COARSE, 16)))
 
 
-def random_outputs(specs: Sequence[HeadSpec], pictures: int = 2, seed: int = 0) -> Outputs:
+def random_outputs(specs: Sequence[AnchoredSpec], pictures: int = 2, seed: int = 0) -> Outputs:
     """Float64 heads without gradient."""
     generator = torch.Generator().manual_seed(seed)
     heads = [
@@ -43,7 +44,7 @@ def random_targets(pictures: int = 2, each: int = 5, seed: int = 0, classes: int
     return torch.tensor(np.concatenate([image, generator.integers(0, classes, (count, 1)), centre, size], axis=1))
 
 
-def matched(specs: Sequence[HeadSpec], targets: Tensor) -> Matches:
+def matched(specs: Sequence[AnchoredSpec], targets: Tensor) -> Matches:
     return assign(specs, SHAPES, targets)
 
 
@@ -141,7 +142,7 @@ def tiny_network(width: int = 8, classes: int = 2, new_coords: bool = False, see
 PAIRS = (FeaturePair(1, 2, 3, 5, 8.0, head=0), FeaturePair(4, 5, 4, 4, 16.0, head=1))
 
 
-def random_maps(specs: Sequence[HeadSpec], teacher: bool, pictures: int = 2, seed: int = 0) -> Outputs:
+def random_maps(specs: Sequence[AnchoredSpec], teacher: bool, pictures: int = 2, seed: int = 0) -> Outputs:
     """Random heads and float64 features for the layers of `PAIRS`, with channels of different mean and spread."""
     outputs = random_outputs(specs, pictures, seed)
     generator = torch.Generator().manual_seed(seed + 100 + teacher)

@@ -15,7 +15,7 @@ from common.options import from_dict, option, options
 from distill import MODES, FeaturePair, KDConfig, KDObjective, Teacher, hinton
 from distill.mode import METRIC, Mode
 from distill.modes import describe_modes
-from models.assign import assign
+from models.assign.by_shape import assign
 from models.lineage import descend, identity_step
 from models.spec import Matches, Outputs
 from tests.distill.material import (

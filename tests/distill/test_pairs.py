@@ -9,6 +9,7 @@ import models
 from distill.pairs import neck_output, pairs_at_heads, pairs_on_lineage
 from models.lineage import descend, identity_step
 from models.network import Network
+from tests import nets
 from tests.distill.material import tiny_network
 
 
@@ -31,6 +32,11 @@ def test_what_the_heads_last_3x3_reads_is_the_necks_output() -> None:
         assert net.output_channels(net.head_convolutions[head] - 1) == wide
     assert net.output_channels(neck_output(net, 0)) == 256  # the 1x1 before the 512
     assert sections[neck_output(net, 1)].kind == "route"  # its 3x3 reads a concatenation
+
+
+def test_what_all_towers_of_a_head_read_is_the_necks_output() -> None:
+    net = Network(models.parse_cfg(nets.detect()))
+    assert [neck_output(net, head) for head in (0, 1)] == [0, 9]
 
 
 def test_a_head_of_one_1x1_is_fed_by_what_that_reads() -> None:

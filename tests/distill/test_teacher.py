@@ -10,9 +10,9 @@ import torch
 import models
 from common.errors import UserError
 from common.log import log
-from distill.teacher import Teacher, _average, align, split_chain
+from distill.teacher import Teacher, align, split_chain
+from models.heads import AnchoredSpec
 from models.network import Network
-from models.spec import HeadSpec
 from tests.distill.material import COARSE, FINE, tiny_network
 
 pytestmark = pytest.mark.usefixtures("fp32_teachers")
@@ -31,12 +31,12 @@ def test_teacher_runs_in_eval_mode_without_gradients_even_if_somebody_trained_it
 
 
 def test_heads_are_paired_by_stride_and_anchors_by_size() -> None:
-    student = (HeadSpec(FINE, 8, 3), HeadSpec(COARSE, 16, 3))
-    teacher = (HeadSpec(COARSE[::-1], 16, 3), HeadSpec(FINE, 8, 3))
+    student = (AnchoredSpec(FINE, 8, 3), AnchoredSpec(COARSE, 16, 3))
+    teacher = (AnchoredSpec(COARSE[::-1], 16, 3), AnchoredSpec(FINE, 8, 3))
     found = align(student, teacher)
     assert found.heads == (1, 0)
-    assert found.anchors == ((0, 1), (1, 0))
-    assert found.same_anchors
+    assert found.places == ((0, 1), (1, 0))
+    assert found.same_places
 
 
 def test_answers_come_in_the_students_order() -> None:
@@ -56,15 +56,15 @@ def test_answers_come_in_the_students_order() -> None:
 @pytest.mark.parametrize(
     ("teacher", "named"),
     [
-        ((HeadSpec(FINE, 8, 3),), "1 heads of strides 8 with 2 anchors and 3 classes"),
-        ((HeadSpec(FINE, 8, 3), HeadSpec(COARSE, 32, 3)), "strides 8, 32"),
-        ((HeadSpec(FINE, 8, 80), HeadSpec(COARSE, 16, 80)), "80 classes"),
-        ((HeadSpec(FINE, 8, 3), HeadSpec(COARSE[:1], 16, 3)), "2, 1 anchors"),
+        ((AnchoredSpec(FINE, 8, 3),), "1 heads of strides 8 with 2 anchors and 3 classes"),
+        ((AnchoredSpec(FINE, 8, 3), AnchoredSpec(COARSE, 32, 3)), "strides 8, 32"),
+        ((AnchoredSpec(FINE, 8, 80), AnchoredSpec(COARSE, 16, 80)), "80 classes"),
+        ((AnchoredSpec(FINE, 8, 3), AnchoredSpec(COARSE[:1], 16, 3)), "2, 1 anchors"),
     ],
     ids=["heads", "strides", "classes", "anchors"],
 )
-def test_heads_that_disagree_are_refused_naming_both_sides(teacher: tuple[HeadSpec, ...], named: str) -> None:
-    student = (HeadSpec(FINE, 8, 3), HeadSpec(COARSE, 16, 3))
+def test_heads_that_disagree_are_refused_naming_both_sides(teacher: tuple[AnchoredSpec, ...], named: str) -> None:
+    student = (AnchoredSpec(FINE, 8, 3), AnchoredSpec(COARSE, 16, 3))
     with pytest.raises(UserError) as error:
         align(student, teacher)
     assert "the student has 2 heads of strides 8, 16 with 2, 2 anchors and 3 classes" in str(error.value)
@@ -72,9 +72,9 @@ def test_heads_that_disagree_are_refused_naming_both_sides(teacher: tuple[HeadSp
 
 
 def test_other_anchors_are_noticed() -> None:
-    student = (HeadSpec(FINE, 8, 3),)
-    assert not align(student, (HeadSpec(((8.0, 10.0), (16.0, 14.0)), 8, 3),)).same_anchors
-    assert align(student, (HeadSpec(((8.1, 10.0), (16.0, 12.2)), 8, 3),)).same_anchors
+    student = (AnchoredSpec(FINE, 8, 3),)
+    assert not align(student, (AnchoredSpec(((8.0, 10.0), (16.0, 14.0)), 8, 3),)).same_places
+    assert align(student, (AnchoredSpec(((8.1, 10.0), (16.0, 12.2)), 8, 3),)).same_places
 
 
 def test_classes_are_taken_by_name(caplog: pytest.LogCaptureFixture) -> None:
@@ -120,15 +120,15 @@ def test_numbers_are_no_names() -> None:
 
 
 def test_teacher_with_further_heads_and_anchors_is_matched_where_it_can_be() -> None:
-    student = (HeadSpec(COARSE, 16, 3),)
-    found = align(student, (HeadSpec(FINE, 8, 3), HeadSpec((FINE[0], COARSE[1], COARSE[0]), 16, 3)))
-    assert (found.heads, found.anchors, found.same_anchors) == ((1,), ((2, 1),), True)
+    student = (AnchoredSpec(COARSE, 16, 3),)
+    found = align(student, (AnchoredSpec(FINE, 8, 3), AnchoredSpec((FINE[0], COARSE[1], COARSE[0]), 16, 3)))
+    assert (found.heads, found.places, found.same_places) == ((1,), ((2, 1),), True)
 
 
 def test_anchors_are_paired_one_to_one_the_nearest_first() -> None:
-    student = (HeadSpec(((10.0, 10.0), (12.0, 12.0)), 8, 3),)
-    teacher = (HeadSpec(((12.5, 12.5), (60.0, 60.0)), 8, 3),)
-    assert align(student, teacher).anchors == ((1, 0),), "the second is nearer to the first"
+    student = (AnchoredSpec(((10.0, 10.0), (12.0, 12.0)), 8, 3),)
+    teacher = (AnchoredSpec(((12.5, 12.5), (60.0, 60.0)), 8, 3),)
+    assert align(student, teacher).places == ((1, 0),), "the second is nearer to the first"
 
 
 def averaged(first: Network, second: Network, images: torch.Tensor) -> list[torch.Tensor]:
@@ -159,9 +159,9 @@ def test_average_of_saturated_scores_is_finite() -> None:
 
 
 def test_average_of_softmax_heads_is_the_mean_distribution() -> None:
-    spec = HeadSpec(FINE, 8, 3, softmax=True)
+    spec = AnchoredSpec(FINE, 8, 3, softmax=True)
     heads = [torch.randn(1, 2, 3, 4, 8, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1)]
-    found = _average(heads, spec)
+    found = spec.average(heads)
     expected = torch.stack([head[..., 5:].softmax(-1) for head in heads]).mean(0)
     assert torch.allclose(found[..., 5:].softmax(-1), expected, atol=1e-6)
     assert torch.allclose(found[..., 4].sigmoid(), torch.stack([h[..., 4].sigmoid() for h in heads]).mean(0), atol=1e-6)

@@ -10,6 +10,9 @@ from torchvision.ops import batched_nms, box_convert
 
 from data.batch import Letterbox
 from engine.postprocess import postprocess, to_original
+from models.heads import AnchoredSpec
+
+ANCHORED = AnchoredSpec(((8.0, 8.0),), 8, 2)
 
 
 def decoded(*rows: list[float]) -> torch.Tensor:
@@ -17,30 +20,30 @@ def decoded(*rows: list[float]) -> torch.Tensor:
 
 
 def test_confidence_is_objectness_times_class_probability():
-    (boxes,) = postprocess(decoded([50, 40, 20, 10, 0.5, 0.2, 0.8]), conf=0.3)
+    (boxes,) = postprocess(decoded([50, 40, 20, 10, 0.5, 0.2, 0.8]), ANCHORED, conf=0.3)
     assert boxes.tolist() == [pytest.approx([40, 35, 60, 45, 0.4, 1])]
 
 
 def test_several_labels_a_box_only_where_asked_for():
     rows = decoded([50, 40, 20, 10, 1.0, 0.6, 0.8])
-    assert [row[5] for row in postprocess(rows, conf=0.5)[0].tolist()] == [1, 0]
-    assert [row[5] for row in postprocess(rows, conf=0.5, multi_label=False)[0].tolist()] == [1]
+    assert [row[5] for row in postprocess(rows, ANCHORED, conf=0.5)[0].tolist()] == [1, 0]
+    assert [row[5] for row in postprocess(rows, ANCHORED, conf=0.5, multi_label=False)[0].tolist()] == [1]
 
 
 def test_suppression_is_within_a_class_unless_agnostic():
     rows = decoded([50, 50, 20, 20, 1, 0.9, 0], [51, 50, 20, 20, 1, 0.8, 0], [50, 50, 20, 20, 1, 0, 0.7])
-    assert postprocess(rows, conf=0.1)[0][:, 4].tolist() == pytest.approx([0.9, 0.7])
-    assert postprocess(rows, conf=0.1, class_agnostic=True)[0][:, 4].tolist() == pytest.approx([0.9])
+    assert postprocess(rows, ANCHORED, conf=0.1)[0][:, 4].tolist() == pytest.approx([0.9, 0.7])
+    assert postprocess(rows, ANCHORED, conf=0.1, class_agnostic=True)[0][:, 4].tolist() == pytest.approx([0.9])
 
 
 def test_an_empty_picture_gives_no_rows_of_six_columns():
     rows = torch.zeros(2, 7, 8)
-    assert [boxes.shape for boxes in postprocess(rows)] == [(0, 6), (0, 6)]
+    assert [boxes.shape for boxes in postprocess(rows, ANCHORED)] == [(0, 6), (0, 6)]
 
 
 def test_values_that_are_no_numbers_are_dropped():
     rows = decoded([50, 40, float("inf"), 10, 1, 0.9], [50, 40, 20, 10, float("nan"), 0.9], [9, 9, 4, 4, 1, 0.5])
-    assert postprocess(rows)[0][:, 4].tolist() == [0.5]
+    assert postprocess(rows, ANCHORED)[0][:, 4].tolist() == [0.5]
 
 
 @settings(max_examples=25, deadline=None)
@@ -55,7 +58,7 @@ def test_stopping_early_keeps_exactly_what_full_suppression_keeps_first(seed, co
     rows = torch.rand(count, 7, generator=generator)
     rows[:, :2] *= 100
     rows[:, 2:4] = rows[:, 2:4] * size + 1
-    (mine,) = postprocess(rows[None], conf=0.05, iou=0.5, max_boxes=limit)
+    (mine,) = postprocess(rows[None], ANCHORED, conf=0.05, iou=0.5, max_boxes=limit)
     confidence = rows[:, 4:5] * rows[:, 5:]
     row, label = (confidence > 0.05).nonzero(as_tuple=True)
     boxes = box_convert(rows[row, :4], "cxcywh", "xyxy")

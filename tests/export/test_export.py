@@ -200,18 +200,19 @@ def test_other_classes_of_the_same_number_are_pointed_out(exported: Exported, ca
 
 
 @functools.cache
-def trunk(batch: int, free: bool) -> bytes:
-    return onnx_model(tiny(), (64, 96), batch, free)
+def trunk(text: str, batch: int, free: bool) -> bytes:
+    return onnx_model(tiny(text), (64, 96), batch, free)
 
 
 @pytest.mark.parametrize("outputs", ["decoded", "nms"])
 @pytest.mark.parametrize("free", [False, True])
-def test_decoding_and_nms_inside_the_graph_equal_those_outside(tmp_path, outputs: str, free: bool) -> None:
-    net = tiny()
+@pytest.mark.parametrize("text", [nets.YOLOV5, nets.detect()], ids=["anchored", "anchor-free"])
+def test_decoding_and_nms_inside_the_graph_equal_those_outside(tmp_path, text: str, outputs: str, free: bool) -> None:
+    net = tiny(text)
     nms = {"conf": 0.2, "iou": 0.5, "max_det": 1000} if outputs == "nms" else None
     batch = 0 if free else 1
     description = describe(net, (64, 96), outputs=outputs, nms=nms, batch=batch, any_size=free)
-    model = finished(model_of(trunk(batch, free)), description)
+    model = finished(model_of(trunk(text, batch, free)), description)
     assert unknown_to_tensorrt(model) == []
     (tmp_path / "net.onnx").write_bytes(model.SerializeToString())
     opened = open_onnx(tmp_path / "net.onnx", threads=1)
@@ -222,7 +223,7 @@ def test_decoding_and_nms_inside_the_graph_equal_those_outside(tmp_path, outputs
         if outputs == "decoded":
             assert (ours - theirs).abs().max() < 1e-4 * ours.abs().max()
             continue
-        found = [postprocess(each, 0.2, 0.5, 1000) for each in (ours, theirs)]
+        found = [postprocess(each, net.specs[0], 0.2, 0.5, 1000) for each in (ours, theirs)]
         assert sum(map(len, found[0])) > 10
         for mine, other in zip(*found, strict=True):
             assert len(mine) == len(other)

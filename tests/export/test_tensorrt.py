@@ -12,10 +12,10 @@ import pytest
 from common.errors import UserError
 from export.description import Description
 from export.to_tensorrt import build_engine, builder, engine_run, need_tensorrt, shapes
-from models.spec import HeadSpec
+from models.heads import AnchoredSpec
 
-FIXED = Description(("a",), (HeadSpec(((8.0, 8.0),), 8, 1),), (64, 96), stride=32)
-FREE = Description(("a",), (HeadSpec(((8.0, 8.0),), 8, 1),), (64, 96), any_size=True, batch=0, stride=32)
+FIXED = Description(("a",), (AnchoredSpec(((8.0, 8.0),), 8, 1),), (64, 96), stride=32)
+FREE = Description(("a",), (AnchoredSpec(((8.0, 8.0),), 8, 1),), (64, 96), any_size=True, batch=0, stride=32)
 
 
 @pytest.fixture

@@ -7,14 +7,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.assign import assign
-from models.spec import HeadSpec, Matches
+from models.assign.by_shape import assign
+from models.heads import AnchoredSpec
+from models.spec import Matches
 
 ANCHORS = (((8.0, 10.0), (16.0, 12.0)), ((40.0, 30.0), (60.0, 90.0)))
 
 
-def specs_with(scale_x_y: float, new_coords: bool = False) -> tuple[HeadSpec, ...]:
-    return tuple(HeadSpec(anchors, stride, 3, scale_x_y, new_coords) for anchors, stride in zip(ANCHORS, (8, 16)))
+def specs_with(scale_x_y: float, new_coords: bool = False) -> tuple[AnchoredSpec, ...]:
+    return tuple(AnchoredSpec(anchors, stride, 3, scale_x_y, new_coords) for anchors, stride in zip(ANCHORS, (8, 16)))
 
 
 SHAPES = [(6, 8), (3, 4)]  # a 64 x 48 picture
@@ -35,7 +36,7 @@ def rows_of(matches: Matches) -> list[list[tuple[int, ...]]]:
     return [list(zip(*(getattr(head, name).tolist() for name in names))) for head in matches.heads]
 
 
-def reference(specs: tuple[HeadSpec, ...], targets: Tensor) -> list[list[tuple[int, ...]]]:
+def reference(specs: tuple[AnchoredSpec, ...], targets: Tensor) -> list[list[tuple[int, ...]]]:
     """The rules of `assign`, word by word, on Python numbers."""
     claims: list[dict[tuple[int, ...], list[tuple]]] = [{} for _ in specs]
     for t, (image, _, cx, cy, w, h) in enumerate(targets.tolist()):

@@ -4,11 +4,12 @@ import pytest
 import torch
 
 import models
-from models.spec import HeadMatches, HeadSpec
+from models.heads import AnchoredSpec
+from models.spec import HeadMatches
 
-DARKNET = HeadSpec(((10.0, 20.0), (40.0, 30.0)), stride=8, classes=3, scale_x_y=1.05)
-YOLOV5 = HeadSpec(((10.0, 20.0), (40.0, 30.0)), stride=8, classes=3, scale_x_y=2.0, new_coords=True)
-REGION = HeadSpec(((10.0, 20.0), (40.0, 30.0)), stride=8, classes=3, softmax=True)
+DARKNET = AnchoredSpec(((10.0, 20.0), (40.0, 30.0)), stride=8, classes=3, scale_x_y=1.05)
+YOLOV5 = AnchoredSpec(((10.0, 20.0), (40.0, 30.0)), stride=8, classes=3, scale_x_y=2.0, new_coords=True)
+REGION = AnchoredSpec(((10.0, 20.0), (40.0, 30.0)), stride=8, classes=3, softmax=True)
 SPECS = [DARKNET, YOLOV5, REGION]
 
 

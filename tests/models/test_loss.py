@@ -11,20 +11,21 @@ import torch
 from torch import Tensor
 
 from common.errors import UserError
-from models.assign import assign
-from models.loss import DetectionLoss
+from models.assign.by_shape import assign
+from models.heads import AnchoredSpec
+from models.loss.anchored import DetectionLoss
 from models.options import LossConfig
-from models.spec import HeadSpec, Matches
+from models.spec import Matches
 
 FINE = ((8.0, 10.0), (16.0, 12.0))
 COARSE = ((40.0, 30.0), (60.0, 90.0))
-EXP = (HeadSpec(FINE, 8, 3), HeadSpec(COARSE, 16, 3))
-SQUARE = (HeadSpec(FINE, 8, 3, 2.0, True), HeadSpec(COARSE, 16, 3, 2.0, True))
+EXP = (AnchoredSpec(FINE, 8, 3), AnchoredSpec(COARSE, 16, 3))
+SQUARE = (AnchoredSpec(FINE, 8, 3, 2.0, True), AnchoredSpec(COARSE, 16, 3, 2.0, True))
 SHAPES = [(6, 8), (3, 4)]
 
 
 def random_heads(
-    specs: Sequence[HeadSpec], pictures: int, seed: int = 0, dtype: torch.dtype = torch.float64
+    specs: Sequence[AnchoredSpec], pictures: int, seed: int = 0, dtype: torch.dtype = torch.float64
 ) -> list[Tensor]:
     generator = torch.Generator().manual_seed(seed)
     return [
@@ -63,7 +64,7 @@ def ciou(p: Sequence[float], q: Sequence[float]) -> float:
     return iou - distance - v * v / (1 - iou + v)
 
 
-def reference(specs: Sequence[HeadSpec], heads: list[Tensor], matches: Matches) -> dict[str, float]:
+def reference(specs: Sequence[AnchoredSpec], heads: list[Tensor], matches: Matches) -> dict[str, float]:
     """Box (CIoU), objectness and class terms by loops over Python numbers, boxes decoded in pixels."""
     box, cls, count, obj = 0.0, 0.0, 0, 0.0
     scale = [spec.stride**-1.5 for spec in specs]
@@ -88,7 +89,7 @@ def reference(specs: Sequence[HeadSpec], heads: list[Tensor], matches: Matches) 
 
 
 @pytest.mark.parametrize("specs", [EXP, SQUARE], ids=["exp", "new_coords"])
-def test_terms_equal_the_reference(specs: tuple[HeadSpec, ...]) -> None:
+def test_terms_equal_the_reference(specs: tuple[AnchoredSpec, ...]) -> None:
     heads = random_heads(specs, 2)
     matches = assign(specs, SHAPES, random_targets(2))
     terms = DetectionLoss(specs)(heads, matches)
@@ -97,7 +98,7 @@ def test_terms_equal_the_reference(specs: tuple[HeadSpec, ...]) -> None:
 
 
 @pytest.mark.parametrize("specs", [EXP, SQUARE], ids=["exp", "new_coords"])
-def test_perfect_boxes_give_no_box_loss_and_full_objectness_target(specs: tuple[HeadSpec, ...]) -> None:
+def test_perfect_boxes_give_no_box_loss_and_full_objectness_target(specs: tuple[AnchoredSpec, ...]) -> None:
     # Half a cell right and down of its corner, exactly as large as its anchor: logits 0 in both decodes.
     heads = [torch.zeros_like(head) for head in random_heads(specs, 1)]
     targets = torch.tensor([[0, 1, 20.0, 12.0, 8.0, 10.0]], dtype=torch.float64)
@@ -114,7 +115,7 @@ def test_perfect_boxes_give_no_box_loss_and_full_objectness_target(specs: tuple[
 
 @pytest.mark.parametrize("box_loss", ["ciou", "giou"])
 @pytest.mark.parametrize("specs", [EXP, SQUARE], ids=["exp", "new_coords"])
-def test_gradients_are_those_of_finite_differences(specs: tuple[HeadSpec, ...], box_loss: str) -> None:
+def test_gradients_are_those_of_finite_differences(specs: tuple[AnchoredSpec, ...], box_loss: str) -> None:
     matches = assign(specs, SHAPES, random_targets(1))
     heads = [head.requires_grad_() for head in random_heads(specs, 1)]
     # obj_target 0: the detached overlap is a constant to autograd, but not to finite differences.
@@ -125,7 +126,7 @@ def test_gradients_are_those_of_finite_differences(specs: tuple[HeadSpec, ...], 
 
 
 @pytest.mark.parametrize("specs", [EXP, SQUARE], ids=["exp", "new_coords"])
-def test_steps_along_the_gradient_find_the_objects(specs: tuple[HeadSpec, ...]) -> None:
+def test_steps_along_the_gradient_find_the_objects(specs: tuple[AnchoredSpec, ...]) -> None:
     matches = assign(specs, SHAPES, random_targets(2, each=3))
     heads = [head.requires_grad_() for head in random_heads(specs, 2, dtype=torch.float32)]
     loss = DetectionLoss(specs)
@@ -228,7 +229,7 @@ def test_label_smoothing_moves_the_best_class_logit_to_a_finite_place() -> None:
 
 
 def test_softmax_head_learns_classes_by_cross_entropy() -> None:
-    spec = HeadSpec(FINE, 8, 3, softmax=True)
+    spec = AnchoredSpec(FINE, 8, 3, softmax=True)
     head = random_heads([spec], 1)[0]
     matches = assign([spec], SHAPES[:1], torch.tensor([[0, 1, 20.0, 12.0, 8.0, 10.0]]), ratio_threshold=1.1)
     scores = head[0, 0, 1, 2, 5:].tolist()

@@ -15,6 +15,7 @@ from torch import Tensor
 from common.errors import UserError
 from data import load_spec, make_loader
 from distill import KDConfig
+from models.heads import AnchoredSpec
 from pipeline.distil_options import DistilConfig
 from pipeline.footage import (
     FootageColumns,
@@ -95,6 +96,7 @@ class Seer:
 
     fingerprint = "seer"
     asked = 0
+    specs = (AnchoredSpec(((8.0, 8.0),), 8, 2),)
 
     @property
     def network(self) -> Any:

@@ -11,7 +11,7 @@ import models
 import prune
 from common.errors import UserError
 from models.cfg import parse_cfg
-from models.network import head_feeder
+from models.network import head_feeders
 from prune.blocks import cut_blocks, find_blocks
 from tests.alive import alive, noise
 from tests.nets import TINY, conv, yolo
@@ -53,7 +53,7 @@ def test_each_block_removed_alone_equals_the_fat_network_with_its_branch_zeroed(
 def narrowed(name: str, by: int = 8) -> models.Network:
     """A shipped network, every section in its place, with a fraction of the filters (of the heads' all)."""
     cfg = models.read_cfg(models.cfg_path(name))
-    feeders = {head_feeder(head) for head in cfg.heads}
+    feeders = {feeder for head in cfg.heads for feeder in head_feeders(head)}
     for section in cfg.layers:
         if section.kind == "convolutional" and section not in feeders:
             section.set("filters", max(4, section.int("filters") // by))

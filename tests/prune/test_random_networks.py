@@ -221,5 +221,5 @@ def test_the_pieces_of_the_grammar_speak_of_every_kind_of_section(data: st.DataO
         piece(net)
     net.head()
     cfg = parse_cfg(net.text)
-    assert {section.kind for section in cfg.layers} == {*KINDS} - {"net", "timm", "region", "reorg"}
+    assert {section.kind for section in cfg.layers} == {*KINDS} - {"net", "timm", "region", "reorg", "detect"}
     assert models.Network(cfg).layer_sizes((SIDE, SIDE))

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from distill import bounded
-from models.spec import HeadSpec, Matches, Outputs
+from models.heads import AnchoredSpec
+from models.spec import Matches, Outputs
 from tests.distill.material import leaves, matched, random_outputs, random_targets, specs_of, twice
 
 SPECS = specs_of()
@@ -20,7 +21,7 @@ def sigmoid(z: float) -> float:
     return 1 / (1 + math.exp(-z))
 
 
-def box_of(row: list[float], spec: HeadSpec, anchor: int, r: int, c: int) -> np.ndarray:
+def box_of(row: list[float], spec: AnchoredSpec, anchor: int, r: int, c: int) -> np.ndarray:
     """cx, cy, w, h in pixels by the decode of DESIGN's words: (sigma(t) s - (s - 1) / 2 + cell) stride."""
     s = spec.scale_x_y
     centre = [(sigmoid(t) * s - (s - 1) / 2 + cell) * spec.stride for t, cell in zip(row[:2], (c, r))]
@@ -28,7 +29,7 @@ def box_of(row: list[float], spec: HeadSpec, anchor: int, r: int, c: int) -> np.
     return np.array([*centre, *(f * a for f, a in zip(factor, spec.anchors[anchor]))])
 
 
-def encoded(box: np.ndarray, spec: HeadSpec, anchor: int, r: int, c: int) -> np.ndarray:
+def encoded(box: np.ndarray, spec: AnchoredSpec, anchor: int, r: int, c: int) -> np.ndarray:
     aw, ah = spec.anchors[anchor]
     return np.array([box[0] / spec.stride - c, box[1] / spec.stride - r, math.log(box[2] / aw), math.log(box[3] / ah)])
 
@@ -82,7 +83,9 @@ def floats(terms: dict[str, torch.Tensor]) -> dict[str, float]:
 )
 @pytest.mark.parametrize("theirs", [SPECS, EXP], ids=["teacher new_coords", "teacher exp"])
 @pytest.mark.parametrize("mine", [SPECS, EXP], ids=["student new_coords", "student exp"])
-def test_term_equals_the_definition(mine: tuple[HeadSpec, ...], theirs: tuple[HeadSpec, ...], options: dict) -> None:
+def test_term_equals_the_definition(
+    mine: tuple[AnchoredSpec, ...], theirs: tuple[AnchoredSpec, ...], options: dict
+) -> None:
     student, teacher, matches = random_outputs(mine), random_outputs(theirs, seed=1), matched(mine, random_targets())
     expected = reference(student, teacher, matches, **options)
     assert 0 < expected["metric/gate_rate"] < 1 or options.get("margin")
@@ -90,14 +93,14 @@ def test_term_equals_the_definition(mine: tuple[HeadSpec, ...], theirs: tuple[He
 
 
 def test_teacher_with_other_anchors_is_reencoded_with_the_students() -> None:
-    other = tuple(HeadSpec(tuple((w * 1.5, h * 0.7) for w, h in s.anchors), s.stride, 3) for s in SPECS)
+    other = tuple(AnchoredSpec(tuple((w * 1.5, h * 0.7) for w, h in s.anchors), s.stride, 3) for s in SPECS)
     student, teacher, matches = random_outputs(SPECS), random_outputs(other, seed=1), matched(SPECS, random_targets())
     assert floats(bounded(student, teacher, matches)) == pytest.approx(reference(student, teacher, matches), rel=1e-5)
 
 
 def by_hand(student_x: float, teacher_x: float) -> dict[str, float]:
     """One cell, one box in its middle as large as the anchor; the networks miss it in x by these logits."""
-    spec = (HeadSpec(((8.0, 8.0),), 8, 1),)
+    spec = (AnchoredSpec(((8.0, 8.0),), 8, 1),)
     heads = [torch.zeros(1, 1, 1, 1, 6, dtype=torch.float64) for _ in range(2)]
     heads[0][..., 0], heads[1][..., 0] = student_x, teacher_x
     matches = matched(spec, torch.tensor([[0, 0, 4.0, 4.0, 8.0, 8.0]], dtype=torch.float64))
@@ -141,7 +144,7 @@ def test_bounded_loss_and_gradient_are_exactly_zero_where_the_student_is_nearer(
 
 def test_gate_is_per_box_not_per_batch() -> None:
     """One box where the student is far worse, one where it is slightly better: only the first pays."""
-    spec = (HeadSpec(((8.0, 8.0),), 8, 1),)
+    spec = (AnchoredSpec(((8.0, 8.0),), 8, 1),)
     student, teacher = torch.zeros(2, 1, 1, 1, 6), torch.zeros(2, 1, 1, 1, 6)
     student[0, ..., 2], teacher[1, ..., 2] = 1.0, 0.5
     targets = torch.tensor([[image, 0, 4.0, 4.0, 8.0, 8.0] for image in (0, 1)])
@@ -151,7 +154,7 @@ def test_gate_is_per_box_not_per_batch() -> None:
 
 @pytest.mark.parametrize("options", [{}, {"distance": "iou"}, {"target": "teacher"}], ids=str)
 @pytest.mark.parametrize("specs", [SPECS, EXP], ids=["new_coords", "exp"])
-def test_gradients_are_those_of_finite_differences(specs: tuple[HeadSpec, ...], options: dict) -> None:
+def test_gradients_are_those_of_finite_differences(specs: tuple[AnchoredSpec, ...], options: dict) -> None:
     student, teacher = leaves(random_outputs(specs, 1)), random_outputs(specs, 1, seed=1)
     matches = matched(specs, random_targets(1))
 

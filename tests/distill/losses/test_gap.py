@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from distill import gap
-from models.spec import HeadSpec, Matches, Outputs
+from models.heads import AnchoredSpec
+from models.spec import Matches, Outputs
 from tests.distill.losses.test_bounded import EXP, box_of, giou
 from tests.distill.losses.test_hinton import sigmoid
 from tests.distill.material import leaves, matched, random_outputs, random_targets, specs_of, values
@@ -36,7 +37,7 @@ def reference(student: Outputs, teacher: Outputs, matches: Matches) -> dict[str,
 
 
 @pytest.mark.parametrize("theirs", [SPECS, EXP], ids=["teacher new_coords", "teacher exp"])
-def test_term_equals_the_definition(theirs: tuple[HeadSpec, ...]) -> None:
+def test_term_equals_the_definition(theirs: tuple[AnchoredSpec, ...]) -> None:
     student, teacher, matches = random_outputs(SPECS), random_outputs(theirs, seed=1), matched(SPECS, random_targets())
     teacher.heads[0][0, 0, :3, :, 4] = -9.0  # faint
     assert values(gap(student, teacher, matches)) == pytest.approx(reference(student, teacher, matches), rel=1e-6)
@@ -44,7 +45,7 @@ def test_term_equals_the_definition(theirs: tuple[HeadSpec, ...]) -> None:
 
 def test_by_hand() -> None:
     """One matched cell, equal centres, the student's box twice as wide: GIoU = IoU = 1/2; scores 1/4 and 9/16."""
-    spec = (HeadSpec(((8.0, 8.0),), 8, 1),)
+    spec = (AnchoredSpec(((8.0, 8.0),), 8, 1),)
     ours, theirs = torch.zeros(1, 1, 1, 1, 6), torch.zeros(1, 1, 1, 1, 6)
     ours[..., 2] = np.log(2)
     theirs[..., 4:] = np.log(3)

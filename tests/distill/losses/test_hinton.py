@@ -10,7 +10,8 @@ import torch
 
 from common.errors import UserError
 from distill import hinton
-from models.spec import HeadSpec, Matches, Outputs
+from models.heads import AnchoredSpec
+from models.spec import Matches, Outputs
 from tests.distill.material import leaves, matched, random_outputs, random_targets, specs_of, twice
 
 SPECS = specs_of()
@@ -63,7 +64,7 @@ def test_terms_equal_the_definition(temperature: float, form: str) -> None:
 
 def test_one_cell_by_hand() -> None:
     """One cell, T = 1: student 1/2 everywhere, teacher 3/4: KL = 3/4 ln(3/2) + 1/4 ln(1/2)."""
-    spec = (HeadSpec(((10.0, 10.0),), 8, 1),)
+    spec = (AnchoredSpec(((10.0, 10.0),), 8, 1),)
     student = Outputs([torch.zeros(1, 1, 1, 1, 6)], spec)
     teacher = Outputs([torch.full((1, 1, 1, 1, 6), math.log(3))], spec)
     terms = hinton(student, teacher, matched(spec, torch.zeros(0, 6)), temperature=1)
@@ -121,7 +122,7 @@ def test_softmax_over_one_class_is_refused() -> None:
 
 
 def test_auto_form_follows_the_head() -> None:
-    specs = tuple(HeadSpec(s.anchors, s.stride, s.classes, softmax=True) for s in SPECS)
+    specs = tuple(AnchoredSpec(s.anchors, s.stride, s.classes, softmax=True) for s in SPECS)
     student, teacher, matches = random_outputs(specs), random_outputs(specs, seed=1), matched(specs, random_targets())
     assert floats(hinton(student, teacher, matches)) == floats(hinton(student, teacher, matches, classes="softmax"))
     student, teacher = Outputs(student.heads, SPECS), Outputs(teacher.heads, SPECS)
@@ -148,7 +149,7 @@ def test_pictures_without_boxes_and_teacher_objectness_change_nothing() -> None:
 
 def test_background_counts_by_the_teachers_objectness() -> None:
     """Two cells, no box: the term is the weighted mean of the two cells' divergences."""
-    spec = (HeadSpec(((10.0, 10.0),), 8, 1),)
+    spec = (AnchoredSpec(((10.0, 10.0),), 8, 1),)
     student = Outputs([torch.zeros(1, 1, 1, 2, 6, dtype=torch.float64)], spec)
     teacher = Outputs([torch.tensor([[4.0], [-4.0]], dtype=torch.float64).repeat(1, 6).view(1, 1, 1, 2, 6)], spec)
     term = hinton(student, teacher, matched(spec, torch.zeros(0, 6)), temperature=1)["hinton_obj"].item()

@@ -8,7 +8,8 @@ import torch
 
 from distill import imitation
 from distill.losses.imitation import near_objects
-from models.spec import HeadSpec, Matches
+from models.heads import AnchoredSpec
+from models.spec import Matches
 from tests.distill.losses.test_mgd import convolve
 from tests.distill.material import (
     PAIRS,
@@ -32,7 +33,9 @@ def iou(p: np.ndarray, q: np.ndarray) -> float:
     return float(common / (p[2:].prod() + q[2:].prod() - common))
 
 
-def region(targets: np.ndarray, matches: Matches, spec: HeadSpec, shape: tuple[int, int], near: float) -> np.ndarray:
+def region(
+    targets: np.ndarray, matches: Matches, spec: AnchoredSpec, shape: tuple[int, int], near: float
+) -> np.ndarray:
     """The paper's region, for the targets that answer for a cell somewhere."""
     answering = {n for match in matches.heads for n in match.target.tolist()}
     mask = np.zeros((2, *shape), bool)
@@ -67,7 +70,7 @@ def test_region_by_hand() -> None:
 
     Overlaps: 8 * 8 / 80 = .8 with cell 1, 2 * 8 / (80 + 64 - 16) = .125 with cell 2, 0 with cell 0.
     """
-    spec = HeadSpec(((8.0, 8.0),), 8, 1)
+    spec = AnchoredSpec(((8.0, 8.0),), 8, 1)
     matches = matched((spec, spec), torch.tensor([[0, 0, 13.0, 4.0, 10.0, 8.0]]))
     shape = (1, 1, 1, 3)
     assert near_objects(matches, spec, shape, 0.5)[0, 0].tolist() == [False, True, False]

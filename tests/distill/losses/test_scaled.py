@@ -9,7 +9,8 @@ import torch
 from common.errors import UserError
 from distill import scaled
 from distill.losses.scaled import strongest_nearby
-from models.spec import HeadSpec, Matches, Outputs
+from models.heads import AnchoredSpec
+from models.spec import Matches, Outputs
 from tests.distill.losses.test_bounded import EXP, box_of, encoded
 from tests.distill.losses.test_hinton import binary, sigmoid
 from tests.distill.material import matched, random_outputs, random_targets, specs_of, values
@@ -54,7 +55,7 @@ def reference(student: Outputs, teacher: Outputs, matches: Matches, window: int)
 
 @pytest.mark.parametrize("window", [1, 5])
 @pytest.mark.parametrize("theirs", [SPECS, EXP], ids=["teacher new_coords", "teacher exp"])
-def test_terms_equal_the_definition(theirs: tuple[HeadSpec, ...], window: int) -> None:
+def test_terms_equal_the_definition(theirs: tuple[AnchoredSpec, ...], window: int) -> None:
     student, teacher, matches = random_outputs(SPECS), random_outputs(theirs, seed=1), matched(SPECS, random_targets())
     teacher.heads[0][0, 0, :3, :, 4] = -9.0  # faint
     expected = reference(student, teacher, matches, window)
@@ -66,16 +67,19 @@ def test_the_strongest_of_a_class_within_the_window_stays() -> None:
     head = torch.full((1, 1, 1, 8, 7), -20.0)
     for cell, label, logit in ((0, 0, 1.0), (1, 1, 0.0), (2, 0, 2.0), (7, 0, -1.0)):
         head[0, 0, 0, cell, 4], head[0, 0, 0, cell, 5 + label] = logit, 3.0
-    kept = strongest_nearby(head, 5)[0, 0, 0]
+    spec = AnchoredSpec(((8.0, 8.0),), 8, 2)
+    kept = strongest_nearby(head, spec, 5)[0, 0, 0]
     assert kept.nonzero().flatten().tolist() == [1, 2, 7]
     assert kept[2].item() == pytest.approx(1 / (1 + np.exp(-2)))
-    assert strongest_nearby(head, 1)[0, 0, 0].nonzero().flatten().tolist() == [0, 1, 2, 7]
+    assert strongest_nearby(head, spec, 1)[0, 0, 0].nonzero().flatten().tolist() == [0, 1, 2, 7]
 
 
 def test_anchors_of_a_cell_compete() -> None:
     head = torch.zeros(1, 2, 1, 1, 6)
     head[0, 1, ..., 4] = 1.0
-    assert strongest_nearby(head, 1).flatten().tolist() == pytest.approx([0, sigmoid(np.array(1.0))])
+    assert strongest_nearby(head, AnchoredSpec(((8.0, 8.0),) * 2, 8, 1), 1).flatten().tolist() == pytest.approx(
+        [0, sigmoid(np.array(1.0))]
+    )
 
 
 def test_where_the_teacher_sees_nothing_the_student_pays_nothing() -> None:

@@ -1,33 +1,30 @@
-"""The detection loss: box, objectness and class terms on the matched cells of every head.
+"""The detection loss of anchored heads: box, objectness and class terms on the matched cells of every head.
 
-`DetectionLoss` returns *unweighted* named scalars; `DetectionLoss.weights` holds their gains, applied in one place.
 All arithmetic is at least FP32, also under autocast.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 from torchvision.ops import complete_box_iou_loss, generalized_box_iou_loss
 
-from models.heads import at_least_fp32, decode_matched
+from models.assign.by_shape import assign
+from models.heads.spec import HeadSpec, at_least_fp32
+from models.loss.criterion import Criterion
 from models.options import LossConfig
-from models.spec import HeadMatches, HeadSpec, Matches
+from models.spec import HeadMatches, Matches
 
 # What `models.options.BOX_LOSSES` names.
 _BOX_LOSSES = {"ciou": complete_box_iou_loss, "giou": generalized_box_iou_loss}
 
-# exp(t) is cut off here, at 1100 anchors: no box of use is larger, and FP32 stays far from overflow.
-_LARGEST_LOG_SIZE = 7.0
-# Boxes are at least so many pixels wide and high, so that no aspect ratio divides by zero.
-_SMALLEST_SIZE = 1e-2
 
-
-class DetectionLoss:
-    """Box, objectness and class loss of a set of heads.
+class DetectionLoss(Criterion):
+    """Box, objectness and class loss of a set of anchored heads.
 
     - ``box``: mean over all matched cells of 1 - CIoU (Zheng et al., AAAI 2020) or 1 - GIoU (Rezatofighi et al.,
       CVPR 2019);
@@ -46,15 +43,25 @@ class DetectionLoss:
     """
 
     def __init__(self, specs: Sequence[HeadSpec], config: LossConfig | None = None):
-        self.specs = tuple(specs)
-        self.config = config or LossConfig()
+        super().__init__(specs, config)
         balance = [spec.stride**-self.config.obj_balance for spec in self.specs]
         self.balance = [weight / sum(balance) for weight in balance]
 
     @property
     def weights(self) -> dict[str, float]:
-        """Name of a term -> its gain."""
         return {"box": self.config.box, "obj": self.config.obj, "cls": self.config.cls}
+
+    def amount(self, size: tuple[int, int], targets: Tensor) -> Tensor:
+        """The matched cells: which ones they are depends on no answer."""
+        height, width = size
+        grids = [(math.ceil(height / spec.stride), math.ceil(width / spec.stride)) for spec in self.specs]
+        return assign(self.specs, grids, targets).count
+
+    def assign(
+        self, heads: Sequence[Tensor], targets: Tensor, mean_over_ranks: Callable[[Tensor], Tensor] | None = None
+    ) -> Matches:
+        grids = [(head.shape[2], head.shape[3]) for head in heads]
+        return assign(self.specs, grids, targets, mean_over_ranks=mean_over_ranks)
 
     def __call__(self, heads: Sequence[Tensor], matches: Matches) -> dict[str, Tensor]:
         """`heads`: one ``(B, A, H, W, 5 + C)`` tensor of logits per spec. Returns scalars ``box``, ``obj``, ``cls``."""
@@ -71,7 +78,9 @@ class DetectionLoss:
 
     def _box(self, picked: list[Tensor], matches: Matches) -> tuple[Tensor, list[Tensor]]:
         """The box term and, per head, the detached overlap ``(M,)`` in 0..1 of each matched box with its truth."""
-        predicted = torch.cat([matched_boxes(*each) for each in zip(picked, self.specs, matches.heads)])
+        predicted = torch.cat(
+            [spec.finite_boxes_at(rows, match) for rows, spec, match in zip(picked, self.specs, matches.heads)]
+        )
         truth = torch.cat([match.box for match in matches.heads]).to(predicted)
         loss = _BOX_LOSSES[self.config.box_loss](_corners(predicted), _corners(truth))
         overlap = (1 - loss.detach()).clamp(0, 1)
@@ -95,14 +104,6 @@ class DetectionLoss:
                 target = functional.one_hot(match.label, spec.classes).to(logits) * (1 - smoothing) + smoothing / 2
                 sums.append(functional.binary_cross_entropy_with_logits(logits, target, reduction="sum"))
         return torch.stack(sums).sum() / matches.count
-
-
-def matched_boxes(rows: Tensor, spec: HeadSpec, match: HeadMatches) -> Tensor:
-    """The boxes ``(M, 4)`` in pixels of matched cells' logits `rows` ``(M, 5 + C)``, finite whatever the logits."""
-    if not spec.new_coords:
-        rows = torch.cat((rows[:, :2], rows[:, 2:4].clamp(max=_LARGEST_LOG_SIZE)), dim=1)
-    boxes = decode_matched(rows, match, spec)
-    return torch.cat((boxes[:, :2], boxes[:, 2:].clamp(min=_SMALLEST_SIZE)), dim=1)
 
 
 def _corners(boxes: Tensor) -> Tensor:

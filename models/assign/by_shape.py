@@ -1,4 +1,4 @@
-"""Which cells answer for which object: the assignment of ground truth boxes to anchors and cells.
+"""The assignment of anchored heads: ground truth boxes to anchors of like shape, in the cells at their centres.
 
 Made once per batch with the student's heads and shared by the detection loss and every KD term.
 """
@@ -10,7 +10,9 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from models.spec import HeadMatches, HeadSpec, Matches
+from models.heads.anchored import AnchoredSpec
+from models.heads.spec import HeadSpec
+from models.spec import HeadMatches, Matches
 
 # (column step, row step) of the cell a centre lies in, then of its left, right, upper and lower neighbour.
 _STEPS = ((0, 0), (-1, 0), (1, 0), (0, -1), (0, 1))
@@ -40,7 +42,7 @@ def assign(
     neighbour's, then the smaller one (it has fewer other cells), then the earlier row of `targets`.
 
     Args:
-        specs: one per head.
+        specs: one per head, all of them anchored.
         shapes: (rows, columns) of each head's grid.
         targets: ``(T, 6)`` picture in the batch, class, cx, cy, w, h in pixels of the network input.
         mean_over_ranks: averages a scalar over processes; handed on to `Matches`.
@@ -48,12 +50,14 @@ def assign(
     Returns:
         The rows of each head are ordered by picture, anchor, row, column and hold each of these at most once.
     """
-    fits = _fitting_anchors(specs, targets, ratio_threshold)
-    heads = tuple(_match_head(spec, shape, targets, fit) for spec, shape, fit in zip(specs, shapes, fits))
+    anchored = [spec for spec in specs if isinstance(spec, AnchoredSpec)]
+    assert len(anchored) == len(specs), "other families have an assignment of their own"
+    fits = _fitting_anchors(anchored, targets, ratio_threshold)
+    heads = tuple(_match_head(spec, shape, targets, fit) for spec, shape, fit in zip(anchored, shapes, fits))
     return Matches(heads) if mean_over_ranks is None else Matches(heads, mean_over_ranks)
 
 
-def _fitting_anchors(specs: Sequence[HeadSpec], targets: Tensor, ratio_threshold: float) -> tuple[Tensor, ...]:
+def _fitting_anchors(specs: Sequence[AnchoredSpec], targets: Tensor, ratio_threshold: float) -> tuple[Tensor, ...]:
     """Per head a boolean ``(T, A)``: anchor a is to predict box t. Every row has a True on at least one head."""
     anchors = targets.new_tensor([anchor for spec in specs for anchor in spec.anchors])  # (sum of A, 2)
     size = targets[:, None, 4:6]  # (T, 1, 2)
@@ -67,7 +71,7 @@ def _fitting_anchors(specs: Sequence[HeadSpec], targets: Tensor, ratio_threshold
     return fits.split([len(spec.anchors) for spec in specs], dim=1)
 
 
-def _match_head(spec: HeadSpec, shape: tuple[int, int], targets: Tensor, fits: Tensor) -> HeadMatches:
+def _match_head(spec: AnchoredSpec, shape: tuple[int, int], targets: Tensor, fits: Tensor) -> HeadMatches:
     """The cells of one head for the boxes and anchors that `fits` ``(T, A)`` pairs."""
     rows, cols = shape
     limit = targets.new_tensor([cols, rows])

@@ -1,0 +1,244 @@
+"""The face of a detection head, whatever its family: `HeadSpec`.
+
+A head's answer is one tensor of logits ``(B, A, H, W, K)``: every cell of H x W has A *places*, and K numbers say what
+a place sees. Boxes are ``cx, cy, w, h`` in pixels of the network input. All arithmetic is at least FP32, whatever
+comes in.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from models.cfg import Section
+
+if TYPE_CHECKING:
+    from models.spec import Places
+
+
+class HeadSpec(ABC):
+    """How one detection head is read. A family of heads is a subclass; see `models.heads` for what else it has.
+
+    Attributes:
+        family: its name in `models.heads.FAMILIES`.
+        has_objectness: does a place say apart from its classes whether it sees an object? If so, its confidence in a
+            class is the product, and decoded rows hold the objectness before the classes.
+        outputs: what an exported graph puts out, in words, where `export.formats.OUTPUTS` does not say it.
+        stride: pixels of the network input a cell covers.
+        classes: number of classes C.
+        softmax: do class scores compete, or is each a sigmoid of its own?
+        anchors: ``(A, 2)`` widths and heights in pixels that boxes are scaled from; () where the family has none.
+    """
+
+    family: ClassVar[str]
+    has_objectness: ClassVar[bool]
+    outputs: ClassVar[Mapping[str, str]] = {}
+    stride: int
+    classes: int
+    softmax: bool
+    anchors: tuple[tuple[float, float], ...]
+
+    # -- in a cfg ----------------------------------------------------------------------------------------------------
+
+    @classmethod
+    @abstractmethod
+    def read(cls, section: Section, stride: int) -> HeadSpec:
+        """The head a section describes, whose cells cover `stride` pixels."""
+
+    @classmethod
+    @abstractmethod
+    def widths(cls, section: Section, classes: int) -> dict[str, int]:
+        """The channels that the head needs of each of its inputs, in their order, by what asks for them."""
+
+    @classmethod
+    @abstractmethod
+    def logits_only(cls, head: Section, feeders: Sequence[Section], readers: Mapping[Section, list[Section]]) -> bool:
+        """Whether the activation of the convolutions that feed a head belongs to its decoding, which applies it.
+
+        Args:
+            feeders: the convolutions, one for each input of the head.
+            readers: section -> the sections that read it.
+
+        Raises:
+            UserError: their activation does not fit the head.
+        """
+
+    @abstractmethod
+    def start(self, convolutions: Sequence[nn.Conv2d], objects: float) -> None:
+        """Set the convolutions that feed the head (one per input) to its prior, in place.
+
+        Args:
+            objects: expected in a picture of 640 pixels.
+        """
+
+    @abstractmethod
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data, for the description of an exported file; with "family" where that is not "anchored"."""
+
+    @classmethod
+    @abstractmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> HeadSpec:
+        """The inverse of `as_dict`."""
+
+    @abstractmethod
+    def describe(self) -> str:
+        """What decides its boxes, in words, to tell it from another of its family."""
+
+    @classmethod
+    @abstractmethod
+    def describe_places(cls, specs: Sequence[HeadSpec]) -> str:
+        """What heads of this family have in each cell: "with 3, 3 anchors"."""
+
+    @abstractmethod
+    def explain(self) -> str:
+        """How its logits become boxes, for whoever decodes them elsewhere."""
+
+    # -- reading logits ----------------------------------------------------------------------------------------------
+
+    @property
+    @abstractmethod
+    def places(self) -> int:
+        """A: places in a cell."""
+
+    @property
+    @abstractmethod
+    def channels(self) -> int:
+        """K: numbers a place has."""
+
+    @property
+    @abstractmethod
+    def typical_sizes(self) -> tuple[tuple[float, float], ...]:
+        """Widths and heights ``(n, 2)`` in pixels of boxes that this head is for."""
+
+    @abstractmethod
+    def boxes(self, logits: Tensor) -> Tensor:
+        """Boxes ``(B, A, H, W, 4)`` of a whole head ``(B, A, H, W, K)``."""
+
+    @abstractmethod
+    def boxes_at(self, rows: Tensor, places: Places) -> Tensor:
+        """Boxes ``(M, 4)`` of the logits `rows` ``(M, K)`` of some places, with gradient."""
+
+    @abstractmethod
+    def finite_boxes_at(self, rows: Tensor, places: Places) -> Tensor:
+        """As `boxes_at`, for losses: finite and larger than 0 whatever the logits."""
+
+    @abstractmethod
+    def encode(self, boxes: Tensor, places: Places) -> Tensor:
+        """Boxes ``(M, 4)`` relative to their places ``(M, 4)``: numbers of like size for small and large boxes, the
+        same for every network with such places."""
+
+    @abstractmethod
+    def class_logits(self, logits: Tensor) -> Tensor:
+        """``(..., C)`` of ``(..., K)``."""
+
+    @abstractmethod
+    def objectness_logits(self, logits: Tensor) -> Tensor | None:
+        """``(..., 1)`` of ``(..., K)``; None where the family has no objectness."""
+
+    def class_scores(self, logits: Tensor) -> Tensor:
+        """Class probabilities ``(..., C)`` of ``(..., K)``, given an object where there is an objectness."""
+        classes = self.class_logits(logits)
+        return classes.softmax(-1) if self.softmax else torch.sigmoid(classes)
+
+    def scores(self, logits: Tensor) -> Tensor:
+        """Probabilities ``(..., C)`` of an object of each class, of ``(..., K)``."""
+        objectness = self.objectness_logits(logits)
+        return self.class_scores(logits) if objectness is None else objectness.sigmoid() * self.class_scores(logits)
+
+    def certainty(self, logits: Tensor) -> Tensor:
+        """How sure each place is of an object ``(...)``, of ``(..., K)``: objectness, or else the best class."""
+        objectness = self.objectness_logits(logits)
+        return self.class_scores(logits).amax(-1) if objectness is None else objectness.sigmoid()[..., 0]
+
+    # -- decoded rows: box, objectness where the family has it, class probabilities ----------------------------------
+
+    def decode(self, logits: Tensor) -> Tensor:
+        """Logits ``(B, A, H, W, K)`` -> ``(B, A, H, W, 5 + C)``: boxes in pixels, objectness, class probabilities; or
+        ``(B, A, H, W, 4 + C)`` without objectness."""
+        z = at_least_fp32(logits)
+        boxes, scores, objectness = self.boxes(z), self.class_scores(z), self.objectness_logits(z)
+        return torch.cat((boxes, scores) if objectness is None else (boxes, torch.sigmoid(objectness), scores), -1)
+
+    def candidates(self, rows: Tensor, least: float) -> tuple[Tensor, Tensor]:
+        """Boxes ``(M, 4)`` and class confidences ``(M, C)`` of the decoded rows ``(N, ...)`` in which some confidence
+        may be above `least`."""
+        if not self.has_objectness:
+            rows = rows[rows[:, 4:].amax(1) > least]
+            return rows[:, :4], rows[:, 4:]
+        # Confidence can only be below objectness: most rows go before the (N, C) product is made.
+        rows = rows[rows[:, 4] > least]
+        return rows[:, :4], rows[:, 5:] * rows[:, 4:5]
+
+    def best_confidence(self, rows: Tensor) -> Tensor:
+        """How sure decoded rows ``(..., n)`` are of their most probable class, ``(...)``."""
+        return rows[..., 4] * rows[..., 5:].amax(-1) if self.has_objectness else rows[..., 4:].amax(-1)
+
+    def decoded_rows(self, boxes: Tensor, confidence: Tensor, label: Tensor) -> Tensor:
+        """Boxes ``(n, 4)`` of one class each, with their confidence ``(n,)``, as decoded rows."""
+        classes = nn.functional.one_hot(label.long(), self.classes).to(boxes.dtype)
+        sure = confidence[:, None]
+        return torch.cat((boxes, sure, classes) if self.has_objectness else (boxes, sure * classes), 1)
+
+    # -- a teacher's head beside a student's ---------------------------------------------------------------------------
+
+    @abstractmethod
+    def pair_places(self, teacher: HeadSpec) -> tuple[tuple[int, ...], bool] | None:
+        """Which of the places in a teacher's cell answers to each of this head's, and whether they see the same boxes.
+
+        None where there is no such pairing. Both heads have one stride.
+        """
+
+    @abstractmethod
+    def select(self, logits: Tensor, places: Sequence[int], classes: Sequence[int] | None) -> Tensor:
+        """The logits of some of this head's places and classes (None: all); a view where nothing moves."""
+
+    @abstractmethod
+    def selected(self, places: Sequence[int], classes: int) -> HeadSpec:
+        """How the result of `select` is read."""
+
+    @abstractmethod
+    def averages_with(self, other: HeadSpec) -> bool:
+        """Do box logits mean the same in both?"""
+
+    @abstractmethod
+    def average(self, heads: Sequence[Tensor]) -> Tensor:
+        """The average of several networks' answers ``(B, A, H, W, K)``, as logits.
+
+        Boxes are averaged as logits, scores as *probabilities*.
+        """
+
+
+def at_least_fp32(tensor: Tensor) -> Tensor:
+    """Half formats, which cannot tell neighbouring pixels apart, become FP32; FP32 and FP64 stay."""
+    return tensor if tensor.dtype in (torch.float32, torch.float64) else tensor.float()
+
+
+def decode_head(logits: Tensor, spec: HeadSpec) -> Tensor:
+    """See `HeadSpec.decode`."""
+    return spec.decode(logits)
+
+
+def decode_heads(heads: Sequence[Tensor], specs: Sequence[HeadSpec]) -> Tensor:
+    """Logits of all heads -> ``(B, N, 5 + C)``: cx, cy, w, h in pixels of the network input, objectness, class
+    probabilities; ``(B, N, 4 + C)`` in a family without objectness. Head by head, within one place by place."""
+    return torch.cat([spec.decode(head).flatten(1, 3) for head, spec in zip(heads, specs)], 1)
+
+
+def decode_matched(rows: Tensor, places: Places, spec: HeadSpec) -> Tensor:
+    """See `HeadSpec.boxes_at`."""
+    return spec.boxes_at(rows, places)
+
+
+def encode_boxes(boxes: Tensor, places: Places, spec: HeadSpec) -> Tensor:
+    """See `HeadSpec.encode`."""
+    return spec.encode(boxes, places)
+
+
+def log_odds_of_mean(logits: Tensor) -> Tensor:
+    """The logit of the mean of ``sigma(z)`` over the first dimension, which no saturated sigmoid makes infinite."""
+    # ln(mean p / mean (1 - p))
+    return nn.functional.logsigmoid(logits).logsumexp(dim=0) - nn.functional.logsigmoid(-logits).logsumexp(dim=0)
