@@ -117,6 +117,7 @@ class PruneRun:
             if self.config.cross_fit:
                 self._check_cross_fit(stages)
             check_footage(self.config)
+        if "student" in stages or (self.config.reconstruct and "prune" in stages):
             self.config = gathered(self.config, self.spec, self.folder)
 
     def _left(self, path: Path) -> bool:
