@@ -249,16 +249,14 @@ class PruneRun:
         """Fine-tune under the baseline, and with --compare-plain once more without it."""
         config = self.config.for_stage(self.config.finetune_epochs, self.config.finetune_lr0)
         config = replace(config, freeze=self._frozen_in(pruned))
+        if config.compare_plain:
+            self._plain(config, pruned)
         teacher: Network | Sequence[Network] | None = None if config.t_cfg or config.t_weights else baseline
         if config.cross_fit and teacher is baseline:
             teacher = self._fold_teachers(baseline)
         done = finetune(
             config, self.folder / "student", student=copy.deepcopy(pruned), teacher=teacher, group=self.folder.name
         )
-        if config.compare_plain and done.kd_off:
-            log.info("--compare-plain: without its teacher the student is the plain fine-tune, so there is no other")
-        elif config.compare_plain:
-            self._plain(config, pruned)
         self.networks["student"], self.scored["student"] = done.student, done.scores["student"]
         self.notes["student"] = done.note
         if teacher is baseline:

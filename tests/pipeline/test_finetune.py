@@ -91,6 +91,6 @@ def test_teacher_is_also_scored_on_as_many_of_its_pupils_pictures_as_val_has(
 
     monkeypatch.setattr("pipeline.finetune.scores", scored)
     spec = DataSpec(("a",), splits, tmp_path / "data.yaml")
-    found = teacher_scores(SimpleNamespace(network=None), spec, TrainConfig())  # type: ignore[arg-type]
+    found = teacher_scores(SimpleNamespace(network=None, folds=None), spec, TrainConfig())  # type: ignore[arg-type]
     assert set(found) == {"train", "val", "test"}
     assert asked == [(("val", "test"), splits["train"]), (("train",), splits["train"][0:9:4])]
