@@ -84,6 +84,10 @@ class Source:
     bn: Record | None
     rows: Tensor | None = None
 
+    def compare(self, layer: Conv) -> None:
+        """Raise where the weights do not have the shape of the layer's."""
+        self._value(self.conv, "weight", self.name, layer.conv.weight)
+
     def fill(self, layer: Conv) -> None:
         """Copy its tensors into `layer`, in FP32.
 
@@ -114,6 +118,13 @@ class Source:
         bn.running_var += eps - BN_EPS
 
     def _copy(self, record: Record, name: str, of: str, target: Tensor) -> None:
+        value = self._value(record, name, of, target)
+        if not torch.isfinite(value).all():
+            raise Mismatch(f"its {of}.{name} has values that are not finite")
+        with torch.no_grad():
+            target.copy_(value)
+
+    def _value(self, record: Record, name: str, of: str, target: Tensor) -> Tensor:
         value = tensor(record, name, of)
         if self.rows is not None and value.shape[:1].numel() > int(self.rows.max()):
             value = value[self.rows]
@@ -121,7 +132,4 @@ class Source:
             raise Mismatch(
                 f"its {of}.{name} has the shape {list(value.shape)}; the cfg's layer has {list(target.shape)}"
             )
-        if not torch.isfinite(value).all():
-            raise Mismatch(f"its {of}.{name} has values that are not finite")
-        with torch.no_grad():
-            target.copy_(value)
+        return value

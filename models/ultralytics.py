@@ -8,7 +8,6 @@ one that another program has pruned reads as well. Everything a module says of i
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -96,11 +95,10 @@ def _network(content: Any, path: Path) -> Network:
     graph, strides = _Reader().graph(model)
     names = class_names(model, graph.classes)
     sections, convolutions = graph.cfg(*_image_size(content, model))
-    net = Network(parse_cfg(sections.text(), source=path.name), names)
-    if strides is not None and [float(spec.stride) for spec in net.specs] != strides * len(graph.towers):
-        raise Mismatch(f"says its heads are at the strides {strides}; they are at {[s.stride for s in net.specs]}")
-    if sum(conv.weights.conv_elements for conv in convolutions) > path.stat().st_size:
-        raise Mismatch("has convolutions of more weights than the file holds")
+    text = sections.text()
+    with torch.device("meta"):  # nothing is allocated before every shape is known to be the file's
+        _compare(Network(parse_cfg(text, source=path.name)), graph, strides, convolutions, path.stat().st_size)
+    net = Network(parse_cfg(text, source=path.name), names)
     for layer, conv in zip(net.convolutions.values(), convolutions, strict=True):
         conv.weights.fill(layer)
     if not any(conv.normalised for conv in convolutions):
@@ -110,6 +108,17 @@ def _network(content: Any, path: Path) -> Network:
             path,
         )
     return net.eval()
+
+
+def _compare(
+    net: Network, graph: Graph, strides: list[float] | None, convolutions: list[Conv], file_bytes: int
+) -> None:
+    if strides is not None and [float(spec.stride) for spec in net.specs] != strides * len(graph.towers):
+        raise Mismatch(f"says its heads are at the strides {strides}; they are at {[s.stride for s in net.specs]}")
+    for layer, conv in zip(net.convolutions.values(), convolutions, strict=True):
+        conv.weights.compare(layer)
+    if sum(layer.conv.weight.numel() for layer in net.convolutions.values()) > file_bytes:
+        raise Mismatch("uses its tensors several times")
 
 
 def _image_size(content: Any, model: Record) -> tuple[int, int]:
@@ -122,16 +131,6 @@ def _image_size(content: Any, model: Record) -> tuple[int, int]:
             height, width = (-(-length // 32) * 32 for length in sizes)
             return height, width
     return 640, 640
-
-
-@dataclass(frozen=True)
-class _Weights(Source):
-    @property
-    def conv_elements(self) -> int:
-        count = tensor(self.conv, "weight", self.name).numel()
-        return (
-            count if self.rows is None else len(self.rows) * count // max(1, tensor(self.conv, "weight", "").shape[0])
-        )
 
 
 class _Reader:
@@ -221,7 +220,7 @@ class _Reader:
         if record.kind != "Conv2d":
             raise Mismatch(f"its module {name}.conv is a {record.path}, not a plain convolution")
         activation = "linear" if bare else _activation(own.get("act"), name)
-        source = _Weights(name, record, own.get("bn"), rows)
+        source = Source(name, record, own.get("bn"), rows)
         weight = tensor(record, "weight", name)
         if weight.dim() != 4 or weight.shape[2] != weight.shape[3] or not 1 <= weight.shape[2] <= MAX_SIZE:
             raise Mismatch(f"its {name} has weights of the shape {list(weight.shape)}, not (out, in, size, size)")
