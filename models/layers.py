@@ -42,7 +42,7 @@ class Layer(nn.Module):
     """Does its forward hold channel counts of its own, which no option of its section changes?"""
     traced_whole = False
     """Does `prune.trace` take it as one step, instead of what its forward calls? Then none of its channels can be
-    dropped, neither before nor behind it (but for `Shortcut`, whose rule the walk has)."""
+    dropped, neither before nor behind it (but for `Shortcut` and `Attention`, whose rules the walk has)."""
 
     def fits(self, *sizes: Size) -> bool:
         return len(set(sizes)) == 1
