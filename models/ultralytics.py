@@ -7,7 +7,7 @@ one that another program has pruned reads as well. Everything a module says of i
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -123,10 +123,9 @@ def _compare(
 
 def _image_size(content: Any, model: Record) -> tuple[int, int]:
     """(H, W) it was trained for."""
-    told = [model.state.get("args"), content.get("train_args") if isinstance(content, dict) else None]
-    for args in told:
+    for args in (model.state.get("args"), content.get("train_args") if isinstance(content, dict) else None):
         size = args.get("imgsz") if type(args) is dict else None
-        sizes = list(size) if type(size) in (list, tuple) else [size, size]
+        sizes: list[Any] = list(size) if isinstance(size, (list, tuple)) else [size, size]
         if len(sizes) == 2 and all(type(length) is int and length in IMAGE_SIZES for length in sizes):
             height, width = (-(-length // 32) * 32 for length in sizes)
             return height, width
@@ -151,7 +150,7 @@ class _Reader:
                 raise Mismatch(f"is a network for {task} ({kind}); only YOLO's own detection heads are read here")
         if modules[-1].kind != "Detect":
             raise Mismatch(f"ends in a {modules[-1].kind}, not in a Detect")
-        blocks: list[tuple[list[int], Block | None]] = []
+        blocks: list[tuple[Sequence[int], Block | None]] = []
         for number, module in enumerate(modules[:-1]):
             name = f"model.{number}"
             reads = _reads(module, number, name)
@@ -166,7 +165,7 @@ class _Reader:
         return self.heads(modules[-1], f"model.{len(modules) - 1}", blocks)
 
     def heads(
-        self, detect: Record, name: str, blocks: list[tuple[list[int], Block | None]]
+        self, detect: Record, name: str, blocks: list[tuple[Sequence[int], Block | None]]
     ) -> tuple[Graph, list[float] | None]:
         reads = _reads(detect, len(blocks), name)
         classes, bins = _whole(detect, "nc", name, 1, 100_000), _whole(detect, "reg_max", name, 1, 64)
@@ -181,9 +180,9 @@ class _Reader:
                 towers.append(Towers(sides, scores, one_to_one=bool(prefix)))
         if not towers:
             raise Mismatch(f"its {name} has no towers cv2 and cv3")
-        strides = detect.state.get("stride")
-        told = isinstance(strides, Tensor) and strides.dim() == 1 and bool(strides.any())
-        return Graph(blocks, reads, towers, classes, bins), strides.tolist() if told else None  # type: ignore[union-attr]
+        told = detect.state.get("stride")
+        strides = told.tolist() if isinstance(told, Tensor) and told.dim() == 1 and bool(told.any()) else None
+        return Graph(blocks, reads, towers, classes, bins), strides
 
     def distribution(self, detect: Record, bins: int, name: str) -> None:
         """Its mean is a convolution with the fixed weights 0, 1, ..., which our head computes itself."""
@@ -335,7 +334,7 @@ READERS: dict[str, Callable[[_Reader, Record, str], Block]] = {
 def _reads(module: Record, number: int, name: str) -> list[int]:
     """The numbers of the modules it reads; -1 is the picture."""
     told = module.state.get("f")
-    found = told if type(told) is list else [told]
+    found: list[Any] = told if type(told) is list else [told]
     if not 1 <= len(found) <= 16 or any(type(source) is not int or not -1 <= source < number for source in found):
         raise Mismatch(f"its {name} ({module.kind}) reads f={shown(told)}; only modules before it can be read")
     return [source if source >= 0 else number - 1 for source in found]

@@ -65,7 +65,9 @@ def psa(channels: int) -> Block:
     heads = max(channels // 64, 1)
     keys = channels // heads // 2
     attention = SelfAttention(
-        *(Conv(width, activation="linear") for width in (keys * heads, keys * heads, channels)),
+        queries=Conv(keys * heads, activation="linear"),
+        keys=Conv(keys * heads, activation="linear"),
+        values=Conv(channels, activation="linear"),
         position=Conv(channels, 3, groups=channels, activation="linear"),
         project=Conv(channels, activation="linear"),
         heads=heads,
