@@ -10,8 +10,10 @@ from data import Dataset, DataSpec, make_loader
 from data.batch import Batch
 from data.options import BATCH
 from engine import distributed, evaluate
-from engine.config import TrainConfig
 from models.network import Network
+from pipeline.distil_options import DistilConfig
+from pipeline.footage import unlabelled_batches
+from prune.reconstruct import PICTURES as SOLVED_ON
 
 PICTURES = 256
 """Training pictures, without augmentation, on which BatchNorm is re-estimated, gradients are taken, layers solved."""
@@ -25,7 +27,7 @@ class Calibration:
         spec: the data set; read only once something asks for pictures.
     """
 
-    def __init__(self, config: TrainConfig, spec: DataSpec):
+    def __init__(self, config: DistilConfig, spec: DataSpec):
         self.options, self.spec = config, spec
         self.device = distributed.start(config.device)
 
@@ -41,6 +43,15 @@ class Calibration:
         workers = self.options.workers
         loader = make_loader(pictures, size, seed=self.options.seed, workers=workers, drop_last=True)
         return list(itertools.islice(loader, max(1, PICTURES // size)))
+
+    @cached_property
+    def to_solve_on(self) -> list[Batch]:
+        """What a thin network is solved on: training pictures, and as many of ``--unlabelled`` once gathered."""
+        if not self.options.unlabelled:
+            return self.batches
+        half = SOLVED_ON // 2
+        train = self.batches[: max(1, half // self._size)]
+        return [*train, *unlabelled_batches(self.options, self.spec, half)]
 
     @cached_property
     def val(self) -> Dataset:
@@ -67,7 +78,7 @@ class Calibration:
         thin.to(self.device)
         ancestor.to(self.device)
         try:
-            return prune.reconstruct_if_better(thin, ancestor, self.batches, self.val_score)
+            return prune.reconstruct_if_better(thin, ancestor, self.to_solve_on, self.val_score)
         finally:
             thin.cpu()
             ancestor.cpu()

@@ -137,7 +137,7 @@ def finetune(
             hooks=hooks,
             tracker=tracker,
             footage=footage,
-            folds=config.cross_fit or 1,
+            folds=config.cross_fit or 1 if guide is not None and not off else 1,
         )
         found["student"] = scores(student, spec, config, run / "student" if figures else None)
         reported = tuple(sorted(objective.watch.reported)) if objective.modes else ()

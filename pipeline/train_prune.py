@@ -117,6 +117,7 @@ class PruneRun:
             if self.config.cross_fit:
                 self._check_cross_fit(stages)
             check_footage(self.config)
+        if "student" in stages or (self.config.reconstruct and "prune" in stages):
             self.config = gathered(self.config, self.spec, self.folder)
 
     def _left(self, path: Path) -> bool:
@@ -248,22 +249,28 @@ class PruneRun:
         """Fine-tune under the baseline, and with --compare-plain once more without it."""
         config = self.config.for_stage(self.config.finetune_epochs, self.config.finetune_lr0)
         config = replace(config, freeze=self._frozen_in(pruned))
-        if config.compare_plain:
-            plain = replace(config, distil=replace(config.distil, kd="none"), t_cfg="", t_weights="", unlabelled=())
-            done = finetune(
-                plain, self.folder / "plain", student=copy.deepcopy(pruned), kind="plain", group=self.folder.name
-            )
-            self.networks["plain fine-tune"], self.scored["plain fine-tune"] = done.student, done.scores["student"]
         teacher: Network | Sequence[Network] | None = None if config.t_cfg or config.t_weights else baseline
         if config.cross_fit and teacher is baseline:
             teacher = self._fold_teachers(baseline)
         done = finetune(
             config, self.folder / "student", student=copy.deepcopy(pruned), teacher=teacher, group=self.folder.name
         )
+        if config.compare_plain and done.kd_off:
+            log.info("--compare-plain: without its teacher the student is the plain fine-tune, so there is no other")
+        elif config.compare_plain:
+            self._plain(config, pruned)
         self.networks["student"], self.scored["student"] = done.student, done.scores["student"]
         self.notes["student"] = done.note
         if teacher is baseline:
             self.scored[self.first] = done.scores["teacher"]
+
+    def _plain(self, config: PruneConfig, pruned: Network) -> None:
+        alone = replace(config, distil=replace(config.distil, kd="none"), t_cfg="", t_weights="")
+        alone = replace(alone, unlabelled=(), cross_fit=0)
+        done = finetune(
+            alone, self.folder / "plain", student=copy.deepcopy(pruned), kind="plain", group=self.folder.name
+        )
+        self.networks["plain fine-tune"], self.scored["plain fine-tune"] = done.student, done.scores["student"]
 
     def _check_cross_fit(self, stages: Sequence[str]) -> None:
         if self.config.t_cfg or self.config.t_weights:

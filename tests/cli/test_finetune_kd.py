@@ -15,6 +15,7 @@ import torch
 import finetune_kd
 import models
 import prune
+import train_prune
 from engine.evaluate import Score
 from engine.trainer import Trainer
 from pipeline.distil_options import AblateConfig
@@ -187,6 +188,20 @@ def test_teacher_below_its_student_does_not_teach_where_nobody_chose_the_modes(
     assert in_process(finetune_kd.main, monkeypatch, material, *chosen) == 0
     assert "train/bounded" in rows(runs / "on")[0]
     assert "it has little to teach" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("no_plots", "worse_teacher")
+def test_line_whose_teacher_does_not_teach_trains_one_student(
+    material: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    line = ["--weights", "fat.pt", "--data", "data.yaml", "--stages", "prune,student", "--prune", "params=0.6"]
+    line += ["--compare-plain", "--finetune-epochs", "1", "--no-reconstruct", "--name", "once"]
+    assert in_process(train_prune.main, monkeypatch, material, *line, *QUICK) == 0
+    run = material / "runs" / "train_prune" / "once"
+    assert not (run / "plain").exists()
+    shown = capsys.readouterr()
+    assert "the student is the plain fine-tune, so there is no other" in shown.err
+    assert "KD off" in shown.out
 
 
 @pytest.mark.usefixtures("no_plots")

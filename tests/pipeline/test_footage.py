@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,6 +17,7 @@ from common.errors import UserError
 from data import load_spec, make_loader
 from distill import KDConfig
 from models.heads import AnchoredSpec
+from pipeline.calibration import Calibration
 from pipeline.distil_options import DistilConfig
 from pipeline.footage import (
     FootageColumns,
@@ -178,6 +180,15 @@ def test_gathered_pictures_are_handed_over_as_they_are(folder: Path) -> None:
     assert batch.images.shape == (5, 3, 64, 64)
     assert sorted(batch.images[:, 0, 32, 32].tolist()) == [0, 10, 20, 30, 40]
     assert len(batch.targets) == 0
+
+
+def test_a_thin_network_is_solved_on_footage_too(folder: Path) -> None:
+    config, spec = config_of(folder, batch_size=4), load_spec(folder / "data.yaml")
+    alone = Calibration(replace(config, unlabelled=()), spec).to_solve_on
+    assert [len(batch.images) for batch in alone] == [4, 4]
+    both = Calibration(gathered(config, spec, folder / "run"), spec).to_solve_on
+    assert [len(batch.images) for batch in both] == [4, 4, 5]
+    assert all(torch.equal(one.images, other.images) for one, other in zip(alone, both))
 
 
 def test_switched_off_teacher_takes_its_footage_along(folder: Path) -> None:
