@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,13 +13,15 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import engine
 import models
 from common.errors import UserError
 from models.heads import FreeSpec
-from models.ultralytics import is_ultralytics
+from models.ultralytics import is_ultralytics, load_ultralytics
 from models.ultralytics_scales import SCALES, graph, text
 from tests.models import ultralytics_program as program
 from tests.shared import shared
@@ -218,6 +222,30 @@ def test_one_tensor_is_no_hundred_convolutions(tmp_path: Path) -> None:
     model.model[1].f = -1
     with pytest.raises(UserError, match="uses its tensors several times"):
         models.load(program.checkpoint(model, tmp_path / "best.pt"))
+
+
+@settings(
+    max_examples=100,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(data=st.data())
+def test_damage_anywhere_gives_a_network_or_a_user_error(data: st.DataObject, tmp_path: Path) -> None:
+    whole = tmp_path / "whole.pt"
+    if not whole.exists():
+        program.checkpoint(made(26), whole)
+    damaged = tmp_path / "damaged.pt"
+    with zipfile.ZipFile(whole) as old, zipfile.ZipFile(damaged, "w") as new:
+        for entry in old.namelist():
+            content = bytearray(old.read(entry))
+            if entry.endswith("data.pkl"):
+                for _ in range(data.draw(st.integers(1, 6))):
+                    content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+            new.writestr(entry, bytes(content))
+    with contextlib.suppress(UserError):
+        load_ultralytics(damaged)
 
 
 def test_files_of_others_are_told_apart(tmp_path: Path) -> None:
