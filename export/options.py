@@ -13,7 +13,10 @@ from data.spec import SPLITS
 from export.formats import FORMATS, OUTPUTS, RUNTIMES, Format
 
 NETWORK, GRAPH, JUDGING, PLACE = "network", "what the file takes and gives", "INT8, checks and numbers", "where to"
-FILES = "a .pt of ThinYOLO or YOLOv5, .onnx, OpenVINO's .xml, TensorRT's .engine, Darknet .cfg or .weights with --cfg"
+FILES = (
+    "a .pt of ThinYOLO or YOLOv5, 8, 11, 26, .onnx, OpenVINO's .xml, TensorRT's .engine, Darknet .cfg or "
+    ".weights with --cfg"
+)
 
 
 def network_file(required: bool) -> Any:
@@ -51,7 +54,7 @@ class ExportOptions:
 
     weights: str = option(
         "",
-        "a .pt of ThinYOLO or YOLOv5, or Darknet .weights (with --cfg)",
+        "a .pt of ThinYOLO or of YOLOv5, 8, 11 or 26, or Darknet .weights (with --cfg)",
         group=NETWORK,
         flags=("--weights", "--model"),
         metavar="FILE",

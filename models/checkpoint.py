@@ -19,7 +19,7 @@ from models.timm_section import load_pretrained
 from models.weights import LoadReport, load_darknet
 
 FORMAT = "thinyolo/1"
-WHAT_TO_GIVE = "give a .pt written by ThinYOLO, an official YOLOv5 .pt, or a cfg with its .weights"
+WHAT_TO_GIVE = "give a .pt written by ThinYOLO, a YOLOv5, YOLOv8, YOLO11 or YOLO26 .pt, or a cfg with its .weights"
 Anchors = Sequence[Sequence[tuple[float, float]]]
 
 
@@ -115,7 +115,8 @@ def load(
     """A network from whatever describes one.
 
     Args:
-        source: a cfg (or the name of one that comes with the package), our `.pt`, or an official YOLOv5 `.pt`.
+        source: a cfg (or the name of one that comes with the package), our `.pt`, or one of
+            YOLOv5, YOLOv8, YOLO11 or YOLO26.
         weights: `.weights` or `.pt` to fill it with; tensors that do not fit are logged, listed in
             ``net.load_report``, and keep their initial values.
         classes: number of classes; the heads are adapted where it differs. None: as many as `names`, else the source's.
@@ -151,10 +152,13 @@ def load(
 
 
 def _read_pt(path: Path) -> Network:
+    from models.ultralytics import is_ultralytics, load_ultralytics
     from models.yolov5 import is_yolov5, load_yolov5
 
     if is_yolov5(path):
         return load_yolov5(path)
+    if is_ultralytics(path):
+        return load_ultralytics(path)
     return from_checkpoint(read_checkpoint(path), path)
 
 

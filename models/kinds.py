@@ -282,6 +282,14 @@ _RECORDS = (
         joins="gate",
     ),
     SectionKind(
+        "attention",  # not one of Darknet's; layers= names the maps of the queries, the keys and the values
+        layer=lambda: _layers().Attention,
+        effect=_words("layers heads scale"),
+        reference="layers",
+        reads_before=False,
+        darknet=False,
+    ),
+    SectionKind(
         "dropout",
         layer=lambda: _layers().Dropout,
         effect=_words("probability"),

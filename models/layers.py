@@ -42,7 +42,7 @@ class Layer(nn.Module):
     """Does its forward hold channel counts of its own, which no option of its section changes?"""
     traced_whole = False
     """Does `prune.trace` take it as one step, instead of what its forward calls? Then none of its channels can be
-    dropped, neither before nor behind it (but for `Shortcut`, whose rule the walk has)."""
+    dropped, neither before nor behind it (but for `Shortcut` and `Attention`, whose rules the walk has)."""
 
     def fits(self, *sizes: Size) -> bool:
         return len(set(sizes)) == 1
@@ -316,6 +316,40 @@ class ScaleChannels(Gate):
 
     def fits(self, *sizes: Size) -> bool:
         return super().fits(*sizes) or (not self.by_place and sizes[0] == (1, 1))
+
+
+class Attention(Layer):
+    """`[attention]`: every place is the mean of all places' values, weighted by the softmax of ``scale * query . key``
+    (Vaswani et al., 2017), in each of `heads` slices of the channels for itself.
+
+    Reads queries, keys and values, each `(B, C, H, W)`, from layers of their own: the convolutions around it are
+    ordinary ones, and channel i of its output is made of channel i of the values alone.
+    """
+
+    traced_whole = True
+
+    def __init__(self, section: Section, channels: list[int]):
+        super().__init__()
+        if len(channels) != 3:
+            raise section.error(f"reads {len(channels)} layers; it has to read queries, keys and values", "layers")
+        self.heads = _positive(section, "heads")
+        # Written down, for it does not change where channels are cut.
+        self.scale_of_products = section.float("scale")
+        queries, keys, values = channels
+        if queries != keys:
+            raise section.error(f"has {queries} channels of queries, but {keys} of keys", "layers")
+        if queries % self.heads or values % self.heads:
+            raise section.error(
+                f"heads={self.heads} divides not both the {queries} channels of the queries and the {values} of the "
+                "values",
+                "heads",
+            )
+        self.out_channels = values
+
+    def forward(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        q, k, v = (x.flatten(2).unflatten(1, (self.heads, -1)) for x in (queries, keys, values))  # (B, heads, d, N)
+        weights = (q.transpose(-2, -1) @ k * self.scale_of_products).softmax(-1)
+        return (v @ weights.transpose(-2, -1)).reshape(values.shape)
 
 
 class Dropout(Layer):

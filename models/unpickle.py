@@ -39,11 +39,14 @@ STORAGES = {
     "torch.BoolStorage": torch.bool,
 }
 REBUILD_TENSOR, REBUILD_PARAMETER = "torch._utils._rebuild_tensor_v2", "torch._utils._rebuild_parameter"
+# How a module that was fused for inference names the method it runs; becomes a `Record`.
+GETATTR = ("builtins.getattr", "__builtin__.getattr")
 ORDERED_DICT, SETS = "collections.OrderedDict", ("builtins.set", "__builtin__.set")
-MADE_HERE = {*STORAGES, REBUILD_TENSOR, REBUILD_PARAMETER, ORDERED_DICT, *SETS}
+MADE_HERE = {*STORAGES, REBUILD_TENSOR, REBUILD_PARAMETER, *GETATTR, ORDERED_DICT, *SETS}
 
-# Names that become a `Record`: layers of networks, and what training scripts leave lying beside them.
-RECORD_PREFIXES = ("models.", "ultralytics.", "torch.nn.modules.")
+# Names that become a `Record`: layers of networks (those of a script that pruned one are in `__main__`), and what
+# training scripts leave lying beside them.
+RECORD_PREFIXES = ("models.", "ultralytics.", "torch.nn.modules.", "__main__.")
 RECORD_NAMES = {
     "torch.device",
     "torch.Size",
@@ -385,6 +388,8 @@ class _Machine:
             return dict(zip(_scalars([key for key, _ in pairs]), [value for _, value in pairs], strict=True))
         if target.path in SETS:
             return set(_scalars(arguments[0])) if arguments else set()
+        if target.path in GETATTR and not (len(arguments) == 2 and isinstance(arguments[0], Record)):
+            raise _Refused("its pickle asks for an attribute of something that is no layer")
         if target.path in STORAGES:
             raise _Refused(f"its pickle calls {target.path}")
         return Record(target.path, arguments)

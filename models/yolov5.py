@@ -10,17 +10,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from common.errors import UserError
 from models.cfg import Cfg, parse_cfg
-from models.layers import BN_EPS, Conv
+from models.foreign import Mismatch, Source, class_names, network_record, part, parts, shown, tensor
 from models.network import Network, adapt_classes
 from models.unpickle import LEGACY_MAGIC, Record, TorchFile, read_torch_file
 
@@ -63,21 +61,8 @@ ANCHORS = 3  # per head
 TODO = "use a YOLOv5 n, s or m checkpoint saved by train.py of release 6 or 7 (best.pt, last.pt)"
 
 
-class _Mismatch(Exception):
-    """The file differs from our cfg; the text names both sides."""
-
-
-@dataclass(frozen=True)
-class _Source:
-    """A convolution of the file: its name there, the record of the convolution and of its BatchNorm (None: a head)."""
-
-    name: str
-    conv: Record
-    bn: Record | None
-
-
 def is_yolov5(path: str | Path) -> bool:
-    """Whether the file is a torch checkpoint with a model of the YOLOv5 (or a later Ultralytics) program in it.
+    """Whether the file is a torch checkpoint with a model of the YOLOv5 program in it.
 
     Nothing is built or run. Such files in torch's old format count too: `load_yolov5` says what to do about them.
     """
@@ -89,7 +74,7 @@ def is_yolov5(path: str | Path) -> bool:
             found = file.mentions()
     except (OSError, UserError):
         return False
-    return any(name.startswith(("models.yolo", "ultralytics.nn.")) for name in found)
+    return any(name.startswith("models.yolo") for name in found)
 
 
 def load_yolov5(path: str | Path) -> Network:
@@ -105,8 +90,8 @@ def load_yolov5(path: str | Path) -> Network:
     path = Path(path)
     content = read_torch_file(path)
     try:
-        return _build(_model(content))
-    except _Mismatch as mismatch:
+        return _build(network_record(content))
+    except Mismatch as mismatch:
         raise UserError(str(mismatch), where=path, todo=TODO) from None
 
 
@@ -119,75 +104,36 @@ def _build(model: Record) -> Network:
     anchors = _anchors(modules[-1])
     for head in cfg.heads:
         head.set("anchors", anchors)
-    net = Network(cfg, _names(model, classes))
+    net = Network(cfg, class_names(model, classes))
     _compare(net, sources)
-    with torch.no_grad():
-        for layer, source in zip(net.convolutions.values(), sources, strict=True):
-            _copy(layer, source)
+    for layer, source in zip(net.convolutions.values(), sources, strict=True):
+        source.fill(layer)
     return net.eval()
 
 
-# What the file says. A record's attributes are whatever its author wrote: each is checked before it is used or shown.
-
-
-def _model(content: Any) -> Record:
-    """The network inside a checkpoint: its `ema` if it has one, else its `model`."""
-    if isinstance(content, dict):
-        content = next((content[key] for key in ("ema", "model") if content.get(key) is not None), None)
-    if isinstance(content, Record) and "model" in _parts(content):
-        return content
-    raise _Mismatch("holds no network under 'ema' or 'model'")
-
-
-def _parts(record: Record) -> dict[str, Record]:
-    found = record.state.get("_modules")
-    return {str(name): part for name, part in found.items() if isinstance(part, Record)} if type(found) is dict else {}
-
-
-def _part(record: Record, name: str, of: str) -> Record:
-    found = _parts(record).get(name)
-    if found is None:
-        raise _Mismatch(f"its module {of} ({record.path}) has no part '{name}'")
-    return found
-
-
-def _tensor(record: Record, name: str, of: str) -> Tensor:
-    for store in (record.state.get("_parameters"), record.state.get("_buffers")):
-        if type(store) is dict and isinstance(store.get(name), Tensor):
-            return store[name]
-    raise _Mismatch(f"its module {of} ({record.path}) has no tensor '{name}'")
-
-
-def _shown(value: Any) -> str:
-    """A short value as text, of anything else its type: nested data can be far larger as text than in the file."""
-    if type(value) in (list, tuple) and len(value) <= 9:
-        return f"[{', '.join(_shown(item) if type(item) is int else '?' for item in value)}]"
-    plain = isinstance(value, (str, bool, float, type(None))) or (type(value) is int and abs(value) < 1 << 62)
-    return str(value)[:80] if plain else type(value).__name__
+# What the file says.
 
 
 def _expect(record: Record, key: str, wanted: object, name: str) -> None:
     have = record.state.get(key)
     if have != wanted and have != (wanted, wanted):
-        raise _Mismatch(
-            f"its module {name} ({record.kind}) has {key}={_shown(have)}; YOLOv5's cfgs have {_shown(wanted)}"
-        )
+        raise Mismatch(f"its module {name} ({record.kind}) has {key}={shown(have)}; YOLOv5's cfgs have {shown(wanted)}")
 
 
 def _modules(model: Record) -> list[Record]:
     """The 25 modules of the network; each has the class and reads the modules that `STRUCTURE` says."""
-    modules = list(_parts(_parts(model)["model"]).values())
+    modules = list(parts(parts(model)["model"]).values())
     for number, (module, (kind, _)) in enumerate(zip(modules, STRUCTURE)):
         if module.kind != kind:
-            raise _Mismatch(f"its module {number} is a {module.kind}; YOLOv5's cfgs have a {kind} there")
+            raise Mismatch(f"its module {number} is a {module.kind}; YOLOv5's cfgs have a {kind} there")
     if len(modules) != len(STRUCTURE):
-        raise _Mismatch(f"has {len(modules)} modules; YOLOv5's cfgs have {len(STRUCTURE)}")
+        raise Mismatch(f"has {len(modules)} modules; YOLOv5's cfgs have {len(STRUCTURE)}")
     for number, (module, (_, reads)) in enumerate(zip(modules, STRUCTURE)):
         _expect(module, "f", reads, f"model.{number}")
     return modules
 
 
-def _convolutions(modules: list[Record]) -> Iterator[_Source]:
+def _convolutions(modules: list[Record]) -> Iterator[Source]:
     """Every convolution in the order of the cfg: a C3's bypass first, each head right after the module it reads."""
     for number, module in enumerate(modules[:-1]):
         name = f"model.{number}"
@@ -196,57 +142,57 @@ def _convolutions(modules: list[Record]) -> Iterator[_Source]:
         elif module.kind == "C3":
             yield from _c3(module, name, shortcut=number < BACKBONE)
         elif module.kind == "SPPF":
-            _expect(_part(module, "m", name), "kernel_size", 5, f"{name}.m")
-            yield from (_conv(_part(module, part, name), f"{name}.{part}") for part in ("cv1", "cv2"))
+            _expect(part(module, "m", name), "kernel_size", 5, f"{name}.m")
+            yield from (_conv(part(module, inner, name), f"{name}.{inner}") for inner in ("cv1", "cv2"))
         if number in HEAD_AFTER:
             head, detect = str(HEAD_AFTER[number]), f"model.{len(modules) - 1}.m"
-            yield _Source(f"{detect}.{head}", _part(_part(modules[-1], "m", detect), head, detect), None)
+            yield Source(f"{detect}.{head}", part(part(modules[-1], "m", detect), head, detect), None)
 
 
-def _c3(module: Record, name: str, shortcut: bool) -> Iterator[_Source]:
-    for part in ("cv2", "cv1"):
-        yield _conv(_part(module, part, name), f"{name}.{part}")
-    for place, bottleneck in _parts(_part(module, "m", name)).items():
+def _c3(module: Record, name: str, shortcut: bool) -> Iterator[Source]:
+    for first in ("cv2", "cv1"):
+        yield _conv(part(module, first, name), f"{name}.{first}")
+    for place, bottleneck in parts(part(module, "m", name)).items():
         inner = f"{name}.m.{place}"
         if bottleneck.kind != "Bottleneck":
-            raise _Mismatch(f"its module {inner} is a {bottleneck.kind}; YOLOv5's cfgs have a Bottleneck there")
+            raise Mismatch(f"its module {inner} is a {bottleneck.kind}; YOLOv5's cfgs have a Bottleneck there")
         _expect(bottleneck, "add", shortcut, inner)
-        for part in ("cv1", "cv2"):
-            yield _conv(_part(bottleneck, part, inner), f"{inner}.{part}")
-    yield _conv(_part(module, "cv3", name), f"{name}.cv3")
+        for own in ("cv1", "cv2"):
+            yield _conv(part(bottleneck, own, inner), f"{inner}.{own}")
+    yield _conv(part(module, "cv3", name), f"{name}.cv3")
 
 
-def _conv(module: Record, name: str) -> _Source:
-    parts = _parts(module)
-    if "bn" not in parts:
-        raise _Mismatch(
+def _conv(module: Record, name: str) -> Source:
+    inside = parts(module)
+    if "bn" not in inside:
+        raise Mismatch(
             f"its convolution {name} has no BatchNorm: it was fused for inference, and the BatchNorm's "
             "scales are what training and pruning need"
         )
-    act = parts["act"].kind if "act" in parts else "none"
+    act = inside["act"].kind if "act" in inside else "none"
     if act != "SiLU":
-        raise _Mismatch(f"its convolution {name} has the activation {act}; YOLOv5's cfgs have SiLU (swish)")
-    return _Source(name, _part(module, "conv", name), parts["bn"])
+        raise Mismatch(f"its convolution {name} has the activation {act}; YOLOv5's cfgs have SiLU (swish)")
+    return Source(name, part(module, "conv", name), inside["bn"])
 
 
-def _cfg_for(stem: _Source) -> Cfg:
-    width = _tensor(stem.conv, "weight", stem.name).shape[:1]
+def _cfg_for(stem: Source) -> Cfg:
+    width = tensor(stem.conv, "weight", stem.name).shape[:1]
     name = VARIANTS.get(width[0] if width else 0)
     if name is None:
         known = ", ".join(f"{variant} {channels}" for channels, variant in VARIANTS.items())
-        raise _Mismatch(f"its stem has {list(width)} channels; the cfgs have {known}")
+        raise Mismatch(f"its stem has {list(width)} channels; the cfgs have {known}")
     text = resources.files("cfg").joinpath(f"{name}.cfg").read_text(encoding="utf-8")
     return parse_cfg(text, source=f"cfg/{name}.cfg")
 
 
-def _class_count(detect: Record, sources: list[_Source]) -> int:
+def _class_count(detect: Record, sources: list[Source]) -> int:
     classes = detect.state.get("nc")
     for source in sources:
         if source.bn is None:
-            rows = _tensor(source.conv, "weight", source.name).shape[0]
+            rows = tensor(source.conv, "weight", source.name).shape[0]
             if type(classes) is not int or classes < 1 or rows != ANCHORS * (5 + classes):
-                raise _Mismatch(
-                    f"its Detect says nc={_shown(classes)}, but {source.name} has {rows} channels, not "
+                raise Mismatch(
+                    f"its Detect says nc={shown(classes)}, but {source.name} has {rows} channels, not "
                     f"{ANCHORS} x (5 + nc)"
                 )
     assert isinstance(classes, int)
@@ -255,78 +201,33 @@ def _class_count(detect: Record, sources: list[_Source]) -> int:
 
 def _anchors(detect: Record) -> list[float]:
     """The nine anchors of all heads, in pixels (the file keeps them in cells): w, h, w, h, ..."""
-    anchors, strides = _tensor(detect, "anchors", "Detect").double(), detect.state.get("stride")
+    anchors, strides = tensor(detect, "anchors", "Detect").double(), detect.state.get("stride")
     if anchors.shape != (len(STRIDES), ANCHORS, 2):
-        raise _Mismatch(
+        raise Mismatch(
             f"its anchors have the shape {list(anchors.shape)}; YOLOv5's cfgs have {[len(STRIDES), ANCHORS, 2]}"
         )
     if not isinstance(strides, Tensor) or strides.shape != (len(STRIDES),) or strides.tolist() != STRIDES:
-        raise _Mismatch(f"its heads are not at the strides {STRIDES} of YOLOv5's cfgs")
+        raise Mismatch(f"its heads are not at the strides {STRIDES} of YOLOv5's cfgs")
     pixels = (anchors * strides.double()[:, None, None]).flatten().tolist()
     if not all(0 < value < math.inf for value in pixels):
-        raise _Mismatch(f"its anchors are not all above 0: {pixels}")
+        raise Mismatch(f"its anchors are not all above 0: {pixels}")
     return pixels
-
-
-def _names(model: Record, classes: int) -> list[str]:
-    names = model.state.get("names")
-    if type(names) is dict:
-        names = [names.get(number) for number in range(len(names))]
-    if type(names) is not list or len(names) != classes or not all(type(name) in (str, int) for name in names):
-        count = len(names) if isinstance(names, list) else 0
-        raise _Mismatch(f"has {count} readable class names for {classes} classes")
-    return [str(name) for name in names]
 
 
 # Onto the cfg.
 
 
-def _compare(net: Network, sources: list[_Source]) -> None:
+def _compare(net: Network, sources: list[Source]) -> None:
     """Raise where a convolution of the file differs from ours in shape, stride, padding, dilation or groups."""
     for (number, layer), source in zip(net.convolutions.items(), sources):
-        have = _geometry(_tensor(source.conv, "weight", source.name), source.conv.state.get)
+        have = _geometry(tensor(source.conv, "weight", source.name), source.conv.state.get)
         want = _geometry(layer.conv.weight, lambda key, conv=layer.conv: getattr(conv, key))  # type: ignore[misc]
         if have != want:
-            raise _Mismatch(f"its {source.name} is {have}; layer {number} of {net.cfg.source} is {want}")
+            raise Mismatch(f"its {source.name} is {have}; layer {number} of {net.cfg.source} is {want}")
     if len(net.convolutions) != len(sources):
-        raise _Mismatch(f"has {len(sources)} convolutions; {net.cfg.source} has {len(net.convolutions)}")
+        raise Mismatch(f"has {len(sources)} convolutions; {net.cfg.source} has {len(net.convolutions)}")
 
 
 def _geometry(weight: Tensor, attribute: Callable[[str], Any]) -> str:
-    rest = ", ".join(f"{key} {_shown(attribute(key))}" for key in ("stride", "padding", "dilation", "groups"))
+    rest = ", ".join(f"{key} {shown(attribute(key))}" for key in ("stride", "padding", "dilation", "groups"))
     return f"{'x'.join(map(str, weight.shape))} ({rest})"
-
-
-def _copy(layer: Conv, source: _Source) -> None:
-    _fill(layer.conv.weight, source.conv, "weight", source.name)
-    if source.bn is None:
-        assert layer.conv.bias is not None
-        _fill(layer.conv.bias, source.conv, "bias", source.name)
-        return
-    bn = layer.bn
-    assert isinstance(bn, nn.BatchNorm2d)
-    assert bn.running_mean is not None
-    assert bn.running_var is not None
-    for name, target in (
-        ("weight", bn.weight),
-        ("bias", bn.bias),
-        ("running_mean", bn.running_mean),
-        ("running_var", bn.running_var),
-    ):
-        _fill(target, source.bn, name, f"{source.name}.bn")
-    eps = source.bn.state.get("eps")
-    if type(eps) is not float or not BN_EPS <= eps < 1:
-        raise _Mismatch(
-            f"its {source.name}.bn has eps={_shown(eps)}; ours is {BN_EPS}, and only a larger one can be "
-            "moved into the variance"
-        )
-    bn.running_var += eps - BN_EPS
-
-
-def _fill(target: Tensor, record: Record, name: str, of: str) -> None:
-    value = _tensor(record, name, of)
-    if value.shape != target.shape:
-        raise _Mismatch(f"its {of}.{name} has the shape {list(value.shape)}; the cfg's layer has {list(target.shape)}")
-    if not torch.isfinite(value).all():
-        raise _Mismatch(f"its {of}.{name} has values that are not finite")
-    target.copy_(value)

@@ -35,8 +35,8 @@ class DistilConfig(TrainConfig):
     )
     t_weights: str = option(
         "",
-        "the teacher's trained weights: .pt, Darknet .weights or a YOLOv5 .pt. a.pt+b.pt averages two; a.pt,b.pt is a "
-        "chain: b is fine-tuned under a first, and teaches then",
+        "the teacher's trained weights: .pt (also of YOLOv5, 8, 11, 26) or Darknet .weights. a.pt+b.pt averages two; "
+        "a.pt,b.pt is a chain: b is fine-tuned under a first, and teaches then",
         group=DISTILLATION,
         metavar="FILE",
         flags=("--t_weights",),

@@ -18,7 +18,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from common.errors import UserError
 from models.activations import ACTIVATIONS
-from models.layers import Head, Layer, Shortcut
+from models.layers import Attention, Head, Layer, Shortcut
 from models.network import Network
 from prune.functions import FunctionRules
 from prune.identities import ChannelGraph, Conv, EqualSlices
@@ -127,6 +127,8 @@ class Walk(FunctionRules):
             )
         if isinstance(module, Shortcut):
             return self.shortcut(module, refs)
+        if isinstance(module, Attention):
+            return self.attention(module, refs)
         if len(refs) != 1:
             return self.opaque(refs)
         ref = refs[0]
@@ -194,3 +196,17 @@ class Walk(FunctionRules):
             self.tie(a[:common], b[:common])
             total = self.emit("add", [total, other], a)
         return self.pointwise(total, module.act)
+
+    def attention(self, module: Attention, refs: list[Ref]) -> Ref:
+        """A channel of the output is a weighted mean over places of the same channel of the values.
+
+        Queries and keys meet channel by channel, and what a dropped pair leaves behind is the same number for all
+        places, which the softmax does not see: nothing of them has to be folded. All heads keep equally many.
+        """
+        queries, keys, values = (self.step(ref).ids for ref in refs)
+        if queries is None or keys is None or values is None:
+            return self.opaque(refs)
+        self.tie(queries, keys)
+        for ids in (queries, values):
+            self.constraints.append(EqualSlices(self.node.name, tuple(np.split(ids, module.heads))))
+        return self.passed(refs[2])

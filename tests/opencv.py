@@ -12,6 +12,13 @@ from torch import Tensor
 import models
 from models.network import Network
 
+# The shipped networks that Darknet has words for.
+DARKNET_CFGS = [
+    path
+    for path in sorted(Path(__file__).resolve().parents[1].glob("cfg/*.cfg"))
+    if "[detect]" not in path.read_text(encoding="utf-8")
+]
+
 needs_opencv_4 = pytest.mark.skipif(
     int(cv2.__version__.split(".")[0]) >= 5, reason=f"OpenCV {cv2.__version__} has no Darknet importer; 4.x has"
 )

@@ -39,6 +39,7 @@ class AnchoredSpec(HeadSpec):
 
     family = "anchored"
     has_objectness = True
+    one_to_one = False
 
     anchors: tuple[tuple[float, float], ...]
     stride: int

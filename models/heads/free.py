@@ -32,7 +32,6 @@ class FreeSpec(HeadSpec):
         stride: pixels of the network input a cell covers.
         classes: number of classes C; a place has ``4 * bins + C`` numbers.
         bins: a side's distance is the mean of a softmax over 0, 1, ... `bins` - 1 strides; 1: it is the number itself.
-        one_to_one: is it trained to give each object one place, so that it needs no NMS?
     """
 
     family = "free"

@@ -30,6 +30,7 @@ class HeadSpec(ABC):
         outputs: what an exported graph puts out, in words, where `export.formats.OUTPUTS` does not say it.
         stride: pixels of the network input a cell covers.
         classes: number of classes C.
+        one_to_one: is it trained to give each object one place, so that it needs no NMS?
         softmax: do class scores compete, or is each a sigmoid of its own?
         anchors: ``(A, 2)`` widths and heights in pixels that boxes are scaled from; () where the family has none.
     """
@@ -40,6 +41,7 @@ class HeadSpec(ABC):
     stride: int
     classes: int
     softmax: bool
+    one_to_one: bool
     anchors: tuple[tuple[float, float], ...]
 
     # -- in a cfg ----------------------------------------------------------------------------------------------------
@@ -224,8 +226,13 @@ def decode_head(logits: Tensor, spec: HeadSpec) -> Tensor:
 
 def decode_heads(heads: Sequence[Tensor], specs: Sequence[HeadSpec]) -> Tensor:
     """Logits of all heads -> ``(B, N, 5 + C)``: cx, cy, w, h in pixels of the network input, objectness, class
-    probabilities; ``(B, N, 4 + C)`` in a family without objectness. Head by head, within one place by place."""
-    return torch.cat([spec.decode(head).flatten(1, 3) for head, spec in zip(heads, specs)], 1)
+    probabilities; ``(B, N, 4 + C)`` in a family without objectness. Head by head, within one place by place.
+
+    Where a network has heads of both kinds, those that give each object one place are left out: their boxes are said
+    twice.
+    """
+    read = [place for place, spec in enumerate(specs) if not spec.one_to_one] or range(len(specs))
+    return torch.cat([specs[place].decode(heads[place]).flatten(1, 3) for place in read], 1)
 
 
 def decode_matched(rows: Tensor, places: Places, spec: HeadSpec) -> Tensor:

@@ -173,3 +173,46 @@ def test_stated_output_size_is_the_real_one(section, size):
     cfg = models.parse_cfg(NET + section + conv(24, 1, activation="linear", bn=0) + yolo("0,1,2"))
     layer = cfg.layers[0].facts.layer()(cfg.layers[0], [3])
     assert layer(torch.rand(2, 3, *size)).shape == (2, layer.out_channels, *layer.out_size(size))
+
+
+ATTENTION = (
+    NET
+    + "".join(
+        f"[route]\nlayers=0\n{conv(width, 1)}" if at else conv(width, 2, stride=2)
+        for at, width in enumerate((6, 4, 4, 6))
+    )
+    + "[attention]\nlayers=-5,-3,-1\nheads=2\nscale=.7\n"
+    + conv(24, 1, activation="linear", bn=0)
+    + yolo("0,1,2")
+)
+
+
+def test_attention_is_a_weighted_mean_over_places_in_each_head():
+    layer = models.Network(models.parse_cfg(ATTENTION)).layers[7]
+    random = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(2, width, 3, 4, generator=random, dtype=torch.float64) for width in (4, 4, 6))
+    out = layer(q, k, v).flatten(2)
+    assert out.shape == (2, 6, 12)
+    q, k, v = (x.flatten(2) for x in (q, k, v))
+    for picture in range(2):
+        for place in range(12):
+            for head in range(2):
+                own, wide = slice(2 * head, 2 * head + 2), slice(3 * head, 3 * head + 3)
+                products = [0.7 * float(q[picture, own, place] @ k[picture, own, other]) for other in range(12)]
+                total = sum(math.exp(p) for p in products)
+                mean = sum(math.exp(p) / total * v[picture, wide, other] for other, p in enumerate(products))
+                torch.testing.assert_close(out[picture, wide, place], mean)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("layers=-5,-3,-1", "layers=-5,-3", "reads 2 layers; it has to read queries, keys and values"),
+        ("layers=-5,-3,-1", "layers=-5,-1,-3", "has 4 channels of queries, but 6 of keys"),
+        ("heads=2", "heads=4", "heads=4 divides not both the 4 channels of the queries and the 6 of the values"),
+        ("scale=.7\n", "", "has no scale="),
+    ],
+)
+def test_attention_that_does_not_fit_is_refused(old, new, said):
+    with pytest.raises(UserError, match=said):
+        models.Network(models.parse_cfg(ATTENTION.replace(old, new)))

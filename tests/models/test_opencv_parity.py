@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import cv2
 import pytest
 import torch
@@ -12,11 +10,9 @@ import models
 from models.portable import OPENCV_ACTIVATIONS
 from tests.alive import alive
 from tests.nets import NET, TINY, conv, yolo
-from tests.opencv import assert_opencv_agrees, needs_opencv_4, opencv_network
+from tests.opencv import DARKNET_CFGS, assert_opencv_agrees, needs_opencv_4, opencv_network
 
 pytestmark = needs_opencv_4
-
-SHIPPED = sorted(Path(__file__).parents[2].joinpath("cfg").glob("*.cfg"))
 
 # Sections between a first convolution (8 channels, 32 x 32) and a head.
 SECTIONS = {
@@ -72,7 +68,7 @@ def test_tiny_network_equals_opencv(text, tmp_path):
     assert_opencv_agrees(alive(models.Network(models.parse_cfg(text))), tmp_path, tolerance=2e-5)
 
 
-@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", DARKNET_CFGS, ids=lambda path: path.stem)
 def test_shipped_cfg_equals_opencv(path, tmp_path):
     assert_opencv_agrees(alive(models.Network(models.read_cfg(path))), tmp_path)
 

@@ -61,6 +61,8 @@ def expected(
             out = _route(section.int("groups", 1), section.int("group_id", 0), flow)
         elif section.kind in ("scale_channels", "sam"):
             out = _gate(layer, *flow)
+        elif section.kind == "attention":
+            out = _attention(section.int("heads"), section.float("scale"), *flow)
         elif section.kind in ("yolo", "region", "reorg"):
             assert not first.gone.any()
             out = Flow(
@@ -145,3 +147,19 @@ def _gate(layer: torch.nn.Module, gate: Flow, scaled: Flow) -> Flow:
         assert not gate.gone.any()
     silent = ((scaled.value == 0) & ~scaled.wild[:, None, None]).all(0).flatten(1).all(1)
     return Flow(layer.act(scaled.value * gate.value), scaled.gone, scaled.gone & ~silent)
+
+
+def _attention(heads: int, scale: float, queries: Flow, keys: Flow, values: Flow) -> Flow:
+    """Head by head and by loops; a dropped channel that is constant stays in queries and keys."""
+    _agree(queries.gone, keys.gone)
+    slices = [flow.gone.chunk(heads) for flow in (queries, values)]
+    assert all(len({int(piece.sum()) for piece in pieces}) == 1 for pieces in slices), "heads of unequal width"
+    q, k = ((flow.value * ~(queries.wild | keys.wild)[:, None, None]).chunk(heads, 1) for flow in (queries, keys))
+    parts = []
+    for query, key, value in zip(q, k, values.value.chunk(heads, 1)):
+        share = torch.einsum("bcyx,bcvu->byxvu", query, key).mul(scale).flatten(3).softmax(-1)
+        parts.append(torch.einsum("byxn,bcn->bcyx", share, value.flatten(2)))
+    out, constant = torch.cat(parts, 1), values.gone & ~values.wild
+    assert torch.allclose(out[:, constant], values.value[:, constant])
+    out[:, constant] = values.value[:, constant]  # but for rounding
+    return Flow(out, values.gone, values.wild)

@@ -14,11 +14,10 @@ import prune
 from models.cfg import parse_cfg
 from tests.alive import alive
 from tests.nets import TINY
-from tests.opencv import assert_opencv_agrees, needs_opencv_4
+from tests.opencv import DARKNET_CFGS, assert_opencv_agrees, needs_opencv_4
 from tests.prune.reference import wither
 
 ROOT = Path(__file__).resolve().parents[2]
-CFGS = sorted(ROOT.glob("cfg/*.cfg"))
 
 RELOAD = """
 import sys, torch, models
@@ -80,7 +79,7 @@ def test_opencv_runs_networks_without_a_block_alike(name: str, tmp_path: Path) -
 
 
 @needs_opencv_4
-@pytest.mark.parametrize("path", CFGS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", DARKNET_CFGS, ids=lambda path: path.stem)
 def test_opencv_runs_every_shipped_network_alike_once_pruned(path: Path, tmp_path: Path) -> None:
     cfg = models.read_cfg(path)
     blocks = sum(section.kind == "shortcut" for section in cfg.layers) // 3

@@ -111,7 +111,7 @@ def check_files(draw: Callable, thin: models.Network) -> None:
     wanted = [head.clone() for head in thin(images)]
     with tempfile.TemporaryDirectory() as folder:
         cfg, weights, pt = (Path(folder, name) for name in ("thin.cfg", "thin.weights", "thin.pt"))
-        if draw(st.booleans()):
+        if draw(st.booleans()) or not all(section.facts.darknet for section in thin.cfg.layers):
             models.save(thin, pt)
             loaded = models.load(pt)
         else:
