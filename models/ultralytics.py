@@ -1,4 +1,4 @@
-"""Read checkpoints of YOLOv8, 11 and 26 (and YOLOv5 and v3 with their heads) as networks of ours.
+"""Read checkpoints of YOLOv8, 11 and 26 as networks of ours.
 
 The file is read without executing its pickle (`models.unpickle`). What comes out is the tree of modules; it becomes
 `models.blocks`, module by module, with the widths of its *tensors*: a network of other widths, of other classes, or
