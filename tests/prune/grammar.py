@@ -176,28 +176,6 @@ class Writer:
         self.conv(width, 1, act="logistic", bn=self.one_of((0, 1)))
         self.refer("sam", "from", [scaled], width, self.stride, activation="linear")
 
-    def heads(self) -> None:
-        """Attention between all places, in one to three heads, and what comes in added to it.
-
-        Queries and keys are linear and the scale is large: a mean over all places alike is the same everywhere, and a
-        BatchNorm behind it would blow the smallest difference up.
-        """
-        start, width, stride = len(self.maps) - 1, self.width, self.stride
-        heads = self.one_of((1, 2, 3))
-        each = self.one_of((1, 2, 3)) * heads
-        for act, filters in (("linear", each), ("linear", each), ("", self.one_of((1, 2, 3)) * heads)):
-            if len(self.maps) - 1 != start:
-                self.refer("route", "layers", [start], width, stride)
-            self.conv(filters, act=act, bn=self.one_of((1, 1, 1, 0)))
-        values = len(self.maps) - 1
-        more = {"heads": heads, "scale": 2}
-        here = len(self.maps)
-        self.refer("attention", "layers", [here - 5, here - 3, values], self.width, stride, **more)
-        if self.draw(st.booleans()):
-            self.refer("shortcut", "from", [values], self.width, stride, activation="linear")
-        self.conv(width, 1)
-        self.refer("shortcut", "from", [start], width, stride, activation="linear")
-
     def pyramid(self) -> None:
         """SPP: pools of several sizes, side by side."""
         start = len(self.maps) - 1
@@ -260,7 +238,6 @@ PIECES = (
     Writer.squeeze,
     Writer.spotlight,
     Writer.attention,
-    Writer.heads,
     Writer.pyramid,
     Writer.pool,
     Writer.drop,

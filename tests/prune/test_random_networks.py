@@ -221,5 +221,12 @@ def test_the_pieces_of_the_grammar_speak_of_every_kind_of_section(data: st.DataO
         piece(net)
     net.head()
     cfg = parse_cfg(net.text)
-    assert {section.kind for section in cfg.layers} == {*KINDS} - {"net", "timm", "region", "reorg", "detect"}
+    assert {section.kind for section in cfg.layers} == {*KINDS} - {
+        "net",
+        "timm",
+        "region",
+        "reorg",
+        "detect",
+        "attention",
+    }
     assert models.Network(cfg).layer_sizes((SIDE, SIDE))
