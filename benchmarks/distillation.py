@@ -203,8 +203,7 @@ def told(folder: Path) -> list[str]:
         f"  {alive:.1%} of all |gamma| went with channels that were alive" if alive is not None else "",
         "",
     ]
-    lines += [(folder / "table.txt").read_text(encoding="utf-8").split("\n\n")[0], ""]
-    return [line for line in lines if line is not None]
+    return [*lines, (folder / "table.txt").read_text(encoding="utf-8").split("\n\n")[0], ""]
 
 
 def figure(arguments: argparse.Namespace) -> None:

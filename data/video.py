@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +11,7 @@ import cv2
 import numpy as np
 
 from common.errors import UserError
-from common.files import whole_file
+from common.files import write_json
 from common.log import log
 
 VIDEOS = frozenset([".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv"])
@@ -40,8 +39,7 @@ def video_frames(video: Path, folder: Path, every: int) -> list[Path]:
             raise UserError(
                 "not a frame of the video can be read", where=video, todo="convert it, for example with ffmpeg to .mp4"
             )
-        with whole_file(half / PIXELS) as temporary:
-            temporary.write_text(json.dumps(digests), encoding="utf-8")
+        write_json(half / PIXELS, digests)
         half.rename(folder)
     finally:
         shutil.rmtree(half, ignore_errors=True)

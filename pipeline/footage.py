@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from common.errors import UserError
-from common.files import whole_file
+from common.files import read_json, whole_file, write_json
 from common.log import log
 from data import Dataset, DataSpec, make_loader
 from data.batch import Batch
@@ -84,7 +84,7 @@ def _gather(config: DistilConfig, spec: DataSpec, folder: Path) -> Path:
     asked = {"unlabelled": list(config.unlabelled), "every": config.unlabelled_every}
     record = folder / RECORD.format(_digest(json.dumps(asked)))
     if config.resume and record.is_file():
-        return folder / json.loads(record.read_text(encoding="utf-8"))["list"]
+        return folder / read_json(record)["list"]
     pictures = find_footage(config.unlabelled, folder, config.unlabelled_every)
     pictures, known = without_copies(scan_footage(pictures).pictures, spec)
     if known:
@@ -94,9 +94,9 @@ def _gather(config: DistilConfig, spec: DataSpec, folder: Path) -> Path:
     text = "".join(f"{line}\n" for line in lines)
     # Named after what is in it, so that whatever is told apart by its options is told apart by its pictures.
     listing = folder / f"pictures-{_digest(text)}.txt"
-    for path, content in ((listing, text), (record, json.dumps({**asked, "list": listing.name}))):
-        with whole_file(path) as temporary:
-            temporary.write_text(content, encoding="utf-8")
+    with whole_file(listing) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    write_json(record, {**asked, "list": listing.name})
     return listing
 
 

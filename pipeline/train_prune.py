@@ -263,8 +263,9 @@ class PruneRun:
             self.scored[self.first] = done.scores["teacher"]
 
     def _plain(self, config: PruneConfig, pruned: Network) -> None:
-        alone = replace(config, distil=replace(config.distil, kd="none"), t_cfg="", t_weights="")
-        alone = replace(alone, unlabelled=(), cross_fit=0)
+        """The fine-tune that nobody teaches, with which the student is compared."""
+        untaught = replace(config.distil, kd="none")
+        alone = replace(config, distil=untaught, t_cfg="", t_weights="", unlabelled=(), cross_fit=0)
         done = finetune(
             alone, self.folder / "plain", student=copy.deepcopy(pruned), kind="plain", group=self.folder.name
         )

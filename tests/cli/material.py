@@ -62,6 +62,13 @@ def command(script: str, folder: Path, *arguments: str | Path) -> subprocess.Com
     return subprocess.run(line, cwd=folder, capture_output=True, text=True, timeout=300, env=surroundings(folder))
 
 
+def two_processes(script: str, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """An entry script under torchrun, in `folder`."""
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    line = [*launcher, "-m", "tests.cli.entry", str(ROOT / script), *arguments]
+    return subprocess.run(line, cwd=folder, env=surroundings(folder), capture_output=True, text=True, timeout=200)
+
+
 def in_process(main: Callable[[], int], monkeypatch: pytest.MonkeyPatch, folder: Path, *arguments: str) -> int:
     """An entry script's `main` in this process, which saves importing torch anew; its exit status."""
     monkeypatch.chdir(folder)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import html
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,16 @@ from common.options import load_config
 from pipeline.prune_options import PruneConfig
 from reporting.report import RUNTIME
 from tests import nets
-from tests.cli.material import NAMES, QUICK, ROOT, command, in_process, killed, make_set, surroundings, way
+from tests.cli.material import (
+    NAMES,
+    QUICK,
+    command,
+    in_process,
+    killed,
+    make_set,
+    two_processes,
+    way,
+)
 from tests.engine.job import state
 from tests.engine.test_resume import assert_equal_states
 from tests.tracked import artifacts, history, start_of
@@ -362,16 +370,8 @@ def test_reused_folder_takes_nothing_from_the_run_before(
 
 
 def test_two_processes_go_through_the_line_as_one(material: Path, trained: Path) -> None:
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     chosen = ["--weights", "mine.pt", "--data", "data.yaml", "--name", "two", *QUICK, "--epochs", "1"]
-    done = subprocess.run(
-        [*launcher, "-m", "tests.cli.entry", str(ROOT / "train_prune.py"), *chosen],
-        cwd=material,
-        env=surroundings(material),
-        capture_output=True,
-        text=True,
-        timeout=200,
-    )
+    done = two_processes("train_prune.py", material, *chosen)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("pruned against baseline: ") == 1, "one of them speaks"
     assert (material / "runs/train_prune/two/report.html").is_file()
@@ -383,27 +383,9 @@ def test_two_processes_solve_what_one_does_and_go_on_from_it(
     material: Path, trained: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Rank 0 alone cuts and solves, and both train the student from its file."""
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    chosen = [
-        "--weights",
-        "mine.pt",
-        "--data",
-        "data.yaml",
-        *QUICK,
-        "--epochs",
-        "1",
-        "--prune",
-        "params=0.5",
-        "--stages",
-    ]
-    done = subprocess.run(
-        [*launcher, "-m", "tests.cli.entry", str(ROOT / "train_prune.py"), *chosen, "prune,student", "--name", "both"],
-        cwd=material,
-        env=surroundings(material),
-        capture_output=True,
-        text=True,
-        timeout=200,
-    )
+    cut = ["--weights", "mine.pt", "--data", "data.yaml", "--prune", "params=0.5"]
+    chosen = [*cut, *QUICK, "--epochs", "1", "--stages"]
+    done = two_processes("train_prune.py", material, *chosen, "prune,student", "--name", "both")
     assert done.returncode == 0, done.stderr
     assert in_process(train_prune.main, monkeypatch, material, *chosen, "prune", "--name", "one") == 0
     runs = material / "runs/train_prune"
