@@ -9,10 +9,11 @@ from common.errors import UserError
 from common.log import log
 from data import DataSpec
 from data.anchors import boxes_wh
+from models.dropping import drop_heads
 from models.network import Network
 from pipeline.prune_options import STAGES, PruneConfig
 from pipeline.stage import load_network
-from prune.heads import drop_heads, idle_heads
+from prune.heads import idle_heads
 
 
 def chosen_stages(config: PruneConfig, start: Network, spec: DataSpec) -> list[str]:

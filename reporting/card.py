@@ -81,7 +81,7 @@ def _usage(name: str, description: Description) -> list[str]:
     if description.outputs == "heads":
         for number, spec in enumerate(description.specs):
             lines.append(f"- head{number}: stride {spec.stride}, {spec.explain()}")
-    if description.nms:
+    if description.nms and "iou" in description.nms:
         lines.append(f"- inside: NMS at IoU {description.nms['iou']:g}, confidence above {description.nms['conf']:g}")
     return lines
 

@@ -162,13 +162,14 @@ activation=linear
 """
 
 
-def detect(classes: int = 3, bins: int = 4) -> str:
-    """Two heads without anchors, of strides 8 and 16, each with a tower for sides and one for classes."""
+def detect(classes: int = 3, bins: int = 4, one_to_one: tuple[int, ...] = (0,)) -> str:
+    """Heads without anchors, of strides 8 and 16, each with a tower for sides and one for classes; at both strides one
+    for each of `one_to_one`, which says of what kind."""
     text = "[net]\nwidth=64\nheight=64\n"
-    for neck, stride in ((0, 8), (8, 2)):  # of the second neck's convolution, a route before it
+    for neck, stride in ((0, 8), (2 + 7 * len(one_to_one), 2)):  # of the second neck's convolution, a route before it
         text += "[route]\nlayers=0\n" if neck else ""
         text += f"[convolutional]\nbatch_normalize=1\nfilters=8\nsize=3\nstride={stride}\npad=1\nactivation=swish\n"
-        at = 9 if neck else 0
-        text += _TOWER.format(neck=at, filters=4 * bins) + _TOWER.format(neck=at, filters=classes)
-        text += f"[detect]\nlayers=-4,-1\nclasses={classes}\nbins={bins}\n"
+        for kind in one_to_one:
+            text += _TOWER.format(neck=neck, filters=4 * bins) + _TOWER.format(neck=neck, filters=classes)
+            text += f"[detect]\nlayers=-4,-1\nclasses={classes}\nbins={bins}\n" + "one_to_one=1\n" * kind
     return text
