@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -112,8 +112,7 @@ def _difference(
     ours: Sequence[Tensor], theirs: Sequence[Tensor], about: Description, where: str, limit: float = TOLERANCE
 ) -> Difference:
     if about.outputs == "boxes":
-        near = max(NEAR, limit * ours[0].abs().max().item() if limit > TOLERANCE else 0)
-        return _boxes(torch.cat(list(ours), -1), torch.cat(list(theirs), -1), about, near, where)
+        return _boxes(torch.cat(list(ours), -1), torch.cat(list(theirs), -1), about, limit, where)
     return Difference(*_largest(ours, theirs), limit, about.outputs, where)
 
 
@@ -125,28 +124,51 @@ def _largest(ours: Sequence[Tensor], theirs: Sequence[Tensor]) -> tuple[float, f
     return max(difference for difference, _ in pairs), share if sound else float("inf")
 
 
-def _boxes(ours: Tensor, theirs: Tensor, about: Description, near: float, where: str) -> Difference:
-    """Chosen boxes are compared with their nearest of the same class: which comes first is no difference."""
-    assert about.nms is not None
-    spec, classes, most = about.spec, about.classes, int(about.nms["max_det"])
-    if spec.one_to_one:
-        found = [postprocess(each, spec, conf=0.0, max_boxes=most) for each in (ours, theirs)]
-    else:
-        # As the graph limits them: by class.
-        chosen = (
-            postprocess(each, spec, about.nms["conf"], about.nms["iou"], most * classes) for each in (ours, theirs)
-        )
-        found = [[torch.cat([b[b[:, 5] == label][:most] for label in range(classes)]) for b in each] for each in chosen]
+def _boxes(ours: Tensor, theirs: Tensor, about: Description, limit: float, where: str) -> Difference:
+    """The boxes that are chosen; which comes first is no difference."""
+    near = max(NEAR, limit * ours[..., :4].abs().max().item() if limit > TOLERANCE else 0.0)
+    best = about.spec.one_to_one
+    pairs = _best(ours, theirs, about, limit) if best else _after_nms(ours, theirs, about)
     worst, lost, count = 0.0, 0, 0
-    for mine, other in zip(*found, strict=True):
-        for a, b in ((mine, other), (other, mine)):
-            apart = torch.cdist(a[:, :4], b[:, :4], p=float("inf"))
-            alike = ((a[:, None, 4] - b[None, :, 4]).abs() <= NEAR) & (a[:, None, 5] == b[None, :, 5])
-            nearest = torch.cat((apart.masked_fill(~alike, float("inf")), apart.new_full((len(a), 1), float("inf"))), 1)
-            nearest = nearest.amin(1)
-            worst = max([worst, *nearest[nearest <= near].tolist()])
-            lost, count = lost + int((nearest > near).sum()), count + len(a)
+    for boxes, among in pairs:
+        nearest = _nearest(boxes, among)
+        worst = max([worst, *nearest[nearest <= near].tolist()])
+        lost, count = lost + int((nearest > near).sum()), count + len(boxes)
     if count == 0:
         where += ", on which neither finds a box"
-    what = "best boxes" if spec.one_to_one else "boxes after NMS"
-    return Difference(worst, lost / max(1, count), LOST, what, where)
+    return Difference(worst, lost / max(1, count), LOST, "best boxes" if best else "boxes after NMS", where)
+
+
+def _after_nms(ours: Tensor, theirs: Tensor, about: Description) -> Iterator[tuple[Tensor, Tensor]]:
+    """(boxes of a picture, boxes they have to be among): each network's among the other's."""
+    assert about.nms is not None
+    conf, iou, most = about.nms["conf"], about.nms["iou"], int(about.nms["max_det"])
+    found = [postprocess(each, about.spec, conf, iou, most * about.classes) for each in (ours, theirs)]
+    for pair in zip(*found, strict=True):
+        # As the graph limits them: by class.
+        a, b = (torch.cat([boxes[boxes[:, 5] == label][:most] for label in range(about.classes)]) for boxes in pair)
+        yield from ((a, b), (b, a))
+
+
+def _best(ours: Tensor, theirs: Tensor, about: Description, limit: float) -> Iterator[tuple[Tensor, Tensor]]:
+    """As `_after_nms`. Of the boxes that are as confident as the last one, rounding says which are chosen: theirs have
+    to be among all of ours, and what of ours is more confident than the last, `limit` being rounding, among theirs."""
+    assert about.nms is not None
+    every = ours[0].numel()
+    found = [postprocess(each, about.spec, 0.0, max_boxes=every, max_candidates=every) for each in (ours, theirs)]
+    for mine, other in zip(*found, strict=True):
+        best = mine[: int(about.nms["max_det"])]
+        sure = best[:, 4] > (best[-1, 4] + limit if 0 < len(best) == len(other) else 0)
+        yield from ((other, mine), (best[sure], other))
+
+
+def _nearest(boxes: Tensor, others: Tensor) -> Tensor:
+    """How far each box ``(n, 6)`` is from the nearest of its class and confidence in `others`, in pixels ``(n,)``."""
+    found = boxes.new_full((len(boxes),), float("inf"))
+    for label in boxes[:, 5].unique():
+        mine, theirs = boxes[boxes[:, 5] == label], others[others[:, 5] == label]
+        apart = torch.cdist(mine[:, :4], theirs[:, :4], p=float("inf"))
+        apart = apart.masked_fill((mine[:, None, 4] - theirs[None, :, 4]).abs() > NEAR, float("inf"))
+        if len(theirs):
+            found[boxes[:, 5] == label] = apart.amin(1)
+    return found
