@@ -129,3 +129,57 @@ def test_of_the_best_boxes_those_as_confident_as_the_last_may_be_others(
     rows = postprocess(decoded, spec, 0.0, max_boxes=12)[0][list(chosen)] + change
     theirs = Runtime(about, lambda _: [rows[None].numpy()], "onnxruntime", "net.onnx")
     assert _boxes(decoded, theirs.decode(theirs(torch.zeros(1, 3, *SIZE))), about, TOLERANCE, "").fits is fits
+
+
+# Two pairs that overlap by more than .45, one box for itself, one of another class over it, one below the confidence.
+SEEN = torch.tensor(
+    [
+        [10.0, 10, 30, 30, 0.9, 0],
+        [12, 10, 32, 30, 0.8, 0],
+        [40, 40, 60, 60, 0.7, 0],
+        [42, 40, 62, 60, 0.7, 0],
+        [10, 40, 30, 60, 0.6, 0],
+        [11, 40, 31, 60, 0.5, 1],
+        [40, 10, 60, 30, 0.2, 0],
+    ]
+)
+
+
+@pytest.mark.parametrize(
+    "chosen, most, fits",
+    [
+        ([0, 2, 4, 5], 300, True),
+        ([5, 3, 4, 0], 300, True),
+        ([1, 2, 4, 5], 300, False),
+        ([0, 1, 2, 4, 5], 300, False),
+        ([0, 4, 5], 300, False),
+        ([0, 2, 5], 300, False),
+        ([], 300, False),
+        ([0, 2, 4, 5, 6], 300, False),
+        ([0, 2, 5], 2, True),
+        ([0, 4, 5], 2, False),
+        ([0, 2, 4, 5], 2, False),
+    ],
+    ids=[
+        "right",
+        "the other of two equal ones",
+        "the weaker one",
+        "both",
+        "a pair left out",
+        "one left out",
+        "nothing",
+        "below the confidence",
+        "the most of a class",
+        "others than the most confident of a class",
+        "more than the most of a class",
+    ],
+)
+def test_boxes_after_nms_have_to_be_a_right_choice(chosen: list[int], most: int, fits: bool) -> None:
+    spec = FreeSpec(8, 2, bins=1)
+    about = describe(network(1.0), SIZE, outputs="boxes", batch=0, nms={**NMS, "max_det": most})
+    about = replace(about, names=("a", "b"), specs=(spec,))
+    middle = (SEEN[:, :2] + SEEN[:, 2:4]) / 2
+    decoded = spec.decoded_rows(torch.cat((middle, SEEN[:, 2:4] - SEEN[:, :2]), 1), SEEN[:, 4], SEEN[:, 5])[None]
+    rows = torch.cat((torch.zeros(len(chosen), 1), SEEN[chosen]), 1).numpy()
+    theirs = Runtime(about, lambda _: [rows], "onnxruntime", "net.onnx")
+    assert _boxes(decoded, theirs.decode(theirs(torch.zeros(1, 3, *SIZE))), about, TOLERANCE, "").fits is fits
