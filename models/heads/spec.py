@@ -27,6 +27,7 @@ class HeadSpec(ABC):
         family: its name in `models.heads.FAMILIES`.
         has_objectness: does a place say apart from its classes whether it sees an object? If so, its confidence in a
             class is the product, and decoded rows hold the objectness before the classes.
+        usual_objects: how many a training from random weights expects in a picture of 640 pixels.
         outputs: what an exported graph puts out, in words, where `export.formats.OUTPUTS` does not say it.
         stride: pixels of the network input a cell covers.
         classes: number of classes C.
@@ -37,6 +38,7 @@ class HeadSpec(ABC):
 
     family: ClassVar[str]
     has_objectness: ClassVar[bool]
+    usual_objects: ClassVar[float]
     outputs: ClassVar[Mapping[str, str]] = {}
     stride: int
     classes: int
