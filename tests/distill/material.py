@@ -12,7 +12,7 @@ import models
 from distill.modes import MODES
 from distill.pairs import FeaturePair
 from models.assign.by_shape import assign
-from models.heads import AnchoredSpec
+from models.heads import AnchoredSpec, FreeSpec, HeadSpec
 from models.network import Network
 from models.spec import Matches, Outputs
 
@@ -25,11 +25,19 @@ def specs_of(classes: int = 3, scale_x_y: float = 2.0, new_coords: bool = True) 
     return tuple(AnchoredSpec(a, s, classes, scale_x_y, new_coords) for a, s in ((FINE, 8), (COARSE, 16)))
 
 
-def random_outputs(specs: Sequence[AnchoredSpec], pictures: int = 2, seed: int = 0) -> Outputs:
+FREE = tuple(FreeSpec(stride, 3, bins=4) for stride in (8, 16))
+
+
+def specs_for(mode: str) -> tuple[HeadSpec, ...]:
+    """Heads that a mode can compare: anchored ones, unless it needs distributions of the sides."""
+    return FREE if MODES[mode].distributions else specs_of()
+
+
+def random_outputs(specs: Sequence[HeadSpec], pictures: int = 2, seed: int = 0) -> Outputs:
     """Float64 heads without gradient."""
     generator = torch.Generator().manual_seed(seed)
     heads = [
-        torch.randn(pictures, len(s.anchors), *shape, 5 + s.classes, generator=generator, dtype=torch.float64)
+        torch.randn(pictures, s.places, *shape, s.channels, generator=generator, dtype=torch.float64)
         for s, shape in zip(specs, SHAPES)
     ]
     return Outputs(heads, tuple(specs))
@@ -44,8 +52,10 @@ def random_targets(pictures: int = 2, each: int = 5, seed: int = 0, classes: int
     return torch.tensor(np.concatenate([image, generator.integers(0, classes, (count, 1)), centre, size], axis=1))
 
 
-def matched(specs: Sequence[AnchoredSpec], targets: Tensor) -> Matches:
-    return assign(specs, SHAPES, targets)
+def matched(specs: Sequence[HeadSpec], targets: Tensor) -> Matches:
+    """By shape; places without an anchor as if they had one of four cells."""
+    usual = [AnchoredSpec(spec.typical_sizes, spec.stride, spec.classes) for spec in specs]
+    return assign([spec if spec.anchors else like for spec, like in zip(specs, usual)], SHAPES, targets)
 
 
 def leaves(outputs: Outputs) -> Outputs:
@@ -142,7 +152,7 @@ def tiny_network(width: int = 8, classes: int = 2, new_coords: bool = False, see
 PAIRS = (FeaturePair(1, 2, 3, 5, 8.0, head=0), FeaturePair(4, 5, 4, 4, 16.0, head=1))
 
 
-def random_maps(specs: Sequence[AnchoredSpec], teacher: bool, pictures: int = 2, seed: int = 0) -> Outputs:
+def random_maps(specs: Sequence[HeadSpec], teacher: bool, pictures: int = 2, seed: int = 0) -> Outputs:
     """Random heads and float64 features for the layers of `PAIRS`, with channels of different mean and spread."""
     outputs = random_outputs(specs, pictures, seed)
     generator = torch.Generator().manual_seed(seed + 100 + teacher)
