@@ -13,8 +13,10 @@ from distill.modes import MODES
 from distill.pairs import FeaturePair
 from models.assign.by_shape import assign
 from models.heads import AnchoredSpec, FreeSpec, HeadSpec
+from models.lineage import identity_lineage
 from models.network import Network
 from models.spec import Matches, Outputs
+from tests import nets
 
 FINE = ((8.0, 10.0), (16.0, 12.0))
 COARSE = ((40.0, 30.0), (60.0, 90.0))
@@ -146,6 +148,22 @@ def tiny_network(width: int = 8, classes: int = 2, new_coords: bool = False, see
     return models.init_weights(
         Network(models.parse_cfg(tiny_cfg(width, classes, new_coords), source=f"tiny{width}.cfg"))
     )
+
+
+def free_network(text: str, seed: int = 0) -> Network:
+    """Of heads without anchors."""
+    torch.manual_seed(seed)
+    return models.init_weights(Network(models.parse_cfg(text)))
+
+
+def networks_for(mode: str) -> tuple[Network, Network]:
+    """A student and a teacher that a mode can compare."""
+    if MODES[mode].distributions:
+        return free_network(nets.detect(2)), free_network(nets.detect(2), seed=1)
+    student, teacher = tiny_network(8), tiny_network(8 if mode == "aligned" else 16, seed=1)
+    if mode == "aligned":
+        student.lineage = [identity_lineage(teacher, "baseline")]
+    return student, teacher
 
 
 # Layers 1 and 4 of the student answer to 2 and 5 of the teacher; the first pair differs in channels.

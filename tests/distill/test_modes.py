@@ -10,22 +10,23 @@ from dataclasses import dataclass, fields
 import pytest
 import torch
 
-import models
 from common.errors import UserError
 from common.options import from_dict, option, options
 from distill import MODES, FeaturePair, KDConfig, KDObjective, Teacher, hinton
 from distill.mode import METRIC, Mode
 from distill.modes import describe_modes
 from models.assign.by_shape import assign
-from models.lineage import descend, identity_step
+from models.lineage import identity_lineage
 from models.spec import Matches, Outputs
 from tests import nets
 from tests.distill.material import (
     PAIRS,
     adapter_of,
     doubled,
+    free_network,
     learning,
     matched,
+    networks_for,
     random_maps,
     random_outputs,
     random_targets,
@@ -298,18 +299,13 @@ def test_dead_and_exploded_students_keep_term_and_gradient_finite(name: str, val
     assert all(each.grad is not None and each.grad.isfinite().all() for each in learners)
 
 
-def free_network(seed: int, bins: int = 4, text: str = "") -> models.Network:
-    torch.manual_seed(seed)
-    return models.init_weights(models.Network(models.parse_cfg(text or nets.detect(2, bins))))
-
-
 @pytest.mark.parametrize("name", MODES)
 def test_every_mode_trains_a_student_with_heads_without_anchors(name: str) -> None:
     """One-to-one heads included, whose sides are plain numbers."""
     text = nets.dual(2, bins=4 if MODES[name].distributions else 1)
-    fat, student = (free_network(seed, text=text) for seed in (1, 0))
+    fat, student = (free_network(text, seed) for seed in (1, 0))
     if name == "aligned":
-        student.lineage = descend(fat, "baseline", identity_step(fat))
+        student.lineage = [identity_lineage(fat, "baseline")]
     objective = KDObjective(student, Teacher(fat, student), kd=KDConfig(kd=f"{name}:1")).train()
     terms = objective(batch_of(), 0.5)
     joined = [term for term in terms.values if term.startswith(name)]
@@ -325,18 +321,14 @@ def test_every_mode_trains_a_student_with_heads_without_anchors(name: str) -> No
     [(1, 1, r"over \[1, 1\]"), (4, 5, r"over \[4, 4\] distances, the teacher's over \[5, 5\]")],
 )
 def test_ld_between_unlike_distributions_is_refused(student: int, teacher: int, said: str) -> None:
-    thin, fat = free_network(0, student), free_network(1, teacher)
+    thin, fat = (free_network(nets.detect(2, bins)) for bins in (student, teacher))
     with pytest.raises(UserError, match=said):
         KDObjective(thin, Teacher(fat, thin), kd=KDConfig(kd="ld"))
 
 
 @pytest.mark.parametrize("name", MODES)
 def test_every_mode_trains_a_student_under_the_objective(name: str) -> None:
-    fat, student = tiny_network(8 if name == "aligned" else 16, seed=1), tiny_network(8)
-    if MODES[name].distributions:
-        fat, student = (free_network(seed) for seed in (1, 0))
-    if name == "aligned":
-        student.lineage = descend(fat, "baseline", identity_step(fat))
+    student, fat = networks_for(name)
     objective = KDObjective(student, Teacher(fat, student), kd=KDConfig(kd=f"{name}:1"))
     objective.train()
     terms = objective(batch_of(), 0.5)
