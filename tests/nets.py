@@ -162,14 +162,22 @@ activation=linear
 """
 
 
-def detect(classes: int = 3, bins: int = 4, one_to_one: tuple[int, ...] = (0,)) -> str:
-    """Heads without anchors, of strides 8 and 16, each with a tower for sides and one for classes; at both strides one
-    for each of `one_to_one`, which says of what kind."""
+def detect(classes: int = 3, bins: int = 4) -> str:
+    """Two heads without anchors, of strides 8 and 16, each with a tower for sides and one for classes."""
     text = "[net]\nwidth=64\nheight=64\n"
-    for neck, stride in ((0, 8), (2 + 7 * len(one_to_one), 2)):  # of the second neck's convolution, a route before it
+    for neck, stride in ((0, 8), (8, 2)):  # of the second neck's convolution, a route before it
         text += "[route]\nlayers=0\n" if neck else ""
         text += f"[convolutional]\nbatch_normalize=1\nfilters=8\nsize=3\nstride={stride}\npad=1\nactivation=swish\n"
-        for kind in one_to_one:
-            text += _TOWER.format(neck=neck, filters=4 * bins) + _TOWER.format(neck=neck, filters=classes)
-            text += f"[detect]\nlayers=-4,-1\nclasses={classes}\nbins={bins}\n" + "one_to_one=1\n" * kind
+        at = 9 if neck else 0
+        text += _TOWER.format(neck=at, filters=4 * bins) + _TOWER.format(neck=at, filters=classes)
+        text += f"[detect]\nlayers=-4,-1\nclasses={classes}\nbins={bins}\n"
+    return text
+
+
+def dual(classes: int = 3, bins: int = 1) -> str:
+    """`detect`, and beside each head another that gives each object one place."""
+    text = detect(classes, bins)
+    for neck in (0, 9):
+        text += _TOWER.format(neck=neck, filters=4 * bins) + _TOWER.format(neck=neck, filters=classes)
+        text += f"[detect]\nlayers=-4,-1\nclasses={classes}\nbins={bins}\none_to_one=1\n"
     return text

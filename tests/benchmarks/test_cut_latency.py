@@ -25,7 +25,7 @@ def main(monkeypatch: pytest.MonkeyPatch) -> Callable[[list[str]], int]:
 
 
 def test_every_network_has_a_row(main: Callable, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    both = alive(models.Network(models.parse_cfg(nets.detect(2, one_to_one=(0, 1))))).eval()
+    both = alive(models.Network(models.parse_cfg(nets.dual(2)))).eval()
     thin = prune.prune(both, budget="flops=0.5").network
     files = [str(tmp_path / name) for name in ("fat.pt", "thin.pt")]
     for net, file in zip((both, thin), files, strict=True):
