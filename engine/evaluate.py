@@ -21,7 +21,7 @@ from data.batch import Batch
 from data.options import BATCH
 from engine.metrics import AREAS, CONFIDENCES, Curves, PictureBoxes, coco_scores, confusion_matrix, curves
 from engine.postprocess import postprocess, to_original
-from models.heads import HeadSpec
+from models.heads import HeadSpec, spec_read
 
 CONFIDENCE, NMS_IOU, KEPT = 0.001, 0.6, 300
 SAMPLES = 16  # pictures kept for the prediction mosaic
@@ -188,7 +188,7 @@ def detect(
         for batch in tqdm(batches, desc="evaluate", unit="batch", leave=False, disable=not progress):
             ready = batch.prepared(device)
             decoded = net.decode(net(ready.images))
-            found = [boxes.cpu() for boxes in postprocess(decoded, net.specs[0], CONFIDENCE, NMS_IOU, KEPT)]
+            found = [boxes.cpu() for boxes in postprocess(decoded, spec_read(net.specs), CONFIDENCE, NMS_IOU, KEPT)]
             _collect(batch, found, pictures, samples, keep)
     finally:
         net.train(training)

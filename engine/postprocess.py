@@ -27,10 +27,12 @@ def postprocess(
 ) -> list[Tensor]:
     """Confidence filter and non-maximum suppression, one picture at a time.
 
+    Heads that give each object one place (`spec.one_to_one`) need no suppression: the most confident boxes stay.
+
     Args:
         decoded: ``(B, N, 5 + C)`` from `Network.decode`: cx, cy, w, h in pixels, objectness, class probabilities; or
             what else the family of `spec` decodes to.
-        spec: one of the heads, all of which are read alike.
+        spec: one of the heads that were decoded (`models.heads.spec_read`), all of which are read alike.
         conf: least confidence (objectness x class probability) a box needs.
         iou: boxes of one class overlapping a more confident one by more than this are dropped.
         max_boxes: most confident boxes kept per picture.
@@ -41,8 +43,11 @@ def postprocess(
     Returns:
         Per picture ``(n, 6)``: x1, y1, x2, y2 in pixels of the network input, confidence, class; most confident first.
     """
+    overlap = None if spec.one_to_one else iou
     return [
-        _one_picture(*spec.candidates(rows, conf), conf, iou, max_boxes, multi_label, class_agnostic, max_candidates)
+        _one_picture(
+            *spec.candidates(rows, conf), conf, overlap, max_boxes, multi_label, class_agnostic, max_candidates
+        )
         for rows in decoded.detach().float()
     ]
 
@@ -51,7 +56,7 @@ def _one_picture(
     rows: Tensor,
     scores: Tensor,
     conf: float,
-    iou: float,
+    iou: float | None,
     max_boxes: int,
     multi_label: bool,
     class_agnostic: bool,
@@ -71,8 +76,10 @@ def _one_picture(
     boxes = torch.cat((centre - half, centre + half), 1)
     sound = boxes.isfinite().all(1)  # exp() of a diverging network's logits overflows
     boxes, confidence, label = boxes[sound], confidence[sound], label[sound]
-    keep = _first_kept(boxes, confidence, torch.zeros_like(label) if class_agnostic else label, iou, max_boxes)
-    return torch.cat((boxes[keep], confidence[keep, None], label[keep, None].float()), 1)
+    found = torch.cat((boxes, confidence[:, None], label[:, None].float()), 1)
+    if iou is None:
+        return found[:max_boxes]
+    return found[_first_kept(boxes, confidence, torch.zeros_like(label) if class_agnostic else label, iou, max_boxes)]
 
 
 def _first_kept(boxes: Tensor, confidence: Tensor, group: Tensor, iou: float, count: int) -> Tensor:

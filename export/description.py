@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import UserError
-from export.formats import OUTPUTS
-from models.heads import FAMILIES, HeadSpec
+from export.formats import EARLIER_OUTPUTS
+from models.heads import FAMILIES, HeadSpec, spec_read
 from models.network import Network
 
 FORMAT = "thinyolo/1"
@@ -31,10 +31,11 @@ class Description:
         any_size: pictures of every size that `stride` divides are taken.
         batch: pictures at a time; 0: as many as one likes.
         stride: height and width have to be multiples of it.
-        outputs: "heads", "decoded" or "nms", see `export.formats.OUTPUTS`.
+        outputs: "heads", "decoded" or "boxes", see `export.formats.OUTPUTS`.
         precision: "fp32", "fp16" or "int8".
         fingerprint: `models.fingerprint` of the network it was made of.
-        nms: the thresholds inside the graph ("conf", "iou", "max_det"), where `outputs` is "nms".
+        nms: what chooses the boxes inside the graph, where `outputs` is "boxes": "conf", "iou", "max_det"; of
+            one-to-one heads "max_det" alone.
     """
 
     names: tuple[str, ...]
@@ -52,6 +53,11 @@ class Description:
     def classes(self) -> int:
         return len(self.names)
 
+    @property
+    def spec(self) -> HeadSpec:
+        """How what is decoded is read."""
+        return spec_read(self.specs)
+
     def as_dict(self) -> dict[str, Any]:
         """Plain data."""
         return {
@@ -67,7 +73,7 @@ class Description:
             "fingerprint": self.fingerprint,
             "nms": dict(self.nms) if self.nms else None,
             "input_meaning": INPUT_MEANING,
-            "output_meaning": {**OUTPUTS, **self.specs[0].outputs}[self.outputs],
+            "output_meaning": self.spec.outputs[self.outputs],
         }
 
     def metadata(self) -> dict[str, str]:
@@ -110,7 +116,7 @@ class Description:
             any_size=bool(content["any_size"]),
             batch=int(content["batch"]),
             stride=int(content["stride"]),
-            outputs=content["outputs"],
+            outputs=EARLIER_OUTPUTS.get(content["outputs"], content["outputs"]),
             precision=content["precision"],
             fingerprint=content["fingerprint"],
             nms=content["nms"],

@@ -19,11 +19,16 @@ if TYPE_CHECKING:
     Open = Callable[[Path, int], Runtime]
 
 OUTPUTS = {
-    "heads": "head0, head1, ...: (B, A, H, W, 5 + C) logits x, y, w, h, objectness, classes",
-    "decoded": "decoded: (B, N, 5 + C) cx, cy, w, h in pixels of the input, objectness, class probabilities",
-    "nms": "detections: (K, 7) picture, x1, y1, x2, y2 in pixels of the input, confidence, class",
+    "heads": "the logits of each head, (B, A, H, W, 5 + C); without anchors (B, 1, H, W, 4 bins + C)",
+    "decoded": "cx, cy, w, h in pixels of the input, objectness, class probabilities of every place, (B, N, 5 + C); "
+    "without anchors there is no objectness: (B, N, 4 + C)",
+    "boxes": "x1, y1, x2, y2 in pixels of the input, confidence, class of what is found: after NMS, (K, 7) with the "
+    "picture first; one-to-one heads need none and give their best, (B, --max-det, 6)",
 }
-"""What an exported graph may put out (``--outputs``), and what that means."""
+"""What an exported graph may put out (``--outputs``), for people; `HeadSpec.outputs` has the exact form."""
+
+EARLIER_OUTPUTS = {"nms": "boxes"}
+"""Names that files and command lines of earlier versions have."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +45,7 @@ class Format:
         beside: endings of files that are no part of the network (class names).
         integer: its convolutions are quantised to INT8, on pictures.
         half: ``--half`` writes its weights in FP16.
-        nms: ``--outputs nms`` can be run here.
+        nms: a graph with NMS inside can be run here.
     """
 
     name: str

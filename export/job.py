@@ -14,6 +14,7 @@ from export.description import Description, describe, remove_cards
 from export.onnx_graph import finished, model_of
 from export.runtimes import Opened
 from export.to_onnx import onnx_model
+from models.heads import spec_read
 from models.network import Network
 
 
@@ -46,7 +47,7 @@ class Job:
         batch: pictures at a time; 0: any number.
         any_size: every size that the largest stride divides.
         outputs: a key of `export.formats.OUTPUTS`.
-        nms: "conf", "iou", "max_det" of the NMS inside the graph, where `outputs` is "nms".
+        nms: "conf", "iou", "max_det" of the boxes chosen inside the graph, where `outputs` is "boxes".
         half: weights in FP16, in the formats that have them.
         int8_trunk: gives the ONNX model images -> heads in INT8. Raises `UserError` where none is good enough.
     """
@@ -81,6 +82,7 @@ class Job:
 
     def description(self, precision: str = "fp32") -> Description:
         """What a file of this job says about itself."""
+        nms = {"max_det": self.nms["max_det"]} if spec_read(self.net.specs).one_to_one else dict(self.nms)
         return describe(
             self.net,
             self.size,
@@ -88,7 +90,7 @@ class Job:
             batch=self.batch,
             outputs=self.outputs,
             precision=precision,
-            nms=dict(self.nms) if self.outputs == "nms" else None,
+            nms=nms if self.outputs == "boxes" else None,
         )
 
     def new(self, ending: str) -> Path:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,8 @@ _TENSORRT = (
     "Unsqueeze Upsample Where And "
 )
 TENSORRT_OPERATORS = frozenset(_TENSORRT.split())
+_FLOAT = 1  # onnx.TensorProto.FLOAT
+_Node = Callable[..., None]
 
 
 def model_of(content: bytes) -> Any:
@@ -39,9 +41,12 @@ def finished(trunk: Any, description: Description) -> Any:
     model = trunk
     if description.outputs != "heads":
         model = _with_decode(model, description)
-    if description.outputs == "nms":
+    if description.outputs == "boxes":
         assert description.nms is not None
-        _append_nms(model, description.nms, description.specs[0].has_objectness)
+        if description.spec.one_to_one:
+            _append_best(model, int(description.nms["max_det"]))
+        else:
+            _append_nms(model, description.nms, description.spec.has_objectness)
     tidy(model)
     describe_model(model, description.metadata())
     import onnx
@@ -129,10 +134,6 @@ def _append_nms(model: Any, thresholds: Mapping[str, float], has_objectness: boo
     above the confidence counts, as in evaluation; ONNX's operator works class by class, so `max_det` is per picture
     and class.
     """
-    import onnx
-    from onnx import TensorProto, helper, numpy_helper
-
-    graph = model.graph
     constants = {f"[{number}]": np.array([number], np.int64) for number in (0, 1, 2, 4, 5)} | {
         "[0,2]": np.array([0, 2], np.int64),
         "end": np.array([2**62], np.int64),
@@ -141,13 +142,7 @@ def _append_nms(model: Any, thresholds: Mapping[str, float], has_objectness: boo
         "iou": np.array([thresholds["iou"]], np.float32),
         "conf": np.array([thresholds["conf"]], np.float32),
     }
-    graph.initializer.extend(numpy_helper.from_array(value, f"nms/{name}") for name, value in constants.items())
-
-    def node(kind: str, inputs: str, output: str, **attributes: Any) -> None:
-        named = [name if name == "decoded" else f"nms/{name}" for name in inputs.split()]
-        result = output if output == "detections" else f"nms/{output}"
-        graph.node.append(helper.make_node(kind, named, [result], name=f"nms/{kind}_{output}", **attributes))
-
+    node = _nodes(model, "nms", constants)
     node("Slice", "decoded [0] [4] [2]", "boxes")  # (B, N, 4) cx, cy, w, h: starts, ends, axes
     if has_objectness:
         node("Slice", "decoded [4] [5] [2]", "objectness")  # (B, N, 1)
@@ -166,12 +161,86 @@ def _append_nms(model: Any, thresholds: Mapping[str, float], has_objectness: boo
     node("Mul", "extent half", "reach")
     node("Sub", "centre reach", "low")
     node("Add", "centre reach", "high")
-    node("Cast", "chosen", "numbers", to=TensorProto.FLOAT)
+    node("Cast", "chosen", "numbers", to=_FLOAT)
     node("Slice", "numbers [0] [1] [1]", "picture")
     node("Slice", "numbers [1] [2] [1]", "label")
     node("Concat", "picture low high score_column label", "detections", axis=1)
-    del graph.output[:]
-    graph.output.append(onnx.helper.make_tensor_value_info("detections", TensorProto.FLOAT, ["detections", 7]))
+    _put_out(model, ["detections", 7])
+
+
+def _append_best(model: Any, most: int) -> None:
+    """Put the choice of the `most` best boxes behind ``decoded`` (B, N, 4 + C) of one-to-one heads, in place.
+
+    The output becomes ``detections`` (B, K, 6). A row: x1, y1, x2, y2, confidence, class; the most confident first, K
+    the least of `most` and N x C. Every class of a box counts, as in evaluation. Of the places only the `most` best are
+    looked at class by class: no other can have a pair of place and class among the best.
+    """
+    constants = {f"[{number}]": np.array([number], np.int64) for number in (-1, 0, 1, 2, 4)} | {
+        "end": np.array([2**62], np.int64),
+        "half": np.array(0.5, np.float32),
+        "most": np.array([most], np.int64),
+        "rows": np.array([0, -1], np.int64),
+    }
+    node = _nodes(model, "best", constants)
+    node("Slice", "decoded [4] end [2]", "scores")  # (B, N, C)
+    node("ReduceMax", "scores [2]", "best_scores", keepdims=0)  # (B, N)
+    _top(node, "best_scores", "best_places")
+    node("Unsqueeze", "best_places [2]", "best_indices")
+    node("GatherND", "decoded best_indices", "kept", batch_dims=1)  # (B, M, 4 + C)
+    node("Slice", "kept [4] end [2]", "kept_scores")  # (B, M, C)
+    node("Reshape", "kept_scores rows", "pairs")  # (B, M x C)
+    _top(node, "pairs", "number")
+    node("Shape", "kept_scores", "classes", start=2)
+    node("Div", "number classes", "place")
+    node("Mul", "place classes", "before")
+    node("Sub", "number before", "class")
+    node("Unsqueeze", "place [2]", "places")
+    node("GatherND", "kept places", "chosen", batch_dims=1)  # (B, K, 4 + C)
+    node("Slice", "chosen [0] [2] [2]", "centre")
+    node("Slice", "chosen [2] [4] [2]", "extent")
+    node("Mul", "extent half", "reach")
+    node("Sub", "centre reach", "low")
+    node("Add", "centre reach", "high")
+    node("Unsqueeze", "number_values [2]", "confidence")
+    node("Cast", "class", "class_number", to=_FLOAT)
+    node("Unsqueeze", "class_number [2]", "label")
+    node("Concat", "low high confidence label", "detections", axis=2)
+    decoded = model.graph.output[0].type.tensor_type.shape.dim
+    fixed = all(decoded[axis].dim_value for axis in (1, 2))
+    count = min(most, decoded[1].dim_value * (decoded[2].dim_value - 4)) if fixed else "detections"
+    _put_out(model, [decoded[0].dim_value or "batch", count, 6])
+
+
+def _top(node: _Node, values: str, output: str) -> None:
+    """Where the `most` largest of each row of `values` ``(B, n)`` are; all n where they are fewer."""
+    node("Shape", values, f"{output}_there", start=1)
+    node("Min", f"most {output}_there", f"{output}_count")
+    node("TopK", f"{values} {output}_count", f"{output}_values {output}", axis=1)
+
+
+def _nodes(model: Any, prefix: str, constants: Mapping[str, np.ndarray]) -> _Node:
+    """A function that appends nodes to a model; what they read and make is called ``prefix/name``."""
+    from onnx import helper, numpy_helper
+
+    graph = model.graph
+    graph.initializer.extend(numpy_helper.from_array(value, f"{prefix}/{name}") for name, value in constants.items())
+
+    def names(text: str) -> list[str]:
+        return [name if name in ("decoded", "detections") else f"{prefix}/{name}" for name in text.split()]
+
+    def node(kind: str, inputs: str, output: str, **attributes: Any) -> None:
+        name = f"{prefix}/{kind}_{output.split()[-1]}"
+        graph.node.append(helper.make_node(kind, names(inputs), names(output), name=name, **attributes))
+
+    return node
+
+
+def _put_out(model: Any, shape: Sequence[int | str]) -> None:
+    """Make ``detections`` of this shape the output."""
+    from onnx import helper
+
+    del model.graph.output[:]
+    model.graph.output.append(helper.make_tensor_value_info("detections", _FLOAT, shape))
 
 
 def packed_stem(model: Any) -> Any:

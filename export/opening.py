@@ -13,6 +13,8 @@ from engine.config import parse_size
 from export.formats import CAN_RUN, PROGRAMS
 from export.options import FILES, NetworkOptions
 from export.runtimes import Opened, Runtime
+from models.dropping import only_heads
+from models.heads import ONE_TO_MANY, ONE_TO_ONE
 from models.network import Network
 
 
@@ -21,6 +23,7 @@ def open_model(
     cfg: str = "",
     runtime: str = "auto",
     *,
+    heads: str = "auto",
     names: Sequence[str] | None = None,
     size: tuple[int, int] | None = None,
     threads: int = 0,
@@ -31,6 +34,7 @@ def open_model(
     Args:
         cfg: the cfg of a `.weights` file, or its name.
         runtime: one of `RUNTIMES`, or "auto".
+        heads: which detect, where there are two kinds; the others are left out (see `models.only_heads`).
         names: class names that replace the file's.
         size: (H, W), where a network of PyTorch is to be run by another runtime; rounded up as by `input_size`.
         threads: CPU threads of runtimes other than PyTorch; 0: as many as torch has.
@@ -52,17 +56,29 @@ def open_model(
         raise UserError(f"{runtime} does not run *{path.suffix}", where=path, todo=f"--runtime {' or '.join(able)}")
     threads = threads or torch.get_num_threads()
     if "torch" not in able:
-        return _renamed(PROGRAMS[runtime].load()(path, threads), names, path)
+        return _renamed(_with_heads(PROGRAMS[runtime].load()(path, threads), heads), names, path)
     cfg_path, weights = _darknet_pair(path, cfg)
     names = names or _names_beside(weights)
     if runtime == "opencv" and cfg_path is not None and weights.suffix == ".weights":
         from export.opencv import open_opencv
 
         return open_opencv(cfg_path, threads, weights, names)
-    net = _open_network(cfg_path, weights, names)
+    net = only_heads(_open_network(cfg_path, weights, names), heads)
     if runtime == "torch":
         return _on_device(net, device)
     return _from_memory(net, runtime, rounded_up(size or net.image_size, net.max_stride), threads, path)
+
+
+def _with_heads(file: Runtime, heads: str) -> Runtime:
+    """`file`, if it detects with such heads: those of an exported file are chosen when it is written."""
+    read = ONE_TO_ONE if file.description.spec.one_to_one else ONE_TO_MANY
+    if heads not in ("auto", read):
+        raise UserError(
+            f"--heads {heads}: this file detects with {read} heads",
+            where=file.path,
+            todo=f"leave it out, or export the network anew: thinyolo export --weights FILE.pt --heads {heads}",
+        )
+    return file
 
 
 def _from_memory(net: Network, runtime: str, size: tuple[int, int], threads: int, path: str | Path) -> Runtime:
@@ -146,6 +162,7 @@ def open_chosen(options: NetworkOptions, path: str | Path, names: Sequence[str] 
         path,
         options.cfg,
         options.runtime,
+        heads=options.heads,
         names=names,
         size=parse_size(options.imgsz) if options.imgsz else None,
         threads=options.threads,

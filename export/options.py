@@ -10,7 +10,8 @@ from typing import Any
 from common.errors import UserError
 from common.options import option
 from data.spec import SPLITS
-from export.formats import FORMATS, OUTPUTS, RUNTIMES, Format
+from export.formats import EARLIER_OUTPUTS, FORMATS, OUTPUTS, RUNTIMES, Format
+from models.heads import ONE_TO_MANY, ONE_TO_ONE
 
 NETWORK, GRAPH, JUDGING, PLACE = "network", "what the file takes and gives", "INT8, checks and numbers", "where to"
 FILES = (
@@ -22,6 +23,17 @@ FILES = (
 def network_file(required: bool) -> Any:
     """The option that names a network's file."""
     return option("", FILES, group=NETWORK, flags=("--weights",), metavar="FILE", required=required)
+
+
+def heads_read() -> Any:
+    """The option that says which of a network's heads detect."""
+    return option(
+        "auto",
+        f"which heads detect, where there are two kinds (YOLO26): {ONE_TO_MANY} (auto) take NMS, {ONE_TO_ONE} give an "
+        "object one box and need none; the others are left out",
+        group=NETWORK,
+        choices=("auto", ONE_TO_MANY, ONE_TO_ONE),
+    )
 
 
 @dataclass
@@ -38,6 +50,7 @@ class NetworkOptions:
         group=NETWORK,
         choices=("auto", *RUNTIMES),
     )
+    heads: str = heads_read()
     imgsz: str = option(
         "",
         "network input, 416 or WIDTHxHEIGHT such as 1280x800; without: the size it was trained for",
@@ -61,6 +74,7 @@ class ExportOptions:
         required=True,
     )
     cfg: str = option("", "the cfg of a .weights file, or its name: yolov3-tiny", group=NETWORK, metavar="FILE")
+    heads: str = heads_read()
     to: str = option("onnx", f"formats: {', '.join(FORMATS)}", group=NETWORK, metavar="F,...")
 
     imgsz: str = option(
@@ -79,13 +93,16 @@ class ExportOptions:
     )
     outputs: str = option(
         "heads",
-        "; ".join(f"{name} is {meaning}" for name, meaning in OUTPUTS.items()) + ". All are decoded in FP32",
+        "; ".join(f"{name} is {meaning}" for name, meaning in OUTPUTS.items())
+        + ". All are decoded in FP32; nms is the earlier name of boxes",
         group=GRAPH,
-        choices=tuple(OUTPUTS),
+        choices=(*OUTPUTS, *EARLIER_OUTPUTS),
     )
     conf: float = option(0.25, "least confidence of NMS", group=GRAPH, low=0, high=1, metavar="P")
     iou: float = option(0.45, "overlap NMS allows", group=GRAPH, low=0, high=1, metavar="P")
-    max_det: int = option(300, "most boxes NMS keeps, a picture and class", group=GRAPH, low=1)
+    max_det: int = option(
+        300, "most boxes: NMS keeps them a picture and class, one-to-one heads a picture", group=GRAPH, low=1
+    )
     half: bool = option(False, "openvino and tensorrt: weights in FP16, half the size (not int8)", group=GRAPH)
 
     data: str = option(
@@ -127,6 +144,7 @@ class ExportOptions:
             UserError: by the option's name.
         """
         formats = self.formats
+        self.outputs = EARLIER_OUTPUTS.get(self.outputs, self.outputs)
         if "/" in self.name or "\\" in self.name:
             raise UserError(f"--name {self.name} is not the name of a file", todo="name the folder by --out")
         int8 = [each.name for each in formats if each.integer]
@@ -138,10 +156,13 @@ class ExportOptions:
         if int8 and not self.data:
             problem = f"--to {int8[0]} needs pictures to calibrate on and to judge by"
             raise UserError(problem, todo="add --data mine.yaml")
-        if self.outputs == "nms" and (unable := [each.name for each in formats if not each.nms]):
+        unable = [each.name for each in formats if not each.nms]
+        if self.outputs == "boxes" and unable and self.heads != ONE_TO_ONE:
             raise UserError(
-                f"--outputs nms is not for {unable[0]}: its engines are run here with outputs of known size only",
-                todo=f"--outputs decoded, and NMS outside; or leave {unable[0]} out of --to",
+                f"--outputs boxes is not for {unable[0]}: its engines are run here with outputs of known size only, "
+                "and NMS gives what it finds",
+                todo=f"--outputs decoded, and NMS outside; or leave {unable[0]} out of --to; or --heads {ONE_TO_ONE}, "
+                "where the network has such heads",
             )
         if Path(self.weights).suffix not in (".pt", ".pth", ".weights", ".cfg"):
             raise UserError(

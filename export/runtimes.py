@@ -63,8 +63,10 @@ class Runtime(nn.Module):
         if count < step:
             content = np.concatenate((content, np.zeros((step - count, *content.shape[1:]), content.dtype)))
         outputs = [torch.from_numpy(np.array(output, np.float32)) for output in self.run(content)]
-        if self.description.outputs == "nms":
-            return [_rows_by_picture(outputs[0], count, self.specs[0])]
+        if self.description.outputs == "boxes":
+            boxes, spec = outputs[0], self.description.spec
+            by_picture = boxes[:count] if spec.one_to_one else _by_picture(boxes, count)
+            return [torch.nn.utils.rnn.pad_sequence([_as_decoded(each, spec) for each in by_picture], batch_first=True)]
         return [output[:count] for output in outputs]
 
     def _check(self, images: Tensor) -> None:
@@ -95,15 +97,16 @@ def _joined(outputs: Sequence[Tensor]) -> Tensor:
     return torch.cat(list(outputs))
 
 
-def _rows_by_picture(rows: Tensor, count: int, spec: HeadSpec) -> Tensor:
-    """NMS's rows (picture, x1, y1, x2, y2, confidence, class) as decoded boxes: certain of one class each."""
+def _by_picture(rows: Tensor, count: int) -> list[Tensor]:
+    """NMS's rows (picture, x1, y1, x2, y2, confidence, class) ``(K, 7)``, picture by picture without its number."""
     rows = rows.reshape(-1, 7)
-    mine = [rows[rows[:, 0] == place] for place in range(count)]
-    decoded = []
-    for each in mine:
-        low, high = each[:, 1:3], each[:, 3:5]
-        decoded.append(spec.decoded_rows(torch.cat(((low + high) / 2, high - low), 1), each[:, 5], each[:, 6]))
-    return torch.nn.utils.rnn.pad_sequence(decoded, batch_first=True)
+    return [rows[rows[:, 0] == place, 1:] for place in range(count)]
+
+
+def _as_decoded(boxes: Tensor, spec: HeadSpec) -> Tensor:
+    """Boxes x1, y1, x2, y2, confidence, class ``(K, 6)`` as decoded rows: certain of one class each."""
+    low, high = boxes[:, :2], boxes[:, 2:4]
+    return spec.decoded_rows(torch.cat(((low + high) / 2, high - low), 1), boxes[:, 4], boxes[:, 5])
 
 
 def unreadable(who: str, path: str | Path, error: Exception) -> UserError:

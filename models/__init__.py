@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from models.assign.by_shape import assign
     from models.cfg import Cfg, Section, parse_cfg, read_cfg
     from models.checkpoint import available_cfgs, cfg_path, from_checkpoint, load, read_checkpoint, save, transfer
+    from models.dropping import drop_heads, only_heads
     from models.heads.anchored import AnchoredSpec
     from models.heads.free import FreeSpec
     from models.heads.spec import HeadSpec, decode_head, decode_matched, encode_boxes
@@ -45,6 +46,7 @@ __all__ = [
     "decode_head",
     "decode_matched",
     "descend",
+    "drop_heads",
     "encode_boxes",
     "entry_for",
     "fingerprint",
@@ -60,6 +62,7 @@ __all__ = [
     "lowered",
     "macs",
     "megabytes",
+    "only_heads",
     "opencv_problems",
     "parameters",
     "parse_cfg",

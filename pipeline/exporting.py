@@ -48,7 +48,7 @@ class Exporter:
         self.threads = torch.get_num_threads()
         self.weights = Path(options.weights)
         names = list(self.spec.names) if self.spec and options.cfg else None
-        net = open_model(self.weights, options.cfg, "torch", names=names, device="cpu")
+        net = open_model(self.weights, options.cfg, "torch", heads=options.heads, names=names, device="cpu")
         assert isinstance(net, Network)
         self.net = net
         if self.spec and len(self.spec.names) != net.classes:

@@ -28,6 +28,7 @@ from engine import distributed
 from engine.evaluate import KEPT, NMS_IOU
 from engine.postprocess import postprocess, to_original
 from engine.seams import Hooks
+from models.heads import spec_read
 from pipeline.distil_options import LABELS, DistilConfig
 
 RECORD = "asked-{}.json"
@@ -244,8 +245,8 @@ def _look(
     network: Any = teacher.network.to(device)
     for batch in make_loader(dataset, BATCH, workers=config.workers, shuffle=False):
         decoded = network.decode(network(batch.prepared(device).images))
-        best += network.specs[0].best_confidence(decoded).amax(dim=-1).tolist()
-        answers = postprocess(decoded, network.specs[0], threshold, NMS_IOU, KEPT, multi_label=False)
+        best += spec_read(network.specs).best_confidence(decoded).amax(dim=-1).tolist()
+        answers = postprocess(decoded, spec_read(network.specs), threshold, NMS_IOU, KEPT, multi_label=False)
         for number, found, letterbox in zip(batch.indices.tolist(), answers, batch.letterboxes, strict=True):
             rows.append(_as_labels(number, to_original(found, letterbox).cpu().numpy(), letterbox.original))
     return np.array(best), np.concatenate(rows)

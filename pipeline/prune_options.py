@@ -7,6 +7,7 @@ from typing import Any
 
 from common.errors import UserError
 from common.options import like, option
+from models.heads import ONE_TO_MANY, ONE_TO_ONE
 from pipeline.distil_options import DistilConfig
 from prune.budgets import BUDGETS, COMPUTED, parse_budget
 from prune.criteria import CRITERIA
@@ -81,9 +82,9 @@ class PruneConfig(DistilConfig):
         "",
         "heads to cut off before the baseline, with all that only they read: auto takes those whose scale holds less "
         "than 1 % of the boxes, 8,32 those of these strides; the other heads' anchors are fitted anew (not with "
-        "--anchors keep)",
+        f"--anchors keep). {ONE_TO_MANY} or {ONE_TO_ONE}: those of this kind, where there are both (YOLO26)",
         group=PRUNING,
-        metavar="auto|STRIDES",
+        metavar="auto|STRIDES|KIND",
         const="auto",
     )
     prune: str = option(
@@ -224,16 +225,18 @@ class PruneConfig(DistilConfig):
 
     @property
     def head_strides(self) -> str | tuple[int, ...]:
-        """What `--drop-heads` names: "auto", or strides; none of them: ()."""
+        """What `--drop-heads` names: "auto", a kind of heads, or strides; none of them: ()."""
         text = self.drop_heads.strip().lower()
-        if text in ("", "none", "off", "auto"):
-            return "auto" if text == "auto" else ()
+        if text in ("", "none", "off"):
+            return ()
+        if text in ("auto", ONE_TO_MANY, ONE_TO_ONE):
+            return text
         try:
             return tuple(int(part) for part in text.split(",") if part.strip())
         except ValueError:
             raise UserError(
                 f"--drop-heads {self.drop_heads} is no list of strides",
-                todo="auto, or the strides of the heads, as 8,32",
+                todo=f"auto, the strides of the heads, as 8,32, or {ONE_TO_MANY} or {ONE_TO_ONE}",
             ) from None
 
 

@@ -9,10 +9,12 @@ from common.errors import UserError
 from common.log import log
 from data import DataSpec
 from data.anchors import boxes_wh
+from models.dropping import drop_heads, only_heads
+from models.heads import ONE_TO_MANY, ONE_TO_ONE
 from models.network import Network
 from pipeline.prune_options import STAGES, PruneConfig
 from pipeline.stage import load_network
-from prune.heads import drop_heads, idle_heads
+from prune.heads import idle_heads
 
 
 def chosen_stages(config: PruneConfig, start: Network, spec: DataSpec) -> list[str]:
@@ -71,6 +73,8 @@ def without_heads(config: PruneConfig, network: Network, spec: DataSpec) -> Netw
     wanted, strides = config.head_strides, [head.stride for head in network.specs]
     if not wanted:
         return network
+    if wanted in (ONE_TO_MANY, ONE_TO_ONE):
+        return _without_kind(network, str(wanted))
     if wanted == "auto" or all(head.anchors for head in network.specs):
         idle, shares = idle_heads(boxes_wh(spec, config.input_size), network.specs)
         shown = ", ".join(f"stride {stride} {share:.1%}" for stride, share in zip(strides, shares))
@@ -94,17 +98,29 @@ def without_heads(config: PruneConfig, network: Network, spec: DataSpec) -> Netw
     if not places:
         log.info("--drop-heads auto: every head has work, none is dropped")
         return network
-    thin = drop_heads(network, places)
     gone = [strides[place] for place in places]
-    log.info(
-        "heads of stride %s are dropped with all that only they read: %s parameters -> %s",
-        ", ".join(map(str, gone)),
-        f"{models.parameters(network):,}",
-        f"{models.parameters(thin):,}",
-    )
+    thin = _told(network, drop_heads(network, places), f"of stride {', '.join(map(str, gone))}")
     thin.meta["dropped_heads"] = gone
     if config.anchors != "keep":
         thin.meta.pop("trained_for", None)
+    return thin
+
+
+def _without_kind(network: Network, kind: str) -> Network:
+    """The network without its heads of this kind; those of the other detect what they did before."""
+    if all(head.one_to_one != (kind == ONE_TO_ONE) for head in network.specs):
+        raise UserError(f"--drop-heads {kind}: there is no such head", where=network.cfg.source, todo="leave it out")
+    thin = only_heads(network, ONE_TO_MANY if kind == ONE_TO_ONE else ONE_TO_ONE)
+    return _told(network, thin, f"that are {kind}")
+
+
+def _told(network: Network, thin: Network, which: str) -> Network:
+    log.info(
+        "heads %s are dropped with all that only they read: %s parameters -> %s",
+        which,
+        f"{models.parameters(network):,}",
+        f"{models.parameters(thin):,}",
+    )
     return thin
 
 

@@ -9,8 +9,8 @@ import torch
 
 from common.errors import UserError
 from models.cfg import Section
+from models.dropping import rebuilt, renumbered, without_sections
 from models.network import Network
-from prune.surgery import rebuilt, renumbered, without_sections
 
 
 @dataclass(frozen=True)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 import re
-from collections.abc import Mapping
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from models.cfg import Cfg, Section
+from models.dropping import rebuilt
 from models.layers import Layer
 from models.network import Network
 from prune.fold import Leftovers
@@ -39,26 +37,6 @@ def thin_network(net: Network, graph: ChannelGraph, keep: Mask, left: Leftovers 
             assert isinstance(layer, Layer)
             layer.set_width(section, parts)
     return rebuilt(net, cfg, tensors)
-
-
-def rebuilt(net: Network, cfg: Cfg, tensors: dict[str, Tensor]) -> Network:
-    """The network of `cfg` with the given tensors; names, meta and mode as `net` has them, without a lineage."""
-    with torch.device("meta"):  # no time is spent on weights that are replaced at once
-        thin = Network(cfg, net.names)
-    thin.load_state_dict(tensors, assign=True)
-    thin.meta = copy.deepcopy(net.meta)
-    return thin.train(net.training)
-
-
-def renumbered(net: Network, moved: Mapping[int, int]) -> dict[str, Tensor]:
-    """Copies of the tensors of `net` for a cfg without some of its sections: new layer -> old."""
-    state = net.state_dict()
-    return {
-        f"layers.{new}.{name.split('.', 2)[2]}": tensor.clone()
-        for new, old in moved.items()
-        for name, tensor in state.items()
-        if name.startswith(f"layers.{old}.")
-    }
 
 
 def layer_number(name: str) -> int:
@@ -121,16 +99,3 @@ def _fold(done: dict[str, Tensor], conv: Conv, added: Tensor) -> None:
     weight = done[f"{conv.name}.weight"]
     bias = done.get(f"{conv.name}.bias", torch.zeros(len(weight), dtype=weight.dtype, device=weight.device))
     done[f"{conv.name}.bias"] = (bias.double() + added.to(bias.device)).to(bias.dtype)
-
-
-def without_sections(cfg: Cfg, gone: set[Section], instead: dict[Section, Section]) -> None:
-    """Remove sections from a cfg in place; whoever read one reads `instead` of it (followed until it stays)."""
-    for section in cfg.layers:
-        section.inputs = [_follow(source, instead) for source in section.inputs]
-    cfg.layers = [section for section in cfg.layers if section not in gone]
-
-
-def _follow(section: Section, instead: dict[Section, Section]) -> Section:
-    while section in instead:
-        section = instead[section]
-    return section

@@ -13,9 +13,14 @@ from typing import Any
 from common.files import whole_file
 from export.description import Description, card_paths
 from export.files import parts
+from models.heads import ONE_TO_ONE
 from reporting.origin import Facts, sha256
 
 UNKNOWN = "not known"
+OURS = (
+    "ThinYOLO's own file, a cfg and its tensors: no other program reads it, nor does the one that trained its first "
+    "ancestor; an ONNX file (--to onnx) is what they take"
+)
 
 
 def write_card(path: str | Path, description: Description, facts: Facts, measured: Mapping[str, Any]) -> Path:
@@ -78,10 +83,12 @@ def _usage(name: str, description: Description) -> list[str]:
         f"- pictures: {size}, {batch}; {meaning['input_meaning']}",
         f"- output: {place}{meaning['output_meaning']}",
     ]
+    if description.spec.one_to_one:
+        lines.append(f"- its heads are {ONE_TO_ONE}: an object gets one box, and no NMS is needed")
     if description.outputs == "heads":
         for number, spec in enumerate(description.specs):
             lines.append(f"- head{number}: stride {spec.stride}, {spec.explain()}")
-    if description.nms:
+    if description.nms and "iou" in description.nms:
         lines.append(f"- inside: NMS at IoU {description.nms['iou']:g}, confidence above {description.nms['conf']:g}")
     return lines
 
@@ -120,6 +127,8 @@ def _measured(file: Mapping[str, Any], record: Mapping[str, Any]) -> list[str]:
 def _origin(record: Mapping[str, Any]) -> list[str]:
     source, data, lineage = record["source"], record["data"], record["lineage"]
     lines = [f"- data set: {data['set'] or UNKNOWN}", f"- stage: {source['kind'] or UNKNOWN}"]
+    if source["format"]:
+        lines.append(f"- {source['weights']} is {OURS}")
     lines.append(f"- input size in training: {source['trained_at'] or UNKNOWN}")
     for each in lineage["ancestors"]:
         share = (

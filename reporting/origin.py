@@ -23,7 +23,8 @@ LEFT = ("start.pt", "*/weights/best.pt", "*/weights/sparse.pt", "*/pruned.pt", "
 def network_facts(net: Network, weights: str | Path, size: tuple[int, int]) -> Facts:
     """What is known of a network before it is exported: its checkpoint, its run, its ancestors. None is not known."""
     weights = Path(weights)
-    extra = _checkpoint(weights).get("extra", {})
+    checkpoint = _checkpoint(weights)
+    extra = checkpoint.get("extra", {})
     run = _run_of(weights)
     settings = _settings(run)
     metrics = extra.get("metrics", {})
@@ -31,6 +32,7 @@ def network_facts(net: Network, weights: str | Path, size: tuple[int, int]) -> F
     return {
         "source": {
             "weights": weights.name,
+            "format": checkpoint.get("format"),
             "sha256": sha256(weights),
             "fingerprint": models.fingerprint(net),
             "kind": _kind(extra),
@@ -84,7 +86,7 @@ def _checkpoint(weights: Path) -> dict[str, Any]:
         return {}
     try:
         return models.read_checkpoint(weights)
-    except UserError:  # a YOLOv5 checkpoint has none of this
+    except UserError:  # a checkpoint of another program has none of this
         return {}
 
 

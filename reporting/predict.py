@@ -26,6 +26,7 @@ from data.video import VIDEOS
 from engine.evaluate import Detector, detect, device_of
 from engine.pictures import draw_detections, save_picture, side_by_side
 from engine.postprocess import postprocess, to_original
+from models.heads import spec_read
 
 LABELLED = 480  # smaller pictures are enlarged until their shorter side reaches it: labels need room
 
@@ -110,7 +111,7 @@ def detect_picture(net: Detector, image: np.ndarray, options: PredictOptions | N
     decoded = net.decode(net(batch))
     boxes = postprocess(
         decoded,
-        net.specs[0],
+        spec_read(net.specs),
         options.conf,
         options.iou,
         options.max_boxes,

@@ -162,6 +162,7 @@ def test_the_old_programs_commands_have_their_place() -> None:
         ["--rounds", "3"],
         ["--drop-heads"],
         ["--drop-heads", "8,32"],
+        ["--drop-heads", "one-to-many"],
         ["--exclude", "0,12-20", "--include", "layers.1?"],
         ["--no-fold"],
     ],

@@ -25,8 +25,9 @@ examples:
   %(prog)s --weights runs/train_prune/exp/student/weights/best.pt --to onnx
   %(prog)s --weights runs/train_prune/exp/student/weights/best.pt --to onnx,int8,openvino --data mine.yaml
   %(prog)s --weights student.pt --to int8 --data mine.yaml --max-drop 0.01
-  %(prog)s --weights student.pt --to onnx --imgsz 1280x800 --outputs nms --conf 0.3
+  %(prog)s --weights student.pt --to onnx --imgsz 1280x800 --outputs boxes --conf 0.3
   %(prog)s --weights student.pt --to onnx --dynamic both
+  %(prog)s --weights yolo26n.pt --to onnx --heads one-to-one --outputs boxes
   %(prog)s --cfg yolov3-tiny --weights yolov3-tiny.weights --to onnx,darknet --data coco.yaml
 
 Then:

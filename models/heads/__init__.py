@@ -18,11 +18,21 @@ if TYPE_CHECKING:
     from models.cfg import Section
     from models.heads.anchored import AnchoredSpec
     from models.heads.free import FreeSpec
-    from models.heads.spec import HeadSpec, at_least_fp32, decode_head, decode_heads, decode_matched, encode_boxes
+    from models.heads.spec import (
+        HeadSpec,
+        at_least_fp32,
+        decode_head,
+        decode_heads,
+        decode_matched,
+        encode_boxes,
+        spec_read,
+    )
     from models.loss.criterion import Criterion
 
 __all__ = [
     "FAMILIES",
+    "ONE_TO_MANY",
+    "ONE_TO_ONE",
     "AnchoredSpec",
     "Family",
     "FreeSpec",
@@ -33,6 +43,7 @@ __all__ = [
     "decode_matched",
     "encode_boxes",
     "spec_class",
+    "spec_read",
 ]
 
 
@@ -75,6 +86,9 @@ def _free_loss() -> type[Criterion]:
 
 FAMILIES = {"anchored": Family(_anchored, _anchored_loss), "free": Family(_free, _free_loss)}
 """By `HeadSpec.family`, which `SectionKind.head` names too."""
+
+ONE_TO_MANY, ONE_TO_ONE = "one-to-many", "one-to-one"
+"""The two kinds of heads, by how many places may answer for an object; the first needs NMS (`HeadSpec.one_to_one`)."""
 
 
 def spec_class(head: Section) -> type[HeadSpec]:

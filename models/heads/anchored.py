@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from models.cfg import Cfg, Section
-from models.heads.spec import HeadSpec, at_least_fp32, log_odds_of_mean
+from models.heads.spec import AFTER_NMS, HeadSpec, at_least_fp32, log_odds_of_mean
 from models.spec import Places
 
 # Kinds whose anchors are written in cells, not in pixels of the network input.
@@ -136,6 +136,14 @@ class AnchoredSpec(HeadSpec):
         s = self.scale_x_y
         centre = f"(sigma(t) * {s:g} - {(s - 1) / 2:g} + cell) * stride"
         return f"anchors {anchors}; centre {centre}, size {way} * anchor"
+
+    @property
+    def outputs(self) -> dict[str, str]:
+        return {
+            "heads": "head0, head1, ...: (B, A, H, W, 5 + C) logits x, y, w, h, objectness, classes",
+            "decoded": "decoded: (B, N, 5 + C) cx, cy, w, h in pixels of the input, objectness, class probabilities",
+            "boxes": AFTER_NMS,
+        }
 
     @property
     def places(self) -> int:

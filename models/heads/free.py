@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from models.cfg import Section
-from models.heads.spec import HeadSpec, at_least_fp32, log_odds_of_mean
+from models.heads.spec import AFTER_NMS, BEST, HeadSpec, at_least_fp32, log_odds_of_mean
 from models.spec import Places
 
 # A usual box is so many cells wide.
@@ -39,10 +39,6 @@ class FreeSpec(HeadSpec):
     softmax = False
     usual_objects = 5.0
     anchors = ()
-    outputs = {
-        "heads": "head0, head1, ...: (B, 1, H, W, 4 bins + C) logits: bins of left, top, right, lower side, classes",
-        "decoded": "decoded: (B, N, 4 + C) cx, cy, w, h in pixels of the input, class probabilities",
-    }
 
     stride: int
     classes: int
@@ -102,6 +98,15 @@ class FreeSpec(HeadSpec):
             "distances of the left, top, right and lower side from ((column + .5) * stride, (row + .5) * stride): "
             f"{mean}, times stride; class probabilities sigma(t)"
         )
+
+    @property
+    def outputs(self) -> dict[str, str]:
+        return {
+            "heads": "head0, head1, ...: (B, 1, H, W, 4 bins + C) logits: bins of left, top, right, lower side, "
+            "classes",
+            "decoded": "decoded: (B, N, 4 + C) cx, cy, w, h in pixels of the input, class probabilities",
+            "boxes": BEST if self.one_to_one else AFTER_NMS,
+        }
 
     @property
     def places(self) -> int:

@@ -19,6 +19,9 @@ from models.cfg import Section
 if TYPE_CHECKING:
     from models.spec import Places
 
+AFTER_NMS = "detections: (K, 7) picture, x1, y1, x2, y2 in pixels of the input, confidence, class"
+BEST = "detections: (B, K, 6) x1, y1, x2, y2 in pixels of the input, confidence, class; the best first, no NMS needed"
+
 
 class HeadSpec(ABC):
     """How one detection head is read. A family of heads is a subclass; see `models.heads` for what else it has.
@@ -28,7 +31,6 @@ class HeadSpec(ABC):
         has_objectness: does a place say apart from its classes whether it sees an object? If so, its confidence in a
             class is the product, and decoded rows hold the objectness before the classes.
         usual_objects: how many a training from random weights expects in a picture of 640 pixels.
-        outputs: what an exported graph puts out, in words, where `export.formats.OUTPUTS` does not say it.
         stride: pixels of the network input a cell covers.
         classes: number of classes C.
         one_to_one: is it trained to give each object one place, so that it needs no NMS?
@@ -40,7 +42,6 @@ class HeadSpec(ABC):
     family: ClassVar[str]
     has_objectness: ClassVar[bool]
     usual_objects: ClassVar[float]
-    outputs: ClassVar[Mapping[str, str]] = {}
     stride: int
     classes: int
     softmax: bool
@@ -102,6 +103,11 @@ class HeadSpec(ABC):
     @abstractmethod
     def explain(self) -> str:
         """How its logits become boxes, for whoever decodes them elsewhere."""
+
+    @property
+    @abstractmethod
+    def outputs(self) -> Mapping[str, str]:
+        """What an exported graph puts out, in words, by the keys of `export.formats.OUTPUTS`."""
 
     # -- reading logits ----------------------------------------------------------------------------------------------
 
@@ -240,8 +246,14 @@ def decode_heads(heads: Sequence[Tensor], specs: Sequence[HeadSpec]) -> Tensor:
     Where a network has heads of both kinds, those that give each object one place are left out: their boxes are said
     twice.
     """
-    read = [place for place, spec in enumerate(specs) if not spec.one_to_one] or range(len(specs))
-    return torch.cat([specs[place].decode(heads[place]).flatten(1, 3) for place in read], 1)
+    read = spec_read(specs).one_to_one
+    chosen = [(spec, head) for spec, head in zip(specs, heads, strict=True) if spec.one_to_one == read]
+    return torch.cat([spec.decode(head).flatten(1, 3) for spec, head in chosen], 1)
+
+
+def spec_read(specs: Sequence[HeadSpec]) -> HeadSpec:
+    """One of the heads that `decode_heads` reads: what their decoded rows mean, and whether they need NMS."""
+    return next((spec for spec in specs if not spec.one_to_one), specs[0])
 
 
 def decode_matched(rows: Tensor, places: Places, spec: HeadSpec) -> Tensor:

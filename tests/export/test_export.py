@@ -204,12 +204,12 @@ def trunk(text: str, batch: int, free: bool) -> bytes:
     return onnx_model(tiny(text), (64, 96), batch, free)
 
 
-@pytest.mark.parametrize("outputs", ["decoded", "nms"])
+@pytest.mark.parametrize("outputs", ["decoded", "boxes"])
 @pytest.mark.parametrize("free", [False, True])
 @pytest.mark.parametrize("text", [nets.YOLOV5, nets.detect()], ids=["anchored", "anchor-free"])
 def test_decoding_and_nms_inside_the_graph_equal_those_outside(tmp_path, text: str, outputs: str, free: bool) -> None:
     net = tiny(text)
-    nms = {"conf": 0.2, "iou": 0.5, "max_det": 1000} if outputs == "nms" else None
+    nms = {"conf": 0.2, "iou": 0.5, "max_det": 1000} if outputs == "boxes" else None
     batch = 0 if free else 1
     description = describe(net, (64, 96), outputs=outputs, nms=nms, batch=batch, any_size=free)
     model = finished(model_of(trunk(text, batch, free)), description)

@@ -47,7 +47,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_description_comes_back_from_its_metadata(files):
     net = models.load(files / "net.pt")
     nms = {"conf": 0.25, "iou": 0.45, "max_det": 300}
-    whole = describe(net, (64, 96), any_size=True, batch=0, outputs="nms", precision="int8", nms=nms)
+    whole = describe(net, (64, 96), any_size=True, batch=0, outputs="boxes", precision="int8", nms=nms)
     assert Description.from_metadata(whole.metadata(), "net.onnx") == whole
     assert "family" not in whole.as_dict()["heads"][0], "as files that name no family have it"
 

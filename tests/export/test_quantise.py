@@ -74,6 +74,32 @@ def test_ranges_are_measured_once_and_excluded_convolutions_stay():
     assert plain(fewer) == len(left)
 
 
+def test_attention_depthwise_convolutions_and_towers_go_into_int8():
+    """Nothing is excluded by what it is: of heads without anchors the convolutions of both towers are the heads'."""
+    conv = "[convolutional]\nbatch_normalize=1\nfilters=8\nsize=1\nactivation={}\n"
+    text = nets.detect()
+    between = conv.format("linear") + "[route]\nlayers=0\n" + conv.format("linear")  # 1-3: queries, keys
+    between += "[route]\nlayers=0\n" + conv.format("linear")  # 4, 5: values
+    between += "[convolutional]\nbatch_normalize=1\nfilters=8\nsize=3\npad=1\ngroups=8\nactivation=linear\n"  # 6
+    between += "[attention]\nlayers=1,3,5\nheads=2\nscale=0.5\n[shortcut]\nfrom=-2\nactivation=linear\n"  # 7, 8
+    stem, rest = text.split("[route]\nlayers=0\n", 1)
+    rest = ("[route]\nlayers=0\n" + rest).replace("layers=0\n", "layers=8\n").replace("layers=9\n", "layers=17\n")
+    net = tiny(stem + between + rest)
+    trunk = onnx_model(net, (64, 64))
+    pictures = [np.random.default_rng(n).random((1, 3, 64, 64), np.float32) for n in range(4)]
+    left = excluded(model_of(trunk), CANDIDATES[-1])
+    assert len(left) == 2 * len(net.specs) + 1
+    model = Quantiser(trunk, pictures)(next(each for each in CANDIDATES if each.ranges == "widest" and not each.heads))
+    made = {output: node.op_type for node in model.graph.node for output in node.output}
+    for kind in ("Conv", "MatMul"):
+        nodes = [node for node in model.graph.node if node.op_type == kind]
+        assert len(nodes) == {"Conv": len(net.convolutions), "MatMul": 2}[kind]
+        assert {made.get(source) for node in nodes for source in node.input[:2]} == {"DequantizeLinear"}
+    wants, haves = (session(each, 1).run(None, {INPUT: pictures[0]}) for each in (trunk, model.SerializeToString()))
+    for want, have in zip(wants, haves, strict=True):
+        assert 0 < np.abs(want - have).mean() < 0.1 * np.abs(want).max()
+
+
 def test_histograms_are_made_picture_by_picture(monkeypatch):
     """All at once, every activation of every picture would be in memory."""
     from onnxruntime.quantization.calibrate import HistogramCalibrater

@@ -13,8 +13,9 @@ import models
 from common.errors import UserError
 from data.anchors import boxes_wh, check_anchors, choose_anchors
 from data.spec import load_spec
+from models.dropping import drop_heads
 from models.network import Network
-from prune.heads import drop_heads, head_shares
+from prune.heads import head_shares
 from tests.alive import alive
 from tests.data.made import many
 from tests.nets import RESIDUAL

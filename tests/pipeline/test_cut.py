@@ -223,6 +223,25 @@ def test_idle_head_is_cut_off_and_the_rest_has_to_learn(spec: DataSpec, net: Net
         without_heads(options(drop_heads="8,16"), net, spec)
 
 
+def test_heads_of_one_kind_are_dropped_and_nothing_has_to_be_learnt_anew(spec: DataSpec, net: Network) -> None:
+    both = alive(Network(models.parse_cfg(nets.dual(len(NAMES))), NAMES)).eval()
+    both.meta["trained_for"] = list(NAMES)
+    heads = both(torch.ones(1, 3, 64, 64))
+    for kind, left in (("one-to-many", 1), ("one-to-one", 0)):
+        thin = without_heads(options(drop_heads=kind), both, spec)
+        assert [head.one_to_one for head in thin.specs] == [bool(left)] * 2
+        assert all(
+            torch.equal(*pair)
+            for pair in zip(thin(torch.ones(1, 3, 64, 64)), heads[2 * left : 2 * left + 2], strict=True)
+        )
+        assert thin.meta["trained_for"] == list(NAMES)
+        assert "dropped_heads" not in thin.meta
+    with pytest.raises(UserError, match="--drop-heads one-to-one: there is no such head"):
+        without_heads(options(drop_heads="one-to-one"), net, spec)
+    with pytest.raises(UserError, match="has no one-to-one heads"):
+        without_heads(options(drop_heads="one-to-many"), net, spec)
+
+
 @pytest.mark.parametrize("gain", [0.1, -0.1])
 def test_a_cut_is_solved_for_the_uncut_networks_answers_where_val_rises(
     spec: DataSpec, net: Network, monkeypatch: pytest.MonkeyPatch, gain: float

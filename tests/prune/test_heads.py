@@ -8,9 +8,10 @@ import torch
 
 import models
 from common.errors import UserError
+from models.dropping import drop_heads
 from models.lineage import identity_lineage
 from models.network import Network
-from prune.heads import drop_heads, head_shares, idle_heads
+from prune.heads import head_shares, idle_heads
 from tests import nets
 from tests.alive import alive
 

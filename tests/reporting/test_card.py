@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import models
 import prune
@@ -72,6 +73,8 @@ def test_the_card_says_it_in_words_and_names_no_folder_of_the_machine(runs: Runs
     assert "budget=params=0.4, " in text
     assert f"parameters {fat:,} -> {thin:,} ({thin / fat:.1%} left)" in text
     assert "the baseline named above" in text
+    assert "best.pt is ThinYOLO's own file, a cfg and its tensors: no other program reads it" in text
+    assert "one-to-one" not in text
     assert "data set: bccd/data.yaml" in text
     assert "distillation: bounded" in text
     record = (tmp_path / "net.onnx.card.json").read_text()
@@ -79,6 +82,17 @@ def test_the_card_says_it_in_words_and_names_no_folder_of_the_machine(runs: Runs
     for content in (text, record):
         assert "/far" not in content
         assert str(tmp_path) not in content
+
+
+def test_the_card_of_another_programs_checkpoint_calls_it_nobodys_own(tmp_path: Path) -> None:
+    net, file = models.load("yolo26n").eval(), tmp_path / "net.onnx"
+    file.write_bytes(b"graph")
+    weights = tmp_path / "theirs.pt"
+    torch.save({"model": 1}, weights)
+    thin = models.only_heads(net, "one-to-one")
+    text = write_card(file, describe(thin), network_facts(thin, weights, (64, 64)), {"format": "ONNX"}).read_text()
+    assert "ThinYOLO's own file" not in text
+    assert "its heads are one-to-one: an object gets one box, and no NMS is needed" in text
 
 
 def test_a_stranger_among_the_runs_lends_nothing(tmp_path: Path) -> None:
