@@ -26,8 +26,8 @@ from torch import Tensor
 from common.errors import UserError
 
 # Names that stand for a value this module makes itself.
-_KINDS = "Double Float Half BFloat16 Long Int Short Char Byte Bool".split()
-_TYPES = "float64 float32 float16 bfloat16 int64 int32 int16 int8 uint8 bool".split()
+_KINDS = "Double", "Float", "Half", "BFloat16", "Long", "Int", "Short", "Char", "Byte", "Bool"
+_TYPES = "float64", "float32", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool"
 STORAGES = {f"torch.{kind}Storage": getattr(torch, dtype) for kind, dtype in zip(_KINDS, _TYPES)}
 REBUILD_TENSOR, REBUILD_PARAMETER = "torch._utils._rebuild_tensor_v2", "torch._utils._rebuild_parameter"
 # How a module that was fused for inference names the method it runs; becomes a `Record`.
@@ -38,15 +38,12 @@ MADE_HERE = {*STORAGES, REBUILD_TENSOR, REBUILD_PARAMETER, *GETATTR, ORDERED_DIC
 # Names that become a `Record`: layers of networks (those of a script that pruned one are in `__main__`), and what
 # training scripts leave lying beside them.
 RECORD_PREFIXES = ("models.", "ultralytics.", "torch.nn.modules.", "__main__.")
-RECORD_NAMES = set(
-    """
-    torch.device torch.Size torch.float16 torch.bfloat16 torch.float32 torch.float64
-    pathlib.Path pathlib.PosixPath pathlib.WindowsPath datetime.datetime argparse.Namespace
-    numpy.dtype numpy.ndarray _codecs.encode
-    numpy.core.multiarray.scalar numpy.core.multiarray._reconstruct
-    numpy._core.multiarray.scalar numpy._core.multiarray._reconstruct
-    """.split()
-)
+RECORD_NAMES = {
+    *(f"torch.{name}" for name in ("device", "Size", "float16", "bfloat16", "float32", "float64")),
+    *(f"pathlib.{name}" for name in ("Path", "PosixPath", "WindowsPath")),
+    *(f"numpy.{core}.multiarray.{name}" for core in ("core", "_core") for name in ("scalar", "_reconstruct")),
+    *("datetime.datetime", "argparse.Namespace", "numpy.dtype", "numpy.ndarray", "_codecs.encode"),
+}
 
 MAX_PICKLE_BYTES = 64 << 20  # a checkpoint's pickle is about 1 MB: its tensors lie outside
 LEGACY_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # how torch.save began before 1.6
@@ -209,12 +206,11 @@ class _Machine:
     """
 
     CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
-    LITERALS = set(
-        """
-        BININT BININT1 BININT2 LONG1 LONG4 BINFLOAT BINUNICODE SHORT_BINUNICODE BINUNICODE8
-        BINBYTES SHORT_BINBYTES BINBYTES8 SHORT_BINSTRING BINSTRING
-        """.split()
-    )
+    LITERALS = {
+        *("BININT", "BININT1", "BININT2", "LONG1", "LONG4", "BINFLOAT"),
+        *("BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "BINSTRING", "SHORT_BINSTRING"),
+        *("BINBYTES", "SHORT_BINBYTES", "BINBYTES8"),
+    }
     NEW = {"EMPTY_DICT": dict, "EMPTY_LIST": list, "EMPTY_TUPLE": tuple, "EMPTY_SET": set}
     TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
     IGNORED = {"PROTO", "FRAME"}
