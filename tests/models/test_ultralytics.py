@@ -20,10 +20,13 @@ from torch import Tensor, nn
 import engine
 import models
 from common.errors import UserError
+from models.foreign import Mismatch, parts
 from models.heads import FreeSpec
-from models.ultralytics import is_ultralytics, load_ultralytics
+from models.ultralytics import READERS, _network, is_ultralytics, load_ultralytics
 from models.ultralytics_scales import SCALES, graph, text
+from models.unpickle import Record, read_torch_file
 from tests.models import ultralytics_program as program
+from tests.models.test_unpickle import HOSTILE as HOSTILE_PICKLES
 from tests.shared import shared
 
 IMAGES = torch.rand(2, 3, 64, 96, generator=torch.Generator().manual_seed(3))
@@ -288,6 +291,16 @@ def test_what_cannot_be_read_is_refused_in_one_sentence(
     assert "\n" not in error.value.problem
 
 
+@pytest.mark.parametrize("attack", HOSTILE_PICKLES)
+def test_code_hidden_in_a_sound_checkpoint_is_refused_and_not_run(attack: Callable, tmp_path: Path) -> None:
+    """That each attack works is shown in test_unpickle.py."""
+    path = program.checkpoint(made(8), tmp_path / "best.pt", train_args={"imgsz": attack(tmp_path / "ran")})
+    assert is_ultralytics(path)
+    with pytest.raises(UserError, match="nothing in it was run"):
+        models.load(path)
+    assert not (tmp_path / "ran").exists()
+
+
 def test_a_module_inside_itself_is_refused(tmp_path: Path) -> None:
     model = made(8)
     model.model[1] = inner = nn.Sequential()
@@ -327,6 +340,61 @@ def test_damage_anywhere_gives_a_network_or_a_user_error(data: st.DataObject, tm
             new.writestr(entry, bytes(content))
     with contextlib.suppress(UserError):
         load_ultralytics(damaged)
+
+
+HOSTILE = (
+    *(None, True, -1, 0, 1, 2, 7, 10**12, -(2**70), 0.5, float("nan"), float("inf"), "", "x" * 1000, b"x"),
+    *([], [-1, -1], [[[]]] * 3, (), (1, 2), (10**9, 10**9), {}, {0: "a"}, {"0": None}, {"imgsz": [0, 1, 2]}),
+    *(
+        torch.zeros(0),
+        torch.tensor(3.0),
+        torch.full((3,), float("nan")),
+        torch.zeros(16, 16, 1, 1),
+        torch.ones(3).bool(),
+    ),
+    torch.zeros(1).expand(1 << 20, 1 << 20),
+)
+
+
+def _records(record: Record, found: dict[int, Record]) -> dict[int, Record]:
+    """All modules of a tree."""
+    if id(record) not in found:
+        found[id(record)] = record
+        for inner in parts(record).values():
+            _records(inner, found)
+    return found
+
+
+@settings(
+    max_examples=150,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(data=st.data())
+def test_whatever_a_module_says_of_itself_gives_a_network_or_a_sentence(data: st.DataObject, tmp_path: Path) -> None:
+    """Sound pickles with attributes, parameters and parts that no program would have written."""
+    family = data.draw(st.sampled_from((8, 11, 26)))
+    path = tmp_path / f"{family}.pt"
+    if not path.exists():
+        program.checkpoint(made(family), path)
+    content = read_torch_file(path)
+    records = list(_records(content["model"], {}).values())
+    for _ in range(data.draw(st.integers(1, 3))):
+        record = data.draw(st.sampled_from(records))
+        stores = [each for each in (record.state, *record.state.values()) if type(each) is dict and each]
+        store = data.draw(st.sampled_from(stores))
+        key = data.draw(st.sampled_from(sorted(store, key=str)))
+        what = data.draw(st.sampled_from(("value", "value", "gone", "another", "kind")))
+        if what == "gone":
+            del store[key]
+        elif what == "kind":
+            record.path = "ultralytics.nn.modules.block." + data.draw(st.sampled_from(sorted(READERS)))
+        else:
+            store[key] = data.draw(st.sampled_from(records if what == "another" else HOSTILE))
+    with contextlib.suppress(Mismatch, UserError), torch.no_grad():
+        assert _network(content, path)(torch.zeros(1, 3, 64, 64))
 
 
 def test_files_of_others_are_told_apart(tmp_path: Path) -> None:
