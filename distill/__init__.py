@@ -15,8 +15,10 @@ if TYPE_CHECKING:
     from distill.losses.gap import gap
     from distill.losses.hinton import hinton
     from distill.losses.imitation import imitation
+    from distill.losses.ld import ld
     from distill.losses.mgd import mgd
     from distill.losses.pkd import pkd
+    from distill.losses.projected import projected
     from distill.losses.scaled import scaled
     from distill.mode import Mode
     from distill.modes import MODES
@@ -40,8 +42,10 @@ __all__ = [
     "gap",
     "hinton",
     "imitation",
+    "ld",
     "mgd",
     "pkd",
+    "projected",
     "scaled",
 ]
 

@@ -30,8 +30,8 @@ class Alignment:
 def align(
     student: Sequence[HeadSpec], teacher: Sequence[HeadSpec], classes: tuple[int, ...] | None = None
 ) -> Alignment:
-    """Pair the heads by stride (cfgs list them coarse to fine or fine to coarse) and the places in their cells as
-    their family does (anchors by size).
+    """Pair the heads by stride (cfgs list them coarse to fine or fine to coarse), those that give an object one place
+    with such ones, and the places in their cells as their family does (anchors by size).
 
     The teacher may have more than the student: heads of further strides, further anchors in a head.
 
@@ -60,6 +60,8 @@ def describe(specs: Sequence[HeadSpec]) -> str:
     """A set of heads in words."""
     strides = ", ".join(str(spec.stride) for spec in specs)
     places = specs[0].describe_places(specs)
+    if single := sum(spec.one_to_one for spec in specs):
+        places += f" ({single} give each object one place)"
     return f"{len(specs)} heads of strides {strides} {places} and {specs[0].classes} classes"
 
 
@@ -67,7 +69,8 @@ def _pair_heads(student: Sequence[HeadSpec], teacher: Sequence[HeadSpec]) -> tup
     free = list(range(len(teacher)))
     pairs = []
     for spec in student:
-        found = next((number for number in free if teacher[number].stride == spec.stride), None)
+        like = (spec.stride, spec.one_to_one)
+        found = next((n for n in free if (teacher[n].stride, teacher[n].one_to_one) == like), None)
         if found is None:
             return None
         free.remove(found)

@@ -50,6 +50,7 @@ class Mode:
             makes the KD term count like that term.
         joins: name of a returned scalar -> the detection term it joins, where that is not `relative_to`.
         same_places: compares the two networks cell by cell, anchor by anchor.
+        distributions: compares distributions of the sides of boxes (`HeadSpec.sides`), over the same distances.
         features: compares maps inside the networks.
         needs_truth: has nothing to say of a picture without labels, and is not shown any. A mode that only counts
             matched cells for more goes by the teacher alone there.
@@ -61,6 +62,7 @@ class Mode:
     relative_to: ClassVar[str] = "box"
     joins: ClassVar[Mapping[str, str]] = {}
     same_places: ClassVar[bool] = False
+    distributions: ClassVar[bool] = False
     features: ClassVar[bool] = False
     needs_truth: ClassVar[bool] = False
 

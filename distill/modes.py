@@ -130,6 +130,32 @@ class Gap(Mode):
 
 
 @dataclass(frozen=True)
+class LD(Mode):
+    paper = "Zheng et al. CVPR 2022: the distribution of each side of a box"
+    needs = f"{_HEADS}, without anchors, with equally many bins"
+    weight = 0.05
+    same_places = True
+    distributions = True
+
+    temperature: float = option(
+        10.0,
+        "ld: higher T looks more at distances that the teacher holds for unlikely",
+        key="kd_ld_temperature",
+        low=0.01,
+    )
+
+    def load(self) -> Loss:
+        from distill.losses.ld import ld
+
+        return ld
+
+    def check(self, specs: Sequence[HeadSpec]) -> None:
+        from distill.losses.ld import check_temperature
+
+        check_temperature(self.temperature)
+
+
+@dataclass(frozen=True)
 class Aligned(FeatureMode):
     paper = "He et al. ICCV 2017, Cao et al. NeurIPS 2022: channel k against the ancestor's channel it was cut from"
     needs = "a student (.pt) whose lineage names the teacher"
@@ -294,6 +320,23 @@ class Imitation(FeatureMode):
         return wide_projections(pairs)
 
 
+@dataclass(frozen=True)
+class Projected(FeatureMode):
+    paper = "what the most used trainer does: features behind two 1x1 convolutions, where the teacher is sure"
+    needs = f"{_HEADS}; trains two 1x1 convolutions per head"
+    weight = 0.5
+
+    def load(self) -> Loss:
+        from distill.losses.projected import projected
+
+        return projected
+
+    def adapter(self, pairs: Sequence[FeaturePair]) -> nn.Module:
+        from distill.losses.projected import projectors
+
+        return projectors(pairs)
+
+
 AUTO = "auto"
 USUAL_MODES = "scaled,bounded"
 """What ``--kd auto`` means, under a teacher that is no worse than its student."""
@@ -314,6 +357,7 @@ class KDModes:
     bounded: Bounded = Bounded()
     scaled: Scaled = Scaled()
     gap: Gap = Gap()
+    ld: LD = LD()
     aligned: Aligned = Aligned()
     fitnets: FitNets = FitNets()
     attention: Attention = Attention()
@@ -322,6 +366,7 @@ class KDModes:
     mgd: MGD = MGD()
     fgd: FGD = FGD()
     imitation: Imitation = Imitation()
+    projected: Projected = Projected()
 
 
 MODES: dict[str, Mode] = {each.name: each.default for each in fields(KDModes) if isinstance(each.default, Mode)}

@@ -195,6 +195,14 @@ def _check_needs(student: Network, teacher: Teacher, modes: dict[str, float]) ->
                 f"--kd {mode} compares anchor with anchor, but the student has {ours}, the teacher {theirs}",
                 todo=f"--kd {','.join(others)}, or --anchors keep with a student that has the teacher's anchors",
             )
+        if MODES[mode].distributions:
+            bins = [[spec.bins for spec in specs] for specs in (student.specs, teacher.specs)]
+            if min(bins[0]) < 2 or bins[0] != bins[1]:
+                raise UserError(
+                    f"--kd {mode} compares distributions of the sides; those of the student are over {bins[0]} "
+                    f"distances, the teacher's over {bins[1]} (1: a side is one number)",
+                    todo="--kd gap or bounded, which compare boxes",
+                )
         if MODES[mode].features and len(teacher.members) > 1:
             raise UserError(
                 f"--kd {mode} compares feature maps, and the average of {len(teacher.members)} teachers has none",

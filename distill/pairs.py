@@ -35,14 +35,18 @@ class FeaturePair:
 
 
 def pairs_at_heads(student: Network, teacher: Network, heads: Sequence[int]) -> list[FeaturePair]:
-    """What the two necks put out: a pair per head, in the student's order.
+    """What the two necks put out: a pair per head, in the student's order; none for a head that gives each object one
+    place and reads the maps of one that has a pair.
 
     Args:
         heads: per head of the student, the number of the teacher's (`Alignment.heads`).
     """
-    pairs = []
+    pairs: list[FeaturePair] = []
     for ours, theirs in enumerate(heads):
         mine, other = neck_output(student, ours), neck_output(teacher, theirs)
+        known = any((pair.student_layer, pair.teacher_layer) == (mine, other) for pair in pairs)
+        if known and student.specs[ours].one_to_one:
+            continue
         pairs.append(
             FeaturePair(
                 mine,

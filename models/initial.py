@@ -21,13 +21,15 @@ def init_weights(net: Network) -> Network:
 
 
 @torch.no_grad()
-def init_heads(net: Network, heads: Iterable[int] | None = None, objects: float = 8.0) -> None:
+def init_heads(net: Network, heads: Iterable[int] | None = None, objects: float | None = None) -> None:
     """Start heads near their prior (`HeadSpec.start`), so that the first steps are not spent on pushing all of the
     background down.
 
     Args:
         heads: which heads, by place in `net.specs`; all if None.
-        objects: expected in a picture of 640 pixels.
+        objects: expected in a picture of 640 pixels; None: what the heads' family usually expects.
     """
     for place in range(len(net.specs)) if heads is None else heads:
-        net.specs[place].start([net.convolutions[number].conv for number in net.convolutions_by_head[place]], objects)
+        spec, numbers = net.specs[place], net.convolutions_by_head[place]
+        expected = spec.usual_objects if objects is None else objects
+        spec.start([net.convolutions[number].conv for number in numbers], expected)

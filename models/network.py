@@ -75,6 +75,7 @@ class Network(nn.Module):
         self.max_stride = math.lcm(*(stride.numerator for stride in self.strides if stride))
         self._mark_logit_heads()
         self._frees = self._last_uses()
+        self._stops = self._gradient_stops()
         self._reads_map = {
             place: backbone.place(feature)
             for place, section in enumerate(cfg.layers)
@@ -157,6 +158,24 @@ class Network(nn.Module):
         for number, place in enumerate(last):
             frees[place].append(number)
         return frees
+
+    def _gradient_stops(self) -> frozenset[tuple[int, int]]:
+        """(layer, its input) where that part begins which only one-to-one heads read, if there are other heads too.
+
+        What comes before it is trained by the others alone: one place an object teaches features too little (YOLOv10,
+        Wang et al., NeurIPS 2024, and YOLO26 stop the gradient there).
+        """
+        one_to_one = [head for head, spec in zip(self.cfg.heads, self.specs) if spec.one_to_one]
+        if len(one_to_one) == len(self.specs):
+            return frozenset()
+        readers = self.cfg.readers()
+        apart = set(one_to_one)
+        for section in reversed(self.cfg.layers):
+            if readers[section] and apart.issuperset(readers[section]):
+                apart.add(section)
+        number = self.cfg.index()
+        edges = ((section, source) for section in apart for source in section.inputs if source not in apart)
+        return frozenset((number[section], number[source]) for section, source in edges)
 
     def layer(self, number: int) -> Layer:
         """Darknet's layer of this number, from 0."""
@@ -260,10 +279,13 @@ class Network(nn.Module):
         heads, features = [], {}
         for place, layer in enumerate(self.layers):
             source = self._inputs[place][0]
+            stops = self._stops if self.training else ()
             if place in self._reads_map:
                 out = maps[source][self._reads_map[place]]
+                out = out.detach() if (place, source) in stops else out
             else:
-                out = layer(*(outputs[number] for number in self._inputs[place]))
+                inputs = ((number, outputs[number]) for number in self._inputs[place])
+                out = layer(*(each.detach() if (place, number) in stops else each for number, each in inputs))
             if isinstance(layer, Backbone):
                 maps[place] = list(out)
                 out = maps[place][-1]

@@ -108,7 +108,8 @@ class Matches:
         What a mean over matched places divides by (scalar). Where a step accumulates batches, it is what a batch of
         this size has on average, so that the accumulated gradient is the one of the whole step's batch however it was
         split. Where weights are known only after the forward pass, every batch divides by ``sum of its weights x
-        expected / amount``: that of the large batch, as far as the weight per amount is alike in all of its parts.
+        expected / amount``, weights and amount averaged over ranks: that of the large batch, as far as the weight per
+        amount is alike in all of its parts.
         """
         if self.expected is not None and self.amount is None:
             return self.expected.detach().float().clamp(min=1e-9)
@@ -116,5 +117,6 @@ class Matches:
         if self.expected is None or self.amount is None:
             return self.normaliser(total)
         # In a batch without objects no weight says what one would weigh: it counts as 1.
-        share = torch.where(self.amount > 0, total / self.amount.clamp(min=1e-9), torch.ones_like(total))
+        total, amount = (self.mean_over_ranks(each.float()) for each in (total, self.amount))
+        share = torch.where(amount > 0, total / amount.clamp(min=1e-9), torch.ones_like(total))
         return (self.expected * share).detach().float().clamp(min=1e-9)

@@ -272,6 +272,11 @@ class PruneRun:
         self.networks["plain fine-tune"], self.scored["plain fine-tune"] = done.student, done.scores["student"]
 
     def _check_cross_fit(self, stages: Sequence[str]) -> None:
+        if not self.config.distil.modes():
+            raise UserError(
+                f"--cross-fit {self.config.cross_fit} with --kd none: teachers would be trained that nobody asks",
+                todo="leave out one of the two",
+            )
         if self.config.t_cfg or self.config.t_weights:
             return  # the teachers of an earlier run
         if "baseline" not in stages:

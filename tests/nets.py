@@ -172,3 +172,12 @@ def detect(classes: int = 3, bins: int = 4) -> str:
         text += _TOWER.format(neck=at, filters=4 * bins) + _TOWER.format(neck=at, filters=classes)
         text += f"[detect]\nlayers=-4,-1\nclasses={classes}\nbins={bins}\n"
     return text
+
+
+def dual(classes: int = 3, bins: int = 1) -> str:
+    """`detect`, and beside each head another that gives each object one place."""
+    text = detect(classes, bins)
+    for neck in (0, 9):
+        text += _TOWER.format(neck=neck, filters=4 * bins) + _TOWER.format(neck=neck, filters=classes)
+        text += f"[detect]\nlayers=-4,-1\nclasses={classes}\nbins={bins}\none_to_one=1\n"
+    return text

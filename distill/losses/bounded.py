@@ -23,9 +23,10 @@ def bounded(
     """The student's distance to the ground truth, on the boxes where the teacher is nearer to it, and 0 elsewhere.
 
     Each network's boxes are decoded by its own anchors and decode, then re-encoded, like the ground truth, relative to
-    the student's anchor a and cell: R = (cx / stride - column, cy / stride - row, ln(w / a_w), ln(h / a_h)). With
+    the student's anchor a and cell: R = (cx / stride - column, cy / stride - row, ln(w / a_w), ln(h / a_h)); without
+    anchors the distances of the four sides, in strides. With
     d_s = |R_s - y|^2 and d_t = |R_t - y|^2 a matched box pays d_s where d_s + m > d_t. The mean is over all matched
-    boxes, gated or not.
+    boxes, gated or not, by the weights of the matches where they have some.
 
     Args:
         student, teacher: raw heads, each ``(B, A, H, W, K)``; no gradient reaches the teacher.
@@ -51,8 +52,9 @@ def bounded(
         off = measure(boxes, truth)
         gate = off.detach() + margin > measure(taught, truth)
         loss = off if target == "truth" else measure(boxes, taught)
-        losses.append(torch.where(gate, loss, torch.zeros_like(loss)).sum())
-        gated.append(gate.sum())
+        counts = gate.to(loss) if match.weight is None else gate * match.weight
+        losses.append(torch.where(gate, counts * loss, torch.zeros_like(loss)).sum())
+        gated.append(counts.sum())
     count = matches.count
     return {"bounded": torch.stack(losses).sum() / count, "metric/gate_rate": torch.stack(gated).sum() / count}
 

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from common.errors import UserError
 from common.lazy import lazily
 
 if TYPE_CHECKING:
@@ -69,7 +68,9 @@ def _free() -> type[HeadSpec]:
 
 
 def _free_loss() -> type[Criterion]:
-    raise UserError("heads without anchors ([detect]) cannot be trained yet", todo="they detect and are exported")
+    from models.loss.free import FreeLoss
+
+    return FreeLoss
 
 
 FAMILIES = {"anchored": Family(_anchored, _anchored_loss), "free": Family(_free, _free_loss)}

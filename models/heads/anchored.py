@@ -40,6 +40,8 @@ class AnchoredSpec(HeadSpec):
     family = "anchored"
     has_objectness = True
     one_to_one = False
+    bins = 1
+    usual_objects = 8.0
 
     anchors: tuple[tuple[float, float], ...]
     stride: int

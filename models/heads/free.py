@@ -37,6 +37,7 @@ class FreeSpec(HeadSpec):
     family = "free"
     has_objectness = False
     softmax = False
+    usual_objects = 5.0
     anchors = ()
     outputs = {
         "heads": "head0, head1, ...: (B, 1, H, W, 4 bins + C) logits: bins of left, top, right, lower side, classes",
@@ -72,9 +73,10 @@ class FreeSpec(HeadSpec):
         return False
 
     def start(self, convolutions: Sequence[nn.Conv2d], objects: float) -> None:
-        """Distances start at 1, and `objects` are spread over the cells of the head and the classes."""
+        """Plain distances start at those of a usual box (bins start alike, which is their mean); `objects` are spread
+        over the cells of the head and the classes."""
         sides, classes = convolutions
-        values = 1.0, math.log(objects / self.classes / (640 / self.stride) ** 2)
+        values = _USUAL_CELLS / 2, math.log(objects / self.classes / (640 / self.stride) ** 2)
         for conv, value in zip((sides, classes), values):
             nn.init.normal_(conv.weight, std=0.01)
             if conv.bias is not None:
@@ -131,11 +133,10 @@ class FreeSpec(HeadSpec):
 
     def _distances(self, z: Tensor) -> Tensor:
         """``(..., 4)`` in strides of logits ``(..., K)``."""
-        sides = z[..., : 4 * self.bins]
+        sides = self.sides(z)
         if self.bins == 1:
-            return sides
-        share = sides.unflatten(-1, (4, self.bins)).softmax(-1)
-        return (share * torch.arange(self.bins, device=z.device, dtype=z.dtype)).sum(-1)
+            return sides[..., 0]
+        return (sides.softmax(-1) * torch.arange(self.bins, device=z.device, dtype=z.dtype)).sum(-1)
 
     def finite_boxes_at(self, rows: Tensor, places: Places) -> Tensor:
         boxes = self.boxes_at(rows, places)
@@ -147,6 +148,11 @@ class FreeSpec(HeadSpec):
         offset = boxes[:, :2] - torch.stack((places.col, places.row), -1).to(boxes.dtype) - 0.5
         half = boxes[:, 2:] / 2
         return torch.cat((half - offset, half + offset), -1)
+
+    def sides(self, logits: Tensor) -> Tensor:
+        """``(..., 4, bins)`` of ``(..., K)``: of the left, top, right and lower side the logits of its distances, or
+        with one bin the distance itself, in strides."""
+        return logits[..., : 4 * self.bins].unflatten(-1, (4, self.bins))
 
     def class_logits(self, logits: Tensor) -> Tensor:
         return logits[..., 4 * self.bins :]

@@ -27,21 +27,25 @@ class HeadSpec(ABC):
         family: its name in `models.heads.FAMILIES`.
         has_objectness: does a place say apart from its classes whether it sees an object? If so, its confidence in a
             class is the product, and decoded rows hold the objectness before the classes.
+        usual_objects: how many a training from random weights expects in a picture of 640 pixels.
         outputs: what an exported graph puts out, in words, where `export.formats.OUTPUTS` does not say it.
         stride: pixels of the network input a cell covers.
         classes: number of classes C.
         one_to_one: is it trained to give each object one place, so that it needs no NMS?
         softmax: do class scores compete, or is each a sigmoid of its own?
+        bins: over how many distances a side of a box is a distribution; 1: it is one number.
         anchors: ``(A, 2)`` widths and heights in pixels that boxes are scaled from; () where the family has none.
     """
 
     family: ClassVar[str]
     has_objectness: ClassVar[bool]
+    usual_objects: ClassVar[float]
     outputs: ClassVar[Mapping[str, str]] = {}
     stride: int
     classes: int
     softmax: bool
     one_to_one: bool
+    bins: int
     anchors: tuple[tuple[float, float], ...]
 
     # -- in a cfg ----------------------------------------------------------------------------------------------------
@@ -140,6 +144,11 @@ class HeadSpec(ABC):
     @abstractmethod
     def objectness_logits(self, logits: Tensor) -> Tensor | None:
         """``(..., 1)`` of ``(..., K)``; None where the family has no objectness."""
+
+    def sides(self, logits: Tensor) -> Tensor | None:
+        """``(..., 4, bins)`` of ``(..., K)``: of the left, top, right and lower side the logits of its distances; None
+        where the family has none."""
+        return None
 
     def class_scores(self, logits: Tensor) -> Tensor:
         """Class probabilities ``(..., C)`` of ``(..., K)``, given an object where there is an objectness."""

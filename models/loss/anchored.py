@@ -11,16 +11,13 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 from torch.nn import functional
-from torchvision.ops import complete_box_iou_loss, generalized_box_iou_loss
 
 from models.assign.by_shape import assign
 from models.heads.spec import HeadSpec, at_least_fp32
+from models.loss.boxes import box_losses
 from models.loss.criterion import Criterion
 from models.options import LossConfig
 from models.spec import HeadMatches, Matches
-
-# What `models.options.BOX_LOSSES` names.
-_BOX_LOSSES = {"ciou": complete_box_iou_loss, "giou": generalized_box_iou_loss}
 
 
 class DetectionLoss(Criterion):
@@ -49,7 +46,7 @@ class DetectionLoss(Criterion):
 
     @property
     def weights(self) -> dict[str, float]:
-        return {"box": self.config.box, "obj": self.config.obj, "cls": self.config.cls}
+        return self.config.gains("anchored")
 
     def amount(self, size: tuple[int, int], targets: Tensor) -> Tensor:
         """The matched cells: which ones they are depends on no answer."""
@@ -82,7 +79,7 @@ class DetectionLoss(Criterion):
             [spec.finite_boxes_at(rows, match) for rows, spec, match in zip(picked, self.specs, matches.heads)]
         )
         truth = torch.cat([match.box for match in matches.heads]).to(predicted)
-        loss = _BOX_LOSSES[self.config.box_loss](_corners(predicted), _corners(truth))
+        loss = box_losses(self.config.box_loss, predicted, truth)
         overlap = (1 - loss.detach()).clamp(0, 1)
         return loss.sum() / matches.count, list(overlap.split([len(match) for match in matches.heads]))
 
@@ -104,8 +101,3 @@ class DetectionLoss(Criterion):
                 target = functional.one_hot(match.label, spec.classes).to(logits) * (1 - smoothing) + smoothing / 2
                 sums.append(functional.binary_cross_entropy_with_logits(logits, target, reduction="sum"))
         return torch.stack(sums).sum() / matches.count
-
-
-def _corners(boxes: Tensor) -> Tensor:
-    centre, half = boxes[:, :2], boxes[:, 2:] / 2
-    return torch.cat((centre - half, centre + half), dim=1)

@@ -65,3 +65,11 @@ def test_a_start_that_has_seen_everything_cannot_be_cross_fitted(
     flags = ["--weights", "start.pt", "--data", "data.yaml", "--stages", "prune,student", "--prune", "params=0.6"]
     assert in_process(train_prune.main, monkeypatch, material, *flags, "--cross-fit", "2", *QUICK) == 2
     assert "what this run begins with has seen all pictures" in capsys.readouterr().err
+
+
+def test_teachers_that_nobody_would_ask_are_not_trained(
+    material: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--weights", "start.pt", "--data", "data.yaml", "--then-kd", "--kd", "none", "--prune", "params=0.6"]
+    assert in_process(train_prune.main, monkeypatch, material, *flags, "--cross-fit", "2", *QUICK) == 2
+    assert "--cross-fit 2 with --kd none" in capsys.readouterr().err

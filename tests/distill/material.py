@@ -12,9 +12,11 @@ import models
 from distill.modes import MODES
 from distill.pairs import FeaturePair
 from models.assign.by_shape import assign
-from models.heads import AnchoredSpec
+from models.heads import AnchoredSpec, FreeSpec, HeadSpec
+from models.lineage import identity_lineage
 from models.network import Network
 from models.spec import Matches, Outputs
+from tests import nets
 
 FINE = ((8.0, 10.0), (16.0, 12.0))
 COARSE = ((40.0, 30.0), (60.0, 90.0))
@@ -25,11 +27,19 @@ def specs_of(classes: int = 3, scale_x_y: float = 2.0, new_coords: bool = True) 
     return tuple(AnchoredSpec(a, s, classes, scale_x_y, new_coords) for a, s in ((FINE, 8), (COARSE, 16)))
 
 
-def random_outputs(specs: Sequence[AnchoredSpec], pictures: int = 2, seed: int = 0) -> Outputs:
+FREE = tuple(FreeSpec(stride, 3, bins=4) for stride in (8, 16))
+
+
+def specs_for(mode: str) -> tuple[HeadSpec, ...]:
+    """Heads that a mode can compare: anchored ones, unless it needs distributions of the sides."""
+    return FREE if MODES[mode].distributions else specs_of()
+
+
+def random_outputs(specs: Sequence[HeadSpec], pictures: int = 2, seed: int = 0) -> Outputs:
     """Float64 heads without gradient."""
     generator = torch.Generator().manual_seed(seed)
     heads = [
-        torch.randn(pictures, len(s.anchors), *shape, 5 + s.classes, generator=generator, dtype=torch.float64)
+        torch.randn(pictures, s.places, *shape, s.channels, generator=generator, dtype=torch.float64)
         for s, shape in zip(specs, SHAPES)
     ]
     return Outputs(heads, tuple(specs))
@@ -44,8 +54,10 @@ def random_targets(pictures: int = 2, each: int = 5, seed: int = 0, classes: int
     return torch.tensor(np.concatenate([image, generator.integers(0, classes, (count, 1)), centre, size], axis=1))
 
 
-def matched(specs: Sequence[AnchoredSpec], targets: Tensor) -> Matches:
-    return assign(specs, SHAPES, targets)
+def matched(specs: Sequence[HeadSpec], targets: Tensor) -> Matches:
+    """By shape; places without an anchor as if they had one of four cells."""
+    usual = [AnchoredSpec(spec.typical_sizes, spec.stride, spec.classes) for spec in specs]
+    return assign([spec if spec.anchors else like for spec, like in zip(specs, usual)], SHAPES, targets)
 
 
 def leaves(outputs: Outputs) -> Outputs:
@@ -138,11 +150,27 @@ def tiny_network(width: int = 8, classes: int = 2, new_coords: bool = False, see
     )
 
 
+def free_network(text: str, seed: int = 0) -> Network:
+    """Of heads without anchors."""
+    torch.manual_seed(seed)
+    return models.init_weights(Network(models.parse_cfg(text)))
+
+
+def networks_for(mode: str) -> tuple[Network, Network]:
+    """A student and a teacher that a mode can compare."""
+    if MODES[mode].distributions:
+        return free_network(nets.detect(2)), free_network(nets.detect(2), seed=1)
+    student, teacher = tiny_network(8), tiny_network(8 if mode == "aligned" else 16, seed=1)
+    if mode == "aligned":
+        student.lineage = [identity_lineage(teacher, "baseline")]
+    return student, teacher
+
+
 # Layers 1 and 4 of the student answer to 2 and 5 of the teacher; the first pair differs in channels.
 PAIRS = (FeaturePair(1, 2, 3, 5, 8.0, head=0), FeaturePair(4, 5, 4, 4, 16.0, head=1))
 
 
-def random_maps(specs: Sequence[AnchoredSpec], teacher: bool, pictures: int = 2, seed: int = 0) -> Outputs:
+def random_maps(specs: Sequence[HeadSpec], teacher: bool, pictures: int = 2, seed: int = 0) -> Outputs:
     """Random heads and float64 features for the layers of `PAIRS`, with channels of different mean and spread."""
     outputs = random_outputs(specs, pictures, seed)
     generator = torch.Generator().manual_seed(seed + 100 + teacher)

@@ -17,7 +17,7 @@ from distill.balance import EVERY, LARGEST, Balance
 from distill.watch import PATIENCE, Watch
 from engine.seams import Terms
 from models.spec import Matches, Outputs
-from tests.distill.material import tiny_network
+from tests.distill.material import networks_for, tiny_network
 from tests.distill.test_objective import batch_of
 
 
@@ -227,7 +227,8 @@ def test_constant_term_has_no_weight_until_it_moves(warnings: list[str]) -> None
 @pytest.mark.parametrize("name", sorted(set(MODES) - {"aligned"}))  # that one needs a lineage
 def test_terms_stay_connected_in_a_batch_without_objects(name: str, warnings: list[str]) -> None:
     """Else every such batch would be reported, and under DDP the processes would wait for each other."""
-    objective, batch = objective_of(name), batch_of()
+    (student, fat), batch = networks_for(name), batch_of()
+    objective = KDObjective(student, Teacher(fat, student), kd=KDConfig(kd=name))
     objective.train()
     terms = objective(type(batch)(batch.images, batch.targets[:0], batch.indices), 0.5)
     assert warnings == []

@@ -16,17 +16,21 @@ from distill import MODES, FeaturePair, KDConfig, KDObjective, Teacher, hinton
 from distill.mode import METRIC, Mode
 from distill.modes import describe_modes
 from models.assign.by_shape import assign
-from models.lineage import descend, identity_step
+from models.lineage import identity_lineage
 from models.spec import Matches, Outputs
+from tests import nets
 from tests.distill.material import (
     PAIRS,
     adapter_of,
     doubled,
+    free_network,
     learning,
     matched,
+    networks_for,
     random_maps,
     random_outputs,
     random_targets,
+    specs_for,
     specs_of,
     tiny_network,
     values,
@@ -148,8 +152,9 @@ def test_the_list_of_modes_names_paper_need_and_weight(name: str) -> None:
 
 @pytest.mark.parametrize("name", MODES)
 def test_returned_scalars_are_finite_and_named_after_the_mode(name: str) -> None:
-    student, teacher = random_maps(SPECS, False), random_maps(SPECS, True, seed=1)
-    terms = terms_of(name, student, teacher, matched(SPECS, random_targets()))
+    specs = specs_for(name)
+    student, teacher = random_maps(specs, False), random_maps(specs, True, seed=1)
+    terms = terms_of(name, student, teacher, matched(specs, random_targets()))
     assert all(value.dim() == 0 and math.isfinite(value.item()) for value in terms.values())
     losses = [term for term in terms if not term.startswith(METRIC)]
     assert losses
@@ -160,20 +165,21 @@ def test_returned_scalars_are_finite_and_named_after_the_mode(name: str) -> None
 
 @pytest.mark.parametrize("name", MODES)
 def test_gradients_are_those_of_finite_differences(name: str) -> None:
-    student, teacher = learning(random_maps(SPECS, False, 1)), random_maps(SPECS, True, 1, seed=1)
-    matches = matched(SPECS, random_targets(1))
+    specs = specs_for(name)
+    student, teacher = learning(random_maps(specs, False, 1)), random_maps(specs, True, 1, seed=1)
+    matches = matched(specs, random_targets(1))
     if MODES[name].features:
         places = list(student.features)
         moved = [student.features[place] for place in places]
     else:  # of gap's factor, which the scores make, no gradient is wanted
-        end = 4 if name == "gap" else None
+        end = 4 if name == "gap" else specs[0].channels - specs[0].classes if MODES[name].distributions else None
         moved = [head[..., :end].detach().requires_grad_() for head in student.heads]
 
     def term(*tensors: torch.Tensor) -> torch.Tensor:
         if MODES[name].features:
-            return losses_of(name, Outputs(student.heads, SPECS, dict(zip(places, tensors))), teacher, matches)
+            return losses_of(name, Outputs(student.heads, specs, dict(zip(places, tensors))), teacher, matches)
         heads = [torch.cat((t, h[..., t.shape[-1] :].detach()), dim=-1) for t, h in zip(tensors, student.heads)]
-        return losses_of(name, Outputs(heads, SPECS), teacher, matches)
+        return losses_of(name, Outputs(heads, specs), teacher, matches)
 
     assert torch.autograd.gradcheck(term, moved, fast_mode=True)
 
@@ -207,22 +213,24 @@ def test_gradients_of_the_adapter_are_those_of_finite_differences(name: str) -> 
 
 @pytest.mark.parametrize("name", MODES)
 def test_the_batch_twice_changes_nothing(name: str) -> None:
-    student, teacher, targets = random_maps(SPECS, False), random_maps(SPECS, True, seed=1), random_targets()
-    once = values(terms_of(name, student, teacher, matched(SPECS, targets)))
+    specs = specs_for(name)
+    student, teacher, targets = random_maps(specs, False), random_maps(specs, True, seed=1), random_targets()
+    once = values(terms_of(name, student, teacher, matched(specs, targets)))
     more = torch.cat([targets, targets + torch.tensor([2, 0, 0, 0, 0, 0])])
-    assert values(terms_of(name, doubled(student), doubled(teacher), matched(SPECS, more))) == pytest.approx(
+    assert values(terms_of(name, doubled(student), doubled(teacher), matched(specs, more))) == pytest.approx(
         once, rel=1e-6
     )
 
 
 @pytest.mark.parametrize("name", RESPONSES)
 def test_pictures_without_boxes_and_teacher_objectness_change_nothing(name: str) -> None:
-    student, teacher, matches = random_outputs(SPECS), random_outputs(SPECS, seed=1), matched(SPECS, random_targets())
-    blank, unseen = random_outputs(SPECS, 3, seed=2), random_outputs(SPECS, 3, seed=3)
+    specs = specs_for(name)
+    student, teacher, matches = random_outputs(specs), random_outputs(specs, seed=1), matched(specs, random_targets())
+    blank, unseen = random_outputs(specs, 3, seed=2), random_outputs(specs, 3, seed=3)
     for head in blank.heads:
-        head[..., 4] = -800.0  # sigma is exactly 0
-    more_student = Outputs([torch.cat([a, b]) for a, b in zip(student.heads, unseen.heads)], SPECS)
-    more_teacher = Outputs([torch.cat([a, b]) for a, b in zip(teacher.heads, blank.heads)], SPECS)
+        head[..., 4 if specs[0].has_objectness else slice(-specs[0].classes, None)] = -800.0  # sigma is exactly 0
+    more_student = Outputs([torch.cat([a, b]) for a, b in zip(student.heads, unseen.heads)], specs)
+    more_teacher = Outputs([torch.cat([a, b]) for a, b in zip(teacher.heads, blank.heads)], specs)
     once = values(terms_of(name, student, teacher, matches))
     assert values(terms_of(name, more_student, more_teacher, matches)) == pytest.approx(once)
 
@@ -234,7 +242,11 @@ def test_a_larger_picture_with_as_dense_objects_pays_as_much(name: str) -> None:
 
     def tiled(side: int) -> dict[str, float]:
         ours, theirs = (
-            Outputs([], SPECS, {layer: each.repeat(1, 1, side, side) for layer, each in outputs.features.items()})
+            Outputs(
+                [head.repeat(1, 1, side, side, 1) for head in outputs.heads],
+                SPECS,
+                {layer: each.repeat(1, 1, side, side) for layer, each in outputs.features.items()},
+            )
             for outputs in (student, teacher)
         )
         moves = [[0, 0, 64 * x, 48 * y, 0, 0] for x in range(side) for y in range(side)]
@@ -247,8 +259,9 @@ def test_a_larger_picture_with_as_dense_objects_pays_as_much(name: str) -> None:
 
 @pytest.mark.parametrize("name", MODES)
 def test_no_gradient_reaches_the_teacher(name: str) -> None:
-    student, teacher = learning(random_maps(SPECS, False)), learning(random_maps(SPECS, True, seed=1))
-    losses_of(name, student, teacher, matched(SPECS, random_targets())).sum().backward()
+    specs = specs_for(name)
+    student, teacher = learning(random_maps(specs, False)), learning(random_maps(specs, True, seed=1))
+    losses_of(name, student, teacher, matched(specs, random_targets())).sum().backward()
     assert all(each.grad is None for each in (*teacher.heads, *teacher.features.values()))
     learners = student.features.values() if MODES[name].features else student.heads
     assert all(each.grad is not None and each.grad.any() for each in learners)
@@ -256,8 +269,9 @@ def test_no_gradient_reaches_the_teacher(name: str) -> None:
 
 @pytest.mark.parametrize("name", MODES)
 def test_batches_without_objects_are_finite(name: str) -> None:
-    student, teacher = learning(random_maps(SPECS, False)), random_maps(SPECS, True, seed=1)
-    losses = losses_of(name, student, teacher, matched(SPECS, torch.zeros(0, 6)))
+    specs = specs_for(name)
+    student, teacher = learning(random_maps(specs, False)), random_maps(specs, True, seed=1)
+    losses = losses_of(name, student, teacher, matched(specs, torch.zeros(0, 6)))
     losses.sum().backward()
     learners = list(student.features.values() if MODES[name].features else student.heads)
     assert losses.isfinite().all()
@@ -267,17 +281,18 @@ def test_batches_without_objects_are_finite(name: str) -> None:
 @pytest.mark.parametrize("value", [0.0, 1e4, -1e4])
 @pytest.mark.parametrize("name", MODES)
 def test_dead_and_exploded_students_keep_term_and_gradient_finite(name: str, value: float) -> None:
-    student, teacher = random_maps(SPECS, False), random_maps(SPECS, True, seed=1)
+    specs = specs_for(name)
+    student, teacher = random_maps(specs, False), random_maps(specs, True, seed=1)
     flat = Outputs(
         [torch.full_like(head, value).float() for head in student.heads],
-        SPECS,
+        specs,
         {layer: torch.full_like(each, value).float() for layer, each in student.features.items()},
     )
     teacher = Outputs(
-        [head.float() for head in teacher.heads], SPECS, {n: each.float() for n, each in teacher.features.items()}
+        [head.float() for head in teacher.heads], specs, {n: each.float() for n, each in teacher.features.items()}
     )
     flat = learning(flat)
-    losses = losses_of(name, flat, teacher, matched(SPECS, random_targets()))
+    losses = losses_of(name, flat, teacher, matched(specs, random_targets()))
     losses.sum().backward()
     learners = list(flat.features.values() if MODES[name].features else flat.heads)
     assert losses.isfinite().all()
@@ -285,10 +300,35 @@ def test_dead_and_exploded_students_keep_term_and_gradient_finite(name: str, val
 
 
 @pytest.mark.parametrize("name", MODES)
-def test_every_mode_trains_a_student_under_the_objective(name: str) -> None:
-    fat, student = tiny_network(8 if name == "aligned" else 16, seed=1), tiny_network(8)
+def test_every_mode_trains_a_student_with_heads_without_anchors(name: str) -> None:
+    """One-to-one heads included, whose sides are plain numbers."""
+    text = nets.dual(2, bins=4 if MODES[name].distributions else 1)
+    fat, student = (free_network(text, seed) for seed in (1, 0))
     if name == "aligned":
-        student.lineage = descend(fat, "baseline", identity_step(fat))
+        student.lineage = [identity_lineage(fat, "baseline")]
+    objective = KDObjective(student, Teacher(fat, student), kd=KDConfig(kd=f"{name}:1")).train()
+    terms = objective(batch_of(), 0.5)
+    joined = [term for term in terms.values if term.startswith(name)]
+    assert joined
+    torch.stack([terms.values[term] for term in joined]).sum().backward()
+    grads = [parameter.grad for parameter in objective.parameters()]
+    assert any(grad is not None and grad.any() for grad in grads)
+    assert all(grad is None or grad.isfinite().all() for grad in grads)
+
+
+@pytest.mark.parametrize(
+    ("student", "teacher", "said"),
+    [(1, 1, r"over \[1, 1\]"), (4, 5, r"over \[4, 4\] distances, the teacher's over \[5, 5\]")],
+)
+def test_ld_between_unlike_distributions_is_refused(student: int, teacher: int, said: str) -> None:
+    thin, fat = (free_network(nets.detect(2, bins)) for bins in (student, teacher))
+    with pytest.raises(UserError, match=said):
+        KDObjective(thin, Teacher(fat, thin), kd=KDConfig(kd="ld"))
+
+
+@pytest.mark.parametrize("name", MODES)
+def test_every_mode_trains_a_student_under_the_objective(name: str) -> None:
+    student, fat = networks_for(name)
     objective = KDObjective(student, Teacher(fat, student), kd=KDConfig(kd=f"{name}:1"))
     objective.train()
     terms = objective(batch_of(), 0.5)

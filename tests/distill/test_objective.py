@@ -9,13 +9,12 @@ from common.errors import UserError
 from data.batch import Batch
 from distill import MODES, KDConfig, KDObjective, Teacher, bounded, hinton
 from engine.objective import DetectionObjective
-from models.lineage import identity_lineage
 from models.spec import Outputs
-from tests.distill.material import tiny_network
+from tests.distill.material import networks_for, tiny_network
 
 pytestmark = pytest.mark.usefixtures("fp32_teachers")
 
-KINDS = ("box", "obj", "cls")
+KINDS = ("box", "obj", "cls", "dfl")
 
 
 def batch_of(pictures: int = 2, seed: int = 0) -> Batch:
@@ -147,9 +146,7 @@ def test_backward_under_autocast_gives_finite_gradients() -> None:
 @pytest.mark.parametrize("mode", list(MODES))
 def test_mode_that_needs_the_truth_is_shown_labelled_pictures_only(mode: str) -> None:
     """The others learn from the teacher's answers to the rest too; of fgd all but its focal part."""
-    student, teacher = tiny_network(8), tiny_network(16, seed=1)
-    if mode == "aligned":
-        student.lineage = [identity_lineage(teacher := tiny_network(8, seed=1), "baseline")]
+    student, teacher = networks_for(mode)
     objective = KDObjective(student, Teacher(teacher, student), kd=KDConfig(kd=mode)).eval()
     labelled = batch_of(2)
     batch = Batch(

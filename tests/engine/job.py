@@ -1,7 +1,7 @@
 """A training small enough to be killed, in this process or as one: ``python -m tests.engine.job RUN [flags]``.
 
 $THINYOLO_KILL_AT=N ends it with SIGKILL in the middle of optimiser step N; $THINYOLO_FOOTAGE is a folder of pictures
-without labels.
+without labels; $THINYOLO_NET=free takes heads without anchors.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from engine.objective import DetectionObjective
 from engine.seams import Hooks, Terms
 from engine.trainer import Trainer
 from tests.alive import alive
-from tests.nets import RESIDUAL
+from tests.nets import RESIDUAL, dual
 
 COMMON = ["--imgsz=64", "--epochs=3", "--batch-size=4", "--nominal-batch=4", "--workers=0", "--threads=1"]
 COMMON += ["--device=cpu", "--seed=3", "--warmup-epochs=1", "--close-mosaic=1", "--ema-decay=0.9", "--lr0=0.02"]
@@ -60,7 +60,8 @@ def make_pictures(folder: Path, train: int = 22, val: int = 6) -> Path:
 def make_network(living: bool = False) -> models.Network:
     """With initial weights, or (`living`) ones of which every layer gets gradients from the first step on."""
     torch.manual_seed(0)
-    network = models.Network(models.parse_cfg(RESIDUAL, source="tiny.cfg"), ["blue", "green", "red"])
+    text = dual() if os.environ.get("THINYOLO_NET") == "free" else RESIDUAL
+    network = models.Network(models.parse_cfg(text, source="tiny.cfg"), ["blue", "green", "red"])
     return alive(network) if living else models.init_weights(network)
 
 

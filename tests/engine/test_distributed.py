@@ -19,10 +19,18 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.usefixtures("no_plots")
-def test_two_processes_train_like_one_on_the_same_global_batch(pictures: Path, tmp_path: Path) -> None:
-    """22 pictures in batches of 4, two a step: the last batch gives each process one picture. BatchNorm is held."""
-    flags = [f"--data={pictures}", "--epochs=2", "--batch-size=4", "--nominal-batch=8", "--freeze-bn", "--multi-scale"]
-    flags += ["--lr0=0.01", "--clip=10"]
+@pytest.mark.parametrize(
+    ("heads", "nominal", "layers"),
+    # What weighs how much is known before the forward pass with anchors alone: without, only whole batches are equal.
+    [("anchored", 8, (0, 3, 15, 22)), ("free", 4, (0, 3, 9, 15, 22, 29))],
+)
+def test_two_processes_train_like_one_on_the_same_global_batch(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, heads: str, nominal: int, layers: tuple[int, ...]
+) -> None:
+    """22 pictures in batches of 4: the last batch gives each process one picture. BatchNorm is held."""
+    monkeypatch.setenv("THINYOLO_NET", heads)
+    flags = [f"--data={pictures}", "--epochs=2", "--batch-size=4", f"--nominal-batch={nominal}", "--freeze-bn"]
+    flags += ["--multi-scale", "--lr0=0.01", "--clip=10"]
     one = make_trainer(tmp_path / "one", flags, plain=True)
     one.fit()
 
@@ -43,7 +51,7 @@ def test_two_processes_train_like_one_on_the_same_global_batch(pictures: Path, t
     for name, tensor in ours.items():
         if isinstance(tensor, torch.Tensor) and tensor.is_floating_point():
             assert (tensor - theirs[name]).abs().max() < 1e-4, name
-    for layer in (0, 3, 15, 22):
+    for layer in layers:
         kernel = f"layers.{layer}.conv.weight"
         assert (ours[f".extra.training.network.{kernel}"] - fresh[kernel]).abs().max() > 1e-3
     for name in (".extra.training.progress.step", ".extra.training.progress.seen"):

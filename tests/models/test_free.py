@@ -135,7 +135,7 @@ def test_new_classes_widen_the_class_convolutions_alone(tmp_path: Path) -> None:
 
 def test_heads_start_at_their_prior() -> None:
     net = network(classes=3)
-    models.init_heads(net, objects=5.0)
+    models.init_heads(net)  # five objects in a picture of 640 pixels
     scores = net.specs[0].class_scores(net(torch.rand(1, 3, 64, 64))[0])
     assert scores.sum(-1).mean().item() == pytest.approx(5 / (640 / 8) ** 2, rel=0.2)
 
@@ -241,8 +241,6 @@ def test_teacher_of_another_family_is_refused_naming_both() -> None:
     anchored = AnchoredSpec(((8.0, 8.0),), 8, 3)
     assert free.specs[0].pair_places(anchored) is None
     assert anchored.pair_places(free.specs[0]) is None
-    with pytest.raises(UserError, match="cannot be trained yet"):
-        engine.DetectionObjective(free)
 
 
 def test_counts_of_an_accumulating_step_follow_the_weights_of_each_batch() -> None:

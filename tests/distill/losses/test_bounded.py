@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import torch
 
 from distill import bounded
 from models.heads import AnchoredSpec
-from models.spec import Matches, Outputs
+from models.spec import HeadMatches, Matches, Outputs
 from tests.distill.material import leaves, matched, random_outputs, random_targets, specs_of, twice
 
 SPECS = specs_of()
@@ -197,3 +198,18 @@ def test_extreme_logits_keep_term_and_gradient_finite() -> None:
             terms["bounded"].backward()
             assert math.isfinite(terms["bounded"].item())
             assert all(head.grad is not None and head.grad.isfinite().all() for head in student.heads)
+
+
+def test_matches_of_less_weight_count_less() -> None:
+    student, teacher = random_outputs(SPECS), random_outputs(SPECS, seed=1)
+    whole = matched(SPECS, random_targets())
+    kept = Matches(tuple(replace(match, weight=(match.target == 0).double()) for match in whole.heads))
+    alone = Matches(tuple(subset(match, match.target == 0) for match in whole.heads))
+    assert floats(bounded(student, teacher, kept)) == pytest.approx(floats(bounded(student, teacher, alone)))
+    half = Matches(tuple(replace(match, weight=torch.full_like(match.box[:, 0], 0.5)) for match in whole.heads))
+    assert floats(bounded(student, teacher, half)) == pytest.approx(floats(bounded(student, teacher, whole)))
+
+
+def subset(match: HeadMatches, rows: torch.Tensor) -> HeadMatches:
+    names = ("image", "anchor", "row", "col", "box", "label", "target")
+    return HeadMatches(*(getattr(match, name)[rows] for name in names))
