@@ -95,6 +95,10 @@ def _network(content: Any, path: Path) -> Network:
     graph, strides = _Reader().graph(model)
     names = class_names(model, graph.classes)
     sections, convolutions = graph.cfg(*_image_size(content, model))
+    if (channels := tensor(convolutions[0].weights.conv, "weight", "stem").shape[1]) != 3:
+        raise Mismatch(
+            f"takes pictures of {channels} channel{'s' * (channels > 1)}; only colour pictures are read here"
+        )
     text = sections.text()
     with torch.device("meta"):  # nothing is allocated before every shape is known to be the file's
         _compare(Network(parse_cfg(text, source=path.name)), graph, strides, convolutions, path.stat().st_size)

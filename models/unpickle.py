@@ -4,7 +4,7 @@ A pickle is a program: whoever loads one runs it, and `torch.load` on another pr
 classes besides. So this module walks the opcodes (`pickletools.genops`, which only takes a pickle apart) and builds
 from them lists, dicts, numbers, strings and tensors, and a `Record` for every object of an unknown class. Nothing is
 imported, no class is instantiated, no function named by the file is called. A name outside the short lists below is
-refused, even when it is only mentioned.
+refused, even when it is only mentioned. (Why not torch's own `weights_only` loader: docs/design.md.)
 
 The container is torch's zip format (torch >= 1.6): `<name>/data.pkl`, and one uncompressed entry per storage,
 `<name>/data/<key>`.
@@ -26,18 +26,9 @@ from torch import Tensor
 from common.errors import UserError
 
 # Names that stand for a value this module makes itself.
-STORAGES = {
-    "torch.DoubleStorage": torch.float64,
-    "torch.FloatStorage": torch.float32,
-    "torch.HalfStorage": torch.float16,
-    "torch.BFloat16Storage": torch.bfloat16,
-    "torch.LongStorage": torch.int64,
-    "torch.IntStorage": torch.int32,
-    "torch.ShortStorage": torch.int16,
-    "torch.CharStorage": torch.int8,
-    "torch.ByteStorage": torch.uint8,
-    "torch.BoolStorage": torch.bool,
-}
+_KINDS = "Double", "Float", "Half", "BFloat16", "Long", "Int", "Short", "Char", "Byte", "Bool"
+_TYPES = "float64", "float32", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool"
+STORAGES = {f"torch.{kind}Storage": getattr(torch, dtype) for kind, dtype in zip(_KINDS, _TYPES)}
 REBUILD_TENSOR, REBUILD_PARAMETER = "torch._utils._rebuild_tensor_v2", "torch._utils._rebuild_parameter"
 # How a module that was fused for inference names the method it runs; becomes a `Record`.
 GETATTR = ("builtins.getattr", "__builtin__.getattr")
@@ -48,24 +39,10 @@ MADE_HERE = {*STORAGES, REBUILD_TENSOR, REBUILD_PARAMETER, *GETATTR, ORDERED_DIC
 # training scripts leave lying beside them.
 RECORD_PREFIXES = ("models.", "ultralytics.", "torch.nn.modules.", "__main__.")
 RECORD_NAMES = {
-    "torch.device",
-    "torch.Size",
-    "torch.float16",
-    "torch.bfloat16",
-    "torch.float32",
-    "torch.float64",
-    "pathlib.Path",
-    "pathlib.PosixPath",
-    "pathlib.WindowsPath",
-    "datetime.datetime",
-    "argparse.Namespace",
-    "numpy.dtype",
-    "numpy.ndarray",
-    "_codecs.encode",
-    "numpy.core.multiarray.scalar",
-    "numpy.core.multiarray._reconstruct",
-    "numpy._core.multiarray.scalar",
-    "numpy._core.multiarray._reconstruct",
+    *(f"torch.{name}" for name in ("device", "Size", "float16", "bfloat16", "float32", "float64")),
+    *(f"pathlib.{name}" for name in ("Path", "PosixPath", "WindowsPath")),
+    *(f"numpy.{core}.multiarray.{name}" for core in ("core", "_core") for name in ("scalar", "_reconstruct")),
+    *("datetime.datetime", "argparse.Namespace", "numpy.dtype", "numpy.ndarray", "_codecs.encode"),
 }
 
 MAX_PICKLE_BYTES = 64 << 20  # a checkpoint's pickle is about 1 MB: its tensors lie outside
@@ -176,11 +153,11 @@ class TorchFile:
 
     def mentions(self) -> set[str]:
         """Every string and every `module.name` in the pickle."""
-        found = set()
-        for opcode, argument in self.opcodes():
-            if isinstance(argument, str):
-                found.add(argument.replace(" ", ".", 1) if opcode == "GLOBAL" else argument)
-        return found
+        return {
+            argument.replace(" ", ".", 1) if opcode == "GLOBAL" else argument
+            for opcode, argument in self.opcodes()
+            if isinstance(argument, str)
+        }
 
     def storage(self, key: str, dtype: torch.dtype, count: int) -> Tensor:
         """The storage `key` as a flat tensor of `count` elements; the entry's length has to agree."""
@@ -230,20 +207,9 @@ class _Machine:
 
     CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
     LITERALS = {
-        "BININT",
-        "BININT1",
-        "BININT2",
-        "LONG1",
-        "LONG4",
-        "BINFLOAT",
-        "BINUNICODE",
-        "SHORT_BINUNICODE",
-        "BINUNICODE8",
-        "BINBYTES",
-        "SHORT_BINBYTES",
-        "BINBYTES8",
-        "SHORT_BINSTRING",
-        "BINSTRING",
+        *("BININT", "BININT1", "BININT2", "LONG1", "LONG4", "BINFLOAT"),
+        *("BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "BINSTRING", "SHORT_BINSTRING"),
+        *("BINBYTES", "SHORT_BINBYTES", "BINBYTES8"),
     }
     NEW = {"EMPTY_DICT": dict, "EMPTY_LIST": list, "EMPTY_TUPLE": tuple, "EMPTY_SET": set}
     TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
@@ -295,12 +261,6 @@ class _Machine:
     def _op_MARK(self, _: Any) -> None:
         self.marks.append(len(self.stack))
 
-    def _op_POP(self, _: Any) -> None:
-        self.stack.pop()
-
-    def _op_POP_MARK(self, _: Any) -> None:
-        self._pop_to_mark()
-
     def _op_BINPUT(self, slot: int) -> None:
         self.memo[slot] = self.stack[-1]
 
@@ -318,8 +278,7 @@ class _Machine:
         self.stack.append(tuple(self._pop_to_mark()))
 
     def _op_APPEND(self, _: Any) -> None:
-        value = self.stack.pop()
-        self._extend([value])
+        self._extend(self._pop_last(1))
 
     def _op_APPENDS(self, _: Any) -> None:
         self._extend(self._pop_to_mark())
@@ -334,7 +293,9 @@ class _Machine:
 
     def _op_ADDITEMS(self, _: Any) -> None:
         values = self._pop_to_mark()
-        self.stack[-1].update(_scalars(values)) if type(self.stack[-1]) is set else self._refuse_items()
+        if type(self.stack[-1]) is not set:
+            self._refuse_items()
+        self.stack[-1].update(_scalars(values))
 
     def _op_SETITEM(self, _: Any) -> None:
         self._set_items(self._pop_last(2))
@@ -366,12 +327,6 @@ class _Machine:
         self.stack.append(self._make(target, arguments))
 
     _op_NEWOBJ = _op_REDUCE
-
-    def _op_NEWOBJ_EX(self, _: Any) -> None:
-        target, arguments, named = self._pop_last(3)
-        if named:
-            raise _Refused("its pickle calls a class with named arguments")
-        self.stack.append(self._make(target, arguments))
 
     def _make(self, target: Any, arguments: Any) -> Any:
         """What calling `target` would have given, made here without calling anything the file names."""

@@ -71,10 +71,15 @@ class Conv:
 
 @dataclass(frozen=True)
 class EqualSlices:
-    """A cardinality constraint: all slices keep equally many channels (a grouped convolution or a grouped route)."""
+    """A cardinality constraint: all slices keep equally many channels.
+
+    Attributes:
+        by: what asks for it, as "by a grouped convolution or route".
+    """
 
     name: str
     slices: tuple[Ids, ...]
+    by: str = "by a grouped convolution or route"
 
 
 @dataclass
@@ -114,6 +119,16 @@ class ChannelGraph:
         for group, count in zip(groups.tolist(), counts.tolist()):
             why = self.reasons.get(group, EXCLUDED)
             found[why] = found.get(why, 0) + count
+        return found
+
+    def sliced_by(self, groups: Ids) -> dict[str, int]:
+        """What asks for equal slices among the tied groups of these numbers -> how many of them it is about."""
+        found: dict[str, int] = {}
+        for each in self.constraints:
+            mine = np.isin(groups, self.root[np.concatenate(each.slices)])
+            if mine.any():
+                found[each.by] = found.get(each.by, 0) + int(mine.sum())
+            groups = groups[~mine]
         return found
 
     def participating(self) -> dict[str, Mask]:

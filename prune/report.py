@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -35,7 +36,7 @@ class PruneReport:
         held: convolution of the uncut network -> what became of its channels; those of removed blocks are not in it.
         wanted: channels whose own score let them go.
         fixed: channels of convolutions that may never go (head outputs, what passes a reshape, excluded layers).
-        fixed_by: why -> how many of these.
+        fixed_by, equalised_by: why -> how many of those that are fixed, or held by equal slices.
         tied, carried: channels whose own score let them go, but a member of the tied group, or a carrying layer, did
             not.
         overruled: channels whose own score would have kept them, but the layer that decides for the tie let them go.
@@ -67,6 +68,7 @@ class PruneReport:
     wanted: int = 0
     fixed: int = 0
     fixed_by: dict[str, int] = field(default_factory=dict)
+    equalised_by: dict[str, int] = field(default_factory=dict)
     tied: int = 0
     carried: int = 0
     overruled: int = 0
@@ -96,10 +98,8 @@ class PruneReport:
         self.wanted = sum(row.asked for row in layers.values())
         for name in (*_HELD, "overruled"):
             setattr(self, name, sum(getattr(row, name) for row in layers.values()))
-        self.fixed_by = {}
-        for row in layers.values():
-            for why, count in row.fixed_by.items():
-                self.fixed_by[why] = self.fixed_by.get(why, 0) + count
+        self.fixed_by = _summed(row.fixed_by for row in layers.values())
+        self.equalised_by = _summed(row.equalised_by for row in layers.values())
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data, for a checkpoint or JSON."""
@@ -156,6 +156,8 @@ class PruneReport:
             lines.append(f"channels that stayed: {shown}")
         if self.fixed_by:
             lines.append(f"fixed: {said_by_count(self.fixed_by)}")
+        if self.equalised_by:
+            lines.append(f"held by equal slices: {said_by_count(self.equalised_by)}")
         if self.overruled:
             lines.append(f"channels that went because the first layer of their tie decided: {self.overruled}")
         most = sorted(self.held.items(), key=lambda item: -_kept_back(item[1]))[:3]
@@ -185,6 +187,10 @@ class PruneReport:
             )
             for row in rows
         )
+
+
+def _summed(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    return dict(sum((Counter(each) for each in counts), Counter()))
 
 
 def _kept_back(row: LayerHeld) -> int:

@@ -85,6 +85,7 @@ class LayerHeld:
         overruled: channels whose own score would have kept them, but the layer that decides for the tie let them go.
         floored, equalised, rounded: channels brought back by the floor, by equal slices, by rounding up; here, or in
             another layer of the tie.
+        equalised_by: what asked for equal slices -> how many of these.
     """
 
     before: int
@@ -98,6 +99,7 @@ class LayerHeld:
     equalised: int = 0
     rounded: int = 0
     fixed_by: dict[str, int] = field(default_factory=dict)
+    equalised_by: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass
@@ -299,6 +301,7 @@ class Selector:
             row = LayerHeld(len(roots), int(selection.keep[conv.makes].sum()), int(graph.fixed[conv.makes].sum()))
             _, row.floored, row.equalised, row.rounded = np.bincount(selection.reason[roots], minlength=4).tolist()
             row.fixed_by = graph.fixed_by(conv.makes)
+            row.equalised_by = graph.sliced_by(roots[selection.reason[roots] == _SLICES])
             if (position := self._own_position(conv)) is not None:
                 asked = (position >= 0) & (position < cut)
                 held = asked & ~gone[roots]

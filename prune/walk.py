@@ -208,5 +208,6 @@ class Walk(FunctionRules):
             return self.opaque(refs)
         self.tie(queries, keys)
         for ids in (queries, values):
-            self.constraints.append(EqualSlices(self.node.name, tuple(np.split(ids, module.heads))))
+            slices = tuple(np.split(ids, module.heads))
+            self.constraints.append(EqualSlices(self.node.name, slices, "by the heads of an attention"))
         return self.passed(refs[2])

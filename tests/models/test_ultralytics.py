@@ -20,10 +20,13 @@ from torch import Tensor, nn
 import engine
 import models
 from common.errors import UserError
+from models.foreign import Mismatch, parts
 from models.heads import FreeSpec
-from models.ultralytics import is_ultralytics, load_ultralytics
+from models.ultralytics import READERS, _network, is_ultralytics, load_ultralytics
 from models.ultralytics_scales import SCALES, graph, text
+from models.unpickle import Record, read_torch_file
 from tests.models import ultralytics_program as program
+from tests.models.test_unpickle import HOSTILE as HOSTILE_PICKLES
 from tests.shared import shared
 
 IMAGES = torch.rand(2, 3, 64, 96, generator=torch.Generator().manual_seed(3))
@@ -58,6 +61,22 @@ def test_a_checkpoint_says_what_the_original_says(family: int, tmp_path: Path) -
     assert list(net.specs) == towers + (ones if family == 26 else [])
 
 
+@pytest.mark.parametrize("family", [3, 5])
+def test_u_models_have_these_heads_on_older_blocks(family: int, tmp_path: Path) -> None:
+    model = made(family)
+    net = models.load(program.checkpoint(model, tmp_path / "yolov5nu.pt"))
+    check(model, net)
+    assert {spec.family for spec in net.specs} == {"free"}
+
+
+@pytest.mark.parametrize("family, width", [(8, 24), (11, 32), (26, 32)])
+def test_widths_are_those_of_the_tensors(family: int, width: int, tmp_path: Path) -> None:
+    model = made(family, width=width)
+    net = models.load(program.checkpoint(model, tmp_path / "best.pt"))
+    check(model, net)
+    assert net.output_channels(1) == width
+
+
 @pytest.mark.parametrize("heads, classes", [(2, 1), (4, 7)])
 def test_heads_and_classes_are_counted_in_the_file(heads: int, classes: int, tmp_path: Path) -> None:
     model = made(11, heads=heads, nc=classes)
@@ -65,6 +84,35 @@ def test_heads_and_classes_are_counted_in_the_file(heads: int, classes: int, tmp
     check(model, net)
     assert len(net.specs) == heads
     assert net.classes == classes
+
+
+@pytest.mark.parametrize(
+    "own, beside, size",
+    [
+        ({"imgsz": 256}, {"imgsz": 320}, (256, 256)),
+        ({}, {"imgsz": 320}, (320, 320)),
+        ({"imgsz": [384, 640]}, {}, (384, 640)),
+        ({"imgsz": 100}, {}, (128, 128)),
+        ({"imgsz": 10**12}, {"imgsz": "x"}, (640, 640)),
+        ({}, {}, (640, 640)),
+    ],
+)
+def test_names_and_picture_size_come_from_the_file(own: object, beside: object, size: object, tmp_path: Path) -> None:
+    model = made(8)
+    model.names, model.args = ["a", "b", 7], own  # type: ignore[assignment]
+    net = models.load(program.checkpoint(model, tmp_path / "best.pt", train_args=beside))
+    assert net.names == ["a", "b", "7"]
+    assert net.image_size == size
+
+
+def test_a_bare_network_and_what_a_training_leaves_beside_it_are_read(tmp_path: Path) -> None:
+    model = made(8)
+    check(model, models.load(program.save(model, tmp_path / "bare.pt")))
+    optimizer = torch.optim.AdamW(model.parameters())
+    model(IMAGES)[0].sum().backward()
+    optimizer.step()
+    more = {"optimizer": optimizer.state_dict(), "best_fitness": np.float64(0.5), "train_results": {"epoch": [1, 2]}}
+    check(model, models.load(program.checkpoint(model, tmp_path / "last.pt", **more)))
 
 
 def test_ema_is_preferred_to_the_live_model(tmp_path: Path) -> None:
@@ -131,11 +179,32 @@ def test_places_of_one_to_one_towers_are_not_decoded_beside_the_others(tmp_path:
     assert not torch.equal(ones, net.decode(heads))
 
 
+def test_one_to_one_towers_alone_are_decoded(tmp_path: Path) -> None:
+    """A fused YOLO26 has no others."""
+    model = made(26)
+    del model.model[-1].cv2, model.model[-1].cv3
+    net = models.load(program.checkpoint(model, tmp_path / "fused.pt"))
+    assert [spec.one_to_one for spec in net.specs] == [True] * 3
+    assert net.decode(net(IMAGES)).shape == (2, 8 * 12 + 4 * 6 + 2 * 3, 4 + 3)
+
+
 def _kind(name: str) -> Callable[[program.DetectionModel], None]:
+    """Its head is of this class."""
+    return _class("ultralytics.nn.modules.head", name, lambda model: model.model[-1])
+
+
+def _task(name: str) -> Callable[[program.DetectionModel], None]:
+    """The network itself is."""
+    return _class("ultralytics.nn.tasks", name, lambda model: model)
+
+
+def _class(
+    home: str, name: str, at: Callable[[program.DetectionModel], nn.Module]
+) -> Callable[[program.DetectionModel], None]:
     def change(model: program.DetectionModel) -> None:
-        kind = type(name, (program.Detect,), {"__module__": "ultralytics.nn.modules.head"})
-        program.HOMES["ultralytics.nn.modules.head"][1:] = [kind]
-        model.model[-1].__class__ = kind
+        kind = type(name, (type(at(model)),), {"__module__": home})
+        program.HOMES[home].append(kind)
+        at(model).__class__ = kind
 
     return change
 
@@ -146,6 +215,12 @@ def _set(at: str, key: str, value: object) -> Callable[[program.DetectionModel],
 
 def _ghost(model: program.DetectionModel) -> None:
     model.model[1] = nn.Sequential(model.model[1], nn.Hardtanh())
+    model.model[1].f = -1
+
+
+def _tiny(model: program.DetectionModel) -> None:
+    """yolov3-tinyu pools where others have strides."""
+    model.model[1] = nn.Sequential(model.model[1], nn.MaxPool2d(2, 2))
     model.model[1].f = -1
 
 
@@ -171,9 +246,17 @@ def _wide(model: program.DetectionModel) -> None:
         (_kind("OBB"), "is a network for oriented boxes"),
         (_kind("Classify"), "is a network for classification"),
         (_kind("RTDETRDecoder"), "is a network for detection with RT-DETR"),
+        (_kind("v10Detect"), "is a network for detection with YOLOv10's head"),
+        (_kind("Segment26"), "is a network for segmentation"),
+        (_task("SegmentationModel"), "is a network for segmentation"),
+        (_task("ClassificationModel"), "is a network for classification"),
+        (_task("WorldModel"), "is a network for open-vocabulary detection"),
+        (_kind("Detect2"), "ends in a Detect2, not in a Detect"),
+        (_set("model.3", "act", nn.Hardswish()), "model.3 has the activation Hardswish; known: SiLU"),
+        (_tiny, "model.1.1 is a torch.nn.modules.pooling.MaxPool2d, which is not known here"),
         (_ghost, "model.1.1 is a torch.nn.modules.activation.Hardtanh, which is not known here"),
         (_not_finite, "values that are not finite"),
-        (_one_channel, r"the shape \[8, 1, 3, 3\]; the cfg's layer has \[8, 3, 3, 3\]"),
+        (_one_channel, "takes pictures of 1 channel; only colour pictures"),
         (_wide, r"the shape \[16, 8000, 3, 3\]"),
         (_set("model.3", "f", 7), r"reads f=7; only modules before it"),
         (_set("model.3", "f", "x"), r"reads f=x"),
@@ -201,10 +284,21 @@ def test_what_cannot_be_read_is_refused_in_one_sentence(
     try:
         path = program.checkpoint(model, tmp_path / "best.pt")
     finally:
-        del program.HOMES["ultralytics.nn.modules.head"][1:]
+        for home in ("ultralytics.nn.modules.head", "ultralytics.nn.tasks"):
+            del program.HOMES[home][1:]
     with pytest.raises(UserError, match=told) as error:
         models.load(path)
     assert "\n" not in error.value.problem
+
+
+@pytest.mark.parametrize("attack", HOSTILE_PICKLES)
+def test_code_hidden_in_a_sound_checkpoint_is_refused_and_not_run(attack: Callable, tmp_path: Path) -> None:
+    """That each attack works is shown in test_unpickle.py."""
+    path = program.checkpoint(made(8), tmp_path / "best.pt", train_args={"imgsz": attack(tmp_path / "ran")})
+    assert is_ultralytics(path)
+    with pytest.raises(UserError, match="nothing in it was run"):
+        models.load(path)
+    assert not (tmp_path / "ran").exists()
 
 
 def test_a_module_inside_itself_is_refused(tmp_path: Path) -> None:
@@ -246,6 +340,61 @@ def test_damage_anywhere_gives_a_network_or_a_user_error(data: st.DataObject, tm
             new.writestr(entry, bytes(content))
     with contextlib.suppress(UserError):
         load_ultralytics(damaged)
+
+
+HOSTILE = (
+    *(None, True, -1, 0, 1, 2, 7, 10**12, -(2**70), 0.5, float("nan"), float("inf"), "", "x" * 1000, b"x"),
+    *([], [-1, -1], [[[]]] * 3, (), (1, 2), (10**9, 10**9), {}, {0: "a"}, {"0": None}, {"imgsz": [0, 1, 2]}),
+    *(
+        torch.zeros(0),
+        torch.tensor(3.0),
+        torch.full((3,), float("nan")),
+        torch.zeros(16, 16, 1, 1),
+        torch.ones(3).bool(),
+    ),
+    torch.zeros(1).expand(1 << 20, 1 << 20),
+)
+
+
+def _records(record: Record, found: dict[int, Record]) -> dict[int, Record]:
+    """All modules of a tree."""
+    if id(record) not in found:
+        found[id(record)] = record
+        for inner in parts(record).values():
+            _records(inner, found)
+    return found
+
+
+@settings(
+    max_examples=150,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(data=st.data())
+def test_whatever_a_module_says_of_itself_gives_a_network_or_a_sentence(data: st.DataObject, tmp_path: Path) -> None:
+    """Sound pickles with attributes, parameters and parts that no program would have written."""
+    family = data.draw(st.sampled_from((8, 11, 26)))
+    path = tmp_path / f"{family}.pt"
+    if not path.exists():
+        program.checkpoint(made(family), path)
+    content = read_torch_file(path)
+    records = list(_records(content["model"], {}).values())
+    for _ in range(data.draw(st.integers(1, 3))):
+        record = data.draw(st.sampled_from(records))
+        stores = [each for each in (record.state, *record.state.values()) if type(each) is dict and each]
+        store = data.draw(st.sampled_from(stores))
+        key = data.draw(st.sampled_from(sorted(store, key=str)))
+        what = data.draw(st.sampled_from(("value", "value", "gone", "another", "kind")))
+        if what == "gone":
+            del store[key]
+        elif what == "kind":
+            record.path = "ultralytics.nn.modules.block." + data.draw(st.sampled_from(sorted(READERS)))
+        else:
+            store[key] = data.draw(st.sampled_from(records if what == "another" else HOSTILE))
+    with contextlib.suppress(Mismatch, UserError), torch.no_grad():
+        assert _network(content, path)(torch.zeros(1, 3, 64, 64))
 
 
 def test_files_of_others_are_told_apart(tmp_path: Path) -> None:

@@ -17,9 +17,11 @@ from torch import Tensor, nn
 
 
 class Conv(nn.Module):
-    def __init__(self, c1: int, c2: int, k: int = 1, s: int = 1, g: int = 1, act: nn.Module | None = None):
+    def __init__(
+        self, c1: int, c2: int, k: int = 1, s: int = 1, g: int = 1, act: nn.Module | None = None, p: int | None = None
+    ):
         super().__init__()
-        self.conv = nn.Conv2d(c1, c2, k, s, k // 2, groups=g, bias=False)
+        self.conv = nn.Conv2d(c1, c2, k, s, k // 2 if p is None else p, groups=g, bias=False)
         self.bn = nn.BatchNorm2d(c2, eps=1e-3, momentum=0.03)
         self.act = nn.SiLU() if act is None else act
 
@@ -88,6 +90,30 @@ class C3k(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.cv3(torch.cat((self.m(self.cv1(x)), self.cv2(x)), 1))
+
+
+class C3(nn.Module):
+    """The block of YOLOv5, and of its "u" models with heads without anchors."""
+
+    def __init__(self, c1: int, c2: int):
+        super().__init__()
+        c = c2 // 2
+        self.cv1, self.cv2, self.cv3 = Conv(c1, c), Conv(c1, c), Conv(2 * c, c2)
+        self.m = nn.Sequential(Bottleneck(c, c, hidden=c))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.cv3(torch.cat((self.m(self.cv1(x)), self.cv2(x)), 1))
+
+
+class SPP(nn.Module):
+    def __init__(self, c1: int, c2: int):
+        super().__init__()
+        self.cv1, self.cv2 = Conv(c1, c1 // 2), Conv(c1 // 2 * 4, c2)
+        self.m = nn.ModuleList(nn.MaxPool2d(k, 1, k // 2) for k in (5, 9, 13))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.cv1(x)
+        return self.cv2(torch.cat([x, *(pool(x) for pool in self.m)], 1))
 
 
 class SPPF(nn.Module):
@@ -190,19 +216,24 @@ class Detect(nn.Module):
 
 
 class DetectionModel(nn.Module):
-    """A small network of one of the three families (8, 11, 26) with heads at so many strides from 8 on."""
+    """A small network of one of the families with heads at so many strides from 8 on.
+
+    8, 11 and 26 are made of their own blocks, 3 and 5 of those of YOLOv3 and v5, as yolov3u and yolov5nu are.
+    """
 
     def __init__(self, family: int = 8, nc: int = 3, heads: int = 3, block: nn.Module | None = None, width: int = 16):
         super().__init__()
         newer, w = family > 8, width
+        first = {3: nn.Sequential(Bottleneck(w, w), Bottleneck(w, w)), 5: C3(w, w)}.get(family)
+        second = {3: Bottleneck(w, w), 5: C3(w, w)}.get(family)
         layers: list[tuple[int | list[int], nn.Module]] = [
-            (-1, Conv(3, 8, 3, 2)),
+            (-1, Conv(3, 8, 6, 2, p=2) if family == 5 else Conv(3, 8, 3, 2)),
             (-1, Conv(8, w, 3, 2)),
-            (-1, block or C2f(w, w, [Bottleneck(w // 2, w // 2, hidden=w // 2)], w // 2)),
+            (-1, block or first or C2f(w, w, [Bottleneck(w // 2, w // 2, hidden=w // 2)], w // 2)),
             (-1, Conv(w, w, 3, 2)),
-            (-1, C3k2(w, w, [C3k(w // 2)], w // 2) if newer else C2f(w, w, [Bottleneck(8, 8, hidden=8)] * 0, 8)),
+            (-1, second or (C3k2(w, w, [C3k(w // 2)], w // 2) if newer else C2f(w, w, [], w // 2))),
             (-1, Conv(w, 2 * w, 3, 2)),
-            (-1, SPPF(2 * w, 2 * w, newer=family == 26)),
+            (-1, SPP(2 * w, 2 * w) if family == 3 else SPPF(2 * w, 2 * w, newer=family == 26)),
         ]
         if newer:
             layers.append((-1, C2PSA(2 * w)))
@@ -256,7 +287,7 @@ class DetectionModel(nn.Module):
 HOMES = {
     "ultralytics.nn.tasks": [DetectionModel],
     "ultralytics.nn.modules.conv": [Conv, DWConv, Concat],
-    "ultralytics.nn.modules.block": [Bottleneck, C2f, C3k2, C3k, SPPF, Attention, PSABlock, C2PSA, DFL],
+    "ultralytics.nn.modules.block": [Bottleneck, C2f, C3k2, C3, C3k, SPP, SPPF, Attention, PSABlock, C2PSA, DFL],
     "ultralytics.nn.modules.head": [Detect],
     "__main__": [C2f_v2],
 }

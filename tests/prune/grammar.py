@@ -27,6 +27,7 @@ class Writer:
     Attributes:
         text: the cfg so far.
         maps: per layer (channels, stride); None for a head or a global pool, which no piece may choose to read.
+        free: are its heads without anchors?
     """
 
     def __init__(self, draw: Callable):
@@ -34,6 +35,7 @@ class Writer:
         self.text = f"[net]\nwidth={SIDE}\nheight={SIDE}\nchannels=3\n"
         self.maps: list[tuple[int, int] | None] = []
         self.width, self.stride = 3, 1
+        self.free = draw(st.booleans())
         self.conv(stride=2)
 
     # -- words -----------------------------------------------------------------------------------------------------
@@ -171,10 +173,47 @@ class Writer:
         self.conv(1, 1, act="logistic", bn=self.one_of((0, 1)), readable=False)
         self.refer("scale_channels", "from", [scaled], width, self.stride, scale_wh=1, activation="linear")
 
-    def attention(self) -> None:
+    def sam(self) -> None:
+        """A gate per number."""
         scaled, width = len(self.maps) - 1, self.width
         self.conv(width, 1, act="logistic", bn=self.one_of((0, 1)))
         self.refer("sam", "from", [scaled], width, self.stride, activation="linear")
+
+    def attention(self) -> None:
+        """Attention between all places, in one to three heads, and what comes in added to it.
+
+        Queries and keys are linear and the scale is large: a mean over all places alike is the same everywhere, and a
+        BatchNorm behind it would blow the smallest difference up.
+        """
+        start, width, stride = len(self.maps) - 1, self.width, self.stride
+        heads = self.one_of((1, 2, 3))
+        each = self.one_of((1, 2, 3)) * heads
+        for act, filters in (("linear", each), ("linear", each), ("", self.one_of((1, 2, 3)) * heads)):
+            if len(self.maps) - 1 != start:
+                self.refer("route", "layers", [start], width, stride)
+            self.conv(filters, act=act, bn=self.one_of((1, 1, 1, 0)))
+        values = len(self.maps) - 1
+        more = {"heads": heads, "scale": 2}
+        here = len(self.maps)
+        self.refer("attention", "layers", [here - 5, here - 3, values], self.width, stride, **more)
+        if self.draw(st.booleans()):
+            self.refer("shortcut", "from", [values], self.width, stride, activation="linear")
+        self.conv(width, 1)
+        self.refer("shortcut", "from", [start], width, stride, activation="linear")
+
+    def dense(self) -> None:
+        """C2f: a bypass and a main part, blocks behind the main part, and all that came up is joined."""
+        start, width = len(self.maps) - 1, self.width
+        self.conv(size=1)
+        bypass = len(self.maps) - 1
+        self.refer("route", "layers", [start], width, self.stride)
+        self.conv(size=1)
+        seen = [bypass, len(self.maps) - 1]
+        for _ in range(self.one_of((1, 2))):
+            self.one_of((Writer.residual, Writer.residual, Writer.attention, Writer.plain))(self)
+            seen.append(len(self.maps) - 1)
+        self.refer("route", "layers", seen, sum(self.width_of(layer) for layer in seen), self.stride)
+        self.conv(size=1)
 
     def pyramid(self) -> None:
         """SPP: pools of several sizes, side by side."""
@@ -221,10 +260,31 @@ class Writer:
             self.conv(size=1)
 
     def head(self) -> None:
+        """The heads of one network are of one family."""
+        if self.free:
+            self.towers()
+        else:
+            self.anchors()
+
+    def anchors(self) -> None:
         logits = self.draw(st.booleans())
         self.conv(2 * (5 + CLASSES), self.one_of((1, 3)), act="logistic" if logits else "linear", bn=0, readable=False)
         more = {"scale_x_y": 2, "new_coords": 1} if logits else {}
         self.add(yolo(self.one_of(("0,1", "2,5")), CLASSES, **more), readable=False)
+
+    def towers(self) -> None:
+        """A tower for the sides and one for the classes, the latter sometimes depthwise at first."""
+        start, width, bins, ends = len(self.maps) - 1, self.width, self.one_of((1, 3)), []
+        for filters in (4 * bins, CLASSES):
+            if ends:
+                self.refer("route", "layers", [start], width, self.stride)
+                self.one_of((Writer.plain, Writer.depthwise))(self)
+            self.conv()
+            self.conv(filters, 1, act="linear", bn=0, readable=False)
+            ends.append(len(self.maps) - 1)
+        one_to_one = {"one_to_one": 1} if self.draw(st.booleans()) else {}
+        self.refer("detect", "layers", ends, self.width, self.stride, classes=CLASSES, bins=bins, **one_to_one)
+        self.maps[-1] = None
 
 
 PIECES = (
@@ -237,7 +297,9 @@ PIECES = (
     Writer.part,
     Writer.squeeze,
     Writer.spotlight,
+    Writer.sam,
     Writer.attention,
+    Writer.dense,
     Writer.pyramid,
     Writer.pool,
     Writer.drop,

@@ -63,10 +63,10 @@ def expected(
             out = _gate(layer, *flow)
         elif section.kind == "attention":
             out = _attention(section.int("heads"), section.float("scale"), *flow)
-        elif section.kind in ("yolo", "region", "reorg"):
-            assert not first.gone.any()
+        elif section.kind in ("yolo", "region", "detect", "reorg"):
+            assert not any(source.gone.any() for source in flow)
             out = Flow(
-                layer(first.value),
+                layer(*(source.value for source in flow)),
                 torch.zeros(layer.out_channels, dtype=torch.bool),
                 torch.zeros(layer.out_channels, dtype=torch.bool),
             )
@@ -74,7 +74,7 @@ def expected(
             out = Flow(layer(first.value), first.gone, first.wild)
         if not fold and out.gone.any():
             out.value[:, out.gone] = 0
-        if section.kind in ("yolo", "region"):
+        if section.kind in ("yolo", "region", "detect"):
             heads.append(out.value)
         flows[place] = out
     return heads

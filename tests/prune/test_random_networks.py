@@ -147,25 +147,20 @@ def listening(heads: list[torch.Tensor]) -> bool:
 
 
 def listened_to(thin: models.Network, right: Tensors, wrong: Tensors, images: torch.Tensor) -> bool:
-    """Do the heads depend on the numbers in which two sets of tensors differ, to first order?
+    """Does any head move when `right` moves a little towards `wrong`?
 
-    Not if nobody reads the channel, or only a gate that is shut or wide open.
+    Not if nobody reads the channel, or only a gate that is shut or wide open. How much a whole mutation would move a
+    head at that rate is asked of its largest number: summed over thousands of places, what is far below the tolerance
+    at each of them looks like something. Every number moves at a rate of its own, so that no two cancel.
     """
-    leaves = {
-        name: tensor.requires_grad_()
+    random, step = torch.Generator().manual_seed(1), 1e-3
+    nudged = {
+        name: tensor + step * (0.5 + torch.rand(tensor.shape, generator=random)) * (wrong[name] - tensor)
         for name, tensor in right.items()
-        if "running" not in name and tensor.is_floating_point()
+        if tensor.is_floating_point()
     }
-    heads = functional_call(thin, {**right, **leaves}, (images,))
-    random = torch.Generator().manual_seed(1)
-    total = sum((head * torch.rand(head.shape, generator=random)).sum() for head in heads)
-    found = torch.autograd.grad(total, list(leaves.values()), allow_unused=True)
-    least = 100 * TOLERANCE * float(heads[0].detach().abs().max())
-    return any(
-        float((slope * (wrong[name] - tensor.detach())).abs().max()) > least
-        for (name, tensor), slope in zip(leaves.items(), found)
-        if slope is not None
-    )
+    moved = functional_call(thin, {**right, **nudged}, (images,))
+    return apart(moved, functional_call(thin, right, (images,))) > step * 100 * TOLERANCE
 
 
 def check_a_network(draw: Callable, seen: Counter[str]) -> None:
@@ -186,8 +181,7 @@ def check_a_network(draw: Callable, seen: Counter[str]) -> None:
         if apart(functional_call(folded, mutant, (images,)), wanted) > TOLERANCE:
             seen["mutants"] += 1
         else:
-            with torch.enable_grad():
-                assert not listened_to(folded, plain, mutant, images), what
+            assert not listened_to(folded, plain, mutant, images), what
     check_files(draw, folded)
     seen.update(networks=1, blocks=blocks, cut=not keep.all(), differ=apart(wanted, constants) > 1e-4)
 
@@ -226,7 +220,6 @@ def test_the_pieces_of_the_grammar_speak_of_every_kind_of_section(data: st.DataO
         "timm",
         "region",
         "reorg",
-        "detect",
-        "attention",
+        "yolo" if net.free else "detect",
     }
     assert models.Network(cfg).layer_sizes((SIDE, SIDE))
