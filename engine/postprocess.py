@@ -75,11 +75,20 @@ def _one_picture(
     centre, half = rows[row, :2], rows[row, 2:] / 2
     boxes = torch.cat((centre - half, centre + half), 1)
     sound = boxes.isfinite().all(1)  # exp() of a diverging network's logits overflows
+    if not multi_label:  # a file that chooses boxes itself may put one out for several classes
+        sound &= label == label[_first_of_equal(boxes)]
     boxes, confidence, label = boxes[sound], confidence[sound], label[sound]
     found = torch.cat((boxes, confidence[:, None], label[:, None].float()), 1)
     if iou is None:
         return found[:max_boxes]
     return found[_first_kept(boxes, confidence, torch.zeros_like(label) if class_agnostic else label, iou, max_boxes)]
+
+
+def _first_of_equal(boxes: Tensor) -> Tensor:
+    """``(n,)``: for each of ``(n, 4)`` the place of the first that is equal."""
+    places = torch.arange(len(boxes), device=boxes.device)
+    _, group = boxes.unique(dim=0, return_inverse=True)
+    return places.new_full((len(boxes),), len(boxes)).scatter_reduce(0, group, places, "amin")[group]
 
 
 def _first_kept(boxes: Tensor, confidence: Tensor, group: Tensor, iou: float, count: int) -> Tensor:

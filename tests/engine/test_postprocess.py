@@ -30,6 +30,12 @@ def test_several_labels_a_box_only_where_asked_for():
     assert [row[5] for row in postprocess(rows, ANCHORED, conf=0.5, multi_label=False)[0].tolist()] == [1]
 
 
+def test_a_box_that_a_file_put_out_for_two_classes_is_shown_once():
+    rows = decoded([50, 50, 20, 20, 1, 0, 0.7], [80, 50, 20, 20, 1, 0.8, 0], [50, 50, 20, 20, 1, 0.9, 0])
+    assert [round(float(row[4]), 3) for row in postprocess(rows, ANCHORED, multi_label=False)[0]] == [0.9, 0.8]
+    assert len(postprocess(rows, ANCHORED)[0]) == 3
+
+
 def test_suppression_is_within_a_class_unless_agnostic():
     rows = decoded([50, 50, 20, 20, 1, 0.9, 0], [51, 50, 20, 20, 1, 0.8, 0], [50, 50, 20, 20, 1, 0, 0.7])
     assert postprocess(rows, ANCHORED, conf=0.1)[0][:, 4].tolist() == pytest.approx([0.9, 0.7])
