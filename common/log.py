@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 import logging
+import sys
+from typing import TextIO
 
 log = logging.getLogger("thinyolo")
+
+
+class _Stderr(logging.StreamHandler[TextIO]):
+    """Whatever stderr is when something is to be said: who calls commands from a program may have replaced it."""
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+
+    @property
+    def stream(self) -> TextIO:  # type: ignore[override]
+        return sys.stderr
 
 
 def show_log(level: int = logging.INFO) -> None:
     """Send the project's log to stderr, one plain line a message; entry points call this once."""
     if not log.handlers:
-        handler = logging.StreamHandler()
+        handler = _Stderr()
         handler.setFormatter(logging.Formatter("%(message)s"))
         log.addHandler(handler)
         log.propagate = False
