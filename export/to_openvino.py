@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,16 @@ def need_openvino() -> Any:
     return openvino
 
 
+@cache
+def _core() -> Any:
+    """One for the process, never dropped.
+
+    On a CPU with AMX every core gives the thread a stack for signal handlers, and takes it back when it goes. Of two
+    that go in the order they came the thread is left with one that is no more, and the next signal ends the process.
+    """
+    return need_openvino().Core()
+
+
 def save_ir(model: Any, path: str | Path, metadata: Mapping[str, str], half: bool = False) -> None:
     """Write an ONNX model as OpenVINO IR: `path` (.xml) and the `.bin` beside it.
 
@@ -40,8 +51,7 @@ def save_ir(model: Any, path: str | Path, metadata: Mapping[str, str], half: boo
     openvino = need_openvino()
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    core = openvino.Core()
-    converted = core.read_model(model.SerializeToString(), b"")
+    converted = _core().read_model(model.SerializeToString(), b"")
     for key, value in metadata.items():
         converted.set_rt_info(value, [SECTION, key])
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.xml")
@@ -67,8 +77,7 @@ def compiled(path: str | Path, threads: int) -> tuple[Callable[[np.ndarray], Seq
     Left alone, OpenVINO computes FP32 files in bfloat16 on a CPU that has it: faster, but not what was checked. Here
     it is told to stay in FP32; layers that are INT8 in the file run as INT8.
     """
-    openvino = need_openvino()
-    core = openvino.Core()
+    core = _core()
     model = core.read_model(str(path))
     settings = {
         "INFERENCE_NUM_THREADS": threads,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -24,6 +26,8 @@ from tests.engine.test_evaluate import write_set
 from tests.opencv import needs_opencv_4
 from tests.reporting.test_predict import ONE_CELL
 from thinyolo.main import main
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -208,3 +212,20 @@ def test_the_command_has_export_and_latency(capsys):
     text = capsys.readouterr().out
     assert "    export " in text
     assert "    latency " in text
+
+
+def test_a_process_lives_on_when_files_of_openvino_are_dropped(files):
+    """On a CPU with AMX the next signal that is handled ended it."""
+    pytest.importorskip("openvino", reason="needs the extra openvino")
+    code = (
+        "import gc, os, signal\n"
+        "from export.to_openvino import compiled\n"
+        "first, second = (compiled('net.onnx', 1) for _ in range(2))\n"
+        "del first; gc.collect(); del second; gc.collect()\n"
+        "signal.signal(signal.SIGUSR1, lambda *_: print('heard'))\n"
+        "os.kill(os.getpid(), signal.SIGUSR1)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONFAULTHANDLER": "1"}
+    line = [sys.executable, "-c", code]
+    done = subprocess.run(line, cwd=files, env=environment, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout) == (0, "heard\n"), done.stderr
