@@ -11,11 +11,20 @@ from models.network import Network
 
 
 def init_weights(net: Network) -> Network:
-    """Random weights a deep network trains from: Kaiming for rectifiers before BatchNorm, then `init_heads`."""
-    for layer in net.convolutions.values():
-        nn.init.kaiming_normal_(layer.conv.weight, a=0.1, mode="fan_out", nonlinearity="leaky_relu")
-        if layer.conv.bias is not None:
-            nn.init.zeros_(layer.conv.bias)
+    """Random weights a deep network trains from: Kaiming for rectifiers before BatchNorm, then `init_heads`.
+
+    Networks of SiLU (YOLOv5 and later) start as PyTorch leaves a convolution: uniform, of variance 1 / (3 fan in).
+    With a BatchNorm behind it the scale of its weights changes nothing that a network says, but how far a step of Adam
+    turns them: from weights as large as Kaiming's a short training ends much lower (docs/results.md).
+    """
+    if any(isinstance(layer.act, nn.SiLU) for layer in net.convolutions.values()):
+        for layer in net.convolutions.values():
+            layer.conv.reset_parameters()
+    else:
+        for layer in net.convolutions.values():
+            nn.init.kaiming_normal_(layer.conv.weight, a=0.1, mode="fan_out", nonlinearity="leaky_relu")
+            if layer.conv.bias is not None:
+                nn.init.zeros_(layer.conv.bias)
     init_heads(net)
     return net
 

@@ -1,5 +1,6 @@
 import copy
 import pickle
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -154,6 +155,22 @@ def test_initial_heads_expect_few_objects_and_every_parameter_gets_a_gradient():
     sum(head.square().sum() for head in net.train()(torch.rand(2, 3, 64, 64))).backward()
     silent = [name for name, weight in net.named_parameters() if weight.grad is None or not weight.grad.any()]
     assert not silent
+
+
+@pytest.mark.parametrize(
+    ("activation", "variance"),
+    [
+        ("leaky", lambda conv: 2 / 1.01 / (9 * conv.out_channels)),
+        ("swish", lambda conv: 1 / 3 / (9 * conv.in_channels)),
+    ],
+)
+def test_weights_begin_as_large_as_the_activation_asks_for(activation: str, variance: Callable[[nn.Conv2d], float]):
+    torch.manual_seed(0)
+    body = conv(64, 3, activation=activation) + conv(16, 3, activation=activation)
+    text = NET + body + conv(24, 1, activation="linear", bn=0) + yolo("0,1,2")
+    net = models.init_weights(models.Network(models.parse_cfg(text)))
+    middle = net.convolutions[1].conv
+    assert middle.weight.var().item() == pytest.approx(variance(middle), rel=0.05)
 
 
 def test_heads_with_different_classes_are_refused():
