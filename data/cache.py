@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from common.cores import available_cores
 from common.errors import UserError
 from common.files import whole_file
 from common.log import log
@@ -68,7 +69,7 @@ class RamCache:
     """All pictures decoded at once, before workers are forked, so that they share the memory."""
 
     def __init__(self, fetch: Fetch, count: int):
-        with ThreadPoolExecutor(max_workers=min(16, os.cpu_count() or 1)) as pool:
+        with ThreadPoolExecutor(max_workers=min(16, available_cores())) as pool:
             self.pictures = list(pool.map(fetch, range(count)))
         for picture in self.pictures:
             picture.flags.writeable = False

@@ -11,9 +11,10 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Sampler
 from torch.utils.data import Dataset as TorchDataset
 
+from common.cores import available_cores
 from common.errors import UserError
 from data.batch import Batch
 from data.dataset import Dataset, Sample
@@ -44,13 +45,13 @@ class Loader:
     """The batches of one epoch, for one rank; ``len`` counts those still to come. Made by `make_loader`."""
 
     def __init__(self, keys: Keys, batches: DataLoader[Any], unlabelled: bool = False):
-        self.keys, self._batches, self._unlabelled = keys, batches, unlabelled
+        self.keys, self.batches, self._unlabelled = keys, batches, unlabelled
 
     def __len__(self) -> int:
         return len(self.keys)
 
     def __iter__(self) -> Iterator[Batch]:
-        for keys, item in zip(self.keys, self._batches, strict=True):
+        for keys, item in zip(self.keys, self.batches, strict=True):
             if isinstance(item, UserError):
                 raise item
             images, targets, indices, letterboxes = item
@@ -72,6 +73,7 @@ def make_loader(
     drop_last: bool = False,
     pin_memory: bool = False,
     companions: Companions | None = None,
+    after: Loader | None = None,
 ) -> Loader:
     """The batches of an epoch.
 
@@ -81,10 +83,11 @@ def make_loader(
         batch_size: pictures a batch on this rank.
         start_batch: batches at the start of the epoch that are skipped without being loaded (to resume).
         rank, world: this process among how many.
-        workers: processes that prepare batches; the result does not depend on it.
+        workers: processes that prepare batches, never more than there are cores; the result does not depend on it.
         shuffle: in the order given by (seed, epoch), and augmented with `epoch`; else in the data set's order.
         drop_last: leave out a last batch that is not full.
         companions: pictures that follow those of the data set in every batch; `batch_size` does not count them.
+        after: the loader of the epoch before, with the same pictures and workers, whose processes go on.
 
     A last global batch with fewer pictures than ranks is left out when shuffling (in training every rank has to
     step); otherwise ranks without a share have one batch fewer.
@@ -105,15 +108,34 @@ def make_loader(
         beside = companion_keys(len(dataset), batch_size, epoch, seed, rank, world, companions)
         keys = [[*own, *more] for own, more in zip(keys, beside)]
     keys = keys[start_batch:]
-    batches: DataLoader[Any] = DataLoader(
-        _Guarded(dataset, companions),
-        batch_sampler=keys,
-        num_workers=workers,
-        collate_fn=_collate,
-        worker_init_fn=_start_worker,
-        pin_memory=pin_memory,
-    )
+    if after is not None:
+        batches = after.batches
+        batches.batch_sampler.keys = keys  # type: ignore[union-attr]
+    else:
+        workers = min(workers, available_cores())
+        batches = DataLoader(
+            _Guarded(dataset, companions),
+            batch_sampler=_Order(keys),
+            num_workers=workers,
+            collate_fn=_collate,
+            worker_init_fn=_start_worker,
+            pin_memory=pin_memory,
+            persistent_workers=workers > 0,
+        )
     return Loader(keys, batches, companions is not None and not companions.labelled)
+
+
+class _Order(Sampler[list[tuple[int, ...]]]):
+    """What a `DataLoader` asks its processes for, which another epoch may replace."""
+
+    def __init__(self, keys: Keys):
+        self.keys = keys
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def __iter__(self) -> Iterator[list[tuple[int, ...]]]:
+        return iter(self.keys)
 
 
 def batch_keys(

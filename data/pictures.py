@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from common.cores import available_cores
 from common.errors import UserError
 from common.files import whole_file
 from common.log import log
@@ -57,7 +58,7 @@ def picture_shapes(paths: Sequence[Path]) -> list[tuple[int, int] | str]:
     ]
     if len(todo) > 2000:
         log.info("checking %d pictures (once; the result is remembered)", len(todo))
-    with ThreadPoolExecutor(max_workers=min(16, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(max_workers=min(16, available_cores())) as pool:
         for number, result in zip(todo, pool.map(_inspect, (paths[number] for number in todo)), strict=True):
             known[str(paths[number])] = {"stamp": stamps[number], "result": result}
     if todo:

@@ -71,7 +71,8 @@ class TrainConfig:
     )
     workers: int = option(
         4,
-        "processes that load pictures; 0 loads in the training process; the result is the same",
+        "processes that load pictures, at most as many as there are cores; 0 loads in the training process; the result "
+        "is the same",
         group=DATA,
         low=0,
         resumable=True,

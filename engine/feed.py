@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import data as data_room
@@ -28,6 +28,7 @@ class Feed:
         batch: labelled pictures of a forward pass on this rank.
         accumulate: batches of an optimiser step.
         pin_memory: for a GPU.
+        running: the loader of the last epoch that was asked for, whose processes go on in the next; at most one.
     """
 
     config: TrainConfig
@@ -37,13 +38,22 @@ class Feed:
     batch: int
     accumulate: int
     pin_memory: bool
+    running: list[Loader] = field(default_factory=list)
 
     @property
     def steps_per_epoch(self) -> int:
-        return math.ceil(len(self.batches(epoch=0, start=0, workers=0)) / self.accumulate)
+        return math.ceil(len(self._loader(epoch=0, start=0, workers=0)) / self.accumulate)
 
-    def batches(self, epoch: int, start: int, workers: int) -> Loader:
-        """Those of an epoch on this rank, from batch `start` on."""
+    def batches(self, epoch: int, start: int) -> Loader:
+        """Those of an epoch on this rank, from batch `start` on. Its processes live until `close`."""
+        self.running[:] = [self._loader(epoch, start, self.config.workers, *self.running)]
+        return self.running[0]
+
+    def close(self) -> None:
+        """End the processes that load pictures."""
+        self.running.clear()
+
+    def _loader(self, epoch: int, start: int, workers: int, after: Loader | None = None) -> Loader:
         return data_room.make_loader(
             self.train_set,
             self.batch,
@@ -55,6 +65,7 @@ class Feed:
             workers=workers,
             pin_memory=self.pin_memory,
             companions=self.companions,
+            after=after,
         )
 
 

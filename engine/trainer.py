@@ -134,17 +134,20 @@ class Trainer:
             hook.begin(self.network)
         if distributed.is_main() and self.progress.best_score < 0:
             (self.run_dir / checkpoints.BEST).unlink(missing_ok=True)  # of an older run in a reused folder
-        while not self.progress.finished:
-            began = time.monotonic()
-            self._train_epoch()
-            self._close_epoch(began)
+        try:
+            while not self.progress.finished:
+                began = time.monotonic()
+                self._train_epoch()
+                self._close_epoch(began)
+        finally:
+            self.feed.close()
         return checkpoints.result(self.run_dir, self.progress)
 
     def _train_epoch(self) -> None:
         """The rest of the current epoch."""
         progress, config = self.progress, self.config
         set_train_mode(self.objective, self.network, self.frozen, config.freeze_bn)
-        loader = self.feed.batches(progress.epoch, progress.batch, config.workers)
+        loader = self.feed.batches(progress.epoch, progress.batch)
         bar = EpochBar(
             progress.epoch, config.epochs, progress.batch + len(loader), progress.batch, show=distributed.is_main()
         )

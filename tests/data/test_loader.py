@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import multiprocessing
 import pickle
 from dataclasses import replace
 from pathlib import Path
@@ -52,6 +53,25 @@ def test_workers_change_nothing(dataset: Dataset) -> None:
     helped = list(make_loader(dataset, 3, epoch=2, seed=7, workers=2))
     assert len(alone) == len(helped)
     assert all(map(equal, alone, helped))
+
+
+def test_the_processes_of_an_epoch_go_on_in_the_next(dataset: Dataset) -> None:
+    loader, seen = None, []
+    for epoch in (2, 3):
+        loader = make_loader(dataset, 3, epoch=epoch, seed=7, workers=1, after=loader)
+        helped = list(loader)
+        assert all(map(equal, make_loader(dataset, 3, epoch=epoch, seed=7), helped))
+        seen.append({child.pid for child in multiprocessing.active_children()})
+    assert len(seen[0]) == 1
+    assert seen[0] == seen[1]
+    del loader
+    assert not multiprocessing.active_children()
+
+
+def test_no_more_workers_than_cores(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("data.loader.available_cores", lambda: 1)
+    list(loader := make_loader(dataset, 3, workers=4))
+    assert loader.batches.num_workers == 1
 
 
 def test_resuming_in_an_epoch_gives_the_rest_of_it(dataset: Dataset) -> None:
