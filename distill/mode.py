@@ -52,6 +52,8 @@ class Mode:
         same_places: compares the two networks cell by cell, anchor by anchor.
         distributions: compares distributions of the sides of boxes (`HeadSpec.sides`), over the same distances.
         features: compares maps inside the networks.
+        across: works between families of heads (with anchors, without): it looks at decoded boxes, certainties and
+            class scores only (`models.heads.DecodedSpec`), or at no heads at all.
         needs_truth: has nothing to say of a picture without labels, and is not shown any. A mode that only counts
             matched cells for more goes by the teacher alone there.
     """
@@ -64,6 +66,7 @@ class Mode:
     same_places: ClassVar[bool] = False
     distributions: ClassVar[bool] = False
     features: ClassVar[bool] = False
+    across: ClassVar[bool] = False
     needs_truth: ClassVar[bool] = False
 
     def load(self) -> Loss:
@@ -116,6 +119,7 @@ class FeatureMode(Mode):
     """
 
     features = True
+    across = True
 
     def pairs(self, student: Network, teacher: Network, heads: Sequence[int]) -> list[FeaturePair]:
         from distill.pairs import pairs_at_heads
