@@ -194,7 +194,7 @@ def _check_needs(student: Network, teacher: Teacher, modes: dict[str, float]) ->
                 name for name, each in MODES.items() if each.across and not (each.features and len(teacher.members) > 1)
             ]
             raise UserError(
-                f"--kd {mode} compares heads of one family; those of the student are {ours}, the teacher's {theirs}",
+                f"--kd {mode} compares heads of one family; the student has heads {ours}, the teacher heads {theirs}",
                 todo=f"these work between families: --kd {','.join(able)}",
             )
         if MODES[mode].same_places and not teacher.alignment.same_places:
