@@ -46,8 +46,8 @@ class Mode:
         paper: where it comes from.
         needs: what has to hold of student and teacher, for people.
         weight: the default weight.
-        relative_to: the detection term ("box", "obj", "cls") whose gain the weight multiplies: a weight of 1
-            makes the KD term count like that term.
+        relative_to: the detection term whose gain the weight multiplies, one that heads of every family have ("box",
+            "cls"): a weight of 1 makes the KD term count like that term.
         joins: name of a returned scalar -> the detection term it joins, where that is not `relative_to`.
         same_places: compares the two networks cell by cell, anchor by anchor.
         distributions: compares distributions of the sides of boxes (`HeadSpec.sides`), over the same distances.
@@ -96,7 +96,7 @@ class Mode:
         return {each.name: getattr(self, each.name) for each in fields(self)}
 
     def gain(self, term: str) -> str:
-        """The detection term ("box", "obj", "cls") whose gain multiplies the weight of the scalar `term`."""
+        """The detection term whose gain multiplies the weight of the scalar `term`."""
         return self.joins.get(term, self.relative_to)
 
     def __call__(

@@ -189,12 +189,13 @@ def _fp32(heads: Sequence[Tensor], specs: Sequence[HeadReader], features: dict[i
 def _check_needs(student: Network, teacher: Teacher, modes: dict[str, float]) -> None:
     for mode in modes:
         if teacher.alignment.across and not MODES[mode].across:
-            ours, theirs = (net.specs[0].describe_places(net.specs) for net in (student, teacher.members[0]))
+            heads = [net.specs[0].describe_places(net.specs) for net in (student, teacher.members[0])]
             able = [
                 name for name, each in MODES.items() if each.across and not (each.features and len(teacher.members) > 1)
             ]
             raise UserError(
-                f"--kd {mode} compares heads of one family; the student has heads {ours}, the teacher heads {theirs}",
+                f"--kd {mode} compares heads of one family; the student has heads {heads[0]}, the teacher heads "
+                f"{heads[1]}",
                 todo=f"these work between families: --kd {','.join(able)}",
             )
         if MODES[mode].same_places and not teacher.alignment.same_places:

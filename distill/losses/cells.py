@@ -24,7 +24,7 @@ def paired_heads(
 
 def cell_weights(teacher: Tensor, spec: HeadReader, match: HeadMatches) -> Tensor:
     """``(B, A, H, W)``: 1 on matched places; else how certain the teacher's ``(B, A, H, W, K)`` is of an object."""
-    weight = spec.certainty(teacher)
+    weight = spec.certainty(teacher).clone()
     weight[match.image, match.anchor, match.row, match.col] = 1
     return weight
 
