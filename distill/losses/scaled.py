@@ -31,7 +31,8 @@ def scaled(student: Outputs, teacher: Outputs, matches: Matches, *, window: int 
     are positives here, and were not in the paper.
 
     Args:
-        student, teacher: raw heads, each ``(B, A, H, W, K)``; no gradient reaches the teacher.
+        student, teacher: raw heads, each ``(B, A, H, W, K)``, or the teacher's decoded where it is of another family
+            (`models.heads.DecodedSpec`); no gradient reaches the teacher.
         window: K, odd: the teacher's detections compete within K x K cells; 1 switches FM-NMS off between cells.
 
     Returns:
