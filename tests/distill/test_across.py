@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+import models
 from common.errors import UserError
 from data.batch import Batch
 from distill import MODES, KDConfig, KDObjective, Teacher
@@ -164,6 +165,7 @@ def test_one_to_one_heads_need_such_a_teacher() -> None:
     with pytest.raises(UserError, match=r"2 give each object one place.*with 2, 2 anchors") as error:
         Teacher(tiny_network(8), student)
     assert "those that give each object one place learn from such" in str(error.value)
+    Teacher(tiny_network(8), models.only_heads(student, "one-to-many"))
 
 
 def test_heads_of_other_strides_are_refused() -> None:
