@@ -50,7 +50,7 @@ def main() -> int:
         pictures = batch.prepared(torch.device("cpu"))
         for terms, _ in training_step(objective, [pictures], 0.5):
             if number % 8 == 0:
-                own = [("box", "obj", "cls")]
+                own = [tuple(objective.detection.weights)]
                 own += [
                     tuple(name for name in terms.values if name == mode or name.startswith(f"{mode}_"))
                     for mode in kd.modes()

@@ -18,6 +18,7 @@ class Alignment:
         heads: per head of the student, the number of the teacher's.
         places: per head of the student and place in a cell, the number of the teacher's place.
         same_places: whether paired places are for the same boxes; if not, their anchors are of different size.
+        across: whether the heads are of different families, so that the teacher's are to be decoded.
         classes: per class of the student, the number of the teacher's; None where they are the same in the same order.
     """
 
@@ -25,13 +26,15 @@ class Alignment:
     places: tuple[tuple[int, ...], ...]
     same_places: bool
     classes: tuple[int, ...] | None = None
+    across: bool = False
 
 
 def align(
     student: Sequence[HeadSpec], teacher: Sequence[HeadSpec], classes: tuple[int, ...] | None = None
 ) -> Alignment:
     """Pair the heads by stride (cfgs list them coarse to fine or fine to coarse), those that give an object one place
-    with such ones, and the places in their cells as their family does (anchors by size).
+    with such ones, and the places in their cells as their family does (anchors by size). Between families all of the
+    teacher's places are taken: what they decode to answers to the student's.
 
     The teacher may have more than the student: heads of further strides, further anchors in a head.
 
@@ -44,16 +47,18 @@ def align(
             anchors, or the numbers of classes differ and no pairing says which are which.
     """
     heads = _pair_heads(student, teacher)
-    found = [spec.pair_places(teacher[number]) for spec, number in zip(student, heads or ())]
+    across = student[0].family != teacher[0].family
+    found = [_pair_places(spec, teacher[number], across) for spec, number in zip(student, heads or ())]
     pairs = [each for each in found if each is not None]
     same_classes = classes is not None or {spec.classes for spec in student} == {spec.classes for spec in teacher}
     if heads is None or len(pairs) < len(heads) or not same_classes:
         raise UserError(
             f"the student has {describe(student)}; the teacher has {describe(teacher)}",
-            todo="each head of the student needs one of the teacher with its stride and at least as many anchors, and "
-            "the classes have to be the same; train the teacher on this data set",
+            todo="each head of the student needs one of the teacher with its stride, of its kind (those that give each "
+            "object one place learn from such) and with at least as many anchors, if both have some, and the classes "
+            "have to be the same; train the teacher on this data set",
         )
-    return Alignment(heads, tuple(places for places, _ in pairs), all(same for _, same in pairs), classes)
+    return Alignment(heads, tuple(places for places, _ in pairs), all(same for _, same in pairs), classes, across)
 
 
 def describe(specs: Sequence[HeadSpec]) -> str:
@@ -76,6 +81,10 @@ def _pair_heads(student: Sequence[HeadSpec], teacher: Sequence[HeadSpec]) -> tup
         free.remove(found)
         pairs.append(found)
     return tuple(pairs)
+
+
+def _pair_places(student: HeadSpec, teacher: HeadSpec, across: bool) -> tuple[tuple[int, ...], bool] | None:
+    return (tuple(range(teacher.places)), True) if across else student.pair_places(teacher)
 
 
 def pair_classes(student: Sequence[str], teacher: Sequence[str]) -> tuple[int, ...] | None:

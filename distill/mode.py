@@ -46,12 +46,14 @@ class Mode:
         paper: where it comes from.
         needs: what has to hold of student and teacher, for people.
         weight: the default weight.
-        relative_to: the detection term ("box", "obj", "cls") whose gain the weight multiplies: a weight of 1
-            makes the KD term count like that term.
+        relative_to: the detection term whose gain the weight multiplies, one that heads of every family have ("box",
+            "cls"): a weight of 1 makes the KD term count like that term.
         joins: name of a returned scalar -> the detection term it joins, where that is not `relative_to`.
         same_places: compares the two networks cell by cell, anchor by anchor.
         distributions: compares distributions of the sides of boxes (`HeadSpec.sides`), over the same distances.
         features: compares maps inside the networks.
+        across: works between families of heads (with anchors, without): it looks at decoded boxes, certainties and
+            class scores only (`models.heads.DecodedSpec`), or at no heads at all.
         needs_truth: has nothing to say of a picture without labels, and is not shown any. A mode that only counts
             matched cells for more goes by the teacher alone there.
     """
@@ -64,6 +66,7 @@ class Mode:
     same_places: ClassVar[bool] = False
     distributions: ClassVar[bool] = False
     features: ClassVar[bool] = False
+    across: ClassVar[bool] = False
     needs_truth: ClassVar[bool] = False
 
     def load(self) -> Loss:
@@ -93,7 +96,7 @@ class Mode:
         return {each.name: getattr(self, each.name) for each in fields(self)}
 
     def gain(self, term: str) -> str:
-        """The detection term ("box", "obj", "cls") whose gain multiplies the weight of the scalar `term`."""
+        """The detection term whose gain multiplies the weight of the scalar `term`."""
         return self.joins.get(term, self.relative_to)
 
     def __call__(
@@ -116,6 +119,7 @@ class FeatureMode(Mode):
     """
 
     features = True
+    across = True
 
     def pairs(self, student: Network, teacher: Network, heads: Sequence[int]) -> list[FeaturePair]:
         from distill.pairs import pairs_at_heads

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from models.network import Network
 
 _HEADS = "heads of equal strides and classes"
+_FAMILY = f"{_HEADS}, of one family"
 _NECKS = f"{_HEADS}; trains a 1x1 convolution per head"
 
 # Default weights: the gradient that a term gives a fine-tuned student is 0.1 to 0.35 of the detection loss's (demo
@@ -31,7 +32,7 @@ _NECKS = f"{_HEADS}; trains a 1x1 convolution per head"
 @dataclass(frozen=True)
 class Hinton(Mode):
     paper = "Hinton et al. 2015: softened class and objectness scores"
-    needs = f"{_HEADS}, equal anchors"
+    needs = f"{_FAMILY}, equal anchors"
     weight = 1.0
     relative_to = "cls"
     same_places = True
@@ -63,8 +64,9 @@ class Hinton(Mode):
 @dataclass(frozen=True)
 class Bounded(Mode):
     paper = "Chen et al. NeurIPS 2017: box regression where the teacher is nearer to the truth"
-    needs = f"{_HEADS}, equally many anchors"
+    needs = f"{_HEADS}; in one family equally many anchors"
     weight = 0.5
+    across = True
     needs_truth = True
 
     margin: float = option(
@@ -92,11 +94,12 @@ class Bounded(Mode):
 @dataclass(frozen=True)
 class Scaled(Mode):
     paper = "Mehta & Ozturk 2018: all outputs, scaled by the teacher's objectness after FM-NMS"
-    needs = f"{_HEADS}, equal anchors"
+    needs = f"{_HEADS}; in one family equal anchors"
     weight = 0.5
     relative_to = "cls"
     joins = {"scaled_box": "box"}
     same_places = True
+    across = True
 
     window: int = option(
         5,
@@ -119,7 +122,7 @@ class Scaled(Mode):
 @dataclass(frozen=True)
 class Gap(Mode):
     paper = "Yang et al. ICCV 2023 (BCKD): overlap with the teacher's boxes, where the scores differ"
-    needs = f"{_HEADS}, equal anchors"
+    needs = f"{_FAMILY}, equal anchors"
     weight = 3.0
     same_places = True
 

@@ -19,7 +19,7 @@ from distill.watch import Watch
 from engine.distributed import mean_over_ranks
 from engine.objective import DetectionObjective
 from engine.seams import Terms
-from models.heads import HeadSpec, at_least_fp32
+from models.heads import HeadReader, at_least_fp32
 from models.network import Network
 from models.options import LossConfig
 from models.spec import Matches, Outputs
@@ -178,7 +178,7 @@ def first_pictures(outputs: Outputs, count: int | None) -> Outputs:
     return Outputs([head[:count] for head in outputs.heads], outputs.specs, features)
 
 
-def _fp32(heads: Sequence[Tensor], specs: Sequence[HeadSpec], features: dict[int, Tensor]) -> Outputs:
+def _fp32(heads: Sequence[Tensor], specs: Sequence[HeadReader], features: dict[int, Tensor]) -> Outputs:
     return Outputs(
         [at_least_fp32(head) for head in heads],
         tuple(specs),
@@ -188,6 +188,16 @@ def _fp32(heads: Sequence[Tensor], specs: Sequence[HeadSpec], features: dict[int
 
 def _check_needs(student: Network, teacher: Teacher, modes: dict[str, float]) -> None:
     for mode in modes:
+        if teacher.alignment.across and not MODES[mode].across:
+            heads = [net.specs[0].describe_places(net.specs) for net in (student, teacher.members[0])]
+            able = [
+                name for name, each in MODES.items() if each.across and not (each.features and len(teacher.members) > 1)
+            ]
+            raise UserError(
+                f"--kd {mode} compares heads of one family; the student has heads {heads[0]}, the teacher heads "
+                f"{heads[1]}",
+                todo=f"these work between families: --kd {','.join(able)}",
+            )
         if MODES[mode].same_places and not teacher.alignment.same_places:
             ours, theirs = ([list(spec.anchors) for spec in specs] for specs in (student.specs, teacher.specs))
             others = [name for name, each in MODES.items() if not each.same_places and not each.features]

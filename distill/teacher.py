@@ -14,7 +14,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 import models
 from common.errors import UserError
 from distill.alignment import Alignment, align, describe, pair_classes
-from models.heads import HeadSpec, decode_heads
+from models.heads import DecodedSpec, HeadReader, HeadSpec, decode_heads
 from models.network import Network
 from models.spec import Outputs
 
@@ -51,7 +51,8 @@ def _split(text: str | Path | None, mark: str) -> list[str]:
 class AlignedTeacher(nn.Module):
     """What a student sees of its teachers, as a network of its own: the student's heads, places and classes.
 
-    Several teachers are averaged (`HeadSpec.average`). Scores are averaged as *probabilities*: the logit of the mean
+    Heads of another family come decoded (`DecodedSpec`), others as logits.
+    Several teachers are averaged (`HeadReader.average`). Scores are averaged as *probabilities*: the logit of the mean
     of ``sigma(z)`` (for softmax heads the logarithm of the mean of the softmax), the mixture that Hinton et al. 2015
     distil from an ensemble. Boxes are averaged as logits: of anchored heads the centres in the cell and logarithms of
     sizes.
@@ -59,7 +60,7 @@ class AlignedTeacher(nn.Module):
     Args:
         members: the teachers.
         alignments: of each with the student.
-        specs: of the student's heads as the teachers read them.
+        specs: how the answers are read, in the order of the student's heads.
         names: the student's classes.
     """
 
@@ -67,7 +68,7 @@ class AlignedTeacher(nn.Module):
         self,
         members: Sequence[Network],
         alignments: Sequence[Alignment],
-        specs: Sequence[HeadSpec],
+        specs: Sequence[HeadReader],
         names: Sequence[str],
     ):
         super().__init__()
@@ -76,7 +77,7 @@ class AlignedTeacher(nn.Module):
         self.classes, self.image_size = len(self.names), members[0].image_size
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """``(B, 3, H, W)`` -> raw heads ``(B, A, H_i, W_i, K)`` in the student's order."""
+        """``(B, 3, H, W)`` -> heads ``(B, A, H_i, W_i, K)`` in the student's order."""
         return self.answer(images, ())[0]
 
     def answer(self, images: Tensor, layers: Collection[int]) -> tuple[list[Tensor], dict[int, Tensor]]:
@@ -95,13 +96,17 @@ class AlignedTeacher(nn.Module):
         return self._ordered(member, self.members[member](images))
 
     def _ordered(self, member: int, heads: Sequence[Tensor]) -> list[Tensor]:
-        """A member's heads as the student would have put them; views where nothing is moved."""
+        """A member's heads as the student would have put them, or decoded; views where nothing is moved."""
         teacher, alignment = self.members[member], self.alignments[member]
         assert isinstance(teacher, Network)
-        return [
-            teacher.specs[head].select(heads[head], places, alignment.classes)
-            for head, places in zip(alignment.heads, alignment.places)
-        ]
+        answers = []
+        for spec, head, places in zip(self.specs, alignment.heads, alignment.places):
+            own = teacher.specs[head]
+            answer = own.select(heads[head], places, alignment.classes)
+            if isinstance(spec, DecodedSpec):
+                answer = spec.translate(answer, own.selected(places, spec.classes))
+            answers.append(answer)
+        return answers
 
     def decode(self, heads: Sequence[Tensor]) -> Tensor:
         """As `Network.decode`."""
@@ -130,6 +135,7 @@ class Teacher:
         network: what is scored and shown: the network itself, or an `AlignedTeacher` where it is several, or detects
             more classes than the student.
         alignment: of the first member's heads with the student's.
+        specs: how the answers are read, in the order of the student's heads.
 
     Raises:
         UserError: where the heads of the networks do not agree; both sides are named.
@@ -148,10 +154,7 @@ class Teacher:
             align(student.specs, each.specs, pair_classes(student.names, each.names)) for each in self.members
         ]
         self.alignment = alignments[0]
-        specs = [_read(student.specs, each.specs, how) for each, how in zip(self.members, alignments)]
-        self.specs = specs[0]
-        for other in specs[1:]:
-            _check_average(self.specs, other)
+        self.specs = _read_alike(student.specs, self.members, alignments)
         for each in self.members:
             each.requires_grad_(False).eval()
         fast = [_folded(each) for each in self.members]
@@ -200,7 +203,8 @@ class Teacher:
                 are `folds`.
 
         Returns:
-            Raw heads in the student's order of heads, anchors and classes, and the features by layer number.
+            Raw heads in the student's order of heads, anchors and classes, or decoded ones where a teacher's are of
+            another family; and the features by layer number.
         """
         if next(self._answering.parameters()).device != images.device:
             self._answering.to(images.device)
@@ -278,6 +282,28 @@ def _read(student: Sequence[HeadSpec], teacher: Sequence[HeadSpec], how: Alignme
     return tuple(
         teacher[head].selected(places, ours.classes) for ours, head, places in zip(student, how.heads, how.places)
     )
+
+
+def _read_alike(
+    student: Sequence[HeadSpec], members: Sequence[Network], alignments: Sequence[Alignment]
+) -> tuple[HeadReader, ...]:
+    """How the members' answers are read, all alike, in the student's order.
+
+    Raises:
+        UserError: they cannot be averaged.
+    """
+    if len({how.across for how in alignments}) > 1:
+        shown = " and ".join(dict.fromkeys(each.specs[0].describe_places(each.specs) for each in members))
+        raise UserError(
+            f"teachers of different families of heads cannot be averaged: {shown}",
+            todo="average teachers of one family, or let them teach one after the other: --t_weights a.pt,b.pt",
+        )
+    if alignments[0].across:
+        return tuple(DecodedSpec.towards(spec) for spec in student)
+    first, *others = (_read(student, each.specs, how) for each, how in zip(members, alignments))
+    for other in others:
+        _check_average(first, other)
+    return first
 
 
 def _check_average(one: Sequence[HeadSpec], other: Sequence[HeadSpec]) -> None:

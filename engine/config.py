@@ -30,11 +30,15 @@ class TrainConfig:
 
     # --- network and data
     cfg: str = option(
-        "", "the network: a Darknet .cfg; a .pt of ours brings its own", group=DATA, metavar="FILE", main=True
+        "",
+        "the network: a Darknet .cfg, or the name of one that is here; a .pt brings its own",
+        group=DATA,
+        metavar="FILE",
+        main=True,
     )
     weights: str = option(
         "",
-        "start from these: .pt, Darknet .weights or a YOLOv5 .pt; without: random",
+        "start from these: a .pt of ours or of YOLOv5, 8, 11, 26, or Darknet .weights; without: random",
         group=DATA,
         metavar="FILE",
         main=True,

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from models.heads.spec import HeadSpec
+from models.heads.spec import HeadReader
 
 
 @dataclass
@@ -19,13 +19,13 @@ class Outputs:
     """What a network said about a batch.
 
     Attributes:
-        heads: one ``(B, A, H, W, K)`` tensor of raw logits per head (see `HeadSpec`).
-        specs: one `HeadSpec` per head, in the same order.
+        heads: one ``(B, A, H, W, K)`` tensor per head, raw logits (see `HeadSpec`) or what else its spec reads.
+        specs: how each head is read, in the same order.
         features: ``(B, C, H, W)`` by layer number, where asked for.
     """
 
     heads: list[Tensor]
-    specs: tuple[HeadSpec, ...]
+    specs: tuple[HeadReader, ...]
     features: dict[int, Tensor] = field(default_factory=dict)
 
 

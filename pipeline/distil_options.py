@@ -27,7 +27,7 @@ class DistilConfig(TrainConfig):
 
     t_cfg: str = option(
         "",
-        "the teacher's .cfg; a .pt of ours brings its own",
+        "the teacher's .cfg; a .pt brings its own",
         group=DISTILLATION,
         metavar="FILE",
         flags=("--t_cfg",),

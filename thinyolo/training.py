@@ -64,6 +64,7 @@ thin network with the baseline as its teacher and ends with a verdict.""",
     epilog="""\
 examples:
   %(prog)s --cfg yolov5n --weights yolov5n.pt --data bccd.yaml --imgsz 320 --prune params=0.25 --then-kd
+  %(prog)s --weights yolov8n.pt --data mine.yaml --prune flops=0.4 --then-kd
   %(prog)s --weights mine.pt --data mine.yaml --shortcuts 8    start from your own trained network
   %(prog)s --weights sparse.pt --data mine.yaml --stages prune --max-drop 0.01     as deep as mAP allows
   %(prog)s --weights mine.pt --data mine.yaml --prune latency=0.5 --shortcuts auto --then-kd

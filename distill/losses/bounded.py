@@ -29,7 +29,8 @@ def bounded(
     boxes, gated or not, by the weights of the matches where they have some.
 
     Args:
-        student, teacher: raw heads, each ``(B, A, H, W, K)``; no gradient reaches the teacher.
+        student, teacher: raw heads, each ``(B, A, H, W, K)``, or the teacher's decoded where it is of another family
+            (`models.heads.DecodedSpec`); no gradient reaches the teacher.
         margin: m; above 0, the student has to beat the teacher by that much.
         distance: "l2" as above, or "iou": 1 - GIoU of the boxes, for gate and loss.
         target: "truth"; or "teacher": on the same gate, the loss is the distance to the teacher's box.

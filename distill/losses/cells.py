@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from torch import Tensor
 
-from models.heads import HeadSpec
+from models.heads import HeadReader
 from models.spec import HeadMatches, Matches, Outputs, Places
 
 # Cells in which the teacher sees less than this do not count: there are thousands, and they would only cost time.
@@ -15,16 +15,16 @@ FAINT = 1e-3
 
 def paired_heads(
     student: Outputs, teacher: Outputs, matches: Matches
-) -> Iterator[tuple[HeadSpec, HeadSpec, Tensor, Tensor, HeadMatches]]:
+) -> Iterator[tuple[HeadReader, HeadReader, Tensor, Tensor, HeadMatches]]:
     """Per head both specs, both ``(B, A, H, W, K)``, the teacher's detached, and the matches."""
     heads = zip(student.specs, teacher.specs, student.heads, teacher.heads, matches.heads)
     for spec, their_spec, ours, theirs, match in heads:
         yield spec, their_spec, ours, theirs.detach(), match
 
 
-def cell_weights(teacher: Tensor, spec: HeadSpec, match: HeadMatches) -> Tensor:
+def cell_weights(teacher: Tensor, spec: HeadReader, match: HeadMatches) -> Tensor:
     """``(B, A, H, W)``: 1 on matched places; else how certain the teacher's ``(B, A, H, W, K)`` is of an object."""
-    weight = spec.certainty(teacher)
+    weight = spec.certainty(teacher).clone()
     weight[match.image, match.anchor, match.row, match.col] = 1
     return weight
 

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from common.errors import UserError
 from distill.losses.cells import cell_weights, paired_heads
-from models.heads import HeadSpec
+from models.heads import HeadReader
 from models.spec import Matches, Outputs
 
 
@@ -33,7 +33,7 @@ def hinton(
     Args:
         student, teacher: raw heads, each ``(B, A, H, W, K)``; no gradient reaches the teacher.
         temperature: T.
-        classes: "binary"; "softmax"; or "auto": softmax for heads that decode so (`HeadSpec.softmax`), else binary.
+        classes: "binary"; "softmax"; or "auto": softmax for heads that decode so (`HeadReader.softmax`), else binary.
 
     Returns:
         Scalars ``hinton_obj``, where the heads have an objectness, and ``hinton_cls``.
@@ -57,7 +57,7 @@ def hinton(
     return {name: torch.stack(each).sum() / total for name, each in terms.items() if each}
 
 
-def check_hinton(specs: Sequence[HeadSpec], *, temperature: float, classes: str) -> None:
+def check_hinton(specs: Sequence[HeadReader], *, temperature: float, classes: str) -> None:
     """Refuse options of `hinton` that make no sense for heads of these `specs`, as its Raises: says."""
     if temperature <= 0:
         raise UserError(f"the KD temperature {temperature} is not above 0", todo="--kd-temperature 1")
@@ -65,7 +65,7 @@ def check_hinton(specs: Sequence[HeadSpec], *, temperature: float, classes: str)
         raise UserError("the softmax over a single class is always 1", todo="--kd-classes binary")
 
 
-def _is_softmax(spec: HeadSpec, classes: str) -> bool:
+def _is_softmax(spec: HeadReader, classes: str) -> bool:
     return spec.softmax if classes == "auto" else classes == "softmax"
 
 

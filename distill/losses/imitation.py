@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from distill.adapters import projection
 from distill.losses.maps import ground_truth, paired, variance
 from distill.pairs import FeaturePair
-from models.heads import HeadSpec
+from models.heads import HeadReader
 from models.spec import Matches, Outputs
 
 # Boxes whose overlaps with all anchors of a map are held in memory at a time.
@@ -40,7 +40,7 @@ def imitation(
 
     Args:
         student, teacher: with the ``(B, C, H, W)`` features of `pairs`; no gradient reaches the teacher.
-        pairs: each feeding a head, whose anchors (`HeadSpec.typical_sizes`) are used.
+        pairs: each feeding a head, whose anchors (`HeadReader.typical_sizes`) are used.
         adapter: `wide_projections`.
         near: psi, 0 to 1: 0 imitates wherever an anchor touches an object, 1 nowhere.
 
@@ -57,7 +57,7 @@ def imitation(
     return {"imitation": torch.stack(sums).sum() / matches.normaliser(torch.stack(counts).sum())}
 
 
-def near_objects(matches: Matches, spec: HeadSpec, shape: Sequence[int], near: float) -> Tensor:
+def near_objects(matches: Matches, spec: HeadReader, shape: Sequence[int], near: float) -> Tensor:
     """Boolean ``(B, H, W)``: the imitation region of a head's map of `shape` (B, C, H, W)."""
     pictures, _, rows, cols = shape
     images, boxes = ground_truth(matches)
@@ -69,7 +69,7 @@ def near_objects(matches: Matches, spec: HeadSpec, shape: Sequence[int], near: f
     return found > 0
 
 
-def _overlaps(boxes: Tensor, spec: HeadSpec, rows: int, cols: int) -> Tensor:
+def _overlaps(boxes: Tensor, spec: HeadReader, rows: int, cols: int) -> Tensor:
     """``(T, H, W)``: the largest IoU of each box ``(T, 4)`` with the anchors centred in each cell."""
     anchors = boxes.new_tensor(spec.typical_sizes)  # (A, 2)
 

@@ -10,7 +10,7 @@ from torch.nn import functional
 from common.errors import UserError
 from distill.losses.cells import FAINT, cells_of, paired_heads
 from distill.losses.hinton import binary_divergence, softmax_divergence
-from models.heads import HeadSpec
+from models.heads import HeadReader
 from models.spec import Matches, Outputs
 
 
@@ -31,7 +31,8 @@ def scaled(student: Outputs, teacher: Outputs, matches: Matches, *, window: int 
     are positives here, and were not in the paper.
 
     Args:
-        student, teacher: raw heads, each ``(B, A, H, W, K)``; no gradient reaches the teacher.
+        student, teacher: raw heads, each ``(B, A, H, W, K)``, or the teacher's decoded where it is of another family
+            (`models.heads.DecodedSpec`); no gradient reaches the teacher.
         window: K, odd: the teacher's detections compete within K x K cells; 1 switches FM-NMS off between cells.
 
     Returns:
@@ -71,7 +72,7 @@ def check_window(window: int) -> None:
         raise UserError(f"the FM-NMS window {window} is not odd", todo="--kd-scaled-window 5")
 
 
-def strongest_nearby(teacher: Tensor, spec: HeadSpec, window: int) -> Tensor:
+def strongest_nearby(teacher: Tensor, spec: HeadReader, window: int) -> Tensor:
     """FM-NMS: how certain logits ``(B, A, H, W, K)`` are of an object, ``(B, A, H, W)``.
 
     It is 0 where another anchor or cell within `window` x `window` says the same class (its most probable one) with a
@@ -86,7 +87,7 @@ def strongest_nearby(teacher: Tensor, spec: HeadSpec, window: int) -> Tensor:
     return certainty * stays
 
 
-def _class_divergence(student: Tensor, teacher: Tensor, spec: HeadSpec, their_spec: HeadSpec) -> Tensor:
+def _class_divergence(student: Tensor, teacher: Tensor, spec: HeadReader, their_spec: HeadReader) -> Tensor:
     """``(M, K)`` logits to ``(M,)``."""
     divergence = softmax_divergence if spec.softmax else binary_divergence
     return divergence(spec.class_logits(student), their_spec.class_logits(teacher), 1.0)

@@ -17,8 +17,10 @@ from common.lazy import lazily
 if TYPE_CHECKING:
     from models.cfg import Section
     from models.heads.anchored import AnchoredSpec
+    from models.heads.decoded import DecodedSpec
     from models.heads.free import FreeSpec
     from models.heads.spec import (
+        HeadReader,
         HeadSpec,
         at_least_fp32,
         decode_head,
@@ -34,8 +36,10 @@ __all__ = [
     "ONE_TO_MANY",
     "ONE_TO_ONE",
     "AnchoredSpec",
+    "DecodedSpec",
     "Family",
     "FreeSpec",
+    "HeadReader",
     "HeadSpec",
     "at_least_fp32",
     "decode_head",

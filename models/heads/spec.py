@@ -1,4 +1,4 @@
-"""The face of a detection head, whatever its family: `HeadSpec`.
+"""The face of a detection head, whatever its family: `HeadReader` reads its answer, `HeadSpec` is all of it.
 
 A head's answer is one tensor of logits ``(B, A, H, W, K)``: every cell of H x W has A *places*, and K numbers say what
 a place sees. Boxes are ``cx, cy, w, h`` in pixels of the network input. All arithmetic is at least FP32, whatever
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -23,91 +23,27 @@ AFTER_NMS = "detections: (K, 7) picture, x1, y1, x2, y2 in pixels of the input, 
 BEST = "detections: (B, K, 6) x1, y1, x2, y2 in pixels of the input, confidence, class; the best first, no NMS needed"
 
 
-class HeadSpec(ABC):
-    """How one detection head is read. A family of heads is a subclass; see `models.heads` for what else it has.
+class HeadReader(ABC):
+    """How one head's answer is read: boxes, scores and certainty of its numbers, whatever they are.
 
     Attributes:
-        family: its name in `models.heads.FAMILIES`.
         has_objectness: does a place say apart from its classes whether it sees an object? If so, its confidence in a
             class is the product, and decoded rows hold the objectness before the classes.
-        usual_objects: how many a training from random weights expects in a picture of 640 pixels.
         stride: pixels of the network input a cell covers.
         classes: number of classes C.
         one_to_one: is it trained to give each object one place, so that it needs no NMS?
         softmax: do class scores compete, or is each a sigmoid of its own?
         bins: over how many distances a side of a box is a distribution; 1: it is one number.
-        anchors: ``(A, 2)`` widths and heights in pixels that boxes are scaled from; () where the family has none.
+        anchors: ``(A, 2)`` widths and heights in pixels that boxes are scaled from; () where there are none.
     """
 
-    family: ClassVar[str]
-    has_objectness: ClassVar[bool]
-    usual_objects: ClassVar[float]
+    has_objectness: bool
     stride: int
     classes: int
     softmax: bool
     one_to_one: bool
     bins: int
     anchors: tuple[tuple[float, float], ...]
-
-    # -- in a cfg ----------------------------------------------------------------------------------------------------
-
-    @classmethod
-    @abstractmethod
-    def read(cls, section: Section, stride: int) -> HeadSpec:
-        """The head a section describes, whose cells cover `stride` pixels."""
-
-    @classmethod
-    @abstractmethod
-    def widths(cls, section: Section, classes: int) -> dict[str, int]:
-        """The channels that the head needs of each of its inputs, in their order, by what asks for them."""
-
-    @classmethod
-    @abstractmethod
-    def logits_only(cls, head: Section, feeders: Sequence[Section], readers: Mapping[Section, list[Section]]) -> bool:
-        """Whether the activation of the convolutions that feed a head belongs to its decoding, which applies it.
-
-        Args:
-            feeders: the convolutions, one for each input of the head.
-            readers: section -> the sections that read it.
-
-        Raises:
-            UserError: their activation does not fit the head.
-        """
-
-    @abstractmethod
-    def start(self, convolutions: Sequence[nn.Conv2d], objects: float) -> None:
-        """Set the convolutions that feed the head (one per input) to its prior, in place.
-
-        Args:
-            objects: expected in a picture of 640 pixels.
-        """
-
-    @abstractmethod
-    def as_dict(self) -> dict[str, Any]:
-        """Plain data, for the description of an exported file; with "family" where that is not "anchored"."""
-
-    @classmethod
-    @abstractmethod
-    def from_dict(cls, content: Mapping[str, Any]) -> HeadSpec:
-        """The inverse of `as_dict`."""
-
-    @abstractmethod
-    def describe(self) -> str:
-        """What decides its boxes, in words, to tell it from another of its family."""
-
-    @classmethod
-    @abstractmethod
-    def describe_places(cls, specs: Sequence[HeadSpec]) -> str:
-        """What heads of this family have in each cell: "with 3, 3 anchors"."""
-
-    @abstractmethod
-    def explain(self) -> str:
-        """How its logits become boxes, for whoever decodes them elsewhere."""
-
-    @property
-    @abstractmethod
-    def outputs(self) -> Mapping[str, str]:
-        """What an exported graph puts out, in words, by the keys of `export.formats.OUTPUTS`."""
 
     # -- reading logits ----------------------------------------------------------------------------------------------
 
@@ -200,6 +136,85 @@ class HeadSpec(ABC):
         sure = confidence[:, None]
         return torch.cat((boxes, sure, classes) if self.has_objectness else (boxes, sure * classes), 1)
 
+    @abstractmethod
+    def average(self, heads: Sequence[Tensor]) -> Tensor:
+        """The average of several networks' answers ``(B, A, H, W, K)``, as such an answer.
+
+        Scores are averaged as *probabilities*.
+        """
+
+
+class HeadSpec(HeadReader):
+    """A detection head of a network. A family of heads is a subclass; see `models.heads` for what else it has.
+
+    Attributes:
+        family: its name in `models.heads.FAMILIES`.
+        usual_objects: how many a training from random weights expects in a picture of 640 pixels.
+    """
+
+    family: ClassVar[str]
+    usual_objects: ClassVar[float]
+
+    # -- in a cfg ----------------------------------------------------------------------------------------------------
+
+    @classmethod
+    @abstractmethod
+    def read(cls, section: Section, stride: int) -> HeadSpec:
+        """The head a section describes, whose cells cover `stride` pixels."""
+
+    @classmethod
+    @abstractmethod
+    def widths(cls, section: Section, classes: int) -> dict[str, int]:
+        """The channels that the head needs of each of its inputs, in their order, by what asks for them."""
+
+    @classmethod
+    @abstractmethod
+    def logits_only(cls, head: Section, feeders: Sequence[Section], readers: Mapping[Section, list[Section]]) -> bool:
+        """Whether the activation of the convolutions that feed a head belongs to its decoding, which applies it.
+
+        Args:
+            feeders: the convolutions, one for each input of the head.
+            readers: section -> the sections that read it.
+
+        Raises:
+            UserError: their activation does not fit the head.
+        """
+
+    @abstractmethod
+    def start(self, convolutions: Sequence[nn.Conv2d], objects: float) -> None:
+        """Set the convolutions that feed the head (one per input) to its prior, in place.
+
+        Args:
+            objects: expected in a picture of 640 pixels.
+        """
+
+    @abstractmethod
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data, for the description of an exported file; with "family" where that is not "anchored"."""
+
+    @classmethod
+    @abstractmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> HeadSpec:
+        """The inverse of `as_dict`."""
+
+    @abstractmethod
+    def describe(self) -> str:
+        """What decides its boxes, in words, to tell it from another of its family."""
+
+    @classmethod
+    @abstractmethod
+    def describe_places(cls, specs: Sequence[HeadSpec]) -> str:
+        """What heads of this family have in each cell: "with 3, 3 anchors"."""
+
+    @abstractmethod
+    def explain(self) -> str:
+        """How its logits become boxes, for whoever decodes them elsewhere."""
+
+    @property
+    @abstractmethod
+    def outputs(self) -> Mapping[str, str]:
+        """What an exported graph puts out, in words, by the keys of `export.formats.OUTPUTS`."""
+
     # -- a teacher's head beside a student's ---------------------------------------------------------------------------
 
     @abstractmethod
@@ -221,12 +236,8 @@ class HeadSpec(ABC):
     def averages_with(self, other: HeadSpec) -> bool:
         """Do box logits mean the same in both?"""
 
-    @abstractmethod
-    def average(self, heads: Sequence[Tensor]) -> Tensor:
-        """The average of several networks' answers ``(B, A, H, W, K)``, as logits.
 
-        Boxes are averaged as logits, scores as *probabilities*.
-        """
+Reader = TypeVar("Reader", bound=HeadReader)
 
 
 def at_least_fp32(tensor: Tensor) -> Tensor:
@@ -234,12 +245,12 @@ def at_least_fp32(tensor: Tensor) -> Tensor:
     return tensor if tensor.dtype in (torch.float32, torch.float64) else tensor.float()
 
 
-def decode_head(logits: Tensor, spec: HeadSpec) -> Tensor:
-    """See `HeadSpec.decode`."""
+def decode_head(logits: Tensor, spec: HeadReader) -> Tensor:
+    """See `HeadReader.decode`."""
     return spec.decode(logits)
 
 
-def decode_heads(heads: Sequence[Tensor], specs: Sequence[HeadSpec]) -> Tensor:
+def decode_heads(heads: Sequence[Tensor], specs: Sequence[HeadReader]) -> Tensor:
     """Logits of all heads -> ``(B, N, 5 + C)``: cx, cy, w, h in pixels of the network input, objectness, class
     probabilities; ``(B, N, 4 + C)`` in a family without objectness. Head by head, within one place by place.
 
@@ -251,18 +262,18 @@ def decode_heads(heads: Sequence[Tensor], specs: Sequence[HeadSpec]) -> Tensor:
     return torch.cat([spec.decode(head).flatten(1, 3) for spec, head in chosen], 1)
 
 
-def spec_read(specs: Sequence[HeadSpec]) -> HeadSpec:
+def spec_read(specs: Sequence[Reader]) -> Reader:
     """One of the heads that `decode_heads` reads: what their decoded rows mean, and whether they need NMS."""
     return next((spec for spec in specs if not spec.one_to_one), specs[0])
 
 
-def decode_matched(rows: Tensor, places: Places, spec: HeadSpec) -> Tensor:
-    """See `HeadSpec.boxes_at`."""
+def decode_matched(rows: Tensor, places: Places, spec: HeadReader) -> Tensor:
+    """See `HeadReader.boxes_at`."""
     return spec.boxes_at(rows, places)
 
 
-def encode_boxes(boxes: Tensor, places: Places, spec: HeadSpec) -> Tensor:
-    """See `HeadSpec.encode`."""
+def encode_boxes(boxes: Tensor, places: Places, spec: HeadReader) -> Tensor:
+    """See `HeadReader.encode`."""
     return spec.encode(boxes, places)
 
 

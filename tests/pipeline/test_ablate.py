@@ -20,14 +20,15 @@ from common.options import to_dict
 from distill import MODES, KDConfig, Teacher
 from distill.modes import Bounded
 from models.spec import Outputs
-from pipeline.ablate import COLUMNS, _cell, _digest, _train
+from pipeline.ablate import COLUMNS, _cell, _digest, _possible, _train
 from pipeline.ablate_cell import Cell
 from pipeline.ablate_grid import parse_seeds, parse_variants
 from pipeline.ablate_table import Table, _figure_name, publish
 from pipeline.distil_options import AblateConfig
 from pipeline.executor import NICENESS, run_all
 from pipeline.step_cost import measure_steps, random_batch
-from tests.distill.material import tiny_network
+from tests import nets
+from tests.distill.material import free_network, tiny_network
 
 
 @pytest.mark.parametrize(
@@ -55,6 +56,21 @@ def test_rows_are_modes_with_weights_and_options_and_none_is_first() -> None:
     assert {row.kd.bounded.margin for row in rows} == {0.1}
     assert len({row.folder for row in rows}) == 4
     assert all(row.folder == Path(row.folder).name for row in rows)
+
+
+def test_all_leaves_out_what_does_not_work_between_families_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    student = tiny_network(8)
+    teacher, rows = Teacher(free_network(nets.detect(2)), student), parse_variants("all", KDConfig())
+    log.addHandler(caplog.handler)  # the project's log does not propagate once an entry point shows it
+    try:
+        possible = [row.text for row in _possible(rows, student, teacher, asked_for_all=True)]
+    finally:
+        log.removeHandler(caplog.handler)
+    gone = ["hinton", "gap", "ld", "aligned"]
+    assert [row.text for row in rows if row.text not in possible] == gone
+    assert all(f"{mode} is left out: " in caplog.text for mode in gone)
+    with pytest.raises(UserError, match="--kd gap"):
+        _possible(parse_variants("none; gap", KDConfig()), student, teacher, asked_for_all=False)
 
 
 def test_rows_may_differ_in_options_that_leave_the_steps_as_many() -> None:
