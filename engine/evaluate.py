@@ -37,6 +37,8 @@ class Detector(Protocol):
     specs: tuple[HeadSpec, ...]
     training: bool
 
+    @property
+    def resize(self) -> str: ...
     def __call__(self, images: Tensor, /) -> list[Tensor]: ...
     def decode(self, heads: Sequence[Tensor], /) -> Tensor: ...
     def parameters(self) -> Iterator[nn.Parameter]: ...
@@ -164,7 +166,7 @@ def evaluate(
             todo="evaluate on the data set it was trained on, or load it with classes= that number and train it",
         )
     if dataset is None:
-        dataset = data_room.Dataset(spec, split, size=size or net.image_size, cache=cache)
+        dataset = data_room.Dataset(spec, split, size=size or net.image_size, cache=cache, resize=net.resize)
     loader = data_room.make_loader(dataset, batch_size, workers=workers, shuffle=False)
     pictures, samples = detect(net, loader, device, keep=SAMPLES if plots_dir else 0, progress=progress)
     score = score_pictures(pictures, list(spec.names), where=f"the split '{split}'", samples=samples, matched=matched)

@@ -99,7 +99,9 @@ def finetune(
     config = gathered(config, spec, run)
     student = student or load_network(config, spec.names)
     if config.anchors == "fit":  # auto keeps them: the student's weights, and the teacher's, were trained for them
-        anchors, reason = choose_anchors("fit", spec, student.specs, config.input_size, config.seed)
+        anchors, reason = choose_anchors(
+            "fit", spec, student.specs, config.input_size, config.seed, resize=student.resize
+        )
         student = student.with_anchors(anchors) if anchors is not None else student
         log.info("%s", reason)
     guide = make_teacher(config, student, spec, teacher)

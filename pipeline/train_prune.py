@@ -125,7 +125,9 @@ class PruneRun(Line):
         """Ordinary training."""
         config = self.config
         self.add("pretrained" if config.weights else "random init", start, ())
-        anchors, reason = choose_anchors(self._anchors(start), self.spec, start.specs, config.input_size, config.seed)
+        anchors, reason = choose_anchors(
+            self._anchors(start), self.spec, start.specs, config.input_size, config.seed, resize=start.resize
+        )
         log.info("%s", reason)
         network = copy.deepcopy(start)
         return self._train(network if anchors is None else network.with_anchors(anchors), config, "baseline")
