@@ -109,7 +109,7 @@ def chosen(boxes, confidence, label, rule):
         return order[: rule["max_det"]]
     # A file with NMS inside gives a box for each of its classes: the most confident is shown.
     order = order[np.sort(np.unique(boxes[order], axis=0, return_index=True)[1])]
-    kept = []
+    kept: list[int] = []
     while len(order) and len(kept) < rule["max_det"]:
         best, order = order[0], order[1:]
         kept.append(best)

@@ -94,7 +94,9 @@ def test_example_finds_box_for_box_what_predict_finds(
     file = tmp_path / "net.onnx"
     file.write_bytes(finished(model_of(onnx_model(net, SIZE)), about).SerializeToString())
     theirs = example(file, *sorted(pictures.glob("*.png")), "--conf", str(CONF))
-    for who, runs in (("PyTorch", net), ("ONNX Runtime", open_onnx(file, 1))):
+    # NMS in the graph asks every class of a place, ours outside only the best: these boxes differ in any case.
+    inside = outputs == "boxes" and kind == "one-to-many"
+    for who, runs in (("file", open_onnx(file, 1)), *([] if inside else [("network", net)])):
         ours = predict(runs, pictures, tmp_path / who, PredictOptions(size=SIZE, conf=CONF))
         count = assert_same_boxes(theirs, [each.as_dict(NAMES) for each in ours])
         assert count > 20, "something is compared"
