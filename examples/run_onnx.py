@@ -105,10 +105,10 @@ def chosen(boxes, confidence, label, rule):
     """The places of the boxes that are shown, the most confident first."""
     order = np.argsort(-confidence, kind="stable")
     order = order[confidence[order] > rule["conf"]]
+    # A file that chooses boxes itself may give one for each of several classes: the most confident is shown.
+    order = order[np.sort(np.unique(boxes[order], axis=0, return_index=True)[1])]
     if rule["one_to_one"]:  # trained to give an object one box: nothing to suppress
         return order[: rule["max_det"]]
-    # A file with NMS inside gives a box for each of its classes: the most confident is shown.
-    order = order[np.sort(np.unique(boxes[order], axis=0, return_index=True)[1])]
     kept: list[int] = []
     while len(order) and len(kept) < rule["max_det"]:
         best, order = order[0], order[1:]
