@@ -39,6 +39,7 @@ class Line:
         stages: name -> the folders of all the trainings behind it, in order.
         layers: what pruning did, a row a convolution.
         told: (heading, text) of each cut: what was asked, what went, what held the rest.
+        remarks: last lines of the verdict.
         gammas: the gammas' quantiles, a row an epoch of sparsity training.
     """
 
@@ -52,6 +53,7 @@ class Line:
         self.stages: dict[str, tuple[str, ...]] = {}
         self.layers: list[LayerRow] = []
         self.told: list[tuple[str, str]] = []
+        self.remarks: list[str] = []
         self.gammas: list[dict[str, Any]] = []
 
     def add(self, name: str, network: Network, trained: tuple[str, ...]) -> Network:
@@ -132,8 +134,7 @@ class Line:
         ]
         others = [name for name in (longer_row(self.first), PLAIN) if name in rows]
         lines += [short_verdict(rows[name], rows[last], split, interval(name)) for name in others]
-        lines += [f"{heading}: {text}" for heading, text in self.told if heading == PLAIN]
-        return "\n".join(lines)
+        return "\n".join([*lines, *self.remarks])
 
     def _track_end(self, rows: Sequence[Row], line: str, shown: Sequence[tuple[str, Any]]) -> None:
         """All networks in a table, the verdict, predictions and channels, in a W&B run beside those of the stages."""

@@ -264,7 +264,7 @@ class PruneRun(Line):
         if student.kd_off or not config.distil.modes():
             why = student.kd_off or f"KD off: --kd {config.distil.kd}"
             log.info("--compare-plain: the student is the plain fine-tune (%s); it is not trained twice", why)
-            self.told.append(("plain fine-tune", f"it is the student, and was not trained twice. {why}"))
+            self.remarks.append(f"{PLAIN}: it is the student, and was not trained twice. {why}")
             return
         untaught = replace(config.distil, kd="none")
         alone = replace(config, distil=untaught, t_cfg="", t_weights="", unlabelled=(), cross_fit=0)
