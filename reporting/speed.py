@@ -42,9 +42,9 @@ class Speeds:
     @property
     def measured_with(self) -> str:
         """A footnote: what the times are, and of which machine."""
-        what = f"CPU time of one picture in PyTorch, {THREADS} thread of {processor()}"
         if self.withheld:
             return f"CPU (ms): not told, {self.withheld}"
+        what = f"CPU time of one picture in PyTorch, {_machine()}"
         return f"CPU (ms): {what}; median of {len(next(iter(self.times.values()))[0])} interleaved rounds"
 
     def cpu_ms(self, name: str) -> float | None:
@@ -63,11 +63,15 @@ class Speeds:
         low, factor, high = np.quantile(old / np.maximum(new, 1e-9), (0.25, 0.5, 0.75))
         if high > SPREAD * low:
             return f"speed not told (the rounds disagree: the middle half of them says {low:.2f} to {high:.2f} x)"
-        times = f"{np.median(old):.1f} -> {np.median(new):.1f} ms of CPU time a picture"
+        times = f"{np.median(old):.1f} -> {np.median(new):.1f} ms of CPU time a picture, {_machine()}"
         if round(float(factor), 2) == 1:
             return f"as fast ({times})"
         faster = factor > 1
         return f"{factor if faster else 1 / factor:.2f} x {'faster' if faster else 'slower'} ({times})"
+
+
+def _machine() -> str:
+    return f"{THREADS} thread of {processor()}"
 
 
 def measured_speeds(networks: Mapping[str, Network], size: tuple[int, int]) -> Speeds:

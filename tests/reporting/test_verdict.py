@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from engine.bootstrap import Interval
+from export.machine import processor
 from reporting.report import Row
 from reporting.speed import Speeds
 from reporting.verdict import short_verdict, verdict
@@ -80,7 +81,9 @@ def times(cpu: float, clock: float | None = None, rounds: int = 30) -> np.ndarra
 def test_speed_is_the_ratio_of_cpu_times_within_the_rounds() -> None:
     drift = np.linspace(1, 3, 30)  # a machine that becomes slower slows both
     speeds = Speeds({"fat": times(10.0) * drift, "thin": times(4.0) * drift})
-    assert speeds.compared("fat", "thin").startswith("2.50 x faster (20.0 -> 8.0 ms of CPU time")
+    said = speeds.compared("fat", "thin")
+    assert said.startswith("2.50 x faster (20.0 -> 8.0 ms of CPU time a picture, 1 thread of ")
+    assert processor() in said
     assert speeds.compared("thin", "fat").startswith("2.50 x slower")
     assert speeds.compared("fat", "fat").startswith("as fast")
     assert "1 thread of " in speeds.measured_with
