@@ -77,10 +77,10 @@ class Matches:
         return found_ap
 
 
-def match(pictures: Sequence[PictureBoxes], classes: int) -> Matches:
-    """Match detections with the truth as COCO does: of each picture and class the `SCORED` most confident, in turn."""
+def match(pictures: Sequence[PictureBoxes], classes: int, scored: int = SCORED) -> Matches:
+    """Match detections with the truth as COCO does: of each picture and class the `scored` most confident, in turn."""
     truth = np.array([np.bincount(each.truth[:, 0].astype(int), minlength=classes) for each in pictures], np.int32)
-    parts = [_picture(each) for each in pictures]
+    parts = [_picture(each, scored) for each in pictures]
     label = np.concatenate([part[0] for part in parts]) if parts else np.zeros(0)
     score = np.concatenate([part[1] for part in parts]) if parts else np.zeros(0)
     right = np.concatenate([part[2] for part in parts]) if parts else np.zeros((0, len(IOUS)), bool)
@@ -95,11 +95,11 @@ def match(pictures: Sequence[PictureBoxes], classes: int) -> Matches:
     return Matches(picture[kept], label[kept], right[kept], truth.reshape(len(pictures), classes))
 
 
-def _picture(boxes: PictureBoxes) -> tuple[Array, Array, NDArray[np.bool_]]:
+def _picture(boxes: PictureBoxes, scored: int) -> tuple[Array, Array, NDArray[np.bool_]]:
     """Class, confidence and whether right ``(n, 10)`` of a picture's detections, the most confident first."""
     rows = np.argsort(-boxes.detections[:, 4], kind="stable")
     label = boxes.detections[rows, 5]
-    rows = np.concatenate([rows[label == each][:SCORED] for each in np.unique(label)] or [rows])
+    rows = np.concatenate([rows[label == each][:scored] for each in np.unique(label)] or [rows])
     label, score = boxes.detections[rows, 5], boxes.detections[rows, 4]
     right = np.zeros((len(rows), len(IOUS)), bool)
     if not len(rows) or not len(boxes.truth):

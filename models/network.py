@@ -52,7 +52,6 @@ class Network(nn.Module):
         self.load_report: Any = None
         self.image_size: Size = (cfg.net.int("height", 416), cfg.net.int("width", 416))
         self.in_channels = cfg.net.int("channels", 3)
-        resize_of(cfg.net)  # refuses what is no number
         number = cfg.index()
         self._inputs = [[number[source] for source in section.inputs] for section in cfg.layers]
         self.layers = nn.ModuleList()
@@ -74,6 +73,7 @@ class Network(nn.Module):
         self.specs = tuple(specs)
         self.classes = specs[0].classes
         self.names = _names(names, self.classes)
+        resize_of(cfg.net)  # refuses what is no number
         self.max_stride = math.lcm(*(stride.numerator for stride in self.strides if stride))
         self._mark_logit_heads()
         self._frees = self._last_uses()
