@@ -15,6 +15,7 @@ from common.errors import UserError
 from data.augment import fitted_size
 from data.labels import Scan, scan
 from data.spec import DataSpec
+from models.resize import LETTERBOX
 
 if TYPE_CHECKING:
     from models.heads import HeadSpec
@@ -28,15 +29,17 @@ RATIO = 4.0
 _STEPS, _SAMPLE = 400, 10_000
 
 
-def boxes_wh(spec: DataSpec, size: tuple[int, int], split: str = "train", found: Scan | None = None) -> np.ndarray:
-    """``(n, 2)`` width and height of all boxes of a split, in pixels of a letterboxed input of `size` (H, W).
+def boxes_wh(
+    spec: DataSpec, size: tuple[int, int], split: str = "train", found: Scan | None = None, resize: str = LETTERBOX
+) -> np.ndarray:
+    """``(n, 2)`` width and height of all boxes of a split, in pixels of an input of `size` (H, W).
 
-    `found` saves reading the labels again where they have been read.
+    `found` saves reading the labels again where they have been read; `resize` is the network's.
     """
     found = found or scan(spec, split)
     parts = [np.zeros((0, 2))]
     for (height, width), labels in zip(found.shapes, found.labels, strict=True):
-        inner = fitted_size((int(height), int(width)), size)
+        inner = fitted_size((int(height), int(width)), size, resize)
         parts.append(labels[:, 3:5] * inner[::-1])
     return np.concatenate(parts)
 
@@ -160,6 +163,7 @@ def choose_anchors(
     size: tuple[int, int],
     seed: int = 0,
     found: Scan | None = None,
+    resize: str = LETTERBOX,
 ) -> tuple[list[Anchors] | None, str]:
     """Whether the network's anchors stay, and what comes in their place.
 
@@ -169,6 +173,7 @@ def choose_anchors(
         specs: the network's heads.
         size: (H, W) of the network input.
         found: the training labels, where they have been read.
+        resize: how pictures are brought to that size.
 
     Returns:
         Per head its new anchors, or None to keep the old; and a sentence for the log.
@@ -180,7 +185,7 @@ def choose_anchors(
         raise UserError(f"anchors must be auto, keep or fit, not {mode!r}", todo="use --anchors auto")
     if not any(head.anchors for head in specs):
         return None, f"anchors {mode} changes nothing: these heads have none"
-    boxes = boxes_wh(spec, size, "train", found)
+    boxes = boxes_wh(spec, size, "train", found, resize)
     old = np.array([anchor for head in specs for anchor in head.anchors], float)
     recall, mean_iou = check_anchors(boxes, old)
     state = f"best possible recall {recall:.3f}, mean IoU {mean_iou:.3f}"

@@ -15,6 +15,7 @@ import numpy as np
 
 from data.batch import Letterbox
 from data.options import AugmentConfig
+from models.resize import LETTERBOX, STRETCH
 
 GREY = 114
 MIN_SIDE = 2.0
@@ -29,26 +30,40 @@ _TO_CENTRES = np.array([[1, 0, -0.5], [0, 1, -0.5], [0, 0, 1]])
 Take = Callable[[int], tuple[np.ndarray, np.ndarray]]
 
 
-def fitted_size(shape: tuple[int, int], size: tuple[int, int]) -> tuple[int, int]:
-    """(height, width) of a picture of `shape` once it is scaled, aspect kept, to just fit into `size` (H, W)."""
+def fitted_size(shape: tuple[int, int], size: tuple[int, int], resize: str = LETTERBOX) -> tuple[int, int]:
+    """(height, width) of a picture of `shape` once it is scaled, aspect kept, to just fit into `size` (H, W).
+
+    Where `resize` is to stretch it, that is `size`.
+    """
+    if resize == STRETCH:
+        return size
     scale = min(size[0] / shape[0], size[1] / shape[1])
     return max(1, min(size[0], round(shape[0] * scale))), max(1, min(size[1], round(shape[1] * scale)))
 
 
-def fit(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """`image` (h, w, 3) scaled, aspect kept, to just fit into `size` (H, W)."""
-    height, width = fitted_size(image.shape[:2], size)
+def fit(image: np.ndarray, size: tuple[int, int], resize: str = LETTERBOX) -> np.ndarray:
+    """`image` (h, w, 3) scaled, aspect kept, to just fit into `size` (H, W), or stretched to fill it."""
+    height, width = fitted_size(image.shape[:2], size, resize)
     if (height, width) == image.shape[:2]:
         return image
+    if resize == STRETCH:  # one side may shrink where the other grows: each in its own way
+        least = (min(width, image.shape[1]), min(height, image.shape[0]))
+        image = cv2.resize(image, least, interpolation=cv2.INTER_AREA)
+        return cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
     # INTER_AREA averages what it drops; INTER_LINEAR would alias when shrinking and is right when enlarging.
     way = cv2.INTER_AREA if height < image.shape[0] else cv2.INTER_LINEAR
     return cv2.resize(image, (width, height), interpolation=way)
 
 
-def letterbox(image: np.ndarray, size: tuple[int, int], path: str = "") -> tuple[np.ndarray, Letterbox]:
-    """`image` (h, w, 3) fitted into the middle of a grey picture of `size` (H, W), and how to get back."""
+def letterbox(
+    image: np.ndarray, size: tuple[int, int], path: str = "", resize: str = LETTERBOX
+) -> tuple[np.ndarray, Letterbox]:
+    """`image` (h, w, 3) fitted into the middle of a grey picture of `size` (H, W), and how to get back.
+
+    With "stretch" for `resize` (see `models.resize`) it fills the whole of it, and nothing is grey.
+    """
     original = (int(image.shape[0]), int(image.shape[1]))
-    inner = fit(image, size)
+    inner = fit(image, size, resize)
     height, width = inner.shape[:2]
     top, left = (size[0] - height) // 2, (size[1] - width) // 2
     record = Letterbox(original, (width / original[1], height / original[0]), (float(left), float(top)), path)

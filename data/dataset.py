@@ -23,6 +23,7 @@ from data.options import AugmentConfig
 from data.pictures import read_picture
 from data.problems import announce
 from data.spec import DataSpec, load_spec
+from models.resize import LETTERBOX
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,7 @@ class Dataset(TorchDataset[Sample]):
         close_mosaic_from: from this epoch on, samples are made of one picture only (no mosaic, no mixup).
         found: the pictures and their boxes, where they are known already: the split is not read then.
         folds: a sample is made of pictures of one fold only (`folds_of`), or its teacher would have seen a part of it.
+        resize: how pictures are brought to `size`: as their network wants them (`Network.resize`).
 
     Attributes:
         scan: what was read from the disk (counts, labels as shares of the picture), for `choose_anchors`.
@@ -77,10 +79,11 @@ class Dataset(TorchDataset[Sample]):
         close_mosaic_from: int | None = None,
         found: Scan | None = None,
         folds: int = 1,
+        resize: str = LETTERBOX,
     ):
         self.spec = load_spec(spec)
         self.split, self.augment, self.seed, self.close_mosaic_from = split, augment, seed, close_mosaic_from
-        self.size = (int(size[0]), int(size[1]))
+        self.size, self.resize = (int(size[0]), int(size[1])), resize
         if min(self.size) < 1:
             raise UserError(f"the network size must be positive, not {size}", todo="give --imgsz 416 or WIDTHxHEIGHT")
         if found is None:
@@ -104,7 +107,7 @@ class Dataset(TorchDataset[Sample]):
         path = str(self.pictures[index])
         if self.augment is None or not isinstance(key, tuple):
             inner, labels = self._take(index)
-            image, record = letterbox(inner, self.size, path)
+            image, record = letterbox(inner, self.size, path, self.resize)
             boxes = pixel_boxes(labels, np.array(inner.shape[1::-1], np.float32), np.array(record.pad, np.float32))
             original = (int(self.shapes[index][0]), int(self.shapes[index][1]))
             scale = (inner.shape[1] / original[1], inner.shape[0] / original[0])
@@ -138,17 +141,18 @@ class Dataset(TorchDataset[Sample]):
                 where=path,
                 todo="do not change pictures during a run",
             )
-        return fit(image, self.size)
+        return fit(image, self.size, self.resize)
 
     def _make_cache(self, kind: str | None) -> Callable[[int], np.ndarray]:
         keys = []
         if kind == "disk":
             for path in self.pictures:
                 status = path.stat()
-                keys.append(f"{path}|{status.st_size}|{status.st_mtime_ns}|{self.size}|{cv2.__version__}")
+                way = "" if self.resize == LETTERBOX else f"|{self.resize}"
+                keys.append(f"{path}|{status.st_size}|{status.st_mtime_ns}|{self.size}|{cv2.__version__}{way}")
         else:
             keys = [str(path) for path in self.pictures]
-        sizes = [3 * int(np.prod(fitted_size((int(h), int(w)), self.size))) for h, w in self.shapes]
+        sizes = [3 * int(np.prod(fitted_size((int(h), int(w)), self.size, self.resize))) for h, w in self.shapes]
         return with_cache(kind, self._fetch, keys, sizes)
 
 

@@ -21,6 +21,7 @@ from data.pictures import picture_shapes, read_picture
 from data.problems import LEFT_OUT, Problem, summary
 from data.spec import DataSpec, find_entry, pictures_at
 from data.video import PIXELS, VIDEOS, pixel_digest, video_frames
+from models.resize import LETTERBOX
 
 UNLABELLED = "unlabelled"
 NAMED = 3
@@ -49,9 +50,12 @@ class Footage:
         cache: str | None = None,
         seed: int = 0,
         close_mosaic_from: int | None = None,
+        resize: str = LETTERBOX,
     ) -> Companions:
         """The pictures as a `Loader` takes them; arguments as of `Dataset`."""
-        dataset = Dataset(spec, UNLABELLED, size, augment, cache, seed, close_mosaic_from, found=self.scan)
+        dataset = Dataset(
+            spec, UNLABELLED, size, augment, cache, seed, close_mosaic_from, found=self.scan, resize=resize
+        )
         return Companions(dataset, self.ratio, self.labelled)
 
 

@@ -13,9 +13,11 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 import models
 from common.errors import UserError
+from common.log import log
 from distill.alignment import Alignment, align, describe, pair_classes
 from models.heads import DecodedSpec, HeadReader, HeadSpec, decode_heads
 from models.network import Network
+from models.resize import with_resize
 from models.spec import Outputs
 
 __all__ = ["AlignedTeacher", "Alignment", "Teacher", "align", "describe", "split_chain"]
@@ -74,7 +76,7 @@ class AlignedTeacher(nn.Module):
         super().__init__()
         self.members = nn.ModuleList(members)
         self.alignments, self.specs, self.names = tuple(alignments), tuple(specs), list(names)
-        self.classes, self.image_size = len(self.names), members[0].image_size
+        self.classes, self.image_size, self.resize = len(self.names), members[0].image_size, members[0].resize
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """``(B, 3, H, W)`` -> heads ``(B, A, H_i, W_i, K)`` in the student's order."""
@@ -136,6 +138,7 @@ class Teacher:
             more classes than the student.
         alignment: of the first member's heads with the student's.
         specs: how the answers are read, in the order of the student's heads.
+        resize: how pictures are resized: as the student's.
 
     Raises:
         UserError: where the heads of the networks do not agree; both sides are named.
@@ -149,7 +152,7 @@ class Teacher:
         folds: Tensor | None = None,
     ):
         self.members: tuple[Network, ...] = (network,) if isinstance(network, Network) else tuple(network)
-        self.source, self.folds = str(source), folds
+        self.source, self.folds, self.resize = str(source), folds, student.resize
         alignments = [
             align(student.specs, each.specs, pair_classes(student.names, each.names)) for each in self.members
         ]
@@ -157,6 +160,14 @@ class Teacher:
         self.specs = _read_alike(student.specs, self.members, alignments)
         for each in self.members:
             each.requires_grad_(False).eval()
+            if each.resize != student.resize:
+                log.warning(
+                    "the teacher was trained on pictures resized by %s, the student's are by %s: it teaches, and is "
+                    "scored, on the student's",
+                    each.resize,
+                    student.resize,
+                )
+                with_resize(each, student.resize)
         fast = [_folded(each) for each in self.members]
         self._answering = AlignedTeacher(fast, alignments, self.specs, student.names).eval()
         whole = len(self.members) == 1 and self.alignment.classes is None

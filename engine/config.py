@@ -10,6 +10,7 @@ from common.errors import UserError
 from common.options import option, save_config
 from data.options import BATCH, AugmentConfig
 from models.options import LossConfig
+from models.resize import AUTO, RESIZE
 
 DATA, TRAINING, OPTIMISER = "network and data", "training", "optimiser"
 AUGMENTATION, LOSS, PRECISION, RUN = "augmentation", "loss", "precision", "run"
@@ -64,6 +65,13 @@ class TrainConfig:
         group=DATA,
         metavar="SIZE",
         main=True,
+    )
+    resize: str = option(
+        AUTO,
+        "how pictures are brought to --imgsz: letterbox keeps their aspect and fills the rest with grey; stretch does "
+        "not, as Darknet unless its cfg says letter_box=1; auto: as the network says, else letterbox",
+        group=DATA,
+        choices=(AUTO, *RESIZE),
     )
     single_cls: bool = option(False, "treat all classes as one: where an object is, not what", group=DATA)
     cache: str = option(

@@ -19,6 +19,7 @@ from tqdm import tqdm
 from common.errors import UserError
 from data.batch import Batch
 from data.options import BATCH
+from engine.bootstrap import Matches, match
 from engine.metrics import AREAS, CONFIDENCES, Curves, PictureBoxes, coco_scores, confusion_matrix, curves
 from engine.postprocess import postprocess, to_original
 from models.heads import HeadSpec, spec_read
@@ -36,6 +37,8 @@ class Detector(Protocol):
     specs: tuple[HeadSpec, ...]
     training: bool
 
+    @property
+    def resize(self) -> str: ...
     def __call__(self, images: Tensor, /) -> list[Tensor]: ...
     def decode(self, heads: Sequence[Tensor], /) -> Tensor: ...
     def parameters(self) -> Iterator[nn.Parameter]: ...
@@ -80,6 +83,7 @@ class Score:
         curves: precision, recall and F1 curves.
         confusion: ``(C + 1, C + 1)`` counts, detected as x truly, at confidence .25 and IoU .45.
         samples: a few pictures with their boxes, where pictures were asked for.
+        matches: what is right in each picture, where it was asked for: two of them say how sure a difference is.
     """
 
     map50_95: float
@@ -96,6 +100,7 @@ class Score:
     curves: Curves = field(repr=False)
     confusion: np.ndarray = field(repr=False)
     samples: tuple[Sample, ...] = field(default=(), repr=False)
+    matches: Matches | None = field(default=None, repr=False)
 
     def as_dict(self, classes: bool = False) -> dict[str, float]:
         """Flat, in the names `results.csv` and W&B use; with `classes` also ``AP50-95/NAME`` and ``AP50/NAME``.
@@ -130,6 +135,7 @@ def evaluate(
     plots_dir: str | Path | None = None,
     progress: bool = False,
     dataset: Any = None,
+    matched: bool = False,
 ) -> Score:
     """Score `net` on one split of a data set.
 
@@ -146,6 +152,7 @@ def evaluate(
         progress: show a progress bar.
         dataset: a ready `data.Dataset` (without augmentation) instead of `split`, `size` and `cache`: during training
             the same one serves every epoch.
+        matched: keep what is right in each picture (`Score.matches`).
 
     Raises:
         UserError: the split has no true boxes at all, or the classes do not fit the network.
@@ -159,10 +166,10 @@ def evaluate(
             todo="evaluate on the data set it was trained on, or load it with classes= that number and train it",
         )
     if dataset is None:
-        dataset = data_room.Dataset(spec, split, size=size or net.image_size, cache=cache)
+        dataset = data_room.Dataset(spec, split, size=size or net.image_size, cache=cache, resize=net.resize)
     loader = data_room.make_loader(dataset, batch_size, workers=workers, shuffle=False)
     pictures, samples = detect(net, loader, device, keep=SAMPLES if plots_dir else 0, progress=progress)
-    score = score_pictures(pictures, list(spec.names), where=f"the split '{split}'", samples=samples)
+    score = score_pictures(pictures, list(spec.names), where=f"the split '{split}'", samples=samples, matched=matched)
     if plots_dir is not None:
         from engine.plots import plot_score
 
@@ -222,7 +229,11 @@ def _truth(boxes: torch.Tensor) -> np.ndarray:
 
 
 def score_pictures(
-    pictures: list[PictureBoxes], names: list[str], where: str = "the data", samples: Iterable[Sample] = ()
+    pictures: list[PictureBoxes],
+    names: list[str],
+    where: str = "the data",
+    samples: Iterable[Sample] = (),
+    matched: bool = False,
 ) -> Score:
     """The score of detections that are already there.
 
@@ -262,6 +273,7 @@ def score_pictures(
         curves=lines,
         confusion=confusion_matrix(pictures, len(names)),
         samples=tuple(samples),
+        matches=match(pictures, len(names)) if matched else None,
     )
 
 

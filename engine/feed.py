@@ -89,11 +89,14 @@ def make_feed(
     device, size = next(objective.parameters()).device, config.input_size
     cache = None if config.cache == "off" else config.cache
     last_epochs = config.epochs - min(config.close_mosaic, config.epochs // 2)
-    train_set = data_room.Dataset(spec, "train", size, config.augment, cache, config.seed, last_epochs, folds=folds)
+    way = objective.network.resize
+    train_set = data_room.Dataset(
+        spec, "train", size, config.augment, cache, config.seed, last_epochs, folds=folds, resize=way
+    )
     companions = None
     if footage is not None:
-        companions = footage.companions(spec, size, config.augment, cache, config.seed, last_epochs)
-    val_set = data_room.Dataset(spec, "val", size, cache=cache) if distributed.is_main() else None
+        companions = footage.companions(spec, size, config.augment, cache, config.seed, last_epochs, way)
+    val_set = data_room.Dataset(spec, "val", size, cache=cache, resize=way) if distributed.is_main() else None
     world = distributed.world()
     if by_data := not config.nominal_batch:
         config = with_nominal_batch(config, len(train_set))

@@ -12,12 +12,23 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import UserError
+from data.augment import GREY
 from export.formats import EARLIER_OUTPUTS
+from export.options import DETECTION
 from models.heads import FAMILIES, HeadSpec, spec_read
 from models.network import Network
+from models.resize import LETTERBOX, RESIZE, STRETCH
 
 FORMAT = "thinyolo/1"
-INPUT_MEANING = "(B, 3, H, W) float32, RGB, 0..1; pictures keep their aspect, the rest is filled with grey 114/255"
+_SHRINKING, _GROWING = "OpenCV's INTER_AREA", "INTER_LINEAR"
+RESIZING = {
+    LETTERBOX: "pictures are scaled by r = min(H / h, W / w) to round(h r) x round(w r) pixels (halves to even, at "
+    f"least 1), by {_SHRINKING} where the height shrinks, else by {_GROWING}, and lie (H - round(h r)) // 2 rows from "
+    f"the top and (W - round(w r)) // 2 columns from the left; the rest is grey {GREY}/255",
+    STRETCH: "pictures are stretched to H x W, whatever their aspect: sides that shrink by OpenCV's INTER_AREA first, "
+    "then those that grow by INTER_LINEAR",
+}
+"""How a picture of h x w pixels is brought to an input of H x W."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +47,7 @@ class Description:
         fingerprint: `models.fingerprint` of the network it was made of.
         nms: what chooses the boxes inside the graph, where `outputs` is "boxes": "conf", "iou", "max_det"; of
             one-to-one heads "max_det" alone.
+        resize: how pictures are brought to the size, see `models.resize`.
     """
 
     names: tuple[str, ...]
@@ -48,6 +60,7 @@ class Description:
     precision: str = "fp32"
     fingerprint: str = ""
     nms: Mapping[str, float] | None = None
+    resize: str = LETTERBOX
 
     @property
     def classes(self) -> int:
@@ -72,9 +85,33 @@ class Description:
             "precision": self.precision,
             "fingerprint": self.fingerprint,
             "nms": dict(self.nms) if self.nms else None,
-            "input_meaning": INPUT_MEANING,
+            "resize": self.resize,
+            "input": {"channels": "RGB", "divided_by": 255, "fill": GREY},
+            "input_meaning": f"(B, 3, H, W) float32, RGB, 0..1; {RESIZING[self.resize]}",
             "output_meaning": self.spec.outputs[self.outputs],
+            "detection": {"one_to_one": self.spec.one_to_one, **DETECTION},
+            "detection_meaning": self.choice,
         }
+
+    @property
+    def choice(self) -> str:
+        """How boxes are chosen among what is put out, in words; `thinyolo predict` does so."""
+        if self.outputs == "boxes":
+            score = "confidence is as put out"
+        elif self.spec.softmax:
+            score = "confidence in a class: sigmoid of objectness x softmax over the classes"
+        elif self.spec.has_objectness:
+            score = "confidence in a class: sigmoid of objectness x sigmoid of the class"
+        else:
+            score = "confidence in a class: sigmoid of the class, for there is no objectness"
+        nms = (
+            "no NMS, the {max_det} most confident"
+            if self.spec.one_to_one
+            else "then NMS class by class, which drops what overlaps a more confident box by an IoU above {iou:g}; at "
+            "most {max_det}"
+        )
+        rule = f"of a place the most confident class, if above {{conf:g}}; {nms}".format(**DETECTION)
+        return f"{score}; {rule}; boxes back in the picture: minus the offset, by the scale, cut at its borders"
 
     def metadata(self) -> dict[str, str]:
         """Text by key: JSON, but for what is text already."""
@@ -93,12 +130,11 @@ class Description:
                 where=where,
                 todo="export it anew: thinyolo export --weights FILE.pt --to onnx",
             )
-        text = {"outputs", "precision", "fingerprint"}
+        text = {"outputs", "precision", "fingerprint", "resize"}
         coded = {"names", "heads", "size", "any_size", "batch", "stride", "nms"}  # other programs may add keys
         try:
-            return cls.from_dict(
-                {key: metadata[key] for key in text} | {key: json.loads(metadata[key]) for key in coded}
-            )
+            words = {key: metadata[key] for key in text if key in metadata}
+            return cls.from_dict(words | {key: json.loads(metadata[key]) for key in coded})
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(
                 f"its metadata are damaged: {type(error).__name__}: {error}",
@@ -109,6 +145,9 @@ class Description:
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Description:
         """The inverse of `as_dict`."""
+        resize = content.get("resize", LETTERBOX)  # absent in files of before it was said
+        if resize not in RESIZE:
+            raise ValueError(f"resize {resize!r}")
         return cls(
             names=tuple(content["names"]),
             specs=tuple(_spec(head) for head in content["heads"]),
@@ -120,6 +159,7 @@ class Description:
             precision=content["precision"],
             fingerprint=content["fingerprint"],
             nms=content["nms"],
+            resize=resize,
         )
 
 
@@ -128,7 +168,13 @@ def describe(net: Network, size: tuple[int, int] | None = None, **more: Any) -> 
     from models import fingerprint
 
     return Description(
-        tuple(net.names), net.specs, size or net.image_size, stride=net.max_stride, fingerprint=fingerprint(net), **more
+        tuple(net.names),
+        net.specs,
+        size or net.image_size,
+        stride=net.max_stride,
+        fingerprint=fingerprint(net),
+        resize=net.resize,
+        **more,
     )
 
 

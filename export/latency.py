@@ -3,7 +3,7 @@
 All networks run in one process on the same picture, in interleaved rounds: a machine that slows down for a while slows
 all of them. Reported are medians and quartiles; a mean would be one interruption away from nonsense. Beside the time by
 the clock stands the CPU time of this process, which leaves out the waiting where other programs want the processor too.
-`measure` times PyTorch, what the tables show; `OnnxLatency` times ONNX Runtime, what a latency budget counts;
+`round_times` times PyTorch, what the tables show; `OnnxLatency` times ONNX Runtime, what a latency budget counts;
 `time_calls` times whatever can be called, `caller` makes a call of any opened file.
 """
 
@@ -43,14 +43,16 @@ class Latency:
     cpu_ratio: float
 
 
-def measure(
+def round_times(
     networks: Mapping[str, Network],
     size: tuple[int, int],
     rounds: int = 30,
     threads: int | None = None,
     warm_up: int = 3,
-) -> dict[str, Latency]:
-    """The latency of each network: one picture, forward to the raw heads, PyTorch on the CPU (or where they are).
+) -> dict[str, np.ndarray]:
+    """Round by round, ``(2, rounds)`` milliseconds of every network by the clock and of CPU time.
+
+    One picture, forward to the raw heads, PyTorch on the CPU (or where they are).
 
     Args:
         networks: by name; their train or eval mode is the same afterwards.
@@ -59,14 +61,12 @@ def measure(
         threads: CPU threads; None leaves torch's setting.
         warm_up: forward passes before the first measurement, not counted.
     """
-    if not networks:
-        return {}
     pictures = {name: torch.rand(1, 3, *size, device=next(net.parameters()).device) for name, net in networks.items()}
     with _settings(networks, threads), torch.inference_mode():
         for name, net in networks.items():
             for _ in range(warm_up):
                 net(pictures[name])
-        return time_calls({name: _forward(net, pictures[name]) for name, net in networks.items()}, rounds)
+        return _rounds({name: _forward(net, pictures[name]) for name, net in networks.items()}, rounds)
 
 
 def time_calls(
@@ -83,7 +83,13 @@ def time_calls(
     for call in calls.values():
         for _ in range(warm_up):
             call()
-    times = {name: taken / (pictures or {}).get(name, 1) for name, taken in _rounds(calls, rounds).items()}
+    return latencies({name: taken / (pictures or {}).get(name, 1) for name, taken in _rounds(calls, rounds).items()})
+
+
+def latencies(times: Mapping[str, np.ndarray]) -> dict[str, Latency]:
+    """Medians and ratios of the times of `round_times`; the first is what the others are compared with."""
+    if not times:
+        return {}
     first = np.maximum(next(iter(times.values())), 1e-6)  # a call that only waits has next to no CPU time
     found = {}
     for name, taken in times.items():

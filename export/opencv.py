@@ -65,7 +65,7 @@ def _darknet(cfg: str | Path, weights: str | Path, names: Sequence[str] | None) 
             todo="give the cfg the file was trained with",
         )
     wanted = [f"conv_{number}" for number in net.head_convolutions]
-    description = Description(tuple(net.names), net.specs, net.image_size, True, 0, net.max_stride)
+    description = Description(tuple(net.names), net.specs, net.image_size, True, 0, net.max_stride, resize=net.resize)
     return description, wanted
 
 

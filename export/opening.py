@@ -16,6 +16,7 @@ from export.runtimes import Opened, Runtime
 from models.dropping import only_heads
 from models.heads import ONE_TO_MANY, ONE_TO_ONE
 from models.network import Network
+from models.resize import AUTO, with_resize
 
 
 def open_model(
@@ -158,7 +159,7 @@ def open_chosen(options: NetworkOptions, path: str | Path, names: Sequence[str] 
 
     if options.threads:
         torch.set_num_threads(options.threads)
-    return open_model(
+    net = open_model(
         path,
         options.cfg,
         options.runtime,
@@ -168,6 +169,15 @@ def open_chosen(options: NetworkOptions, path: str | Path, names: Sequence[str] 
         threads=options.threads,
         device=options.device,
     )
+    return with_resizing(net, options.resize, path)
+
+
+def with_resizing(net: Opened, way: str, path: str | Path) -> Opened:
+    """`net` with its pictures resized as ``--resize`` says ("auto": as its file does), in place."""
+    if isinstance(net, Network):
+        return with_resize(net, way, path)
+    net.resize = net.resize if way == AUTO else way
+    return net
 
 
 def class_names(path: str) -> list[str]:

@@ -12,12 +12,17 @@ from common.options import option
 from data.spec import SPLITS
 from export.formats import EARLIER_OUTPUTS, FORMATS, OUTPUTS, RUNTIMES, Format
 from models.heads import ONE_TO_MANY, ONE_TO_ONE
+from models.resize import AUTO, RESIZE
 
 NETWORK, GRAPH, JUDGING, PLACE = "network", "what the file takes and gives", "INT8, checks and numbers", "where to"
 FILES = (
     "a .pt of ThinYOLO or YOLOv5, 8, 11, 26, .onnx, OpenVINO's .xml, TensorRT's .engine, Darknet .cfg or "
     ".weights with --cfg"
 )
+
+
+DETECTION = {"conf": 0.25, "iou": 0.45, "max_det": 300}
+"""With which thresholds boxes are chosen where nobody names others."""
 
 
 def network_file(required: bool) -> Any:
@@ -33,6 +38,17 @@ def heads_read() -> Any:
         "object one box and need none; the others are left out",
         group=NETWORK,
         choices=("auto", ONE_TO_MANY, ONE_TO_ONE),
+    )
+
+
+def resized() -> Any:
+    """The option that says how a network's pictures are resized."""
+    return option(
+        AUTO,
+        "letterbox keeps the aspect of pictures; stretch does not, as Darknet unless its cfg says letter_box=1; auto: "
+        "as the file says, else letterbox",
+        group=NETWORK,
+        choices=(AUTO, *RESIZE),
     )
 
 
@@ -57,6 +73,7 @@ class NetworkOptions:
         group=NETWORK,
         metavar="SIZE",
     )
+    resize: str = resized()
     device: str = option("", "cpu, cuda, cuda:1; without: a GPU if there is one", group=NETWORK, metavar="D")
     threads: int = option(0, "CPU threads; 0 leaves torch's choice", group=NETWORK, low=0)
 
@@ -75,6 +92,7 @@ class ExportOptions:
     )
     cfg: str = option("", "the cfg of a .weights file, or its name: yolov3-tiny", group=NETWORK, metavar="FILE")
     heads: str = heads_read()
+    resize: str = resized()
     to: str = option("onnx", f"formats: {', '.join(FORMATS)}", group=NETWORK, metavar="F,...")
 
     imgsz: str = option(
@@ -98,10 +116,13 @@ class ExportOptions:
         group=GRAPH,
         choices=(*OUTPUTS, *EARLIER_OUTPUTS),
     )
-    conf: float = option(0.25, "least confidence of NMS", group=GRAPH, low=0, high=1, metavar="P")
-    iou: float = option(0.45, "overlap NMS allows", group=GRAPH, low=0, high=1, metavar="P")
+    conf: float = option(DETECTION["conf"], "least confidence of NMS", group=GRAPH, low=0, high=1, metavar="P")
+    iou: float = option(DETECTION["iou"], "overlap NMS allows", group=GRAPH, low=0, high=1, metavar="P")
     max_det: int = option(
-        300, "most boxes: NMS keeps them a picture and class, one-to-one heads a picture", group=GRAPH, low=1
+        int(DETECTION["max_det"]),
+        "most boxes: NMS keeps them a picture and class, one-to-one heads a picture",
+        group=GRAPH,
+        low=1,
     )
     half: bool = option(False, "openvino and tensorrt: weights in FP16, half the size (not int8)", group=GRAPH)
 

@@ -24,6 +24,7 @@ from common.log import log
 from data import Dataset, DataSpec
 from export.onnx_graph import head_convolutions, model_of, packed_stem
 from export.to_onnx import INPUT, need_onnx
+from models.resize import LETTERBOX
 
 CLOSE = 0.001
 """Without a bound, a candidate with less in FP32 is taken where its mAP50-95 is within this of the best."""
@@ -91,9 +92,11 @@ class Quantised:
         return self.before - self.scores[self.candidate.name]
 
 
-def calibration_pictures(spec: DataSpec, size: tuple[int, int], count: int, seed: int = 0) -> list[np.ndarray]:
-    """`count` training pictures ``(1, 3, H, W)``, letterboxed as in evaluation, drawn with `seed`."""
-    pictures = Dataset(spec, "train", size)
+def calibration_pictures(
+    spec: DataSpec, size: tuple[int, int], count: int, seed: int = 0, resize: str = LETTERBOX
+) -> list[np.ndarray]:
+    """`count` training pictures ``(1, 3, H, W)``, resized as in evaluation, drawn with `seed`."""
+    pictures = Dataset(spec, "train", size, resize=resize)
     chosen = np.random.default_rng(seed).permutation(len(pictures))[:count]
     return [pictures[int(number)].image.numpy()[None].astype(np.float32) / 255 for number in chosen]
 

@@ -32,7 +32,7 @@ class Runtime(nn.Module):
         path: the file.
 
     Attributes:
-        names, classes, specs, image_size, max_stride: as a `Network` has them.
+        names, classes, specs, image_size, resize, max_stride: as a `Network` has them.
         fixed_size: (H, W) of the only pictures it takes; None where it takes all that `max_stride` divides.
     """
 
@@ -41,6 +41,7 @@ class Runtime(nn.Module):
         self.description, self.run, self.runtime, self.path = description, run, runtime, Path(path)
         self.names, self.classes, self.specs = list(description.names), description.classes, description.specs
         self.image_size, self.max_stride = description.size, description.stride
+        self.resize = description.resize
         self.fixed_size = None if description.any_size else description.size
 
     def forward(self, images: Tensor) -> list[Tensor]:

@@ -238,7 +238,7 @@ class Cfg:
     def structure(self) -> list[Structure]:
         """What decides the output, and nothing else.
 
-        The size in `[net]` is only what is used where nobody says otherwise.
+        What `[net]` says of the size and of `letter_box` is only how pictures are made, where nobody says otherwise.
         """
         legal = self.legalised()
         number = legal.index()
@@ -251,7 +251,7 @@ class Cfg:
                         for key, value in section.options.items()
                         if key in section.facts.effect
                         and key != section.facts.reference
-                        and not (section is legal.net and key in ("width", "height"))
+                        and not (section is legal.net and key in ("width", "height", "letter_box"))
                     )
                 ),
                 tuple(number[source] for source in section.inputs),

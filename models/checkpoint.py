@@ -15,6 +15,7 @@ from common.log import log
 from models.cfg import Cfg, parse_cfg, read_cfg
 from models.initial import init_weights
 from models.network import Network, adapt_classes
+from models.resize import KEY
 from models.timm_section import load_pretrained
 from models.weights import LoadReport, load_darknet
 
@@ -209,8 +210,10 @@ def _fill(net: Network, path: Path) -> None:
 
 
 def _take_over(net: Network, other: Network) -> None:
-    """What else a network brings whose every tensor is now `net`'s: its ancestors, its names, the anchors it learnt."""
+    """What else a network brings whose every tensor is now `net`'s: ancestors, names, anchors, the way to resize."""
     net.lineage, net.meta = other.lineage, other.meta
+    if KEY not in net.cfg.net.options and KEY in other.cfg.net.options:
+        net.cfg.net.set(KEY, other.cfg.net.options[KEY])
     if net.names == [str(number) for number in range(net.classes)]:
         net.names = other.names
     learnt = [spec.anchors for spec in other.specs]

@@ -187,11 +187,11 @@ _RECORDS = (
     SectionKind(
         "net",
         layer=_no_layer,
-        effect=_words("width height channels"),
+        effect=_words("width height channels letter_box"),
         training=_words(
             "batch subdivisions learning_rate_min momentum decay angle aspect saturation exposure hue policy steps "
             "scales seq_scales step scale gamma power burn_in max_batches max_crop min_crop flip blur mixup cutmix "
-            "gaussian_noise mosaic mosaic_bound letter_box label_smooth_eps resize_step attention adversarial_lr "
+            "gaussian_noise mosaic mosaic_bound label_smooth_eps resize_step attention adversarial_lr "
             "max_chart_loss adam B1 B2 eps inputs time_steps track augment_speed sequential_subdivisions "
             "init_sequential_subdivisions num_sigmas_reject_badlabels ema_alpha badlabels_reject_threshold "
             "badlabels_rejection_percentage equidistant_point loss_scale dynamic_minibatch optimized_memory "

@@ -16,6 +16,7 @@ from models.heads import HeadSpec, decode_heads, spec_class
 from models.heads.anchored import with_anchors
 from models.kinds import KINDS
 from models.layers import Conv, Head, Layer, Size
+from models.resize import resize_of
 from models.timm_section import Backbone
 
 # Names a convolution: its layer's number, or for one inside a [timm] section "number.its name there".
@@ -72,6 +73,7 @@ class Network(nn.Module):
         self.specs = tuple(specs)
         self.classes = specs[0].classes
         self.names = _names(names, self.classes)
+        resize_of(cfg.net)  # refuses what is no number
         self.max_stride = math.lcm(*(stride.numerator for stride in self.strides if stride))
         self._mark_logit_heads()
         self._frees = self._last_uses()
@@ -85,6 +87,11 @@ class Network(nn.Module):
         }
         height, width = (-(-max(length, 1) // self.max_stride) * self.max_stride for length in self.image_size)
         self.layer_sizes((height, width))
+
+    @property
+    def resize(self) -> str:
+        """How pictures are brought to `image_size`: one of `models.resize.RESIZE`."""
+        return resize_of(self.cfg.net)
 
     def _build(self, place: int, section: Section) -> tuple[Layer, Fraction | None, HeadSpec | None]:
         sources = self._inputs[place]

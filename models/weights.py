@@ -21,6 +21,7 @@ from models.cfg import Cfg, Section
 from models.layers import Conv
 from models.network import Network, adapt_classes
 from models.portable import opencv_problems, portable
+from models.resize import KEY, LETTERBOX
 from models.timm_lower import lowered
 
 VERSION = (0, 2, 5)
@@ -226,6 +227,7 @@ def save_darknet(net: Network, cfg: str | Path, weights: str | Path) -> None:
     if foreign := _foreign(net.cfg):
         raise foreign.error("has no Darknet word", todo="keep the .pt, or export to ONNX")
     plain = portable(net.cfg)
+    plain.net.set(KEY, int(net.resize == LETTERBOX))  # where it is missing Darknet stretches, and we do not
     for problem in opencv_problems(plain):
         log.warning("%s: OpenCV's Darknet reader %s", cfg, problem)
     with whole_file(weights) as temporary, open(temporary, "wb") as handle:

@@ -336,7 +336,7 @@ def _step_costs(
                 student,
                 teacher,
                 {variant.text: variant.kd for variant in measured.values() if variant.kd.modes()},
-                first_batch(spec, config.input_size, batch),
+                first_batch(spec, config.input_size, batch, student.resize),
                 config=config,
                 device=device,
             )

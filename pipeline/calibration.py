@@ -25,10 +25,11 @@ class Calibration:
     Args:
         config: the options.
         spec: the data set; read only once something asks for pictures.
+        resize: how the network's pictures are resized.
     """
 
-    def __init__(self, config: DistilConfig, spec: DataSpec):
-        self.options, self.spec = config, spec
+    def __init__(self, config: DistilConfig, spec: DataSpec, resize: str):
+        self.options, self.spec, self.resize = config, spec, resize
         self.device = distributed.start(config.device)
 
     @property
@@ -38,7 +39,7 @@ class Calibration:
     @cached_property
     def batches(self) -> list[Batch]:
         """A few hundred training pictures without augmentation, drawn with ``--seed``; no batch is smaller."""
-        pictures = Dataset(self.spec, "train", self.options.input_size)
+        pictures = Dataset(self.spec, "train", self.options.input_size, resize=self.resize)
         size = min(self._size, len(pictures))
         workers = self.options.workers
         loader = make_loader(pictures, size, seed=self.options.seed, workers=workers, drop_last=True)
@@ -51,11 +52,11 @@ class Calibration:
             return self.batches
         half = SOLVED_ON // 2
         train = self.batches[: max(1, half // self._size)]
-        return [*train, *unlabelled_batches(self.options, self.spec, half)]
+        return [*train, *unlabelled_batches(self.options, self.spec, half, self.resize)]
 
     @cached_property
     def val(self) -> Dataset:
-        return Dataset(self.spec, "val", self.options.input_size)
+        return Dataset(self.spec, "val", self.options.input_size, resize=self.resize)
 
     def val_score(self, network: Network) -> float:
         """val mAP50-95, on the device that is chosen."""

@@ -69,7 +69,7 @@ class Cutter(Calibration):
     """
 
     def __init__(self, config: PruneConfig, spec: DataSpec, uncut: Network):
-        super().__init__(config, spec)
+        super().__init__(config, spec, uncut.resize)
         self.config, self.uncut = config, uncut
         self.plan = config.plan
 

@@ -28,6 +28,7 @@ from export.quantise import Quantised, calibration_pictures, quantise
 from export.runtimes import Runtime
 from export.to_onnx import INPUT, need_onnx
 from models.network import Network
+from models.resize import with_resize
 from reporting.origin import Facts, data_name, network_facts
 from reporting.outcome import ROUNDS, About, Made, tell, write_cards
 
@@ -50,7 +51,7 @@ class Exporter:
         names = list(self.spec.names) if self.spec and options.cfg else None
         net = open_model(self.weights, options.cfg, "torch", heads=options.heads, names=names, device="cpu")
         assert isinstance(net, Network)
-        self.net = net
+        self.net = net = with_resize(net, options.resize, self.weights)
         if self.spec and len(self.spec.names) != net.classes:
             raise UserError(
                 f"--data {options.data} has {len(self.spec.names)} classes, the network {net.classes}",
@@ -154,7 +155,7 @@ class Exporter:
     def _quantise(self) -> Quantised:
         need_onnx()
         assert self.spec is not None
-        pictures = calibration_pictures(self.spec, self.size, self.options.calibrate)
+        pictures = calibration_pictures(self.spec, self.size, self.options.calibrate, resize=self.net.resize)
         log.info("INT8: calibrated on %d training pictures", len(pictures))
         if self.options.batch > 1 and self.job.batch:
             pictures = [np.repeat(picture, self.job.batch, 0) for picture in pictures]
@@ -182,7 +183,7 @@ class Exporter:
     @cached_property
     def val(self) -> Dataset:
         assert self.spec is not None
-        return Dataset(self.spec, "val", self.size, cache="ram")
+        return Dataset(self.spec, "val", self.size, cache="ram", resize=self.net.resize)
 
     def _scored(self, net: Opened) -> Score:
         split = self.options.split
@@ -231,7 +232,7 @@ class Exporter:
         if not self.spec:
             return noise(self.size)
         split = "val" if self.spec.splits.get("val") else self.options.split
-        return pictures_of(self.val if split == "val" else Dataset(self.spec, split, self.size))
+        return pictures_of(self.val if split == "val" else Dataset(self.spec, split, self.size, resize=self.net.resize))
 
     def _time(self, rows: list[Made]) -> None:
         """One interleaved run of all that can run here."""

@@ -29,9 +29,12 @@ from pipeline.crossfit import check_members, members_of_pictures
 from pipeline.distil_options import DistilConfig
 from pipeline.footage import FootageColumns, FootageFacts, check_footage, footage_of, gathered, uses_footage
 from pipeline.show import side_by_side
+from pipeline.spent import epochs_done
 from pipeline.stage import load_network, stage_tracker, train_network
-from reporting.report import Row, text_table, verdict, write_report
-from reporting.results import Scores, pictures, scores, shown_split, table
+from reporting.report import Row, text_table, write_report
+from reporting.results import Scores, interval_of, pictures, scores, shown_split, table
+from reporting.speed import Speeds
+from reporting.verdict import verdict
 
 BY_HEART = 0.1  # mAP50-95 between train and val; docs/results.md, "Which KD mode helps?", has what lies on either side
 
@@ -96,7 +99,9 @@ def finetune(
     config = gathered(config, spec, run)
     student = student or load_network(config, spec.names)
     if config.anchors == "fit":  # auto keeps them: the student's weights, and the teacher's, were trained for them
-        anchors, reason = choose_anchors("fit", spec, student.specs, config.input_size, config.seed)
+        anchors, reason = choose_anchors(
+            "fit", spec, student.specs, config.input_size, config.seed, resize=student.resize
+        )
         student = student.with_anchors(anchors) if anchors is not None else student
         log.info("%s", reason)
     guide = make_teacher(config, student, spec, teacher)
@@ -303,8 +308,11 @@ def report(result: FinetuneResult, config: TrainConfig, solved: Sequence[str] = 
     """
     spec = load_spec(config.data, single_cls=config.single_cls)
     split = shown_split(spec)
-    rows = _rows(result, split, config.input_size)
-    line = verdict(rows[0], rows[-1], split) if len(rows) > 1 else ""
+    rows, speeds = _rows(result, split, config.input_size)
+    line = ""
+    if len(rows) > 1:
+        interval = interval_of(result.scores["teacher"][split], result.scores["student"][split])
+        line = verdict(rows[0], rows[-1], split, interval=interval, speed=speeds.compared("teacher", "student"))
     figures, shown = pictures(result.run / "student" / split)
     if result.teacher is not None:
         networks = {"teacher": result.teacher.network.cpu(), "student": result.student}
@@ -318,6 +326,7 @@ def report(result: FinetuneResult, config: TrainConfig, solved: Sequence[str] = 
             "rows": rows,
             "split": split,
             "size": config.input_size,
+            "measured_with": speeds.measured_with,
             "baseline": rows[0].name,
             "pruning": [("solved before the first step", "\n".join(solved))] if solved else [],
             "results": {"fine-tuning": result.run / "results.csv"},
@@ -328,29 +337,31 @@ def report(result: FinetuneResult, config: TrainConfig, solved: Sequence[str] = 
         },
     )
     memory = f"peak memory: {memory_used(distributed.start(config.device)):.1f} GB"
-    return "\n".join(filter(None, [text_table(rows), line, memory, f"best student: {result.run / BEST}"]))
+    told = [text_table(rows), speeds.measured_with, line, memory, f"best student: {result.run / BEST}"]
+    return "\n".join(filter(None, told))
 
 
-def _rows(result: FinetuneResult, split: str, size: tuple[int, int]) -> list[Row]:
+def _rows(result: FinetuneResult, split: str, size: tuple[int, int]) -> tuple[list[Row], Speeds]:
     """The teacher's row, if there is one, and the student's. Several teachers are one row: what asking all costs."""
     members = result.teacher.members if result.teacher is not None else ()
     networks = {f"teacher {number}": member for number, member in enumerate(members)} | {"student": result.student}
-    *taught, student = table(networks, {"student": result.scores["student"][split]}, size)
-    student = replace(student, note=result.note)
+    (*taught, student), speeds = table(networks, {"student": result.scores["student"][split]}, size)
+    student = replace(student, note=result.note, epochs=epochs_done(result.run))
     if not taught:
-        return [student]
+        return [student], speeds
+    speeds = speeds.together([row.name for row in taught], "teacher")
     score = result.scores["teacher"][split]
     teacher = Row(
         "teacher",
         sum(row.parameters or 0 for row in taught),
         sum(row.megabytes or 0 for row in taught),
         sum(row.macs or 0 for row in taught),
-        sum(row.latency_ms or 0 for row in taught),
+        speeds.cpu_ms("teacher"),
         score.map50,
         score.map50_95,
-        f"{len(taught)} teachers, averaged" if len(taught) > 1 else "",
+        note=f"{len(taught)} teachers, averaged" if len(taught) > 1 else "",
     )
-    return [teacher, student]
+    return [teacher, student], speeds
 
 
 def _track(result: FinetuneResult, tracker: Tracker, artifact: str) -> None:

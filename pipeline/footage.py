@@ -29,6 +29,7 @@ from engine.evaluate import KEPT, NMS_IOU
 from engine.postprocess import postprocess, to_original
 from engine.seams import Hooks
 from models.heads import spec_read
+from models.resize import LETTERBOX
 from pipeline.distil_options import LABELS, DistilConfig
 
 RECORD = "asked-{}.json"
@@ -159,12 +160,12 @@ class FootageColumns(Hooks):
         return self.columns
 
 
-def unlabelled_batches(config: DistilConfig, spec: DataSpec, pictures: int) -> list[Batch]:
+def unlabelled_batches(config: DistilConfig, spec: DataSpec, pictures: int, resize: str) -> list[Batch]:
     """About so many of the gathered pictures as they are, drawn with ``--seed``; no batch is smaller than the others.
 
-    For what needs pictures and no labels, such as solving a cut.
+    For what needs pictures and no labels, such as solving a cut; `resize` is the network's.
     """
-    dataset = Dataset(spec, UNLABELLED, config.input_size, found=_gathered_scan(config))
+    dataset = Dataset(spec, UNLABELLED, config.input_size, found=_gathered_scan(config), resize=resize)
     size = min(BATCH, len(dataset))
     loader = make_loader(dataset, size, seed=config.seed, workers=config.workers, drop_last=True)
     return list(itertools.islice(loader, max(1, pictures // size)))
@@ -193,6 +194,7 @@ def footage_of(
         chosen = np.linspace(0, len(chosen) - 1, LOOKED_AT).round().astype(int)
     listing = Path(config.unlabelled[0])
     identity = [listing.name, teacher.fingerprint, *config.input_size, threshold if as_labels else None]
+    identity += [] if teacher.resize == LETTERBOX else [teacher.resize]
     kept = listing.with_name(f"teacher-{_digest(json.dumps(identity))}.npz")
     if distributed.is_main() and not kept.exists():
         best, boxes = _look(teacher, _part(scan, chosen), spec, config, threshold)
@@ -238,7 +240,7 @@ def _look(
     A row is the picture's number, class, cx, cy, w, h as shares of the picture.
     """
     device = distributed.start(config.device)
-    dataset = Dataset(spec, UNLABELLED, config.input_size, found=scan)
+    dataset = Dataset(spec, UNLABELLED, config.input_size, found=scan, resize=teacher.resize)
     log.info("the teacher looks at %d pictures without labels", len(dataset))
     best: list[float] = []
     rows: list[np.ndarray] = []

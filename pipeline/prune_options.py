@@ -141,7 +141,16 @@ class PruneConfig(DistilConfig):
     )
     then_kd: bool = option(False, "go on to the student, with the baseline as its teacher", group=STUDENT, main=True)
     compare_plain: bool = option(
-        False, "also fine-tune without the teacher for as long, to show what the teacher adds", group=STUDENT
+        False,
+        "also fine-tune without the teacher for as long, to show what the teacher adds; where nobody teaches, the "
+        "student is that network, and nothing is trained twice",
+        group=STUDENT,
+    )
+    equal_baseline: bool = option(
+        False,
+        "also train the baseline on, for as many epochs as all stages after it have, so that the student is compared "
+        "with one that was trained as long: a row of its own; about as much time again as these stages take, or more",
+        group=STUDENT,
     )
     finetune_epochs: int = option(0, "epochs of the fine-tune; 0: those of --epochs", group=STUDENT, low=0)
     finetune_lr0: float = option(0.0, "peak learning rate of the fine-tune; 0: that of --lr0", group=STUDENT, low=0)
@@ -184,6 +193,11 @@ class PruneConfig(DistilConfig):
         """The options of a stage with its own length and learning rate, where given."""
         epochs, lr0 = epochs or self.epochs, lr0 or self.lr0
         return replace(self, epochs=epochs, lr0=lr0, warmup_epochs=min(self.warmup_epochs, epochs / 10))
+
+    @property
+    def recovery_epochs(self) -> int:
+        """Epochs of the training between two cuts."""
+        return self.round_epochs or max(1, self.epochs // 10)
 
     @property
     def budget(self) -> str:

@@ -149,7 +149,7 @@ def side_by_side(
 ) -> list[tuple[str, np.ndarray]]:
     """(caption, picture) for a few pictures of the split: the ground truth, then what each of `networks` finds."""
     columns = ", ".join(["ground truth", *networks])
-    found = compare(networks, Dataset(spec, split, size))
+    found = compare(networks, Dataset(spec, split, size, resize=next(iter(networks.values())).resize))
     return [(f"{name}: {columns}", picture) for name, picture in found]
 
 

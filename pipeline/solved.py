@@ -99,7 +99,7 @@ def solve_start(
     if distributed.is_main() and not (keep and path.exists()):
         solved = copy.deepcopy(student)
         with distributed.alone():  # the other processes of torchrun take no part
-            told, *worst = Calibration(config, spec).solve(solved, ancestor).lines()
+            told, *worst = Calibration(config, spec, student.resize).solve(solved, ancestor).lines()
         lines = [f"for {said}: {told}", *worst]
         log.info("the student, before the first step: %s", "\n".join(lines))
         models.save(solved, path, extra={"solved": lines})

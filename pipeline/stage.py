@@ -18,6 +18,7 @@ from engine.objective import DetectionObjective
 from engine.seams import Hooks
 from engine.trainer import Trainer
 from models.network import Network
+from models.resize import with_resize
 
 
 def start_run(config: TrainConfig, kind: str) -> Path:
@@ -42,8 +43,10 @@ def load_network(config: TrainConfig, names: Sequence[str] | None) -> Network:
     if not config.cfg and not config.weights:
         raise UserError("there is no network", todo="--weights thin.pt, or --cfg thin.cfg --weights thin.weights")
     if config.cfg:
-        return models.load(config.cfg, weights=config.weights or None, names=names)
-    return models.load(config.weights, names=names)
+        network = models.load(config.cfg, weights=config.weights or None, names=names)
+    else:
+        network = models.load(config.weights, names=names)
+    return with_resize(network, config.resize, config.weights)
 
 
 def check_test(spec: DataSpec) -> None:

@@ -76,7 +76,7 @@ def without_heads(config: PruneConfig, network: Network, spec: DataSpec) -> Netw
     if wanted in (ONE_TO_MANY, ONE_TO_ONE):
         return _without_kind(network, str(wanted))
     if wanted == "auto" or all(head.anchors for head in network.specs):
-        idle, shares = idle_heads(boxes_wh(spec, config.input_size), network.specs)
+        idle, shares = idle_heads(boxes_wh(spec, config.input_size, resize=network.resize), network.specs)
         shown = ", ".join(f"stride {stride} {share:.1%}" for stride, share in zip(strides, shares))
         log.info("boxes whose best anchor is the head's: %s", shown)
     if wanted == "auto":

@@ -26,6 +26,7 @@ from engine.precision import Precision
 from engine.progress import memory_used
 from engine.step import training_step
 from models.network import Network
+from models.resize import LETTERBOX
 
 PLAIN, TEACHER = "plain step", "teacher forward"
 OBJECTS = 4  # a picture
@@ -105,9 +106,9 @@ def measure_steps(
     }
 
 
-def first_batch(spec: DataSpec, size: tuple[int, int], count: int) -> Batch:
+def first_batch(spec: DataSpec, size: tuple[int, int], count: int, resize: str = LETTERBOX) -> Batch:
     """The first `count` pictures of the val split at `size` (H, W), or all if there are fewer."""
-    dataset = Dataset(spec, "val", size)
+    dataset = Dataset(spec, "val", size, resize=resize)
     return collate([dataset[number] for number in range(min(count, len(dataset)))])
 
 

@@ -4,71 +4,48 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import models
 import prune
 from common.errors import UserError
 from common.files import whole_file
 from common.log import log
-from common.options import to_dict
 from common.rundir import START
-from data import DataSpec, choose_anchors, load_spec
+from data import DataSpec, choose_anchors
 from distill import Teacher
 from engine import Hooks, checkpoints, distributed
 from models.lineage import identity_lineage
 from models.network import Network
+from pipeline.conclusion import PLAIN, Line
 from pipeline.crossfit import fold_epochs, fold_specs, say_cost
 from pipeline.cut import Cutter
-from pipeline.finetune import finetune
+from pipeline.finetune import FinetuneResult, finetune
 from pipeline.footage import check_footage, gathered
 from pipeline.foresight import check_target, check_trained, check_used
 from pipeline.prune_options import PruneConfig
 from pipeline.show import (
     GammaHistograms,
     LayerRow,
-    channel_bars,
     layer_rows,
     quantiles,
-    side_by_side,
     write_rows,
 )
 from pipeline.sparsifying import PrunedScore, foreseen, make_sparsity, watched
+from pipeline.spent import (
+    LONGER,
+    epochs_after_baseline,
+    longer_row,
+    say_equal,
+)
 from pipeline.stage import check_test, stage_tracker, train_network
 from pipeline.start import chosen_stages, first_network
-from reporting.report import RUNTIME, Row, text_table, verdict, write_report
-from reporting.results import Scores, pictures, scores, shown_split, table
+from reporting.results import scores
 
 
-class PruneRun:
-    """The stages of one run. Each leaves its network in a file, and finds it there when the run is resumed.
-
-    Args:
-        config: the options.
-        folder: the run's folder.
-
-    Attributes:
-        networks: name -> network, in the order of the table.
-        first: the name of the network that the others are compared with.
-        scored: name -> scores, of those a stage has scored.
-        notes: name -> what its row has to say.
-        layers: what pruning did, a row a convolution.
-        told: (heading, text) of each cut: what was asked, what went, what held the rest.
-        gammas: the gammas' quantiles, a row an epoch of sparsity training.
-    """
-
-    def __init__(self, config: PruneConfig, folder: Path):
-        self.config, self.folder = config, folder
-        self.spec: DataSpec = load_spec(config.data, single_cls=config.single_cls)
-        self.networks: dict[str, Network] = {}
-        self.first = "baseline"
-        self.scored: dict[str, Scores] = {}
-        self.notes: dict[str, str] = {}
-        self.layers: list[LayerRow] = []
-        self.told: list[tuple[str, str]] = []
-        self.gammas: list[dict[str, Any]] = []
+class PruneRun(Line):
+    """The stages of one run. Each leaves its network in a file, and finds it there when the run is resumed."""
 
     def go(self) -> None:
         """Every chosen stage, then the table, the verdict and the report."""
@@ -93,14 +70,20 @@ class PruneRun:
         self._rehearse(start, stages)
         # A network that is only cut may be anything: of what is trained sparse the baseline is meant.
         self.first = "baseline" if {"baseline", "sparse"} & set(stages) else "input"
-        baseline = self.baseline(start) if "baseline" in stages else start
-        last = self.networks[self.first] = baseline
+        line: tuple[str, ...] = ("baseline",) if "baseline" in stages else ()
+        baseline = self.baseline(start) if line else start
+        last = self.add(self.first, baseline, line)
+        if not line and self.config.weights:
+            self.notes[self.first] = "came with --weights: how long it was trained before is not counted"
         if "sparse" in stages:
-            last = self.networks["sparse"] = self.sparse(last)
+            line = (*line, "sparse")
+            last = self.add("sparse", self.sparse(last), line)
         if "prune" in stages:
-            last = self.networks["pruned"] = self.cut(last)
+            last, line = self.cut(last, line)
         if "student" in stages:
-            self.students(last, baseline)
+            if self.config.equal_baseline:
+                self.longer(baseline, stages)
+            self.students(last, baseline, line)
         text = self.summarise()
         if distributed.is_main():
             print(text)
@@ -116,6 +99,8 @@ class PruneRun:
                 Teacher.load(self.config.t_cfg, self.config.t_weights, start)
             if self.config.cross_fit:
                 self._check_cross_fit(stages)
+            if self.config.equal_baseline:
+                say_equal(self.config, stages)
             check_footage(self.config)
         if "student" in stages or (self.config.reconstruct and "prune" in stages):
             self.config = gathered(self.config, self.spec, self.folder)
@@ -139,8 +124,10 @@ class PruneRun:
     def baseline(self, start: Network) -> Network:
         """Ordinary training."""
         config = self.config
-        self.networks["pretrained" if config.weights else "random init"] = start
-        anchors, reason = choose_anchors(self._anchors(start), self.spec, start.specs, config.input_size, config.seed)
+        self.add("pretrained" if config.weights else "random init", start, ())
+        anchors, reason = choose_anchors(
+            self._anchors(start), self.spec, start.specs, config.input_size, config.seed, resize=start.resize
+        )
         log.info("%s", reason)
         network = copy.deepcopy(start)
         return self._train(network if anchors is None else network.with_anchors(anchors), config, "baseline")
@@ -182,16 +169,21 @@ class PruneRun:
         )
         self._keep(averaged, settled)
 
-    def cut(self, network: Network) -> Network:
-        """Remove channels and shortcut blocks; with ``--rounds`` in several cuts, a short training between two."""
+    def cut(self, network: Network, line: tuple[str, ...]) -> tuple[Network, tuple[str, ...]]:
+        """Remove channels and shortcut blocks; with ``--rounds`` in several cuts, a short training between two.
+
+        Args:
+            line: the folders of the trainings behind `network`; returned with those that were added.
+        """
         cutter = Cutter(self.config, self.spec, network)
         kind = "sparse" if "sparse" in self.networks else self.first
         for number in range(1, self.config.rounds):
             folder = self.folder / f"round{number}"
             thin = self._cut(cutter, network, kind, number, folder / "cut")
-            kind = f"round {number}"
-            network = self.networks[kind] = self._recover(thin, folder)
-        return self._cut(cutter, network, kind, self.config.rounds, self.folder / "pruned")
+            kind, line = f"round {number}", (*line, folder.name)
+            network = self.add(kind, self._recover(thin, folder), line)
+        pruned = self._cut(cutter, network, kind, self.config.rounds, self.folder / "pruned")
+        return self.add("pruned", pruned, line), line
 
     def _cut(self, cutter: Cutter, network: Network, kind: str, number: int, folder: Path) -> Network:
         """One cut, by rank 0 for all; its network is found again when the run is resumed.
@@ -224,9 +216,7 @@ class PruneRun:
 
     def _recover(self, thin: Network, folder: Path) -> Network:
         """A short training between two cuts, without a pull on the gammas."""
-        config = self.config.for_stage(
-            self.config.round_epochs or max(1, self.config.epochs // 10), self.config.finetune_lr0
-        )
+        config = self.config.for_stage(self.config.recovery_epochs, self.config.finetune_lr0)
         return self._train(thin, replace(config, freeze=self._frozen_in(thin)), folder.name)
 
     def _track_cut(
@@ -245,31 +235,44 @@ class PruneRun:
                     }
                 )
 
-    def students(self, pruned: Network, baseline: Network) -> None:
+    def longer(self, baseline: Network, stages: Sequence[str]) -> None:
+        """The uncut network trained on for as long as the line after it: equal training is compared."""
+        config = self.config.for_stage(epochs_after_baseline(self.config, stages), self.config.finetune_lr0)
+        trained = (*self.stages[self.first], LONGER)
+        self.add(longer_row(self.first), self._train(copy.deepcopy(baseline), config, LONGER), trained)
+
+    def students(self, pruned: Network, baseline: Network, line: tuple[str, ...]) -> None:
         """Fine-tune under the baseline, and with --compare-plain once more without it."""
         config = self.config.for_stage(self.config.finetune_epochs, self.config.finetune_lr0)
         config = replace(config, freeze=self._frozen_in(pruned))
-        if config.compare_plain:
-            self._plain(config, pruned)
         teacher: Network | Sequence[Network] | None = None if config.t_cfg or config.t_weights else baseline
         if config.cross_fit and teacher is baseline:
             teacher = self._fold_teachers(baseline)
         done = finetune(
             config, self.folder / "student", student=copy.deepcopy(pruned), teacher=teacher, group=self.folder.name
         )
-        self.networks["student"], self.scored["student"] = done.student, done.scores["student"]
+        if config.compare_plain:
+            self._plain(config, pruned, done, line)
+        self.add("student", done.student, (*line, "student"))
+        self.scored["student"] = done.scores["student"]
         self.notes["student"] = done.note
         if teacher is baseline:
             self.scored[self.first] = done.scores["teacher"]
 
-    def _plain(self, config: PruneConfig, pruned: Network) -> None:
-        """The fine-tune that nobody teaches, with which the student is compared."""
+    def _plain(self, config: PruneConfig, pruned: Network, student: FinetuneResult, line: tuple[str, ...]) -> None:
+        """The fine-tune that nobody teaches, with which the student is compared; the student, where nobody taught."""
+        if student.kd_off or not config.distil.modes():
+            why = student.kd_off or f"KD off: --kd {config.distil.kd}"
+            log.info("--compare-plain: the student is the plain fine-tune (%s); it is not trained twice", why)
+            self.remarks.append(f"{PLAIN}: it is the student, and was not trained twice. {why}")
+            return
         untaught = replace(config.distil, kd="none")
         alone = replace(config, distil=untaught, t_cfg="", t_weights="", unlabelled=(), cross_fit=0)
         done = finetune(
             alone, self.folder / "plain", student=copy.deepcopy(pruned), kind="plain", group=self.folder.name
         )
-        self.networks["plain fine-tune"], self.scored["plain fine-tune"] = done.student, done.scores["student"]
+        self.add(PLAIN, done.student, (*line, "plain"))
+        self.scored[PLAIN] = done.scores["student"]
 
     def _check_cross_fit(self, stages: Sequence[str]) -> None:
         if not self.config.distil.modes():
@@ -342,65 +345,8 @@ class PruneRun:
                 tracker.log_summary({"sparsity": sparsity.conclusion()})
         return trained
 
-    def _trained(self) -> list[str]:
-        """Folders of the run in which something is trained; "plain" is the fine-tune without a teacher."""
-        rounds = [f"round{number}" for number in range(1, self.config.rounds)]
-        folds = [f"fold{number}" for number in range(1, self.config.cross_fit + 1)]
-        return ["baseline", "sparse", *rounds, *folds, "plain", "student"]
-
     @staticmethod
     def _keep(network: Network, path: Path) -> None:
         if distributed.is_main():
             models.save(network, path)
         distributed.barrier()
-
-    def summarise(self) -> str:
-        """Score every network on the same pictures, write ``report.html``; the terminal's table and verdict."""
-        split, size = shown_split(self.spec), self.config.input_size
-        last = list(self.networks)[-1]
-        drawn = self.folder / "student" / "student" if last in self.scored else self.folder / "scores"
-        for name in self.networks.keys() - self.scored.keys():
-            folder = drawn if name == last else None  # figures are of the last network: they take longer than the score
-            self.scored[name] = scores(self.networks[name], self.spec, self.config, folder, (split,))
-        if not distributed.is_main():
-            return ""
-        rows = table(self.networks, {name: self.scored[name][split] for name in self.networks}, size)
-        rows = [replace(row, note=self.notes.get(row.name, "")) for row in rows]
-        named = {row.name: row for row in rows}
-        line = verdict(named[self.first], rows[-1], split) if last != self.first else ""
-        figures, shown = pictures(drawn / split)
-        if last != self.first:
-            pair = {name: self.networks[name] for name in (self.first, last)}
-            shown = side_by_side(pair, self.spec, split, size)
-        page = write_report(
-            self.folder,
-            {
-                "title": f"ThinYOLO: {self.folder.name}",
-                "verdict": line,
-                "rows": rows,
-                "split": split,
-                "size": size,
-                "baseline": self.first,
-                "channels": channel_bars(self.layers),
-                "pruning": self.told,
-                "layers": self.layers,
-                "gammas": self.gammas,
-                "results": {stage: self.folder / stage / "results.csv" for stage in self._trained()},
-                "figures": figures,
-                "pictures": shown,
-                "settings": {"run": to_dict(self.config)},
-                "lineage": self.networks[last].lineage,
-            },
-        )
-        self._track_end(rows, line, shown)
-        return "\n".join(filter(None, ["", text_table(rows), f"latency: {RUNTIME}", line, f"report: {page}"]))
-
-    def _track_end(self, rows: Sequence[Row], line: str, shown: Sequence[tuple[str, Any]]) -> None:
-        """All networks in a table, the verdict, predictions and channels, in a W&B run beside those of the stages."""
-        tracker = stage_tracker(self.config, self.folder, "report", self.folder.name)
-        tracker.log_table("networks", list(asdict(rows[0])), [list(asdict(row).values()) for row in rows])
-        tracker.log_pictures("predictions", shown)
-        if self.layers:
-            tracker.log_pictures("channels", [("before and after pruning", self.folder / "channels.png")])
-        tracker.log_summary({"verdict": line})
-        tracker.finish()

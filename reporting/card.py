@@ -80,9 +80,15 @@ def _usage(name: str, description: Description) -> list[str]:
     place = "before the [yolo] sections: " if name.endswith(".cfg") else ""
     lines = [
         f"- `thinyolo predict --model {name} --source pictures/`",
-        f"- pictures: {size}, {batch}; {meaning['input_meaning']}",
+        f"- pictures: {size}, {batch}",
+        f"- input: {meaning['input_meaning']}",
         f"- output: {place}{meaning['output_meaning']}",
+        f"- boxes: {meaning['detection_meaning']}",
     ]
+    if name.endswith(".onnx"):
+        lines.insert(
+            1, f"- without ThinYOLO: `python examples/run_onnx.py {name} PICTURE ...` reads all this from the file"
+        )
     if description.spec.one_to_one:
         lines.append(f"- its heads are {ONE_TO_ONE}: an object gets one box, and no NMS is needed")
     if description.outputs == "heads":

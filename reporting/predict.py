@@ -26,6 +26,7 @@ from data.video import VIDEOS
 from engine.evaluate import Detector, detect, device_of
 from engine.pictures import draw_detections, save_picture, side_by_side
 from engine.postprocess import postprocess, to_original
+from export.options import DETECTION
 from models.heads import spec_read
 
 LABELLED = 480  # smaller pictures are enlarged until their shorter side reaches it: labels need room
@@ -86,9 +87,9 @@ class PredictOptions:
     """
 
     size: tuple[int, int] | None = None
-    conf: float = 0.25
-    iou: float = 0.45
-    max_boxes: int = 300
+    conf: float = DETECTION["conf"]
+    iou: float = DETECTION["iou"]
+    max_boxes: int = int(DETECTION["max_det"])
     class_agnostic: bool = False
 
 
@@ -105,7 +106,7 @@ def detect_picture(net: Detector, image: np.ndarray, options: PredictOptions | N
         ``(n, 6)``: x1, y1, x2, y2 in pixels of `image`, confidence, class; most confident first.
     """
     options = options or PredictOptions()
-    fitted, record = letterbox(image, options.size or net.image_size)
+    fitted, record = letterbox(image, options.size or net.image_size, resize=net.resize)
     device = device_of(net)
     batch = torch.from_numpy(np.ascontiguousarray(fitted.transpose(2, 0, 1)))[None].to(device).float() / 255
     decoded = net.decode(net(batch))

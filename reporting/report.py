@@ -28,8 +28,9 @@ class Row:
         parameters: learned numbers.
         megabytes: size of the saved weights (10^6 bytes).
         macs: multiply-adds for one picture.
-        latency_ms: milliseconds for one picture.
+        cpu_ms: milliseconds of CPU time for one picture.
         map50, map50_95: mean average precision on the split the table names.
+        epochs: of all the training in this run that stands behind it.
         note: anything worth a footnote in the row.
     """
 
@@ -37,9 +38,10 @@ class Row:
     parameters: int | None = None
     megabytes: float | None = None
     macs: float | None = None
-    latency_ms: float | None = None
+    cpu_ms: float | None = None
     map50: float | None = None
     map50_95: float | None = None
+    epochs: int | None = None
     note: str = ""
 
 
@@ -48,9 +50,9 @@ class Summary(TypedDict, total=False):
 
     Keys:
         title, intro: the heading and a sentence below it.
-        verdict: the verdict line.
-        rows: the table; `split` the split it was scored on, `size` the (H, W) it was measured at, `baseline` the name
-            of the row others are compared with.
+        verdict: the verdict, a comparison a line.
+        rows: the table; `split` the split it was scored on, `size` the (H, W) it was measured at, `measured_with` what
+            its times are, `baseline` the name of the row others are compared with.
         pruning: (heading, text) of each cut: what was asked, what was removed, what held the rest.
         channels: (layer, channels before, channels after) in the network's order, for the figure.
         layers: the layer-by-layer table, a mapping a row, all with the same keys.
@@ -69,6 +71,7 @@ class Summary(TypedDict, total=False):
     rows: Sequence[Row]
     split: str
     size: tuple[int, int]
+    measured_with: str
     baseline: str
     pruning: Sequence[tuple[str, str]]
     channels: Sequence[tuple[Any, int, int]]
@@ -83,15 +86,15 @@ class Summary(TypedDict, total=False):
     commands: Sequence[str]
 
 
-# What the latency column is measured with.
-RUNTIME = "PyTorch on the CPU, median of interleaved rounds"
+EPOCHS = "epochs: of all training in this run that stands behind a network"
 
 # (heading, value of a row, how it is written)
 COLUMNS = (
     ("parameters", "parameters", "{:,.0f}"),
     ("MB", "megabytes", "{:.2f}"),
     ("MACs (G)", "macs", "{:.3f}"),
-    ("latency (ms)", "latency_ms", "{:.1f}"),
+    ("CPU (ms)", "cpu_ms", "{:.1f}"),
+    ("epochs", "epochs", "{:,.0f}"),
     ("mAP50", "map50", "{:.3f}"),
     ("mAP50-95", "map50_95", "{:.3f}"),
 )
@@ -119,66 +122,6 @@ def text_table(rows: Sequence[Row]) -> str:
         return "  ".join([name.ljust(widths[0]), *right, note]).rstrip()
 
     return "\n".join([text(lines[0]), "-" * len(text(lines[0])), *map(text, lines[1:])])
-
-
-def verdict(baseline: Row, student: Row, split: str = "") -> str:
-    """One true sentence on what was gained and what it cost; a worse student is called worse.
-
-    What was not measured on both sides is not mentioned.
-    """
-    gains = [
-        _share("parameters", baseline.parameters, student.parameters, "{:,.0f}", 1),
-        _share("megabytes", baseline.megabytes, student.megabytes, "{:.2f}", 1),
-        _share("multiply-adds", baseline.macs, student.macs, "{:.3f} G", 1e9),
-        _speed(baseline.latency_ms, student.latency_ms),
-    ]
-    where = f" on {split}" if split else ""
-    changes = [
-        _change(f"mAP50-95{where}", baseline.map50_95, student.map50_95),
-        _change(f"mAP50{where}", baseline.map50, student.map50),
-    ]
-    said = [gain for gain in gains if gain]
-    quality = "; ".join(change for change in changes if change)
-    head = f"{student.name} against {baseline.name}: " + (", ".join(said) if said else "costs were not measured")
-    return f"{head}. {_quality_word(baseline, student)}{quality}." if quality else f"{head}."
-
-
-def _share(what: str, before: float | None, after: float | None, form: str, unit: float) -> str:
-    if not before or after is None:
-        return ""
-    share = (before - after) / before
-    shown = f"{form.format(before / unit)} -> {form.format(after / unit)}"
-    if before == after:
-        return f"as many {what} ({shown})"
-    return f"{abs(share):.1%} {'fewer' if share > 0 else 'more'} {what} ({shown})".replace("%", " %")
-
-
-def _speed(before: float | None, after: float | None) -> str:
-    if not before or not after:
-        return ""
-    faster = before >= after
-    factor = before / after if faster else after / before
-    word = f"{factor:.2f} x {'faster' if faster else 'slower'}" if round(factor, 2) != 1 else "as fast"
-    return f"{word} ({before:.1f} -> {after:.1f} ms a picture)"
-
-
-def _change(what: str, before: float | None, after: float | None) -> str:
-    if before is None or after is None:
-        return ""
-    return f"{what} {before:.3f} -> {after:.3f} ({round(after, 3) - round(before, 3):+.3f})"
-
-
-def _quality_word(baseline: Row, student: Row) -> str:
-    pair = (baseline.map50_95, student.map50_95)
-    before, after = pair if None not in pair else (baseline.map50, student.map50)
-    if before is None or after is None:
-        return ""
-    if max(before, after) < 5e-4:
-        return "Neither detects anything yet, so nothing is shown about the quality: "
-    difference = round(after, 3) - round(before, 3)
-    if abs(difference) < 5e-4:
-        return "It detects as well: "
-    return "It detects better: " if difference > 0 else "It detects worse: "
 
 
 def write_report(run_dir: str | Path, summary: Summary) -> Path:
@@ -228,8 +171,11 @@ def _table_caption(summary: Summary) -> str:
         parts.append(f"mAP on the {summary['split']} split")
     if "size" in summary:
         height, width = summary["size"]
-        parts.append(f"MACs and latency at {height} x {width} pixels (H x W), one picture")
-        parts.append(f"latency: {RUNTIME}")
+        parts.append(f"MACs and CPU time at {height} x {width} pixels (H x W), one picture")
+    if text := summary.get("measured_with"):
+        parts.append(text)
+    if any(row.epochs is not None for row in summary.get("rows", ())):
+        parts.append(EPOCHS)
     return "; ".join(parts)
 
 
@@ -240,7 +186,7 @@ def _relative(row: Row, base: Row | None) -> list[str]:
     out = []
     for _, name, _ in COLUMNS:
         mine, theirs = getattr(row, name), getattr(base, name)
-        if mine is None or theirs is None or (not theirs and not name.startswith("map")):
+        if mine is None or theirs is None or (not theirs and not name.startswith("map")) or name == "epochs":
             out.append("")
         elif name.startswith("map"):
             out.append(f"{round(mine, 3) - round(theirs, 3):+.3f}")

@@ -9,11 +9,12 @@ from typing import Any
 import models
 from data import DataSpec
 from engine import distributed, evaluate
+from engine.bootstrap import Interval, paired_interval
 from engine.config import TrainConfig
 from engine.evaluate import Score
-from export.latency import measure
 from models.network import Network
 from reporting.report import Row
+from reporting.speed import Speeds, measured_speeds
 
 Scores = dict[str, Score]
 
@@ -43,6 +44,7 @@ def scores(
             device,
             workers=config.workers,
             plots_dir=folder and folder / split,
+            matched=True,
         )
         for split in splits
         if spec.splits.get(split)
@@ -55,24 +57,34 @@ def shown_split(spec: DataSpec) -> str:
     return "test" if spec.splits.get("test") else "val"
 
 
-def table(networks: Mapping[str, Network], found: Mapping[str, Score], size: tuple[int, int]) -> list[Row]:
-    """A row per network: size and cost, latency of all in interleaved rounds, and `found`'s mAP of the same name.
+def table(
+    networks: Mapping[str, Network], found: Mapping[str, Score], size: tuple[int, int]
+) -> tuple[list[Row], Speeds]:
+    """A row per network: size and cost, CPU time in interleaved rounds, and `found`'s mAP of the same name.
 
-    Latency is always the CPU's, wherever the networks were trained; on the CPU they stay.
+    Time is always the CPU's, wherever the networks were trained; on the CPU they stay.
     """
-    latency = measure({name: network.cpu() for name, network in networks.items()}, size)
-    return [
+    speeds = measured_speeds({name: network.cpu() for name, network in networks.items()}, size)
+    rows = [
         Row(
             name,
             models.parameters(network),
             models.megabytes(network),
             models.macs(network, size),
-            latency[name].median_ms,
-            found[name].map50 if name in found else None,
-            found[name].map50_95 if name in found else None,
+            speeds.cpu_ms(name),
+            map50=found[name].map50 if name in found else None,
+            map50_95=found[name].map50_95 if name in found else None,
         )
         for name, network in networks.items()
     ]
+    return rows, speeds
+
+
+def interval_of(before: Score, after: Score) -> Interval | None:
+    """How sure the difference between two scores is; None where they do not hold what was right in each picture."""
+    if before.matches is None or after.matches is None:
+        return None
+    return paired_interval(before.matches, after.matches)
 
 
 def pictures(folder: Path) -> tuple[list[tuple[str, Path]], list[tuple[str, Any]]]:

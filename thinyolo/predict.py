@@ -13,7 +13,7 @@ from common.command_line import Command
 from common.errors import UserError
 from common.options import option
 from common.rundir import make_run_dir
-from export.options import NetworkOptions, network_file
+from export.options import DETECTION, NetworkOptions, network_file
 from thinyolo.run_options import RunOptions
 
 BOXES = "boxes"
@@ -40,7 +40,7 @@ class PredictOptions:
         metavar="FILE",
     )
     conf: float = option(
-        0.25,
+        DETECTION["conf"],
         "least confidence: lower shows more boxes, and more wrong ones",
         group=BOXES,
         low=0,
@@ -48,9 +48,14 @@ class PredictOptions:
         metavar="P",
     )
     iou: float = option(
-        0.45, "overlap above which the weaker of two boxes is dropped", group=BOXES, low=0, high=1, metavar="P"
+        DETECTION["iou"],
+        "overlap above which the weaker of two boxes is dropped",
+        group=BOXES,
+        low=0,
+        high=1,
+        metavar="P",
     )
-    max_det: int = option(300, "most boxes a picture", group=BOXES, low=1)
+    max_det: int = option(int(DETECTION["max_det"]), "most boxes a picture", group=BOXES, low=1)
     agnostic_nms: bool = option(False, "one box an object, even if two classes claim it", group=BOXES)
     run: RunOptions = field(default_factory=RunOptions)
 

@@ -15,7 +15,7 @@ import models
 import train_prune
 from common.options import load_config
 from pipeline.prune_options import PruneConfig
-from reporting.report import RUNTIME
+from reporting.report import EPOCHS
 from tests import nets
 from tests.cli.material import (
     NAMES,
@@ -32,8 +32,9 @@ from tests.engine.test_resume import assert_equal_states
 from tests.tracked import artifacts, history, start_of
 
 LINE = ("--cfg", "net.cfg", "--data", "data.yaml", *QUICK, "--prune", "params=0.5", "--shortcuts", "1", "-sr", "--s")
-LINE += ("0.05", "--then-kd", "--compare-plain")
-STAGES = ("baseline", "sparse", "plain", "student")
+LINE += ("0.05", "--then-kd", "--compare-plain", "--equal-baseline")
+STAGES = ("baseline", "sparse", "longer", "student", "plain")
+NETWORKS = ["random init", "baseline", "sparse", "pruned", "baseline, trained on", "plain fine-tune", "student"]
 
 FIGURES = ["F1_curve.png", "PR_curve.png", "confusion_matrix.png", "predictions.jpg"]
 TRAINED = ["results.csv", "results.png", "weights/best.pt", "weights/last.pt"]
@@ -103,19 +104,28 @@ def test_table_names_every_network_in_order_and_ends_with_the_verdict(
 ) -> None:
     shown = [line for line in done.stdout.splitlines() if line.strip()]
     ruler = next(number for number, line in enumerate(shown) if set(line) == {"-"})
-    names = [line.split("  ")[0] for line in shown[ruler + 1 : -3]]
-    assert names == ["random init", "baseline", "sparse", "pruned", "plain fine-tune", "student"]
-    assert shown[-3] == f"latency: {RUNTIME}"
-    assert shown[-2].startswith("student against baseline: ")
+    names = [line.split("  ")[0] for line in shown[ruler + 1 : -6]]
+    assert names == NETWORKS
+    assert shown[-6].startswith("CPU (ms): ")
+    assert shown[-5] == EPOCHS
+    assert shown[-4].startswith("student against baseline: ")
+    assert "Epochs of training in this run: baseline 2, student 6 (2 + 2 + 2)." in shown[-4]
+    assert shown[-3].startswith("student against baseline, trained on: ")
+    assert "2 pictures are too few for an interval" in shown[-3]
+    assert shown[-2].startswith("student against plain fine-tune: ")
     assert shown[-1].startswith("report: ")
+    words = "\n".join(shown[-4:])
+    assert "better" not in words
+    assert "worse" not in words
 
 
 def test_stages_come_in_order_and_the_teacher_is_measured_before_the_student_learns(
     run: Path, done: subprocess.CompletedProcess[str]
 ) -> None:
-    said = [f"{stage}: 2 epochs" for stage in STAGES]
-    said.insert(2, "asked: ")
-    said.insert(4, "teacher on val: mAP50-95 ")
+    said = [f"{stage}: {4 if stage == 'longer' else 2} epochs" for stage in STAGES]
+    said.insert(0, "--equal-baseline: the uncut baseline is trained on for 4 epochs")
+    said.insert(3, "asked: ")
+    said.insert(5, "teacher on val: mAP50-95 ")
     assert sorted(said, key=done.stderr.index) == said
 
 
@@ -123,7 +133,7 @@ def test_report_holds_the_table_the_verdict_the_layers_and_the_pictures(
     run: Path, done: subprocess.CompletedProcess[str]
 ) -> None:
     page = (run / "report.html").read_text()
-    for name in ("random init", "baseline", "sparse", "pruned", "plain fine-tune", "student"):
+    for name in NETWORKS:
         assert f"<td>{name}</td>" in page
     for part in ("student against baseline: ", "Layer by layer", "3x3 stride 2", "1x1 head", "Quantiles of |gamma|"):
         assert part in page, part
@@ -215,7 +225,7 @@ def test_tracked_cut_student_and_end_hold_tables_pictures_and_the_artifact(run: 
     assert (channels["_type"], channels["nrows"]) == ("table-file", len(rows(run / "pruned/channels.csv")))
     assert value(history(tracked(run, "student"), 3)[-1], "predictions/test")["_type"] == "images/separated"
     end = history(tracked(run, "."), 1)[0]
-    assert end["networks"]["nrows"] == 6
+    assert end["networks"]["nrows"] == len(NETWORKS)
     assert end["predictions"]["count"] == 2
     assert end["channels"]["count"] == 1
     best = artifacts(tracked(run, "student"))["whole-student"]
@@ -311,8 +321,25 @@ def test_stages_overrides(material: Path, trained: Path, monkeypatch: pytest.Mon
     page = (run / "report.html").read_text()
     assert "<td>input</td>" in page, "nobody knows what it is"
     assert "pruned against input: " in page
-    assert "<td>baseline</td>" not in page
+    assert "baseline" not in page.partition("<h2>Settings</h2>")[0].partition("</style>")[2]
     assert "channels were alive" in page
+
+
+@pytest.mark.usefixtures("no_plots")
+def test_where_nobody_teaches_the_student_is_the_plain_fine_tune_and_nothing_is_trained_twice(
+    material: Path, trained: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    chosen = ["--weights", "mine.pt", "--data", "data.yaml", "--name", "alone", *QUICK, "--epochs", "1"]
+    chosen += ["--stages", "prune,student", "--kd", "none", "--compare-plain"]
+    assert in_process(train_prune.main, monkeypatch, material, *chosen) == 0
+    told = capsys.readouterr()
+    assert not (material / "runs/train_prune/alone/plain").exists()
+    assert "the student is the plain fine-tune (KD off: --kd none)" in told.err
+    assert "\nplain fine-tune: it is the student, and was not trained twice. KD off: --kd none\n" in told.out
+    assert "\nstudent against input: " in told.out
+    assert "Epochs of training in this run: input 0, student 1." in told.out
+    assert "came with --weights" in told.out
+    assert "baseline" not in told.out
 
 
 @pytest.mark.usefixtures("no_plots")

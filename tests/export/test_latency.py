@@ -9,7 +9,7 @@ from collections import Counter
 import pytest
 import torch
 
-from export.latency import measure, time_calls
+from export.latency import latencies, round_times, time_calls
 
 
 class Sleeper(torch.nn.Module):
@@ -27,7 +27,8 @@ class Sleeper(torch.nn.Module):
 
 def test_medians_and_ratios_are_those_of_the_networks():
     calls: list = []
-    found = measure({"fat": Sleeper(0.02, calls, "fat"), "thin": Sleeper(0.005, calls, "thin")}, (32, 64), rounds=7)
+    nets = {"fat": Sleeper(0.02, calls, "fat"), "thin": Sleeper(0.005, calls, "thin")}
+    found = latencies(round_times(nets, (32, 64), rounds=7))
     assert found["fat"].ratio_to_first == 1
     assert found["thin"].ratio_to_first == pytest.approx(0.25, abs=0.15)
     assert 20 <= found["fat"].median_ms < 60
@@ -55,7 +56,7 @@ def test_cpu_time_is_that_of_the_work_and_not_of_waiting():
 def test_rounds_are_interleaved_and_nobody_always_runs_after_the_same_one():
     calls: list = []
     names = ["a", "b", "c", "d"]
-    measure({name: Sleeper(0, calls, name) for name in names}, (8, 16), rounds=40, warm_up=1)
+    round_times({name: Sleeper(0, calls, name) for name in names}, (8, 16), rounds=40, warm_up=1)
     order = [name for name, _, _ in calls]
     assert order[:4] == names
     rounds = [order[start : start + 4] for start in range(4, len(order), 4)]
@@ -70,11 +71,11 @@ def test_rounds_are_interleaved_and_nobody_always_runs_after_the_same_one():
 def test_mode_and_threads_are_as_before():
     calls: list = []
     net, before = Sleeper(0, calls, "a").train(), torch.get_num_threads()
-    measure({"a": net}, (8, 8), rounds=1, threads=before + 1)
+    round_times({"a": net}, (8, 8), rounds=1, threads=before + 1)
     assert net.training
     assert not any(training for _, training, _ in calls)
     assert torch.get_num_threads() == before
 
 
 def test_no_network_takes_no_time():
-    assert measure({}, (8, 8)) == {}
+    assert latencies(round_times({}, (8, 8))) == {}

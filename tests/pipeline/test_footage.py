@@ -96,7 +96,7 @@ def test_other_footage_in_a_reused_folder_is_another_list(folder: Path) -> None:
 class Seer:
     """Detects, in a 64 x 64 input, an object of class 1 in the middle, the surer the brighter the picture."""
 
-    fingerprint = "seer"
+    fingerprint, resize = "seer", "letterbox"
     asked = 0
     specs = (AnchoredSpec(((8.0, 8.0),), 8, 2),)
 
@@ -176,7 +176,7 @@ def test_teacher_is_asked_once(folder: Path) -> None:
 
 def test_gathered_pictures_are_handed_over_as_they_are(folder: Path) -> None:
     config, spec = config_of(folder), load_spec(folder / "data.yaml")
-    (batch,) = unlabelled_batches(gathered(config, spec, folder / "run"), spec, 200)
+    (batch,) = unlabelled_batches(gathered(config, spec, folder / "run"), spec, 200, "letterbox")
     assert batch.images.shape == (5, 3, 64, 64)
     assert sorted(batch.images[:, 0, 32, 32].tolist()) == [0, 10, 20, 30, 40]
     assert len(batch.targets) == 0
@@ -184,9 +184,9 @@ def test_gathered_pictures_are_handed_over_as_they_are(folder: Path) -> None:
 
 def test_a_thin_network_is_solved_on_footage_too(folder: Path) -> None:
     config, spec = config_of(folder, batch_size=4), load_spec(folder / "data.yaml")
-    alone = Calibration(replace(config, unlabelled=()), spec).to_solve_on
+    alone = Calibration(replace(config, unlabelled=()), spec, "letterbox").to_solve_on
     assert [len(batch.images) for batch in alone] == [4, 4]
-    both = Calibration(gathered(config, spec, folder / "run"), spec).to_solve_on
+    both = Calibration(gathered(config, spec, folder / "run"), spec, "letterbox").to_solve_on
     assert [len(batch.images) for batch in both] == [4, 4, 5]
     assert all(torch.equal(one.images, other.images) for one, other in zip(alone, both))
 

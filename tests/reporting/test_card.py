@@ -76,6 +76,9 @@ def test_the_card_says_it_in_words_and_names_no_folder_of_the_machine(runs: Runs
     assert "best.pt is ThinYOLO's own file, a cfg and its tensors: no other program reads it" in text
     assert "one-to-one" not in text
     assert "data set: bccd/data.yaml" in text
+    assert "`python examples/run_onnx.py net.onnx PICTURE ...`" in text
+    for each in ("RGB", "INTER_AREA", "114/255", "sigmoid of objectness x sigmoid of the class", "NMS class by class"):
+        assert each in text, each
     assert "distillation: bounded" in text
     record = (tmp_path / "net.onnx.card.json").read_text()
     assert json.loads(record)["lineage"]["teacher"]["file"] == "fat.pt"

@@ -1,0 +1,147 @@
+"""What a run of several stages says in the end: the table, the verdict, the report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from common.options import to_dict
+from data import DataSpec, load_spec
+from engine import distributed
+from engine.bootstrap import Interval
+from models.network import Network
+from pipeline.prune_options import PruneConfig
+from pipeline.show import LayerRow, channel_bars, side_by_side
+from pipeline.spent import LONGER, epochs_done, longer_row, spent, still_improving
+from pipeline.stage import stage_tracker
+from reporting.report import EPOCHS, Row, text_table, write_report
+from reporting.results import Scores, interval_of, pictures, scores, shown_split, table
+from reporting.speed import Speeds
+from reporting.verdict import short_verdict, verdict
+
+PLAIN = "plain fine-tune"
+
+
+class Line:
+    """The networks of one run in the order in which they were made, and what is to be told of them.
+
+    Args:
+        config: the options.
+        folder: the run's folder.
+
+    Attributes:
+        networks: name -> network, in the order of the table.
+        first: the name of the network that the others are compared with.
+        scored: name -> scores, of those a stage has scored.
+        notes: name -> what its row has to say.
+        stages: name -> the folders of all the trainings behind it, in order.
+        layers: what pruning did, a row a convolution.
+        told: (heading, text) of each cut: what was asked, what went, what held the rest.
+        remarks: last lines of the verdict.
+        gammas: the gammas' quantiles, a row an epoch of sparsity training.
+    """
+
+    def __init__(self, config: PruneConfig, folder: Path):
+        self.config, self.folder = config, folder
+        self.spec: DataSpec = load_spec(config.data, single_cls=config.single_cls)
+        self.networks: dict[str, Network] = {}
+        self.first = "baseline"
+        self.scored: dict[str, Scores] = {}
+        self.notes: dict[str, str] = {}
+        self.stages: dict[str, tuple[str, ...]] = {}
+        self.layers: list[LayerRow] = []
+        self.told: list[tuple[str, str]] = []
+        self.remarks: list[str] = []
+        self.gammas: list[dict[str, Any]] = []
+
+    def add(self, name: str, network: Network, trained: tuple[str, ...]) -> Network:
+        """A row of the table: a network, and the folders of the trainings behind it."""
+        self.networks[name], self.stages[name] = network, trained
+        return network
+
+    def _trained(self) -> list[str]:
+        """Folders of the run in which something is trained; "plain" is the fine-tune without a teacher."""
+        rounds = [f"round{number}" for number in range(1, self.config.rounds)]
+        folds = [f"fold{number}" for number in range(1, self.config.cross_fit + 1)]
+        return ["baseline", "sparse", *rounds, *folds, LONGER, "plain", "student"]
+
+    def summarise(self) -> str:
+        """Score every network on the same pictures, write ``report.html``; the terminal's table and verdict."""
+        split, size = shown_split(self.spec), self.config.input_size
+        last = list(self.networks)[-1]
+        drawn = self.folder / "student" / "student" if last in self.scored else self.folder / "scores"
+        for name in self.networks.keys() - self.scored.keys():
+            folder = drawn if name == last else None  # figures are of the last network: they take longer than the score
+            self.scored[name] = scores(self.networks[name], self.spec, self.config, folder, (split,))
+        if not distributed.is_main():
+            return ""
+        rows, speeds = table(self.networks, {name: self.scored[name][split] for name in self.networks}, size)
+        rows = [replace(row, epochs=sum(self._epochs(row.name)), note=self.notes.get(row.name, "")) for row in rows]
+        line = self._verdict({row.name: row for row in rows}, speeds, split) if last != self.first else ""
+        figures, shown = pictures(drawn / split)
+        if last != self.first:
+            pair = {name: self.networks[name] for name in (self.first, last)}
+            shown = side_by_side(pair, self.spec, split, size)
+        page = write_report(
+            self.folder,
+            {
+                "title": f"ThinYOLO: {self.folder.name}",
+                "verdict": line,
+                "rows": rows,
+                "split": split,
+                "size": size,
+                "measured_with": speeds.measured_with,
+                "baseline": self.first,
+                "channels": channel_bars(self.layers),
+                "pruning": self.told,
+                "layers": self.layers,
+                "gammas": self.gammas,
+                "results": {stage: self.folder / stage / "results.csv" for stage in self._trained()},
+                "figures": figures,
+                "pictures": shown,
+                "settings": {"run": to_dict(self.config)},
+                "lineage": self.networks[last].lineage,
+            },
+        )
+        self._track_end(rows, line, shown)
+        return "\n".join(filter(None, ["", text_table(rows), speeds.measured_with, EPOCHS, line, f"report: {page}"]))
+
+    def _epochs(self, name: str) -> list[int]:
+        """Of each training behind a network."""
+        return [epochs_done(self.folder / stage) for stage in self.stages[name]]
+
+    def _verdict(self, rows: Mapping[str, Row], speeds: Speeds, split: str) -> str:
+        """The last network against the first, and against those that were trained as long; a comparison a line."""
+        last = list(rows)[-1]
+
+        def interval(name: str) -> Interval | None:
+            return interval_of(self.scored[name][split], self.scored[last][split])
+
+        more = [spent(self.first, self._epochs(self.first), last, self._epochs(last))]
+        if self.stages[self.first]:
+            more.append(still_improving(self.folder / "baseline"))
+        lines = [
+            verdict(
+                rows[self.first],
+                rows[last],
+                split,
+                interval=interval(self.first),
+                speed=speeds.compared(self.first, last),
+                more=" ".join(filter(None, more)),
+            )
+        ]
+        others = [name for name in (longer_row(self.first), PLAIN) if name in rows]
+        lines += [short_verdict(rows[name], rows[last], split, interval(name)) for name in others]
+        return "\n".join([*lines, *self.remarks])
+
+    def _track_end(self, rows: Sequence[Row], line: str, shown: Sequence[tuple[str, Any]]) -> None:
+        """All networks in a table, the verdict, predictions and channels, in a W&B run beside those of the stages."""
+        tracker = stage_tracker(self.config, self.folder, "report", self.folder.name)
+        tracker.log_table("networks", list(asdict(rows[0])), [list(asdict(row).values()) for row in rows])
+        tracker.log_pictures("predictions", shown)
+        if self.layers:
+            tracker.log_pictures("channels", [("before and after pruning", self.folder / "channels.png")])
+        tracker.log_summary({"verdict": line})
+        tracker.finish()

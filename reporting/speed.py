@@ -1,0 +1,79 @@
+"""How fast one network is beside another: CPU time in interleaved rounds, or why nothing is said of it.
+
+By the clock one pair of networks was 1.7 and 6.5 times as fast in two runs on a machine that did other things too. CPU
+time leaves out the waiting, not what others do to the caches: what they disturb too much is not told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from export.latency import round_times
+from export.machine import processor
+from models.network import Network
+
+THREADS = 1  # idle threads that wait for each other would count as CPU time
+LEAST_SHARE = 0.8  # of a core: below it other programs ran
+SPREAD = 1.25  # between the quartiles of the ratio
+
+
+@dataclass(frozen=True)
+class Speeds:
+    """The times of several networks, taken in the same rounds.
+
+    Attributes:
+        times: by name ``(2, rounds)`` milliseconds a picture, by the clock and of CPU time.
+    """
+
+    times: Mapping[str, np.ndarray]
+
+    @property
+    def withheld(self) -> str:
+        """Why no time is told; empty where they are sound."""
+        clock, cpu = np.sum(list(self.times.values()), axis=(0, 2))
+        share = cpu / max(clock, 1e-9)
+        if share >= LEAST_SHARE:
+            return ""
+        return f"the machine was busy: this program got {share:.0%} of a core".replace("%", " %")
+
+    @property
+    def measured_with(self) -> str:
+        """A footnote: what the times are, and of which machine."""
+        if self.withheld:
+            return f"CPU (ms): not told, {self.withheld}"
+        what = f"CPU time of one picture in PyTorch, {_machine()}"
+        return f"CPU (ms): {what}; median of {len(next(iter(self.times.values()))[0])} interleaved rounds"
+
+    def cpu_ms(self, name: str) -> float | None:
+        """The median CPU time; None where it is withheld."""
+        return None if self.withheld else float(np.median(self.times[name][1]))
+
+    def together(self, names: Sequence[str], name: str) -> Speeds:
+        """With the sum of several as one more, for what runs all of them."""
+        return Speeds({**self.times, name: np.sum([self.times[each] for each in names], axis=0)})
+
+    def compared(self, before: str, after: str) -> str:
+        """A part of the verdict: how much less CPU time the second takes, or why that is not told."""
+        if self.withheld:
+            return f"speed not told ({self.withheld})"
+        old, new = self.times[before][1], self.times[after][1]
+        low, factor, high = np.quantile(old / np.maximum(new, 1e-9), (0.25, 0.5, 0.75))
+        if high > SPREAD * low:
+            return f"speed not told (the rounds disagree: the middle half of them says {low:.2f} to {high:.2f} x)"
+        times = f"{np.median(old):.1f} -> {np.median(new):.1f} ms of CPU time a picture, {_machine()}"
+        if round(float(factor), 2) == 1:
+            return f"as fast ({times})"
+        faster = factor > 1
+        return f"{factor if faster else 1 / factor:.2f} x {'faster' if faster else 'slower'} ({times})"
+
+
+def _machine() -> str:
+    return f"{THREADS} thread of {processor()}"
+
+
+def measured_speeds(networks: Mapping[str, Network], size: tuple[int, int]) -> Speeds:
+    """The CPU times of networks that are on the CPU, for pictures of `size` (H, W)."""
+    return Speeds(round_times(networks, size, threads=THREADS))

@@ -1,0 +1,76 @@
+"""What a run says in the end: one network against another, in words that the measurements allow."""
+
+from __future__ import annotations
+
+from engine.bootstrap import Interval
+from reporting.report import Row
+
+NOTHING = 5e-4
+"""A mAP below it shows as 0.000."""
+
+
+def verdict(
+    before: Row, after: Row, split: str = "", *, interval: Interval | None = None, speed: str = "", more: str = ""
+) -> str:
+    """One true sentence on what was gained and what it cost, and one on how well the second network detects.
+
+    What was not measured on both sides is not mentioned.
+
+    Args:
+        interval: of the difference in mAP50-95; without it, or inside it, nobody is called better or worse.
+        speed: see `reporting.speed.Speeds.compared`.
+        more: further sentences.
+    """
+    gains = [
+        _share("parameters", before.parameters, after.parameters, "{:,.0f}", 1),
+        _share("megabytes", before.megabytes, after.megabytes, "{:.2f}", 1),
+        _share("multiply-adds", before.macs, after.macs, "{:.3f} G", 1e9),
+        speed,
+    ]
+    said = [gain for gain in gains if gain]
+    head = f"{after.name} against {before.name}: " + (", ".join(said) if said else "costs were not measured")
+    return " ".join(filter(None, [f"{head}.", quality(before, after, split, interval), more]))
+
+
+def short_verdict(before: Row, after: Row, split: str = "", interval: Interval | None = None) -> str:
+    """Only how well the second network detects."""
+    found = quality(before, after, split, interval)
+    return f"{after.name} against {before.name}: {found[0].lower()}{found[1:]}" if found else ""
+
+
+def quality(before: Row, after: Row, split: str = "", interval: Interval | None = None) -> str:
+    """How well the second network detects beside the first; "better" or "worse" only outside the interval."""
+    where = f" on {split}" if split else ""
+    mean = _change(f"mAP50-95{where}", before.map50_95, after.map50_95)
+    if mean and interval is not None:
+        mean = f"{mean[:-1]}; {interval})"
+    changes = [mean, _change(f"mAP50{where}", before.map50, after.map50)]
+    numbers = "; ".join(change for change in changes if change)
+    return f"{_word(before, after, interval)}: {numbers}." if numbers else ""
+
+
+def _word(before: Row, after: Row, interval: Interval | None) -> str:
+    scores = [score for row in (before, after) for score in (row.map50_95, row.map50) if score is not None]
+    if max(scores) < NOTHING:
+        return "Neither detects anything yet, so nothing is shown about the quality"
+    if interval is None:
+        return "Whether that is more than chance was not measured"
+    if interval.low is None:
+        return "Too few pictures to show a difference"
+    return {0: "No difference shown", 1: "It detects better", -1: "It detects worse"}[interval.sign]
+
+
+def _share(what: str, before: float | None, after: float | None, form: str, unit: float) -> str:
+    if not before or after is None:
+        return ""
+    share = (before - after) / before
+    shown = f"{form.format(before / unit)} -> {form.format(after / unit)}"
+    if before == after:
+        return f"as many {what} ({shown})"
+    return f"{abs(share):.1%} {'fewer' if share > 0 else 'more'} {what} ({shown})".replace("%", " %")
+
+
+def _change(what: str, before: float | None, after: float | None) -> str:
+    if before is None or after is None:
+        return ""
+    return f"{what} {before:.3f} -> {after:.3f} ({round(after, 3) - round(before, 3):+.3f})"

@@ -1,0 +1,111 @@
+"""The verdict: what it says is what was measured, and no more."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from engine.bootstrap import Interval
+from export.machine import processor
+from reporting.report import Row
+from reporting.speed import Speeds
+from reporting.verdict import short_verdict, verdict
+
+BASE = Row("baseline", 1_000_000, 4.0, 2e9, 10.0, 0.90, 0.600)
+STUDENT = Row("student", 200_000, 0.8, 5e8, 4.0, 0.89, 0.590)
+
+
+def scoring(value: float) -> Row:
+    return Row("student", 1, map50_95=value)
+
+
+def test_it_states_shares_and_differences() -> None:
+    said = verdict(BASE, STUDENT, "test", interval=Interval(-0.010, -0.016, -0.004, 200), speed="2.50 x faster")
+    assert "80.0 % fewer parameters (1,000,000 -> 200,000)" in said
+    assert ", 2.50 x faster." in said
+    assert "It detects worse: mAP50-95 on test 0.600 -> 0.590 (-0.010; 95 % interval over 200 pictures" in said
+    assert "-0.016 to -0.004)" in said
+    assert "mAP50 on test 0.900 -> 0.890 (-0.010)." in said
+
+
+@pytest.mark.parametrize(
+    "low, high, word",
+    [
+        (0.001, 0.03, "It detects better:"),
+        (-0.03, -0.001, "It detects worse:"),
+        (-0.001, 0.03, "No difference shown:"),
+        (-0.03, 0.001, "No difference shown:"),
+        (0.0, 0.0, "No difference shown:"),
+        (None, None, "Too few pictures to show a difference:"),
+    ],
+)
+def test_better_and_worse_are_said_outside_the_interval_only(low: float | None, high: float | None, word: str) -> None:
+    after = scoring(0.6 + (low or 0) / 2 + (high or 0) / 2)
+    interval = Interval((after.map50_95 or 0) - 0.6, low, high, 80)
+    for said in (verdict(BASE, after, interval=interval), short_verdict(BASE, after, interval=interval)):
+        assert word.lower() in said.lower()
+        assert ("better" in said, "worse" in said) == ("better" in word, "worse" in word)
+
+
+def test_without_an_interval_nobody_is_called_better_or_worse() -> None:
+    said = verdict(BASE, scoring(0.9))
+    assert "mAP50-95 0.600 -> 0.900 (+0.300)" in said
+    assert "better" not in said
+
+
+def test_two_networks_that_detect_nothing_are_not_praised() -> None:
+    nothing = Row("baseline", 2, map50_95=0.0, map50=0.0)
+    said = verdict(nothing, Row("student", 1, map50_95=0.0001, map50=0.0), interval=Interval(1e-4, 1e-5, 2e-4, 80))
+    assert "Neither detects anything" in said
+    assert "better" not in said
+
+
+def test_a_student_that_is_larger_is_called_so() -> None:
+    said = verdict(BASE, Row("student", 1_500_000, map50=0.9))
+    assert "50.0 % more parameters" in said
+    assert "fewer" not in said
+
+
+def test_what_was_not_measured_is_not_mentioned() -> None:
+    said = verdict(Row("baseline", 100), Row("student", 50))
+    assert "mAP" not in said
+    assert "ms" not in said
+    assert "detects" not in said
+
+
+def times(cpu: float, clock: float | None = None, rounds: int = 30) -> np.ndarray:
+    """(2, rounds) milliseconds by the clock and of CPU time."""
+    return np.stack([np.full(rounds, clock or cpu), np.full(rounds, cpu)])
+
+
+def test_speed_is_the_ratio_of_cpu_times_within_the_rounds() -> None:
+    drift = np.linspace(1, 3, 30)  # a machine that becomes slower slows both
+    speeds = Speeds({"fat": times(10.0) * drift, "thin": times(4.0) * drift})
+    said = speeds.compared("fat", "thin")
+    assert said.startswith("2.50 x faster (20.0 -> 8.0 ms of CPU time a picture, 1 thread of ")
+    assert processor() in said
+    assert speeds.compared("thin", "fat").startswith("2.50 x slower")
+    assert speeds.compared("fat", "fat").startswith("as fast")
+    assert "1 thread of " in speeds.measured_with
+
+
+def test_no_speed_is_told_on_a_busy_machine() -> None:
+    speeds = Speeds({"fat": times(10.0, clock=20.0), "thin": times(4.0, clock=6.0)})
+    assert "the machine was busy: this program got 54 % of a core" in speeds.compared("fat", "thin")
+    assert speeds.cpu_ms("fat") is None
+    assert "busy" in speeds.measured_with
+
+
+def test_no_speed_is_told_where_the_rounds_disagree() -> None:
+    wild = times(4.0) * np.tile([1.0, 2.0], 15)
+    speeds = Speeds({"fat": times(10.0), "thin": wild})
+    assert speeds.compared("fat", "thin") == (
+        "speed not told (the rounds disagree: the middle half of them says 1.25 to 2.50 x)"
+    )
+    assert speeds.cpu_ms("fat") == 10
+
+
+def test_several_networks_that_run_together_take_the_sum_of_their_times() -> None:
+    speeds = Speeds({"one": times(4.0), "two": times(6.0), "thin": times(5.0)}).together(["one", "two"], "teacher")
+    assert speeds.cpu_ms("teacher") == 10
+    assert speeds.compared("teacher", "thin").startswith("2.00 x faster")
