@@ -130,7 +130,7 @@ class Dataset(TorchDataset[Sample]):
 
     def _fetch(self, index: int) -> np.ndarray:
         path = self.pictures[index]
-        image = read_picture(path)
+        image = read_picture(path, self.spec.pixel_range)
         if image.shape[:2] != tuple(self.shapes[index]):
             raise UserError(
                 f"the picture is {image.shape[1]} x {image.shape[0]}, but was {self.shapes[index][1]} x "
@@ -145,7 +145,10 @@ class Dataset(TorchDataset[Sample]):
         if kind == "disk":
             for path in self.pictures:
                 status = path.stat()
-                keys.append(f"{path}|{status.st_size}|{status.st_mtime_ns}|{self.size}|{cv2.__version__}")
+                keys.append(
+                    f"{path}|{status.st_size}|{status.st_mtime_ns}|{self.size}|{cv2.__version__}"
+                    f"|{self.spec.pixel_range}"
+                )
         else:
             keys = [str(path) for path in self.pictures]
         sizes = [3 * int(np.prod(fitted_size((int(h), int(w)), self.size))) for h, w in self.shapes]

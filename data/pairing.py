@@ -53,6 +53,20 @@ def without_labels(spec: DataSpec, split: str, pictures: Sequence[Path], absent:
     ]
 
 
+def shared_labels(pictures: Sequence[Path], files: Sequence[Path | None]) -> list[Problem]:
+    """Pictures that go by the same label file, as a.jpg and a.png do."""
+    owners: dict[Path, list[Path]] = {}
+    for picture, file in zip(pictures, files, strict=True):
+        if file is not None:
+            owners.setdefault(file, []).append(picture)
+    todo = "rename one of the pictures, or delete it if it is a copy: a label file goes with the name before the dot"
+    return [
+        Problem(WARNING, "label file of several pictures", file, None, ", ".join(each.name for each in group[:4]), todo)
+        for file, group in owners.items()
+        if len(group) > 1
+    ]
+
+
 def looked_for(picture: Path) -> str:
     """The places in which the labels of a picture are looked for, as a sentence has them."""
     return " or ".join(map(str, label_places(picture)))
