@@ -16,10 +16,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import yaml
-
 from common.errors import UserError
 from common.log import log
+from common.reading import exists, is_file, is_folder, user_path
+from data.describe import compose, names_listed, read_names_node
 from data.labels import ROUNDING
 from data.pictures import picture_shapes
 from data.problems import LEFT_OUT, WARNING, Problem, summary
@@ -101,7 +101,7 @@ class Pictures:
     """The pictures under a folder, found by name."""
 
     def __init__(self, folder: Path):
-        if not folder.is_dir():
+        if not is_folder(folder):
             raise UserError("there is no such folder of pictures", where=folder, todo="give --images the right folder")
         self.folder = folder
         self._by_name: dict[str, list[Path]] = {}
@@ -120,7 +120,7 @@ class Pictures:
             UserError: several pictures have the name, and the hint does not tell them apart.
         """
         relative = Path(name.replace("\\", "/"))
-        if not relative.is_absolute() and ".." not in relative.parts and (self.folder / relative).is_file():
+        if not relative.is_absolute() and ".." not in relative.parts and is_file(self.folder / relative):
             return self.folder / relative
         found = self._by_name.get(relative.name) or self._by_stem.get(relative.name) or []
         if len(found) > 1 and hint:
@@ -166,19 +166,18 @@ def read_names(text: str | None) -> list[str] | None:
     """Class names from the command line: ``cat,dog``, a text file with one a line, or a data set's yaml."""
     if text is None:
         return None
-    path = Path(text)
-    if not path.is_file():
+    path = user_path(text)
+    if not exists(path):
         if path.suffix in (".txt", ".names", ".yaml", ".yml"):
-            raise UserError(f"there is no file of names {text!r}", todo="give --names a file or a list: cat,dog")
+            raise UserError(f"there is no file of names {text[:200]!r}", todo="give --names a file or a list: cat,dog")
         names = [name.strip() for name in text.split(",")]
     elif path.suffix in (".yaml", ".yml"):
-        try:
-            found = (yaml.safe_load(path.read_text(encoding="utf-8-sig")) or {})["names"]
-            names = [str(found[key]) for key in sorted(found)] if isinstance(found, dict) else list(map(str, found))
-        except (yaml.YAMLError, KeyError, TypeError) as error:
-            raise UserError("is not a yaml with `names:`", where=path, todo="add e.g. names: [cat, dog]") from error
+        found = next((value for key, value in compose(path).value if key.value == "names"), None)
+        names = [name for name, _ in read_names_node(found, path)]
+        if not names:
+            raise UserError("is not a yaml with `names:`", where=path, todo="add e.g. names: [cat, dog]")
     else:
-        names = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+        names = list(names_listed(path))
     doubled = [name for name, count in Counter(names).items() if count > 1 or not name]
     if doubled or not names:
         raise UserError(f"--names has an empty or a repeated name: {doubled or text}", todo="name every class once")
