@@ -73,7 +73,7 @@ def columns_of(lines: Sequence[Sequence[float]], keypoints: tuple[int, int] | No
             return Columns(KEYPOINTS, length)
         return Columns(UNKNOWN, length, "neither a box nor a polygon", f"{FIVE}; or {SAY}")
     share, chance = _polygons(table)
-    if points == 3:
+    if points == 3 and np.isin(table[:, 7::3], (0, 1, 2)).all():
         return Columns(KEYPOINTS, length)
     if share >= ALMOST_ALL and (chance < CHANCE or not points):
         return Columns(POLYGON)
@@ -108,8 +108,7 @@ def _boxes_with_points(table: np.ndarray, size: int) -> bool:
     if size == 3:
         visible = points[:, :, 2]
         # 0: not labelled, 1: hidden, 2: seen; some tools write a confidence instead.
-        flags = np.isin(visible, (0, 1, 2)).all()
-        if not flags and (table.shape[1] % 2 or visible.min() < 0 or visible.max() > 2):
+        if visible.min() < 0 or visible.max() > 2:
             return False
         seen &= visible > 0
     margin = 0.1 * sides + OUTSIDE
@@ -128,7 +127,9 @@ def _polygons(table: np.ndarray) -> tuple[float, float]:
     margin = 1.5 * (high - low).max(axis=1, keepdims=True)
     near = ((points[:, 1] >= low - margin) & (points[:, 1] <= high + margin)).all(axis=1)
     area = np.clip(np.minimum(high + margin, 1) - np.maximum(low - margin, 0), 0, 1).prod(axis=1)
-    return float(near.mean()), float(np.exp(np.log(np.maximum(area, 1e-9)).sum()))
+    # Where "near" is most of the picture, nothing follows from it, however many lines there are.
+    telling = area[area < MOST]
+    return float(near.mean()), float(np.exp(np.log(np.maximum(telling, 1e-9)).sum()))
 
 
 def not_centres(boxes: np.ndarray, file: Path) -> list[Problem]:

@@ -79,14 +79,14 @@ def across_splits(
 
     Args:
         pictures: split -> its pictures.
-        counts: split -> ``(classes,)`` boxes of each class.
+        counts: split -> ``(classes,)`` boxes of each class; nothing is said of classes where it is empty.
     """
     problems = []
     if pictures.get("val") and pictures.get("test"):
         problems += leaks(pictures["val"], "val", pictures["test"], "test")
-    every = np.sum(list(counts.values()), axis=0) if counts else np.zeros(spec.classes)
+    every = np.sum(list(counts.values()), axis=0)
     trained = counts.get("train", every)
-    for number, name in enumerate(spec.names):
+    for number, name in enumerate(spec.names if counts else ()):
         detail = f"class {number}, {name}"
         if not every[number]:
             todo = "label it, or take it out of `names` (and renumber the labels of the classes behind it)"

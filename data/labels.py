@@ -32,6 +32,7 @@ class Scan:
         problems: all that was wrong.
         absent: those of the pictures that have no label file.
         facts: depth and values of the pictures, where they were looked at.
+        unusable: how many of the pictures have a label file with lines, none of which is a box.
     """
 
     split: str
@@ -41,6 +42,7 @@ class Scan:
     problems: list[Problem]
     absent: list[Path] = field(default_factory=list)
     facts: list[Facts] = field(default_factory=list)
+    unusable: int = 0
 
     @property
     def boxes(self) -> int:
@@ -57,8 +59,9 @@ class Scan:
         text = f"{len(self.pictures)} pictures ({self.background} background), {self.boxes} boxes"
         if not self.background:
             return text
-        absent = len(self.absent)
-        return f"{text}; background: {absent} without a label file, {self.background - absent} with an empty one"
+        absent, unusable = len(self.absent), self.unusable
+        text += f"; background: {absent} without a label file, {self.background - absent - unusable} with an empty one"
+        return text + (f", {unusable} without a line that is a box" if unusable else "")
 
     def per_class(self, classes: int) -> np.ndarray:
         """(classes,) boxes of each class."""
@@ -91,6 +94,7 @@ def scan(spec: DataSpec, split: str) -> Scan:
         else:
             labels, problems = read_label_file(path, spec.label_classes, columns)
             result.problems += problems
+            result.unusable += not len(labels) and bool(problems)
         if spec.single_cls:
             labels[:, 0] = 0
         result.labels.append(labels)
@@ -161,12 +165,12 @@ def check(spec: DataSpec | str | Path, splits: Sequence[str] | None = None) -> C
     for split in splits or list(spec.splits):
         report.scans[split] = scan(spec, split)
     every = [problem for found in report.scans.values() for problem in found.problems]
+    # Splits that share a folder name the same files.
+    report.problems = list(dict.fromkeys(every if splits else [*_absent_splits(spec), *every]))
     if not splits:
         pictures = {split: found.pictures for split, found in report.scans.items()}
         counts = {split: found.per_class(spec.classes) for split, found in report.scans.items()}
-        every = [*_absent_splits(spec), *every]
-        report.notes = across_splits(spec, pictures, counts)
-    report.problems = list(dict.fromkeys(every))  # splits that share a folder name the same files
+        report.notes = across_splits(spec, pictures, {} if report.errors else counts)
     return report
 
 

@@ -1,7 +1,7 @@
 """Reads .mat files for `data.convert_hand` in a process of its own: a damaged one can end the process that opens it.
 
-A request is a path as JSON, a line; the answer is a line of JSON: ``{"objects": [corners or null, ...]}``, corners being
-four pairs y, x, or ``{"problem": text}``. It imports nothing of ours: it is run by its path.
+A request is a path as JSON, a line; the answer is a line of JSON: ``{"objects": [corners or null, ...]}`` (four pairs
+y, x), or ``{"problem": text}``. It imports nothing of ours: it is run by its path.
 """
 
 from __future__ import annotations

@@ -27,6 +27,8 @@ MOST_PIXELS = 2**27
 """A picture of more pixels is refused: unpacked it is 400 MB, and what detects shrinks it to a thousandth."""
 DARK = 32
 """Where no picture of 8 bits has a value of this or more, they were stored with fewer bits than they have."""
+if hasattr(cv2, "setLogLevel"):
+    cv2.setLogLevel(0)  # what is wrong with a picture is said in our words, with its name
 _AS_STORED = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
 
 

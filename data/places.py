@@ -28,7 +28,7 @@ class Finder:
     Args:
         roots: where relative entries start; the first that has the entry.
         beside: the folder of the file with the entries, where ``../NAME`` may stand for NAME.
-        prefer_beside: NAME there wins over what ``../NAME`` names as it is written.
+        prefer_beside: NAME there wins over what ``../NAME`` names as it is written, unless `find` is given its roots.
     """
 
     def __init__(self, roots: Sequence[Path], beside: Path | None = None, prefer_beside: bool = False):
@@ -49,8 +49,9 @@ class Finder:
             if (found := self.find(slashed, roots)) is not None:
                 return self._say("backslashes are read as /", entry, found)
         inner = _without_ups(entry)
-        if inner and self.beside is not None and (found is None or self.prefer_beside):
-            other = _first(inner, [self.beside] if self.prefer_beside else [self.beside, *roots])
+        preferred = self.prefer_beside and roots is self.roots
+        if inner and self.beside is not None and (found is None or preferred):
+            other = _first(inner, [self.beside] if preferred else [self.beside, *roots])
             if other is not None and other != found:
                 instead = f", and not {found}, which exists too" if found else ""
                 return self._say(f"what lies beside the file is taken for ../{instead}", entry, other)
