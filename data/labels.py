@@ -150,6 +150,10 @@ class CheckReport:
             log.info("%s: %s", name, found.counts)
         announce(self.spec, self.problems)
 
+    def refuse(self) -> None:
+        """Raise `UserError` where there are errors."""
+        announce(self.spec, self.errors)
+
 
 def check(spec: DataSpec | str | Path, splits: Sequence[str] | None = None) -> CheckReport:
     """Read and check splits; nothing is logged or raised until `announce`. (A `Dataset` does so for its own split.)

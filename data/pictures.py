@@ -25,6 +25,8 @@ from data.cache import cache_folder
 
 MOST_PIXELS = 2**27
 """A picture of more pixels is refused: unpacked it is 400 MB, and what detects shrinks it to a thousandth."""
+DEEP_SUFFIXES = frozenset([".png", ".tif", ".tiff", ".pgm", ".ppm", ".pnm", ".jp2"])
+"""Endings of pictures that may have more than 8 bits."""
 DARK = 32
 """Where no picture of 8 bits has a value of this or more, they were stored with fewer bits than they have."""
 if hasattr(cv2, "setLogLevel"):
@@ -116,6 +118,14 @@ def _opened(raw: np.ndarray) -> Image.Image:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return Image.open(io.BytesIO(raw.tobytes()))
+
+
+def deep_range(path: Path) -> tuple[int, int] | None:
+    """The least and the highest value of a picture with more than 8 bits; None: it has 8."""
+    if path.suffix.lower() not in DEEP_SUFFIXES:
+        return None
+    image = _decoded(_raw(path), path, _AS_STORED)
+    return None if image.dtype == np.uint8 else (int(image.min()), int(image.max()))
 
 
 def picture_shapes(paths: Sequence[Path]) -> list[tuple[int, int] | str]:

@@ -51,6 +51,9 @@ class Network(nn.Module):
         self.load_report: Any = None
         self.image_size: Size = (cfg.net.int("height", 416), cfg.net.int("width", 416))
         self.in_channels = cfg.net.int("channels", 3)
+        if self.in_channels != 3:
+            problem = f"channels={self.in_channels}: pictures come as RGB, grey ones too (three equal channels)"
+            raise cfg.net.error(problem, "channels", "write channels=3")
         number = cfg.index()
         self._inputs = [[number[source] for source in section.inputs] for section in cfg.layers]
         self.layers = nn.ModuleList()
