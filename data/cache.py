@@ -6,6 +6,7 @@ A cached picture equals a freshly decoded one byte for byte, so caching never ch
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import zlib
 from collections.abc import Callable, Sequence
@@ -18,6 +19,7 @@ import numpy as np
 from common.errors import UserError
 from common.files import whole_file
 from common.log import log
+from common.reading import read_bytes
 
 Fetch = Callable[[int], np.ndarray]
 """Picture number -> (h, w, 3) uint8 RGB."""
@@ -108,9 +110,9 @@ class DiskCache:
 def _remembered(path: Path) -> np.ndarray | None:
     """The picture in the file, if it is whole and not one bit of it has changed."""
     try:
-        with open(path, "rb") as handle:
-            picture = np.load(handle, allow_pickle=False)
-            whole = handle.read() == _checksum(picture)
+        content = io.BytesIO(read_bytes(path))
+        picture = np.load(content, allow_pickle=False)
+        whole = content.read() == _checksum(picture)
     except Exception:  # whatever the header of a damaged file makes NumPy's parser stumble over
         return None
     return picture if whole and picture.dtype == np.uint8 and picture.ndim == 3 and picture.shape[2] == 3 else None

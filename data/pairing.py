@@ -12,6 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
+from common.reading import is_folder
 from data.problems import ERROR, WARNING, Problem
 from data.spec import PICTURE_SUFFIXES, DataSpec, label_places, labels_folder
 
@@ -106,7 +107,7 @@ def labels_without_picture(spec: DataSpec, split: str) -> list[Problem]:
     for name in sorted(spec.splits, key=lambda other: other != split):  # this split's folders first
         for folder in {picture.parent for picture in spec.splits[name]}:
             for labels in {place.parent for place in label_places(folder / "any.jpg")} - {folder}:
-                if (name == split or labels in pictured) and labels.is_dir() and folder.is_dir():
+                if (name == split or labels in pictured) and is_folder(labels) and is_folder(folder):
                     pictured.setdefault(labels, set()).update(_pictures_in(folder))
     problems = []
     for labels, stems in sorted(pictured.items()):
