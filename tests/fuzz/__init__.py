@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 import resource
 import shutil
+import signal
 import time
 import traceback
 from collections.abc import Callable
@@ -21,7 +22,9 @@ from common.errors import UserError
 
 MODULES = ("data", "networks")
 SECONDS = 2.0
-"""A case that takes longer hangs."""
+"""A case that computes for longer hangs, however busy the machine is."""
+PATIENCE = 20
+"""So does one that waits for so many seconds: for a pipe, say."""
 GROWTH = 2**30
 """Bytes by which a case may make the process larger."""
 
@@ -59,7 +62,9 @@ def run_case(name: str, reader: Reader, seed: int, folder: Path, warm: bool = Tr
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     reader.make(random.Random(f"{name} {seed}"), folder)
-    before, start = _largest(), time.perf_counter()
+    before, start = _largest(), time.process_time()
+    signal.signal(signal.SIGALRM, _stop)
+    signal.alarm(PATIENCE)
     try:
         reader.read(folder)
     except UserError as error:
@@ -71,13 +76,18 @@ def run_case(name: str, reader: Reader, seed: int, folder: Path, warm: bool = Tr
         place = traceback.extract_tb(error.__traceback__)[-1]
         return f"{type(error).__name__}: {str(error)[:200]!r} at {place.filename}:{place.lineno}"
     finally:
-        seconds, grown = time.perf_counter() - start, _largest() - before
+        signal.alarm(0)
+        seconds, grown = time.process_time() - start, _largest() - before
         shutil.rmtree(folder, ignore_errors=True)
     if warm and seconds > SECONDS:
         return f"took {seconds:.1f} s"
     if warm and grown > GROWTH:
         return f"grew by {grown / 2**30:.1f} GiB"
     return ""
+
+
+def _stop(*_: object) -> None:
+    raise TimeoutError(f"no end after {PATIENCE} s")
 
 
 def _largest() -> int:
