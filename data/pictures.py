@@ -85,6 +85,7 @@ def _raw(path: Path) -> np.ndarray:
 
 
 def _decoded(raw: np.ndarray, path: Path, how: int) -> np.ndarray:
+    _refuse_cut_png(raw, path)
     _refuse_too_large(raw, path)
     try:
         image = cv2.imdecode(raw, how)
@@ -95,6 +96,17 @@ def _decoded(raw: np.ndarray, path: Path, how: int) -> np.ndarray:
             "the file is not a picture OpenCV can read, or is damaged", where=path, todo="replace or remove it"
         )
     return image
+
+
+def _refuse_cut_png(raw: np.ndarray, path: Path) -> None:
+    """OpenCV asks for as much memory as a part of a PNG says it is long, and reads on for minutes."""
+    if raw[:8].tobytes() != b"\x89PNG\r\n\x1a\n":
+        return
+    place = 8
+    while place + 8 <= len(raw):
+        place += 12 + int.from_bytes(raw[place : place + 4].tobytes(), "big")
+    if place > len(raw):
+        raise UserError("truncated or damaged: a part of it would end behind the file's end", where=path)
 
 
 def _refuse_too_large(raw: np.ndarray, path: Path) -> None:

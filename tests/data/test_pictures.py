@@ -105,6 +105,14 @@ def test_a_picture_that_declares_more_than_memory_holds_is_refused_unopened(
         read_picture(path)
 
 
+def test_a_png_whose_part_claims_more_than_the_file_is_not_read_on(tmp_path: Path) -> None:
+    raw = declared(16, 12).replace(struct.pack(">I", 8) + b"IDAT", b"\xe4\x00\x00\x08IDAT")
+    (tmp_path / "x.png").write_bytes(raw)
+    (reason,) = picture_facts([tmp_path / "x.png"])
+    assert isinstance(reason, str)
+    assert reason.startswith("truncated or damaged")
+
+
 def test_what_is_no_file_is_named_and_not_waited_for(tmp_path: Path) -> None:
     path = write_set(tmp_path, {"train": [(np.full((8, 8, 3), 90, np.uint8), ONE)] * 2})
     os.mkfifo(tmp_path / "images/train/pipe.png")

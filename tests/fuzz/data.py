@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import random
+import shutil
 from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
@@ -240,7 +241,9 @@ def read_cache(folder: Path) -> None:
     cached = DiskCache(lambda _: made, [str(folder)])
     (file,) = cached.files
     file.parent.mkdir(parents=True, exist_ok=True)
-    (folder / "seed.npy").exists() and os.replace(folder / "seed.npy", file)
+    shutil.rmtree(file) if file.is_dir() else file.unlink(missing_ok=True)
+    if os.path.lexists(folder / "seed.npy"):
+        os.replace(folder / "seed.npy", file)
     assert (cached(0) == made).all(), "a damaged file stands for the picture"
     memory = file.parent.parent / "checked"
     for old in memory.glob("*.json"):
@@ -249,8 +252,6 @@ def read_cache(folder: Path) -> None:
     for new in memory.glob("*.json"):
         os.replace(folder / "memory.json", new)
     picture_facts([folder / "a.png"])
-    file.is_dir() and file.rmdir()
-    file.unlink(missing_ok=True)
 
 
 ODD_NAMES = ("h\udcff", "a b", "a\nb", "é猫", "x" * 240, "-rf", "a.b.c", "'", "%s", "{}", ".hidden", "~", "a,b")
