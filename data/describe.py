@@ -206,7 +206,7 @@ def _keypoints(node: yaml.Node | None, source: Path) -> tuple[int, int] | None:
         return None
     if not numbers:
         return 0, 2
-    if len(numbers) == 2 and numbers[1] in (2, 3) and 0 <= numbers[0] == int(numbers[0]) <= 10_000:
+    if len(numbers) == 2 and numbers[1] in (2, 3) and 0 <= numbers[0] <= 10_000 and numbers[0].is_integer():
         return int(numbers[0]), int(numbers[1])
     raise UserError(
         f"`kpt_shape` must be [how many points, 2 or 3], not {numbers[:5]}",
