@@ -19,7 +19,7 @@ from pathlib import Path
 from common.errors import UserError
 from common.log import log
 from common.reading import exists, is_file, is_folder, user_path
-from data.describe import compose, names_listed, read_names_node
+from data.describe import checked_names, compose, names_listed, read_names_node
 from data.labels import ROUNDING
 from data.pictures import picture_shapes
 from data.problems import LEFT_OUT, WARNING, Problem, summary
@@ -208,7 +208,7 @@ def write(
         source: for the comment on top of ``data.yaml``.
 
     Raises:
-        UserError: `out` is in use, a class is not in `names`, or nothing is left to write.
+        UserError: `out` is in use or cannot be written, a class is not in `names`, or nothing is left to write.
     """
     found = list(problems)
     _refuse_to_overwrite(out, items, force)
@@ -218,15 +218,25 @@ def write(
         reasons = f":\n{summary(found)}" if found else ""
         raise UserError(f"no picture could be converted{reasons}", todo="check the folders given")
 
-    out.parent.mkdir(parents=True, exist_ok=True)
-    place = Path(tempfile.mkdtemp(prefix=f".{out.name}.converting.", dir=out.parent))
+    checked_names([(name, None) for name in names], out)
     try:
-        pictures, boxes = _fill(place, kept, link)
-        splits = {split: f"images/{split}" for split in SPLITS if pictures[split]}
-        (place / "data.yaml").write_text(data_yaml(splits, names, f"Converted from {source}."), encoding="utf-8")
-        _put(place, out)
-    finally:
-        shutil.rmtree(place, ignore_errors=True)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        place = Path(tempfile.mkdtemp(prefix=f".{out.name}.converting.", dir=out.parent))
+        try:
+            pictures, boxes = _fill(place, kept, link)
+            splits = {split: f"images/{split}" for split in SPLITS if pictures[split]}
+            text = data_yaml(splits, names, f"Converted from {source}.")
+            (place / "data.yaml").write_text(
+                text, encoding="utf-8", errors="replace"
+            )  # a folder's name need not be UTF-8
+            _put(place, out)
+        finally:
+            shutil.rmtree(place, ignore_errors=True)
+    except OSError as error:
+        reason = f"the data set cannot be written: {error.strerror or error}"
+        raise UserError(
+            reason, where=error.filename or out, todo="name another folder with --out, or free space"
+        ) from error
     if found:
         log.warning("%s: %s", out, summary(found))
     for split in SPLITS:
@@ -238,7 +248,7 @@ def write(
 
 
 def _refuse_to_overwrite(out: Path, items: Sequence[Annotated], force: bool) -> None:
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+    if not exists(out) or (is_folder(out) and not any(out.iterdir())):
         return
     if not force or not out.is_dir():
         raise UserError("the output folder is in use", where=out, todo="name a new folder with --out, or add --force")

@@ -12,6 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from common.errors import UserError
 from common.files import whole_file
+from common.reading import exists, why_no_file
 from data.augment import fit, pixel_boxes
 from data.labels import CheckReport, Scan
 from data.pictures import read_picture
@@ -41,6 +42,8 @@ def write_data_page(path: str | Path, report: CheckReport) -> Path:
         UserError: it cannot be written there.
     """
     path = Path(path)
+    if exists(path) and (reason := why_no_file(path)):  # never to be replaced
+        raise UserError(f"--html: {reason}", where=path, todo="name another file")
     loader = FileSystemLoader(TEMPLATES)
     environment = Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True

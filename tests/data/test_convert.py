@@ -427,7 +427,7 @@ def test_force_never_deletes_what_is_being_converted(small, tmp_path):
 
 def test_a_failed_conversion_leaves_nothing_behind(small, tmp_path, monkeypatch):
     monkeypatch.setattr("shutil.copyfile", lambda *args: (_ for _ in ()).throw(OSError("disk full")))
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(UserError, match="the data set cannot be written: disk full"):
         main(small)
     assert {path.name for path in tmp_path.iterdir()} == {"photos", "xml"}
 

@@ -117,3 +117,12 @@ def test_names_on_the_command_line_may_be_longer_than_a_file_name(tmp_path: Path
             read_names(wrong)
     (tmp_path / "c.yaml").write_text("names: [no, yes]\n")
     assert read_names(str(tmp_path / "c.yaml")) == ["no", "yes"]
+
+
+def test_where_nothing_can_be_written_is_told(tmp_path: Path) -> None:
+    (tmp_path / "xml").mkdir()
+    (tmp_path / "xml/a.xml").write_text(VOC)
+    write_picture(tmp_path / "images/a.png", GREY)
+    for out in (tmp_path / ("x" * 300), tmp_path / "xml/a.xml/out", Path("/proc/nothing/out")):
+        with pytest.raises(UserError, match="cannot be written"):
+            voc_to_yolo(tmp_path / "xml", tmp_path / "images", out)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from common.errors import UserError
 from data.labels import check
 from reporting.data_check import check_text
 from reporting.data_page import chosen, write_data_page
@@ -65,6 +67,14 @@ def test_a_page_is_written_of_a_set_in_which_nothing_is_right(path: Path, tmp_pa
     text = write_data_page(tmp_path / "page.html", check(path)).read_text()
     assert "no training would start on it" in text
     assert "needs 5 numbers" in text
+
+
+def test_a_device_or_a_folder_is_not_replaced_by_the_page(path: Path, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for place in (tmp_path, tmp_path / "pipe", tmp_path / ("x" * 300)):
+        with pytest.raises(UserError):
+            write_data_page(place, check(path))
+    assert (tmp_path / "pipe").is_fifo()
 
 
 def test_every_class_is_among_the_pictures_shown(path: Path) -> None:
