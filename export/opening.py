@@ -65,7 +65,7 @@ def open_model(
         from export.opencv import open_opencv
 
         return open_opencv(cfg_path, threads, weights, names)
-    net = only_heads(_open_network(cfg_path, weights, names), heads)
+    net = only_heads(_open_network(cfg_path, weights, names).for_pictures(), heads)
     if runtime == "torch":
         return _on_device(net, device)
     return _from_memory(net, runtime, rounded_up(size or net.image_size, net.max_stride), threads, path)

@@ -42,8 +42,8 @@ def load_network(config: TrainConfig, names: Sequence[str] | None) -> Network:
     if not config.cfg and not config.weights:
         raise UserError("there is no network", todo="--weights thin.pt, or --cfg thin.cfg --weights thin.weights")
     if config.cfg:
-        return models.load(config.cfg, weights=config.weights or None, names=names)
-    return models.load(config.weights, names=names)
+        return models.load(config.cfg, weights=config.weights or None, names=names).for_pictures()
+    return models.load(config.weights, names=names).for_pictures()
 
 
 def check_test(spec: DataSpec) -> None:
