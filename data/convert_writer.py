@@ -21,7 +21,7 @@ from common.log import log
 from common.reading import exists, is_file, is_folder, user_path
 from data.describe import checked_names, compose, names_listed, read_names_node
 from data.labels import ROUNDING
-from data.pictures import picture_shapes
+from data.pictures import MOST_PIXELS, picture_shapes
 from data.problems import LEFT_OUT, WARNING, Problem, summary
 from data.spec import PICTURE_SUFFIXES, SPLITS
 from data.yolo_text import Box, data_yaml, label_text
@@ -292,7 +292,7 @@ def _with_boxes(
         if isinstance(shape, str):
             found.append(Problem(LEFT_OUT, "picture left out", item.picture, None, shape))
             continue
-        size = item.size if item.size and min(item.size) > 0 else shape
+        size = item.size if item.size and min(item.size) > 0 and max(item.size) <= MOST_PIXELS else shape
         if size != shape:
             detail = f"{size[1]} x {size[0]}, but {item.picture} has {shape[1]} x {shape[0]}"
             found.append(Problem(WARNING, "the annotation's size is not the picture's", item.annotation, None, detail))

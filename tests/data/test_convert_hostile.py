@@ -69,6 +69,13 @@ def test_a_box_of_numbers_that_are_none_is_left_out(tmp_path: Path, number: str)
     assert kind in ("annotation whose bbox is not four numbers", "box that is not of finite numbers")
 
 
+@pytest.mark.parametrize("number", ["9" * 400, "1e300", "-5", "0"])
+def test_a_size_that_no_picture_has_does_not_count(tmp_path: Path, number: str) -> None:
+    text = json.dumps(COCO).replace('"file_name"', f'"width": {number}, "height": {number}, "file_name"')
+    assert convert(tmp_path, text) == []
+    assert (tmp_path / "out/labels/train/a.txt").read_text() == "0 0.281250 0.375000 0.312500 0.416667\n"
+
+
 @pytest.mark.parametrize(
     "text",
     [
