@@ -5,6 +5,7 @@ Anything else that escapes is a bug in ThinYOLO and keeps its traceback.
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -32,6 +33,9 @@ def run_cleanly(main: Callable[[], int | None], after_stop: str = "") -> int:
     Args:
         after_stop: what to say to somebody who pressed Ctrl-C, how to go on.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a file's name may be what no terminal can show
     try:
         return main() or 0
     except UserError as error:

@@ -6,7 +6,9 @@ A cached picture equals a freshly decoded one byte for byte, so caching never ch
 from __future__ import annotations
 
 import hashlib
+import io
 import os
+import zlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -18,6 +20,7 @@ from common.cores import available_cores
 from common.errors import UserError
 from common.files import whole_file
 from common.log import log
+from common.reading import read_bytes
 
 Fetch = Callable[[int], np.ndarray]
 """Picture number -> (h, w, 3) uint8 RGB."""
@@ -84,20 +87,18 @@ class DiskCache:
     def __init__(self, fetch: Fetch, keys: Sequence[str]):
         self.fetch = fetch
         folder = cache_folder() / "pictures"
-        self.files = [folder / f"{hashlib.sha1(key.encode()).hexdigest()}.npy" for key in keys]
+        self.files = [folder / f"{hashlib.sha1(key.encode(errors='surrogatepass')).hexdigest()}.npy" for key in keys]
 
     def __call__(self, index: int) -> np.ndarray:
         path = self.files[index]
-        try:
-            picture = np.load(path, allow_pickle=False)
-            if picture.dtype == np.uint8 and picture.ndim == 3 and picture.shape[2] == 3:
-                return picture
-        except (OSError, ValueError, EOFError):
-            pass
+        picture = _remembered(path)
+        if picture is not None:
+            return picture
         picture = self.fetch(index)
         try:
             with whole_file(path) as temporary, open(temporary, "wb") as handle:
                 np.save(handle, picture, allow_pickle=False)
+                handle.write(_checksum(picture))
         except OSError as error:
             raise UserError(
                 f"the picture cache cannot be written: {error}",
@@ -105,6 +106,22 @@ class DiskCache:
                 todo="free some space, set $THINYOLO_CACHE to another disk, or leave out --cache disk",
             ) from error
         return picture
+
+
+def _remembered(path: Path) -> np.ndarray | None:
+    """The picture in the file, if it is whole and not one bit of it has changed."""
+    try:
+        content = io.BytesIO(read_bytes(path))
+        picture = np.load(content, allow_pickle=False)
+        whole = content.read() == _checksum(picture)
+    except Exception:  # whatever the header of a damaged file makes NumPy's parser stumble over
+        return None
+    return picture if whole and picture.dtype == np.uint8 and picture.ndim == 3 and picture.shape[2] == 3 else None
+
+
+def _checksum(picture: np.ndarray) -> bytes:
+    """What follows the array in the file, of its shape and values; ``np.load`` does not look at it."""
+    return zlib.crc32(picture.tobytes(), len(picture)).to_bytes(4, "big")
 
 
 def free_memory() -> int | None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import UserError
+from common.reading import MOST, read_text
 from data.convert_writer import (
     Annotated,
     Converted,
@@ -94,11 +95,11 @@ def coco_to_yolo(
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        content = json.loads(file.read_text(encoding="utf-8-sig"))
+        content = json.loads(read_text(file, MOST, "give COCO's instances_*.json"))
     except json.JSONDecodeError as error:
         raise UserError(f"is not valid JSON: {error.msg}", where=file, line=error.lineno) from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot be read: {error}", where=file, todo="give COCO's instances_*.json") from error
+    except (ValueError, RecursionError) as error:  # a number of more than 4300 digits, lists in lists without end
+        raise UserError(f"is not JSON that can be read: {str(error)[:100]}", where=file) from error
     absent = [
         key
         for key in ("images", "annotations", "categories")
@@ -115,9 +116,22 @@ def _read(file: Path) -> dict[str, Any]:
 
 def _categories(content: dict[str, Any], file: Path) -> dict[int, str]:
     try:
-        return {int(entry["id"]): str(entry["name"]) for entry in content["categories"]}
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"a category lacks a whole number 'id' or a 'name' ({error})", where=file) from error
+        return {int(entry["id"]): _text(entry["name"]) for entry in content["categories"]}
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise UserError(f"a category lacks a whole number 'id' or a 'name' ({str(error)[:100]})", where=file) from error
+
+
+def _text(value: Any) -> str:
+    """A name, which may be written as a number.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if not isinstance(value, (str, int)):
+        raise ValueError(f"{str(value)[:40]!r} is no name")
+    text = str(value)
+    text.encode()  # JSON may hold half of a character that UTF-8 has no form for
+    return text
 
 
 def _annotated(
@@ -134,10 +148,12 @@ def _annotated(
     known: set[Any] = set()
     for place, entry in enumerate(content["images"]):
         try:
-            number, name = _plain(entry["id"]), str(entry["file_name"])
+            number, name = _plain(entry["id"]), _text(entry["file_name"])
             size = int(entry.get("height") or 0), int(entry.get("width") or 0)
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-            problems.append(Problem(LEFT_OUT, "image without id or file_name", file, None, f"images[{place}]: {error}"))
+            problems.append(
+                Problem(LEFT_OUT, "image without id or file_name", file, None, f"images[{place}]: {str(error)[:100]}")
+            )
             continue
         known.add(number)
         picture = pictures.find(name, hint)
@@ -146,23 +162,25 @@ def _annotated(
         else:
             found[number] = Annotated(picture, "train", file, size=size), name
     for place, entry in enumerate(content["annotations"]):
-        what = f"annotation {entry.get('id', f'[{place}]') if isinstance(entry, dict) else f'[{place}]'}"
+        what = f"annotation {str(entry.get('id', f'[{place}]'))[:40] if isinstance(entry, dict) else f'[{place}]'}"
         thing, fault = _object(entry, what, categories)
         if thing is None:
             problems.append(Problem(LEFT_OUT, fault, file, None, what))
         elif _plain(entry.get("image_id")) not in known:
-            detail = f"{what}: image_id {entry.get('image_id')!r}"
+            detail = f"{what}: image_id {str(entry.get('image_id'))[:40]}"
             problems.append(Problem(LEFT_OUT, "annotation of an unknown image", file, None, detail))
         elif entry.get("iscrowd") and not keep_crowd:
             problems.append(Problem(LEFT_OUT, "crowd (one box around many objects)", file, None, what))
-        elif entry["image_id"] in found:
-            found[entry["image_id"]][0].objects.append(thing)
+        elif (number := _plain(entry["image_id"])) in found:
+            found[number][0].objects.append(thing)
     return list(found.values())
 
 
 def _plain(key: Any) -> Any:
     """An id, or None for what no id can be (a list, which no table could look up)."""
-    return key if isinstance(key, (int, str)) else None
+    if isinstance(key, float) and key.is_integer():
+        return int(key)  # some tools write 1.0
+    return key if isinstance(key, (int, str)) and not isinstance(key, bool) else None
 
 
 def _object(entry: Any, what: str, categories: Mapping[int, str]) -> tuple[Corners | None, str]:
@@ -173,6 +191,6 @@ def _object(entry: Any, what: str, categories: Mapping[int, str]) -> tuple[Corne
         return None, "annotation of an unknown category"
     try:
         x, y, width, height = (float(value) for value in entry["bbox"])
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         return None, "annotation whose bbox is not four numbers"
-    return Corners(categories[entry["category_id"]], x, y, x + width, y + height, None, what), ""
+    return Corners(categories[_plain(entry["category_id"])], x, y, x + width, y + height, None, what), ""

@@ -6,13 +6,17 @@ a hand with the fields a, b, c, d; the hand's box is the axis-aligned one around
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
+from tqdm import tqdm
 
 from common.errors import UserError
+from common.reading import is_folder, why_no_file
 from data.convert_writer import (
     Annotated,
     Converted,
@@ -25,7 +29,10 @@ from data.convert_writer import (
 )
 from data.problems import LEFT_OUT, Problem
 
-CORNERS = ("a", "b", "c", "d")
+Objects = list[list[list[float]] | None]
+"""For each object its four corners y, x, or None where it lacks them."""
+PATIENCE = 30.0
+"""Seconds after which a file is given up."""
 
 
 def hand_to_yolo(
@@ -51,25 +58,25 @@ def hand_to_yolo(
     Raises:
         UserError: scipy is not installed, nothing to convert, or nowhere to write.
     """
-    load = _loader()
+    _need_scipy()
     classes = list(names or ["hand"])
     if len(classes) != 1:
         raise UserError(f"these annotations have one class, not {len(classes)}: {classes}", todo="give one name")
-    files = sorted(annotations.rglob("*.mat")) if annotations.is_dir() else []
+    files = sorted(annotations.rglob("*.mat")) if is_folder(annotations) else []
     if not files:
         raise UserError("there are no .mat files in this folder", where=annotations, todo="give the data set's folder")
     root = images or annotations
     pictures = Pictures(root)
     problems: list[Problem] = []
     items = []
-    for file in files:
-        try:
-            content = load(file)
-        except Exception as error:  # scipy raises whatever a damaged file makes it stumble over
-            problems.append(Problem(LEFT_OUT, "not a MATLAB file scipy can read", file, None, str(error)[:80]))
-            continue
-        if "boxes" not in content:
-            problems.append(Problem(LEFT_OUT, "MATLAB file without `boxes`", file))
+    with MatFiles() as reader:
+        contents = [
+            reader.read(file) for file in tqdm(files, desc="read", unit="file", disable=not sys.stderr.isatty())
+        ]
+    for file, content in zip(files, contents, strict=True):
+        if isinstance(content, str):
+            kind, _, detail = content.partition(": ")
+            problems.append(Problem(LEFT_OUT, kind, file, None, detail))
             continue
         split = split_from_folders(file.relative_to(annotations))
         picture = pictures.find(file.stem, hint=split or "")
@@ -79,33 +86,75 @@ def hand_to_yolo(
         if splits:
             split = split_by_share(file.stem, splits)
         split = split or split_from_folders(picture.relative_to(root)) or "train"
-        items.append(Annotated(picture, split, file, _hands(content["boxes"], classes[0], file, problems)))
+        items.append(Annotated(picture, split, file, _hands(content, classes[0], file, problems)))
     return write(items, classes, out, problems=problems, link=link, force=force, source="Oxford Hand's .mat files")
 
 
-def _loader() -> Callable[[Path], dict[str, Any]]:
+def _need_scipy() -> None:
     try:
-        from scipy.io import loadmat
+        import scipy  # noqa: F401
     except ImportError as error:
         raise UserError(
             "reading .mat files needs scipy, which is not installed",
             todo="pip install scipy (the checkout's extra: pip install -e '.[convert]')",
         ) from error
-    return lambda file: loadmat(str(file))
 
 
-def _hands(boxes: np.ndarray, name: str, file: Path, problems: list[Problem]) -> list[Corners]:
-    """The boxes of one file; `boxes` is the cell array as scipy reads it: objects of 1 x 1 structs."""
+def _hands(objects: Objects, name: str, file: Path, problems: list[Problem]) -> list[Corners]:
+    """The boxes of one file."""
     found = []
-    for number, cell in enumerate(np.asarray(boxes, dtype=object).ravel(), 1):
-        struct = np.asarray(cell)
-        try:
-            # Each corner is a 1 x 2 matrix y, x.
-            points = np.array([np.asarray(struct[corner].ravel()[0], float).ravel()[:2] for corner in CORNERS])
-            ys, xs = points.T
-        except (IndexError, ValueError, TypeError, KeyError):
+    for number, points in enumerate(objects, 1):
+        if points is None:
             problems.append(Problem(LEFT_OUT, "hand without four corners a, b, c, d", file, None, f"object {number}"))
             continue
-        left, top, right, bottom = (float(edge) for edge in (xs.min(), ys.min(), xs.max(), ys.max()))
-        found.append(Corners(name, left, top, right, bottom, None, f"object {number}"))
+        ys, xs = zip(*points, strict=True)
+        found.append(Corners(name, min(xs), min(ys), max(xs), max(ys), None, f"object {number}"))
     return found
+
+
+class MatFiles:
+    """Reads .mat files in a process of its own (`data.mat_child`), and starts another where a file ended it."""
+
+    def __init__(self) -> None:
+        self._child: subprocess.Popen[str] | None = None
+
+    def __enter__(self) -> MatFiles:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop()
+
+    def read(self, file: Path) -> Objects | str:
+        """The corners of each object, or what is wrong with the file."""
+        if reason := why_no_file(file):
+            return f"not a MATLAB file scipy can read: {reason}"
+        child = self._child = self._child or subprocess.Popen(
+            [sys.executable, "-I", str(Path(__file__).with_name("mat_child.py"))],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        assert child.stdin
+        assert child.stdout
+        stopper = threading.Timer(PATIENCE, child.kill)
+        stopper.start()
+        try:
+            child.stdin.write(json.dumps(str(file)) + "\n")
+            child.stdin.flush()
+            answer = child.stdout.readline()
+        except BrokenPipeError:
+            answer = ""
+        finally:
+            stopper.cancel()
+        if not answer:
+            self._stop()
+            return "not a MATLAB file scipy can read: it ends the process that reads it"
+        content = json.loads(answer)
+        return content.get("problem") or content.get("objects", [])
+
+    def _stop(self) -> None:
+        child, self._child = self._child, None
+        if child is not None:
+            child.kill()
+            child.communicate()

@@ -9,6 +9,7 @@ from pathlib import Path
 from xml.parsers import expat
 
 from common.errors import UserError
+from common.reading import MOST_TEXT, exists, is_folder, lines_of, read_bytes, read_text
 from data.convert_writer import (
     Annotated,
     Converted,
@@ -57,7 +58,7 @@ def voc_to_yolo(
     Raises:
         UserError: nothing to convert, or nowhere to write.
     """
-    files = sorted(annotations.rglob("*.xml")) if annotations.is_dir() else []
+    files = sorted(annotations.rglob("*.xml")) if is_folder(annotations) else []
     if not files:
         raise UserError("there are no .xml files in this folder", where=annotations, todo="give VOC's Annotations")
     pictures = Pictures(images)
@@ -102,9 +103,9 @@ def _listed(folder: Path, problems: list[Problem]) -> dict[str, str]:
     found: dict[str, str] = {}
     for split in SPLITS:
         path = folder / f"{split}.txt"
-        if not path.is_file():
+        if not exists(path):
             continue
-        for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1):
+        for number, line in enumerate(lines_of(read_text(path)), 1):
             if not line.split():
                 continue
             stem = line.split()[0]
@@ -127,6 +128,9 @@ def _read(
         root, lines = parse_with_lines(file)
     except expat.ExpatError as error:
         problems.append(Problem(LEFT_OUT, "not valid XML", file, error.lineno, expat.ErrorString(error.code)))
+        return None
+    except UserError as error:
+        problems.append(Problem(LEFT_OUT, "annotation that cannot be read", file, error.line, error.problem))
         return None
     named = (root.findtext("filename") or "").strip()
     picture = pictures.find(file.stem, hint=file.parent.name) or (pictures.find(named) if named else None)
@@ -179,6 +183,7 @@ def parse_with_lines(file: Path) -> tuple[ElementTree.Element, Lines]:
 
     Raises:
         xml.parsers.expat.ExpatError: the file is not XML.
+        UserError: it cannot be read, or has an encoding that Python does not know.
     """
     parser, builder = expat.ParserCreate(), ElementTree.TreeBuilder()
     lines: Lines = {}
@@ -189,5 +194,8 @@ def parse_with_lines(file: Path) -> tuple[ElementTree.Element, Lines]:
     parser.StartElementHandler = start
     parser.EndElementHandler = builder.end
     parser.CharacterDataHandler = builder.data
-    parser.Parse(file.read_bytes(), True)
+    try:
+        parser.Parse(read_bytes(file, MOST_TEXT), True)
+    except (ValueError, LookupError) as error:  # an encoding that Python does not know
+        raise UserError(f"not valid XML: {error}", where=file) from error
     return builder.close(), lines

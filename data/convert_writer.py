@@ -16,12 +16,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import yaml
-
 from common.errors import UserError
 from common.log import log
+from common.reading import exists, is_file, is_folder, user_path
+from data.describe import checked_names, compose, names_listed, read_names_node
 from data.labels import ROUNDING
-from data.pictures import picture_shapes
+from data.pictures import MOST_PIXELS, picture_shapes
 from data.problems import LEFT_OUT, WARNING, Problem, summary
 from data.spec import PICTURE_SUFFIXES, SPLITS
 from data.yolo_text import Box, data_yaml, label_text
@@ -101,7 +101,7 @@ class Pictures:
     """The pictures under a folder, found by name."""
 
     def __init__(self, folder: Path):
-        if not folder.is_dir():
+        if not is_folder(folder):
             raise UserError("there is no such folder of pictures", where=folder, todo="give --images the right folder")
         self.folder = folder
         self._by_name: dict[str, list[Path]] = {}
@@ -120,7 +120,7 @@ class Pictures:
             UserError: several pictures have the name, and the hint does not tell them apart.
         """
         relative = Path(name.replace("\\", "/"))
-        if not relative.is_absolute() and ".." not in relative.parts and (self.folder / relative).is_file():
+        if not relative.is_absolute() and ".." not in relative.parts and is_file(self.folder / relative):
             return self.folder / relative
         found = self._by_name.get(relative.name) or self._by_stem.get(relative.name) or []
         if len(found) > 1 and hint:
@@ -166,19 +166,18 @@ def read_names(text: str | None) -> list[str] | None:
     """Class names from the command line: ``cat,dog``, a text file with one a line, or a data set's yaml."""
     if text is None:
         return None
-    path = Path(text)
-    if not path.is_file():
+    path = user_path(text)
+    if not exists(path):
         if path.suffix in (".txt", ".names", ".yaml", ".yml"):
-            raise UserError(f"there is no file of names {text!r}", todo="give --names a file or a list: cat,dog")
+            raise UserError(f"there is no file of names {text[:200]!r}", todo="give --names a file or a list: cat,dog")
         names = [name.strip() for name in text.split(",")]
     elif path.suffix in (".yaml", ".yml"):
-        try:
-            found = (yaml.safe_load(path.read_text(encoding="utf-8-sig")) or {})["names"]
-            names = [str(found[key]) for key in sorted(found)] if isinstance(found, dict) else list(map(str, found))
-        except (yaml.YAMLError, KeyError, TypeError) as error:
-            raise UserError("is not a yaml with `names:`", where=path, todo="add e.g. names: [cat, dog]") from error
+        found = next((value for key, value in compose(path).value if key.value == "names"), None)
+        names = [name for name, _ in read_names_node(found, path)]
+        if not names:
+            raise UserError("is not a yaml with `names:`", where=path, todo="add e.g. names: [cat, dog]")
     else:
-        names = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+        names = list(names_listed(path))
     doubled = [name for name, count in Counter(names).items() if count > 1 or not name]
     if doubled or not names:
         raise UserError(f"--names has an empty or a repeated name: {doubled or text}", todo="name every class once")
@@ -209,7 +208,7 @@ def write(
         source: for the comment on top of ``data.yaml``.
 
     Raises:
-        UserError: `out` is in use, a class is not in `names`, or nothing is left to write.
+        UserError: `out` is in use or cannot be written, a class is not in `names`, or nothing is left to write.
     """
     found = list(problems)
     _refuse_to_overwrite(out, items, force)
@@ -219,15 +218,25 @@ def write(
         reasons = f":\n{summary(found)}" if found else ""
         raise UserError(f"no picture could be converted{reasons}", todo="check the folders given")
 
-    out.parent.mkdir(parents=True, exist_ok=True)
-    place = Path(tempfile.mkdtemp(prefix=f".{out.name}.converting.", dir=out.parent))
+    checked_names([(name, None) for name in names], out)
     try:
-        pictures, boxes = _fill(place, kept, link)
-        splits = {split: f"images/{split}" for split in SPLITS if pictures[split]}
-        (place / "data.yaml").write_text(data_yaml(splits, names, f"Converted from {source}."), encoding="utf-8")
-        _put(place, out)
-    finally:
-        shutil.rmtree(place, ignore_errors=True)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        place = Path(tempfile.mkdtemp(prefix=f".{out.name}.converting.", dir=out.parent))
+        try:
+            pictures, boxes = _fill(place, kept, link)
+            splits = {split: f"images/{split}" for split in SPLITS if pictures[split]}
+            text = data_yaml(splits, names, f"Converted from {source}.")
+            (place / "data.yaml").write_text(
+                text, encoding="utf-8", errors="replace"
+            )  # a folder's name need not be UTF-8
+            _put(place, out)
+        finally:
+            shutil.rmtree(place, ignore_errors=True)
+    except OSError as error:
+        reason = f"the data set cannot be written: {error.strerror or error}"
+        raise UserError(
+            reason, where=error.filename or out, todo="name another folder with --out, or free space"
+        ) from error
     if found:
         log.warning("%s: %s", out, summary(found))
     for split in SPLITS:
@@ -239,7 +248,7 @@ def write(
 
 
 def _refuse_to_overwrite(out: Path, items: Sequence[Annotated], force: bool) -> None:
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+    if not exists(out) or (is_folder(out) and not any(out.iterdir())):
         return
     if not force or not out.is_dir():
         raise UserError("the output folder is in use", where=out, todo="name a new folder with --out, or add --force")
@@ -283,7 +292,7 @@ def _with_boxes(
         if isinstance(shape, str):
             found.append(Problem(LEFT_OUT, "picture left out", item.picture, None, shape))
             continue
-        size = item.size if item.size and min(item.size) > 0 else shape
+        size = item.size if item.size and min(item.size) > 0 and max(item.size) <= MOST_PIXELS else shape
         if size != shape:
             detail = f"{size[1]} x {size[0]}, but {item.picture} has {shape[1]} x {shape[0]}"
             found.append(Problem(WARNING, "the annotation's size is not the picture's", item.annotation, None, detail))

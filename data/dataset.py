@@ -133,7 +133,7 @@ class Dataset(TorchDataset[Sample]):
 
     def _fetch(self, index: int) -> np.ndarray:
         path = self.pictures[index]
-        image = read_picture(path)
+        image = read_picture(path, self.spec.pixel_range)
         if image.shape[:2] != tuple(self.shapes[index]):
             raise UserError(
                 f"the picture is {image.shape[1]} x {image.shape[0]}, but was {self.shapes[index][1]} x "
@@ -149,7 +149,10 @@ class Dataset(TorchDataset[Sample]):
             for path in self.pictures:
                 status = path.stat()
                 way = "" if self.resize == LETTERBOX else f"|{self.resize}"
-                keys.append(f"{path}|{status.st_size}|{status.st_mtime_ns}|{self.size}|{cv2.__version__}{way}")
+                keys.append(
+                    f"{path}|{status.st_size}|{status.st_mtime_ns}|{self.size}|{cv2.__version__}"
+                    f"|{self.spec.pixel_range}{way}"
+                )
         else:
             keys = [str(path) for path in self.pictures]
         sizes = [3 * int(np.prod(fitted_size((int(h), int(w)), self.size, self.resize))) for h, w in self.shapes]

@@ -12,6 +12,7 @@ import numpy as np
 
 from common.errors import UserError
 from common.log import log
+from common.reading import read_text
 from data.copies import copies
 from data.dataset import Dataset
 from data.labels import Scan
@@ -92,6 +93,11 @@ def find_footage(entries: Sequence[str], frames: Path, every: int) -> list[Path]
             pictures += _frames(video, frames, every)
         if not pictures:
             raise UserError(f"--unlabelled {entry}: there is no picture and no video in it", todo="give another folder")
+        for path in pictures:
+            try:
+                str(path).encode()
+            except UnicodeEncodeError as error:
+                raise UserError("--unlabelled: the name is not UTF-8", where=path, todo="rename it") from error
         found |= dict.fromkeys(path.absolute() for path in pictures)
     return list(found)
 
@@ -140,7 +146,7 @@ def _frame_copies(pictures: Sequence[Path], originals: Sequence[Path]) -> dict[P
     folders = dict.fromkeys(path.parent for path in pictures if (path.parent / PIXELS).is_file())
     wanted = set(pictures)
     for folder in folders:
-        for name, digest in json.loads((folder / PIXELS).read_text(encoding="utf-8")).items():
+        for name, digest in _pixels(folder).items():
             if folder / name in wanted:
                 digests[digest] = folder / name
     shapes = set(picture_shapes(list(digests.values())))
@@ -150,6 +156,17 @@ def _frame_copies(pictures: Sequence[Path], originals: Sequence[Path]) -> dict[P
         if shape in shapes and (frame := digests.get(pixel_digest(read_picture(original)))):
             found[frame] = original
     return found
+
+
+def _pixels(folder: Path) -> dict[str, str]:
+    """Frame -> what its pixels were when it was decoded."""
+    try:
+        content = json.loads(read_text(folder / PIXELS))
+    except (ValueError, RecursionError):
+        content = None
+    if not isinstance(content, dict) or not all(isinstance(digest, str) for digest in content.values()):
+        raise UserError("is damaged", where=folder / PIXELS, todo=f"delete {folder}: the frames are then made again")
+    return content
 
 
 def _named(paths: Iterable[Path]) -> str:

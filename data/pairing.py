@@ -12,6 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
+from common.reading import is_folder
 from data.problems import ERROR, WARNING, Problem
 from data.spec import PICTURE_SUFFIXES, DataSpec, label_places, labels_folder
 
@@ -50,6 +51,20 @@ def without_labels(spec: DataSpec, split: str, pictures: Sequence[Path], absent:
         Problem(WARNING, "no label file: the picture counts as background", picture)
         for picture in pictures
         if picture in lacking and picture not in known
+    ]
+
+
+def shared_labels(pictures: Sequence[Path], files: Sequence[Path | None]) -> list[Problem]:
+    """Pictures that go by the same label file, as a.jpg and a.png do."""
+    owners: dict[Path, list[Path]] = {}
+    for picture, file in zip(pictures, files, strict=True):
+        if file is not None:
+            owners.setdefault(file, []).append(picture)
+    todo = "rename one of the pictures, or delete it if it is a copy: a label file goes with the name before the dot"
+    return [
+        Problem(WARNING, "label file of several pictures", file, None, ", ".join(each.name for each in group[:4]), todo)
+        for file, group in owners.items()
+        if len(group) > 1
     ]
 
 
@@ -92,7 +107,7 @@ def labels_without_picture(spec: DataSpec, split: str) -> list[Problem]:
     for name in sorted(spec.splits, key=lambda other: other != split):  # this split's folders first
         for folder in {picture.parent for picture in spec.splits[name]}:
             for labels in {place.parent for place in label_places(folder / "any.jpg")} - {folder}:
-                if (name == split or labels in pictured) and labels.is_dir() and folder.is_dir():
+                if (name == split or labels in pictured) and is_folder(labels) and is_folder(folder):
                     pictured.setdefault(labels, set()).update(_pictures_in(folder))
     problems = []
     for labels, stems in sorted(pictured.items()):

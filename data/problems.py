@@ -63,19 +63,31 @@ def announce(spec: DataSpec, problems: Sequence[Problem]) -> None:
             first.kind + (f" ({first.detail})" if first.detail else ""),
             where=first.file,
             line=first.line,
-            todo=_remedy(first),
+            todo=remedy(first),
         )
-    raise UserError(f"the data set has errors: {summary(errors)}", where=spec.source, todo=_remedy(first))
+    raise UserError(f"the data set has errors: {summary(errors)}", where=spec.source, todo=remedy(first))
 
 
-def _remedy(problem: Problem) -> str:
-    if problem.todo:
-        return problem.todo
-    if problem.kind == "class out of range":
-        return "correct the class numbers (they start at 0), or add the class to `names`"
-    if problem.kind.startswith("coordinates"):
-        return "divide pixels by the picture's width and height: class cx cy w h, each in 0..1"
-    return "correct or delete the lines named"
+REMEDIES = {
+    "class out of range": "correct the class numbers (they start at 0), or add the class to `names`",
+    "coordinates": "divide pixels by the picture's width and height: class cx cy w h, each in 0..1",
+    "polygon": "nothing, if the labels are outlines: the box around each is trained on",
+    "keypoints": "nothing, if only boxes are to be detected",
+    "box reaches outside": "nothing, if it is little; else look whether the labels belong to these pictures",
+    "box of zero size": "delete the lines named, or draw the objects again",
+    "the same box twice": "delete one of the two lines",
+    "labels without a picture": "delete the files, or look where their pictures are",
+    "no label file": "nothing, if these pictures show no object; else look where their labels are",
+    "picture left out": "replace the files named, or remove them",
+    "labels cannot be read": "make the file readable, or replace it",
+}
+"""What to do about a kind of problem, by the words it begins with."""
+
+
+def remedy(problem: Problem) -> str:
+    """What to do about it."""
+    known = (todo for kind, todo in REMEDIES.items() if problem.kind.startswith(kind))
+    return problem.todo or next(known, "correct or delete the lines named")
 
 
 def summary(problems: Iterable[Problem]) -> str:
@@ -89,4 +101,5 @@ def summary(problems: Iterable[Problem]) -> str:
         lines += [f"    {problem}" for problem in by_kind[kind][:SHOWN]]
         if counts[kind] > SHOWN:
             lines.append(f"    ... and {counts[kind] - SHOWN} more: {kind}")
+        lines.append(f"    -> {remedy(by_kind[kind][0])}")
     return "\n".join(lines)

@@ -6,26 +6,33 @@ Layout: pictures anywhere; the labels of `a/images/b/c.jpg` are in `a/labels/b/c
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
-
-import yaml
 
 from common.errors import UserError
 from common.log import log
+from common.reading import is_file, is_folder, user_path, why_no_file
+from data.describe import Description, from_darknet, from_yaml, line_of
+from data.places import PICTURE_SUFFIXES, Finder, find_entry, pictures_at, pictures_under
 
-PICTURE_SUFFIXES = frozenset(
-    [".bmp", ".dib", ".jpeg", ".jpg", ".jpe", ".jp2", ".png", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pbm", ".pnm"]
-)
+__all__ = [
+    "PICTURE_SUFFIXES",
+    "DataSpec",
+    "find_entry",
+    "find_label",
+    "label_path",
+    "label_places",
+    "load_spec",
+    "pictures_at",
+]
+
 BUILT_IN = "shapes"
 SPLITS = ("train", "val", "test")
-_OTHER_KEYS = {"path", "names", "nc", *SPLITS}
 PICTURE_FOLDERS = ("images", "JPEGImages", "raw")
 """Folders for which Darknet looks for labels in the folder `labels` beside them."""
+SCORED = 100
+"""Boxes of a class in a picture that are scored, as in COCO."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +47,10 @@ class DataSpec:
         single_cls: every label counts as class 0.
         missing: split -> why it has no pictures (what was looked for), for splits the file names but the disk lacks.
         folders: split -> the folders the file names for it (list files and single pictures are none).
+        loops: links below these folders that lead back to a folder above themselves.
+        keypoints: as `data.describe.Description`.
+        pixel_range: the values that become black and white of pictures with more than 8 bits; None: 0 and the highest.
+        max_det: boxes of a class that are scored in a picture.
     """
 
     names: tuple[str, ...]
@@ -49,6 +60,10 @@ class DataSpec:
     single_cls: bool = False
     missing: dict[str, str] = field(default_factory=dict)
     folders: dict[str, tuple[Path, ...]] = field(default_factory=dict)
+    loops: tuple[Path, ...] = ()
+    keypoints: tuple[int, int] | None = None
+    pixel_range: tuple[float, float] | None = None
+    max_det: int = SCORED
 
     def __post_init__(self) -> None:
         if not self.label_classes:
@@ -67,7 +82,7 @@ class DataSpec:
         pictures = self.splits.get(split, ())
         if pictures:
             return pictures
-        line = _line_of(self.source, "valid" if split == "val" and self.source.suffix == ".data" else split)
+        line = line_of(self.source, "valid" if split == "val" and self.source.suffix == ".data" else split)
         if split in self.missing:
             raise UserError(
                 f"'{split}' has no pictures: {self.missing[split]}",
@@ -135,18 +150,20 @@ def load_spec(path: str | Path | DataSpec, single_cls: bool = False) -> DataSpec
     """
     if isinstance(path, DataSpec):
         return _as_single_class(path) if single_cls else path
-    source = Path(path).expanduser()
+    source = user_path(path)
     if str(path) == BUILT_IN and not source.exists():
         from data.shapes import ensure  # it writes a data set, and so knows this module
 
         source = ensure()
-    if not source.is_file():
+    if not is_file(source):
+        reason = why_no_file(source)
+        text = "there is no data set file" if reason == "is not there" else f"the data set's file {reason}:"
         raise UserError(
-            f"there is no data set file {str(path)!r}",
+            f"{text} {str(path)[:200]!r}",
             todo="give --data the path of a yaml like cfg/datasets/example.yaml, or 'shapes', the built-in set",
         )
     source = Path(os.path.abspath(source))
-    spec = _from_darknet(source) if source.suffix == ".data" else _from_yaml(source)
+    spec = _found(from_darknet(source) if source.suffix == ".data" else from_yaml(source), source)
     if not any(spec.splits.values()):
         for split in spec.missing:
             spec.require(split)
@@ -161,224 +178,48 @@ def _as_single_class(spec: DataSpec) -> DataSpec:
     return replace(spec, names=(name,), single_cls=True)
 
 
-def _from_yaml(source: Path) -> DataSpec:
-    content = _read_yaml(source)
-    names = _names(content.get("names"), content.get("nc"), source)
-    unknown = [str(key) for key in content if key not in _OTHER_KEYS]
-    if unknown:
-        log.info("%s: not used: %s", source, ", ".join(unknown))
-    root = _root(content.get("path"), source)
-    spec = DataSpec(names, {}, source)
-    for split in SPLITS:
-        if content.get(split):
-            _collect(spec, split, content[split], [root, source.parent])
-    return spec
+def _found(said: Description, source: Path) -> DataSpec:
+    """The data set, its pictures looked for."""
+    finder = Finder(said.roots, source.parent, prefer_beside=said.pathless)
+    spec = DataSpec(
+        said.names,
+        {},
+        source,
+        keypoints=said.keypoints,
+        pixel_range=said.pixel_range,
+        max_det=said.max_det or SCORED,
+    )
+    loops: list[Path] = []
+    for split, entries in said.entries.items():
+        loops += _collect(spec, split, entries, finder)
+    finder.announce(source)
+    return replace(spec, loops=tuple(dict.fromkeys(loops)))
 
 
-def _read_yaml(source: Path) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load(source.read_text(encoding="utf-8-sig"))
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        raise UserError(
-            f"is not valid yaml: {getattr(error, 'problem', None) or error}",
-            where=source,
-            line=mark.line + 1 if mark else None,
-            todo="compare it with cfg/datasets/example.yaml",
-        ) from error
-    except (UnicodeDecodeError, OSError) as error:
-        raise UserError(f"cannot be read as text: {error}", where=source) from error
-    if not isinstance(content, dict):
-        raise UserError(
-            "is not a data set (a map with train, val and names)",
-            where=source,
-            todo="compare it with cfg/datasets/example.yaml",
-        )
-    return content
-
-
-def _names(names: Any, nc: Any, source: Path) -> tuple[str, ...]:
-    line = _line_of(source, "names")
-    if isinstance(names, dict):
-        try:
-            numbers = sorted(int(key) for key in names)
-        except (TypeError, ValueError):
-            raise UserError(
-                f"the class numbers in `names` must be whole numbers, not {list(names)[:5]}", where=source, line=line
-            ) from None
-        if numbers != list(range(len(numbers))):
-            absent = sorted(set(range(len(numbers))) - set(numbers))
-            raise UserError(
-                f"the class numbers in `names` must run from 0 to {len(numbers) - 1}; {absent[:5]} missing",
-                where=source,
-                line=line,
-                todo="number the classes without gaps, from 0",
-            )
-        by_number = {int(key): value for key, value in names.items()}
-        names = [by_number[number] for number in numbers]
-    if names is None and isinstance(nc, int) and not isinstance(nc, bool) and nc > 0:
-        return tuple(f"class{number}" for number in range(nc))
-    if not isinstance(names, list) or not names:
-        raise UserError(
-            f"`names` must be a list or a map of class names, not {names!r}",
-            where=source,
-            line=line,
-            todo="add e.g. `names: [cat, dog]`",
-        )
-    if nc is not None and nc != len(names):
-        raise UserError(
-            f"`nc: {nc}` disagrees with the {len(names)} names",
-            where=source,
-            line=_line_of(source, "nc"),
-            todo="remove `nc`, or complete `names`",
-        )
-    return tuple(str(name) for name in names)
-
-
-def _root(path: Any, source: Path) -> Path:
-    if path is None:
-        return source.parent
-    root = Path(str(path)).expanduser()
-    if not root.is_absolute():
-        beside = source.parent / root
-        root = root.absolute() if root.is_dir() and not beside.is_dir() else beside
-    return Path(os.path.normpath(root))
-
-
-def _from_darknet(source: Path) -> DataSpec:
-    options: dict[str, str] = {}
-    for number, line in enumerate(source.read_text(encoding="utf-8-sig").splitlines(), 1):
-        text = line.split("#")[0].strip()
-        if not text:
-            continue
-        key, equals, value = text.partition("=")
-        if not equals:
-            raise UserError(f"expected `key = value`, not {text!r}", where=source, line=number)
-        options[key.strip()] = value.strip()
-    # Darknet resolves paths against the working directory; files beside the .data file are the common other case.
-    roots = [Path.cwd(), source.parent]
-    if "names" not in options:
-        raise UserError("has no `names = FILE`", where=source)
-    names_file = find_entry(options["names"], roots)
-    if names_file is None:
-        raise UserError(
-            f"the names file {options['names']!r} is not there", where=source, line=_line_of(source, "names")
-        )
-    names = [line.strip() for line in names_file.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
-    classes = options.get("classes")
-    if classes is not None and not classes.isdigit():
-        raise UserError(f"`classes` must be a number, not {classes!r}", where=source, line=_line_of(source, "classes"))
-    if not names or (classes is not None and int(classes) != len(names)):
-        raise UserError(
-            f"`classes = {classes}` disagrees with the {len(names)} names in {names_file}",
-            where=source,
-            line=_line_of(source, "classes"),
-            todo="make them agree",
-        )
-    spec = DataSpec(tuple(names), {}, source)
-    for split, key in (("train", "train"), ("val", "valid"), ("test", "test")):
-        if options.get(key):
-            _collect(spec, split, options[key], roots)
-    return spec
-
-
-def _collect(spec: DataSpec, split: str, entries: Any, roots: list[Path]) -> None:
-    """Fill in a split from a folder, list file, picture, or a list of these; say in `missing` what is absent."""
+def _collect(spec: DataSpec, split: str, entries: list[str], finder: Finder) -> list[Path]:
+    """Fill in a split from its entries; say in `missing` what is absent. Returns the links that lead back."""
     found: dict[Path, Path] = {}  # the picture under its real folder -> as the user knows it
     folders: list[Path] = []
+    loops: list[Path] = []
     absent = []
     real = cache(os.path.realpath)
-    for entry in entries if isinstance(entries, list) else [entries]:
-        place = find_entry(str(entry), roots)
+    for entry in entries:
+        place = finder.find(entry)
         if place is None:
-            absent.append(f"{entry!r} is not in {roots[0]}")
+            absent.append(f"{entry[:200]!r} is not in {finder.roots[0]}")
             continue
-        if place.is_dir():
+        if is_folder(place):
             folders.append(place)
-        for picture in pictures_at(place, roots):
+            pictures, back = pictures_under(place)
+            loops += back
+        else:
+            pictures = pictures_at(place, finder.roots, finder)
+        for picture in pictures:
             found.setdefault(Path(real(picture.parent), picture.name), picture)
     if found:
         spec.splits[split], spec.folders[split] = tuple(found.values()), tuple(folders)
         for text in absent:
             log.warning("%s: part of '%s' is left out: %s", spec.source, split, text)
     else:
-        spec.missing[split] = "; ".join(absent) or f"no picture in {entries!r}"
-
-
-def pictures_at(place: Path, roots: list[Path]) -> list[Path]:
-    """The pictures that `place` stands for: a folder's, searched below, those a list file names, or itself.
-
-    Args:
-        roots: where the relative lines of a list may start, before the list's own folder.
-    """
-    if place.is_dir():
-        return _pictures_under(place)
-    return [place] if place.suffix.lower() in PICTURE_SUFFIXES else _pictures_listed(place, roots)
-
-
-def find_entry(entry: str, roots: Iterable[Path]) -> Path | None:
-    """The file or folder that `entry` names, relative to the first of `roots` that has it; None: no such thing."""
-    path = Path(entry).expanduser()
-    for candidate in [path] if path.is_absolute() else [root / path for root in roots]:
-        if candidate.exists():
-            return Path(os.path.normpath(candidate))
-    return None
-
-
-def _pictures_under(folder: Path) -> list[Path]:
-    """The pictures of a folder and of those below it; links are followed, but no folder is entered twice."""
-    pictures: list[Path] = []
-    entered: set[str] = set()
-    todo = [str(folder)]
-    while todo:
-        links: list[str] = []  # entered last: where a folder has a path without links, its pictures go by that
-        for top in todo:
-            for root, folders, files in os.walk(top):
-                real = os.path.realpath(root)
-                if real in entered:
-                    folders.clear()
-                    continue
-                entered.add(real)
-                pictures += [Path(root, name) for name in files if _is_picture(name)]
-                links += [path for path in (os.path.join(root, name) for name in folders) if _leads_on(path, real)]
-        todo = sorted(links)
-    return sorted(pictures)
-
-
-def _is_picture(name: str) -> bool:
-    return os.path.splitext(name)[1].lower() in PICTURE_SUFFIXES and not name.startswith(".")
-
-
-def _leads_on(path: str, parent: str) -> bool:
-    """Whether `path` in the real folder `parent` is a link to a folder that does not contain it."""
-    if not os.path.islink(path):
-        return False
-    return not Path(parent).is_relative_to(os.path.realpath(path))
-
-
-def _pictures_listed(listing: Path, roots: list[Path]) -> list[Path]:
-    """The pictures a list file names, one a line; a relative one starts at the root or at the list's folder."""
-    try:
-        lines = listing.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError:
-        raise UserError("is not a text file with one picture a line", where=listing) from None
-    pictures = []
-    for line in lines:
-        text = line.strip()
-        if text:
-            # A line whose picture is absent stays in: the check reports it by name instead of shrinking the set.
-            place = find_entry(text, [listing.parent] if text.startswith("./") else [*roots, listing.parent])
-            pictures.append(place or roots[0] / text)
-    return pictures
-
-
-def _line_of(source: Path, key: str) -> int | None:
-    """1-based line on which `key` is set, or None."""
-    try:
-        lines = source.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError):
-        return None
-    for number, line in enumerate(lines, 1):
-        if re.match(rf"\s*['\"]?{re.escape(key)}['\"]?\s*[:=]", line):
-            return number
-    return None
+        spec.missing[split] = "; ".join(absent) or f"no picture in {', '.join(map(repr, entries))[:300]}"
+    return loops

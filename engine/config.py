@@ -266,6 +266,10 @@ class TrainConfig:
         resumable=True,
     )
 
+    def __post_init__(self) -> None:
+        if self.batch_size == 0:
+            raise UserError("--batch-size 0 trains on nothing", todo="give a number, or -1 for what memory holds")
+
     @property
     def input_size(self) -> tuple[int, int]:
         """(height, width) of the network input."""

@@ -20,7 +20,7 @@ from common.errors import UserError
 from data.batch import Batch
 from data.options import BATCH
 from engine.bootstrap import Matches, match
-from engine.metrics import AREAS, CONFIDENCES, Curves, PictureBoxes, coco_scores, confusion_matrix, curves
+from engine.metrics import AREAS, CONFIDENCES, SCORED, Curves, PictureBoxes, coco_scores, confusion_matrix, curves
 from engine.postprocess import postprocess, to_original
 from models.heads import HeadSpec, spec_read
 
@@ -84,6 +84,7 @@ class Score:
         confusion: ``(C + 1, C + 1)`` counts, detected as x truly, at confidence .25 and IoU .45.
         samples: a few pictures with their boxes, where pictures were asked for.
         matches: what is right in each picture, where it was asked for: two of them say how sure a difference is.
+        scored: how many boxes of a class in a picture counted; `crowded` of the pictures have more true ones.
     """
 
     map50_95: float
@@ -101,6 +102,8 @@ class Score:
     confusion: np.ndarray = field(repr=False)
     samples: tuple[Sample, ...] = field(default=(), repr=False)
     matches: Matches | None = field(default=None, repr=False)
+    scored: int = SCORED
+    crowded: int = 0
 
     def as_dict(self, classes: bool = False) -> dict[str, float]:
         """Flat, in the names `results.csv` and W&B use; with `classes` also ``AP50-95/NAME`` and ``AP50/NAME``.
@@ -168,8 +171,9 @@ def evaluate(
     if dataset is None:
         dataset = data_room.Dataset(spec, split, size=size or net.image_size, cache=cache, resize=net.resize)
     loader = data_room.make_loader(dataset, batch_size, workers=workers, shuffle=False)
-    pictures, samples = detect(net, loader, device, keep=SAMPLES if plots_dir else 0, progress=progress)
-    score = score_pictures(pictures, list(spec.names), where=f"the split '{split}'", samples=samples, matched=matched)
+    keep, scored = SAMPLES if plots_dir else 0, spec.max_det
+    pictures, samples = detect(net, loader, device, keep, progress, scored)
+    score = score_pictures(pictures, list(spec.names), f"the split '{split}'", samples, scored, matched)
     if plots_dir is not None:
         from engine.plots import plot_score
 
@@ -184,8 +188,13 @@ def detect(
     device: torch.device | str | None = None,
     keep: int = 0,
     progress: bool = False,
+    scored: int = SCORED,
 ) -> tuple[list[PictureBoxes], list[Sample]]:
-    """Run `net` over batches: every picture's boxes in original pixels, and the first `keep` pictures for drawing."""
+    """Run `net` over batches: every picture's boxes in original pixels, and the first `keep` pictures for drawing.
+
+    Where more than COCO's 100 boxes of a class are `scored`, so many more are kept.
+    """
+    most = max(KEPT, KEPT * scored // SCORED)
     device = torch.device(device) if device is not None else device_of(net)
     training = net.training
     net.to(device).eval()
@@ -195,7 +204,7 @@ def detect(
         for batch in tqdm(batches, desc="evaluate", unit="batch", leave=False, disable=not progress):
             ready = batch.prepared(device)
             decoded = net.decode(net(ready.images))
-            found = [boxes.cpu() for boxes in postprocess(decoded, spec_read(net.specs), CONFIDENCE, NMS_IOU, KEPT)]
+            found = [boxes.cpu() for boxes in postprocess(decoded, spec_read(net.specs), CONFIDENCE, NMS_IOU, most)]
             _collect(batch, found, pictures, samples, keep)
     finally:
         net.train(training)
@@ -233,6 +242,7 @@ def score_pictures(
     names: list[str],
     where: str = "the data",
     samples: Iterable[Sample] = (),
+    scored: int = SCORED,
     matched: bool = False,
 ) -> Score:
     """The score of detections that are already there.
@@ -246,7 +256,7 @@ def score_pictures(
             f"{where} has {len(pictures)} pictures and not one true box: there is nothing to score against",
             todo="check that labels lie beside the pictures (images/ -> labels/, one .txt per picture)",
         )
-    scores = coco_scores(pictures, len(names))
+    scores = coco_scores(pictures, len(names), scored)
     lines = curves(pictures, scores)
     best = lines.best
     counts = np.bincount(labels.astype(int), minlength=len(names))
@@ -273,7 +283,9 @@ def score_pictures(
         curves=lines,
         confusion=confusion_matrix(pictures, len(names)),
         samples=tuple(samples),
-        matches=match(pictures, len(names)) if matched else None,
+        matches=match(pictures, len(names), scored) if matched else None,
+        scored=scored,
+        crowded=sum(np.bincount(each.truth[:, 0].astype(int), minlength=1).max() > scored for each in pictures),
     )
 
 

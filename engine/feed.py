@@ -100,15 +100,23 @@ def make_feed(
     world = distributed.world()
     if by_data := not config.nominal_batch:
         config = with_nominal_batch(config, len(train_set))
-    if (wanted := config.batch_size) <= 0:  # a resumed training keeps its own, whatever memory holds now
+    if (wanted := config.batch_size) < 0:  # a resumed training keeps its own, whatever memory holds now
         known = distributed.broadcast(checkpoints.batch_of(run_dir) if config.resume else 0)
         wanted = known or fitting_batch(objective, config, device, beside=companions.ratio if companions else 0.0)
+    elif wanted % world:
+        raise UserError(
+            f"--batch-size {wanted} does not divide among {world} processes",
+            todo=f"--batch-size {max(world, wanted - wanted % world)}: a multiple of their number",
+        )
+    if len(train_set) < world:
+        raise UserError(
+            f"{len(train_set)} training pictures do not give each of {world} processes one",
+            where=spec.source,
+            todo=f"start {len(train_set)} processes or fewer",
+        )
     # More than the data set holds would only be a smaller batch by another name.
     wanted = min(distributed.broadcast(wanted), len(train_set))
-    if wanted % world:
-        raise UserError(
-            f"--batch-size {wanted} does not divide among {world} processes", todo="give a multiple of their number"
-        )
+    wanted = max(world, wanted - wanted % world)
     accumulate = max(1, round(config.nominal_batch / wanted))
     feed = Feed(config, train_set, val_set, companions, wanted // world, accumulate, device.type == "cuda")
     if by_data:

@@ -88,10 +88,11 @@ def _mean_rows(values: Array) -> Array:
     return sound.mean(0) if len(sound) else np.zeros(values.shape[1])
 
 
-def coco_scores(pictures: list[PictureBoxes], classes: int) -> CocoScores:
+def coco_scores(pictures: list[PictureBoxes], classes: int, scored: int = SCORED) -> CocoScores:
     """Average precision by faster-coco-eval, in COCO's ten IoUs and four area ranges.
 
-    A class, or a class in an area range, without ground truth is NaN (COCO's -1), not 0.
+    Of each class the `scored` most confident boxes of a picture count. A class, or a class in an area range, without
+    ground truth is NaN (COCO's -1), not 0.
     """
     from faster_coco_eval import COCO, COCOeval_faster
 
@@ -99,7 +100,7 @@ def coco_scores(pictures: list[PictureBoxes], classes: int) -> CocoScores:
     # loadRes would make a polygon of every box; as annotations of their own the results are ready as they are.
     results = COCO({**truth, "annotations": found})
     evaluation = COCOeval_faster(COCO(truth), results, "bbox", print_function=_quiet)
-    evaluation.params.maxDets = [SCORED]
+    evaluation.params.maxDets = [scored]
     evaluation.evaluate()
     evaluation.accumulate()
     # (IoU, recall, class, area, maxDets); -1 where there is no ground truth

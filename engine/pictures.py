@@ -17,6 +17,8 @@ from common.files import whole_file
 
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 INK, PAPER = (33, 37, 41), (255, 255, 255)
+LONGEST = 4096  # a picture is not enlarged beyond it
+MOST_JPEG = 65_500  # pixels a side, as many as the format has
 SHOWN = 0.25  # least confidence of a box in a picture
 
 
@@ -38,12 +40,13 @@ def draw_detections(
             ``(t, 5)`` class, x1, y1, x2, y2.
         names: class names.
         conf: detections below it are not drawn.
-        min_side: smaller pictures are enlarged by a whole number until their shorter side reaches it: labels need room.
+        min_side: smaller pictures are enlarged by a whole number until their shorter side reaches it, or their longer
+            one `LONGEST`: labels need room.
 
     Returns:
         The drawn picture; as large as `image` or a whole multiple of it.
     """
-    factor = max(1, math.ceil(min_side / max(1, min(image.shape[:2]))))
+    factor = max(1, min(math.ceil(min_side / min(image.shape[:2])), LONGEST // max(image.shape[:2])))
     canvas = np.ascontiguousarray(image.copy())
     if factor > 1:
         canvas = cv2.resize(canvas, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC)
@@ -128,8 +131,13 @@ def side_by_side(
 
 
 def save_picture(path: str | Path, image: np.ndarray) -> Path:
-    """Write an RGB picture in the format its name says (.jpg, .png); the file is whole or absent."""
+    """Write an RGB picture in the format its name says (.jpg, .png); the file is whole or absent.
+
+    One that is too long for a JPEG becomes a PNG. Returns the path of what was written.
+    """
     path = Path(path)
+    if max(image.shape[:2]) > MOST_JPEG:
+        path = path.with_suffix(".png")
     good, data = cv2.imencode(path.suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
     assert good, f"OpenCV cannot write {path.suffix}"
     with whole_file(path) as temporary:

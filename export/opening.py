@@ -8,7 +8,9 @@ from pathlib import Path
 
 from common.errors import UserError
 from common.log import log
+from common.reading import user_path
 from data import DataSpec, load_spec
+from data.describe import names_listed
 from engine.config import parse_size
 from export.formats import CAN_RUN, PROGRAMS
 from export.options import FILES, NetworkOptions
@@ -64,7 +66,7 @@ def open_model(
         from export.opencv import open_opencv
 
         return open_opencv(cfg_path, threads, weights, names)
-    net = only_heads(_open_network(cfg_path, weights, names), heads)
+    net = only_heads(_open_network(cfg_path, weights, names).for_pictures(), heads)
     if runtime == "torch":
         return _on_device(net, device)
     return _from_memory(net, runtime, rounded_up(size or net.image_size, net.max_stride), threads, path)
@@ -184,12 +186,7 @@ def class_names(path: str) -> list[str]:
     """The class names of a data set's yaml or Darknet `.data`, or of a `.names` file."""
     if Path(path).suffix not in (".names", ".txt"):
         return list(load_spec(path).names)
-    try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        todo = "save it as UTF-8" if isinstance(error, UnicodeDecodeError) else ""
-        raise UserError(f"cannot read class names: {error}", where=path, todo=todo) from error
-    return [line.strip() for line in lines if line.strip()]
+    return list(names_listed(user_path(path)))
 
 
 def warn_of_other_classes(net: Opened, spec: DataSpec) -> None:

@@ -22,6 +22,8 @@ from models.timm_section import Backbone
 # Names a convolution: its layer's number, or for one inside a [timm] section "number.its name there".
 ConvKey = int | str
 
+RGB = 3
+
 
 class Network(nn.Module):
     """The network a cfg describes.
@@ -226,6 +228,17 @@ class Network(nn.Module):
     def head_convolutions(self) -> list[int]:
         """The numbers of all convolutions that feed heads."""
         return [number for numbers in self.convolutions_by_head for number in numbers]
+
+    def for_pictures(self) -> Network:
+        """This network, if it reads what pictures are decoded to.
+
+        Raises:
+            UserError: it has another number of channels than RGB.
+        """
+        if self.in_channels != RGB:
+            problem = f"channels={self.in_channels}: pictures come as RGB, grey ones too (three equal channels)"
+            raise self.cfg.net.error(problem, "channels", "write channels=3")
+        return self
 
     def output_channels(self, layer: int) -> int:
         """Channels of a layer's output; -1 is the picture."""

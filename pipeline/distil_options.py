@@ -84,6 +84,7 @@ class DistilConfig(TrainConfig):
     distil: KDConfig = field(default_factory=KDConfig, metadata={"group": DISTILLATION})
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         self.distil.modes()  # refuses a term that nobody knows
         if self.cross_fit == 1:
             raise UserError("--cross-fit 1: a single teacher would be trained on nothing", todo="--cross-fit 2, or 0")

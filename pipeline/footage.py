@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import itertools
 import json
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ import torch
 from common.errors import UserError
 from common.files import read_json, whole_file, write_json
 from common.log import log
+from common.reading import read_bytes
 from data import Dataset, DataSpec, make_loader
 from data.batch import Batch
 from data.footage import UNLABELLED, Footage, find_footage, scan_footage, without_copies
@@ -196,13 +198,14 @@ def footage_of(
     identity = [listing.name, teacher.fingerprint, *config.input_size, threshold if as_labels else None]
     identity += [] if teacher.resize == LETTERBOX else [teacher.resize]
     kept = listing.with_name(f"teacher-{_digest(json.dumps(identity))}.npz")
-    if distributed.is_main() and not kept.exists():
+    if distributed.is_main() and _answers(kept) is None:
         best, boxes = _look(teacher, _part(scan, chosen), spec, config, threshold)
         with whole_file(kept) as temporary, open(temporary, "wb") as handle:
             np.savez(handle, best=best, boxes=boxes)
     distributed.barrier()
-    with np.load(kept) as answers:
-        best, boxes = answers["best"], answers["boxes"]
+    answers = _answers(kept)
+    assert answers is not None, f"{kept} was just written"
+    best, boxes = answers
     if as_labels:
         scan.labels = [boxes[boxes[:, 0] == number, 1:] for number in range(len(scan.pictures))]
     facts = FootageFacts(
@@ -215,6 +218,15 @@ def footage_of(
         boxes=len(boxes) if as_labels else None,
     )
     return Footage(scan, config.unlabelled_ratio, as_labels), facts
+
+
+def _answers(kept: Path) -> tuple[np.ndarray, np.ndarray] | None:
+    """What a teacher answered, the most confident box of each picture and all boxes; None: there is no whole file."""
+    try:
+        with np.load(io.BytesIO(read_bytes(kept)), allow_pickle=False) as answers:
+            return answers["best"], answers["boxes"]
+    except Exception:  # NumPy raises whatever a damaged file makes it stumble over; it is made again
+        return None
 
 
 def _digest(text: str) -> str:

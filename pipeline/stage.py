@@ -46,7 +46,7 @@ def load_network(config: TrainConfig, names: Sequence[str] | None) -> Network:
         network = models.load(config.cfg, weights=config.weights or None, names=names)
     else:
         network = models.load(config.weights, names=names)
-    return with_resize(network, config.resize, config.weights)
+    return with_resize(network.for_pictures(), config.resize, config.weights)
 
 
 def check_test(spec: DataSpec) -> None:

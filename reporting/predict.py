@@ -17,10 +17,11 @@ from tqdm import tqdm
 from common.errors import UserError
 from common.files import whole_file
 from common.log import log
+from common.reading import exists, is_file, is_folder, user_path, why_no_file
 from data.augment import letterbox
 from data.dataset import Dataset
 from data.loader import collate
-from data.pictures import read_picture
+from data.pictures import deep_range, read_picture
 from data.spec import PICTURE_SUFFIXES
 from data.video import VIDEOS
 from engine.evaluate import Detector, detect, device_of
@@ -84,6 +85,7 @@ class PredictOptions:
         iou: overlap above which the less confident of two boxes of a class is dropped.
         max_boxes: most boxes a picture.
         class_agnostic: one box an object, even if two classes claim it.
+        pixel_range: see `data.pictures.read_picture`.
     """
 
     size: tuple[int, int] | None = None
@@ -91,6 +93,7 @@ class PredictOptions:
     iou: float = DETECTION["iou"]
     max_boxes: int = int(DETECTION["max_det"])
     class_agnostic: bool = False
+    pixel_range: tuple[float, float] | None = None
 
 
 @torch.no_grad()
@@ -151,16 +154,18 @@ def find_sources(source: str | Path) -> list[Path]:
     Raises:
         UserError: it does not exist, or there is nothing to look at in it.
     """
-    path = Path(source)
-    if not path.exists():
+    path = user_path(source)
+    if not exists(path):
         raise UserError(f"--source {source} does not exist", todo="name a picture, a video or a folder of them")
-    if path.is_file():
+    if not is_folder(path):
+        if reason := why_no_file(path):
+            raise UserError(f"--source {source} {reason}", todo="name a picture, a video or a folder of them")
         if path.suffix.lower() not in PICTURE_SUFFIXES | VIDEOS:
             known = ", ".join(sorted(PICTURE_SUFFIXES | VIDEOS))
             raise UserError(f"--source {source} is neither a picture nor a video", todo=f"known endings: {known}")
         return [path]
     endings = PICTURE_SUFFIXES | VIDEOS
-    found = sorted(item for item in path.rglob("*") if item.suffix.lower() in endings and item.is_file())
+    found = sorted(item for item in path.rglob("*") if item.suffix.lower() in endings and is_file(item))
     if not found:
         raise UserError(f"no picture or video in the folder {source}", todo="give another --source")
     return found
@@ -242,6 +247,7 @@ def _everywhere(
     sources = find_sources(source)
     alike = Counter(path.with_suffix("") for path in sources)
     unread = 0
+    reader = _Reader(options[0].pixel_range)
     try:
         for net in nets:
             net.eval()
@@ -254,7 +260,8 @@ def _everywhere(
                     found = _video(look, path, (out / relative).with_suffix(".mp4"), draw, progress)
                 else:
                     labels = [out / "labels" / folder / relative for folder in folders]
-                    found = [[each] for each in _picture(look, path, out / relative, labels, draw)]
+                    image = reader.read(path)
+                    found = [[each] for each in _picture_or_reason(look, path, image, out / relative, labels, draw)]
             except UserError as error:
                 unread += 1
                 if unread == len(sources):
@@ -277,8 +284,38 @@ def _write_json(out: Path, content: Any) -> None:
 _Look = Callable[[np.ndarray], list[np.ndarray]]
 
 
-def _picture(look: _Look, path: Path, target: Path, labels: Sequence[Path], draw: _Draw) -> list[Prediction]:
-    image = read_picture(path)
+class _Reader:
+    """Reads pictures, and says once where more than 8 bits of them are hardly used."""
+
+    def __init__(self, pixel_range: tuple[float, float] | None):
+        self.pixel_range, self.said = pixel_range, False
+
+    def read(self, path: Path) -> np.ndarray:
+        if self.pixel_range is None and not self.said and (values := deep_range(path)) and values[1] < 2**15:
+            self.said = True
+            log.warning(
+                "%s: its values lie in %d to %d, and read as 8 bits %d of 256 grey levels are left\n"
+                "  -> --pixel-range %d,%d, or what the data set it was trained on has",
+                path,
+                *values,
+                (values[1] >> 8) - (values[0] >> 8) + 1,
+                *values,
+            )
+        return read_picture(path, self.pixel_range)
+
+
+def _picture_or_reason(
+    look: _Look, path: Path, image: np.ndarray, target: Path, labels: Sequence[Path], draw: _Draw
+) -> list[Prediction]:
+    try:
+        return _picture(look, path, image, target, labels, draw)
+    except (cv2.error, MemoryError) as error:  # one bad picture never ends a folder
+        raise UserError(f"nothing can be detected in the picture: {str(error)[:200]}", where=path) from error
+
+
+def _picture(
+    look: _Look, path: Path, image: np.ndarray, target: Path, labels: Sequence[Path], draw: _Draw
+) -> list[Prediction]:
     found = look(image)
     predictions = [Prediction(str(path), (image.shape[0], image.shape[1]), boxes) for boxes in found]
     suffix = target.suffix if target.suffix.lower() in (".jpg", ".jpeg", ".png") else ".jpg"

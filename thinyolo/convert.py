@@ -12,6 +12,7 @@ from common.command_line import Command
 from common.errors import UserError
 from common.log import log
 from common.options import option
+from common.reading import user_path
 from data.spec import SPLITS
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ class ConvertOptions:
         """Of every converter."""
         from data.convert import read_names
 
-        return {"out": Path(self.out), "names": read_names(self.names), "link": self.link, "force": self.force}
+        return {"out": user_path(self.out), "names": read_names(self.names), "link": self.link, "force": self.force}
 
 
 def _images(default: str = "") -> Any:
@@ -128,9 +129,9 @@ def convert_voc(options: VocOptions) -> None:
     from data.convert import voc_to_yolo
 
     done = voc_to_yolo(
-        Path(options.annotations),
-        Path(options.images),
-        splits=Path(options.splits) if options.splits else options.to.shares,
+        user_path(options.annotations),
+        user_path(options.images),
+        splits=user_path(options.splits) if options.splits else options.to.shares,
         skip_difficult=options.skip_difficult,
         one_based=options.one_based,
         only_named=options.only_named,
@@ -145,7 +146,7 @@ def convert_coco(options: CocoOptions) -> None:
 
     done = coco_to_yolo(
         _coco_files(options.annotations),
-        Path(options.images),
+        user_path(options.images),
         splits=options.to.shares,
         keep_crowd=options.keep_crowd,
         only_named=options.only_named,
@@ -158,8 +159,8 @@ def convert_hand(options: HandOptions) -> None:
     """A folder of .mat files."""
     from data.convert import hand_to_yolo
 
-    images = Path(options.images) if options.images else None
-    _tell(hand_to_yolo(Path(options.annotations), images, splits=options.to.shares, **options.to.arguments()))
+    images = user_path(options.images) if options.images else None
+    _tell(hand_to_yolo(user_path(options.annotations), images, splits=options.to.shares, **options.to.arguments()))
 
 
 def _tell(done: Converted) -> None:
@@ -176,7 +177,7 @@ def _coco_files(texts: Sequence[str]) -> dict[str, Path] | list[Path]:
             f"write SPLIT= before every file or before none, each split once: {' '.join(texts)}",
             todo="e.g. train=a.json val=b.json",
         )
-    return {split: Path(file) for split, file in pairs}
+    return {split: user_path(file) for split, file in pairs}
 
 
 VOC = Command(

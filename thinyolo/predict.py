@@ -57,11 +57,19 @@ class PredictOptions:
     )
     max_det: int = option(int(DETECTION["max_det"]), "most boxes a picture", group=BOXES, low=1)
     agnostic_nms: bool = option(False, "one box an object, even if two classes claim it", group=BOXES)
+    pixel_range: tuple[float, ...] = option(
+        (),
+        "values that become black and white in pictures of more than 8 bits, as in the yaml of the training",
+        group=BOXES,
+        metavar="LOW,HIGH",
+    )
     run: RunOptions = field(default_factory=RunOptions)
 
     def __post_init__(self) -> None:
         if bool(self.compare) == bool(self.model) or len(self.compare) == 1:
             raise UserError("name one network by --model, or several by --compare", todo="--compare fat.pt thin.pt")
+        if self.pixel_range and not (len(self.pixel_range) == 2 and self.pixel_range[0] < self.pixel_range[1]):
+            raise UserError("--pixel-range takes two numbers, the lower first", todo="--pixel-range 0,4095")
 
 
 def predict(options: PredictOptions) -> None:
@@ -80,6 +88,7 @@ def predict(options: PredictOptions) -> None:
             options.iou,
             options.max_det,
             options.agnostic_nms,
+            (options.pixel_range[0], options.pixel_range[1]) if options.pixel_range else None,
         )
         for caption, net in nets.items()
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import data
@@ -15,7 +15,7 @@ from common.files import whole_file
 from common.options import option
 from common.rundir import make_run_dir
 from data.options import BATCH
-from data.spec import SPLITS
+from data.spec import SCORED, SPLITS
 from export.options import NetworkOptions, network_file
 from thinyolo.run_options import RunOptions
 
@@ -36,6 +36,13 @@ class ValOptions:
     single_cls: bool = option(False, "all classes count as one", group=DATA)
     batch_size: int = option(BATCH, "pictures at a time", group=DATA, low=1)
     workers: int = option(0, "processes that read pictures", group=DATA, low=0)
+    max_det: int = option(
+        0,
+        "boxes of a class that are scored in a picture; 0: the data set's `max_det`, else 100 as in COCO",
+        group=DATA,
+        low=0,
+        high=100_000,
+    )
     plots: bool = option(True, "numbers only", group=DATA)
     run: RunOptions = field(default_factory=RunOptions)
 
@@ -43,6 +50,8 @@ class ValOptions:
 def val(options: ValOptions) -> None:
     """Score the network, print the table, write figures and `score.json`."""
     spec = data.load_spec(options.data, single_cls=options.single_cls)
+    if options.max_det:
+        spec = replace(spec, max_det=options.max_det)
     # A cfg's heads follow the classes.
     net = export.open_chosen(options.network, options.model, spec.names if options.network.cfg else None)
     export.warn_of_other_classes(net, spec)
@@ -65,6 +74,7 @@ def val(options: ValOptions) -> None:
         "size": list(size),
         "images": score.images,
         "boxes": score.boxes,
+        "max_det": score.scored,
         "confidence": score.confidence,
         **score.as_dict(),
         "classes": score.per_class,
@@ -93,6 +103,9 @@ def score_table(score: Score) -> str:
         f"at confidence {score.confidence:.2f}: precision {score.precision:.3f}, recall {score.recall:.3f}, "
         f"F1 {score.f1:.3f}",
     ]
+    if score.crowded or score.scored != SCORED:
+        more = f"; {score.crowded} pictures have more: mAP stays low (--max-det)" if score.crowded else ""
+        lines.append(f"scored: the {score.scored} most confident boxes of a class in a picture{more}")
     return "\n".join(lines)
 
 

@@ -13,9 +13,12 @@ import numpy as np
 import pytest
 
 import models
+from engine.evaluate import score_pictures
+from engine.metrics import PictureBoxes
 from models.network import Network
 from tests.engine.test_evaluate import TINY, write_set
 from thinyolo.main import main
+from thinyolo.val import score_table
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -150,3 +153,14 @@ def test_report_tells_where_it_is_and_the_last_scores(tmp_path, capsys):
     text = capsys.readouterr().out
     assert "val/mAP50 0.25" in text
     assert "report.html" in text
+
+
+@pytest.mark.parametrize(("scored", "said"), [(100, "1 pictures have more: mAP stays low"), (130, "the 130 most")])
+def test_the_table_names_the_cap_where_it_matters(scored, said):
+    corners = np.array([[10.0 * number, 10, 10 * number + 8, 20] for number in range(120)])
+    truth = np.concatenate((np.zeros((120, 1)), corners), 1)
+    sure = np.concatenate((corners, np.full((120, 1), 0.9), np.zeros((120, 1))), 1)
+    few = PictureBoxes(sure[:9], truth[:9], (1200, 1200))
+    score = score_pictures([PictureBoxes(sure, truth, (1200, 1200)), few], ["square"], scored=scored)
+    assert said in score_table(score)
+    assert "scored: the" not in score_table(score_pictures([few], ["square"]))

@@ -36,7 +36,10 @@ def test_the_disk_cache_survives_damage_and_notices_changes(tmp_path: Path, own_
     wanted = Dataset(path, "train", (48, 64), cache="disk")[0].image
     (kept,) = (own_cache / "pictures").iterdir()
     whole = kept.read_bytes()
-    for damage in (whole[: len(whole) // 2], b"", b"nothing"):
+    flipped = bytearray(whole)
+    flipped[len(whole) // 2] ^= 1  # a picture still, and another one
+    header = whole.replace(b"'shape': (", b"'shape': ((", 1)  # what NumPy's parser raises TokenError for
+    for damage in (whole[: len(whole) // 2], b"", b"nothing", bytes(flipped), header, whole[:-4]):
         kept.write_bytes(damage)
         assert torch.equal(Dataset(path, "train", (48, 64), cache="disk")[0].image, wanted)
         assert kept.read_bytes() == whole

@@ -179,3 +179,14 @@ def test_the_flat_form_has_the_logged_names_and_leaves_out_what_has_no_truth(net
     assert score.by_size["large"] is None
     assert flat["mAP50"] == pytest.approx((flat["AP50/square"] + flat["AP50/disc"]) / 2)
     assert score.per_class["square"]["boxes"] == 14
+
+
+@pytest.mark.parametrize(("scored", "expected", "crowded"), [(100, 0.832, 1), (130, 1.0, 0)])
+def test_boxes_past_the_cap_count_where_it_is_raised(scored, expected, crowded):
+    """120 perfect boxes of a class in a picture."""
+    corners = np.array([[10.0 * number, 10, 10 * number + 8, 20] for number in range(120)])
+    truth = np.concatenate((np.zeros((120, 1)), corners), 1)
+    sure = np.concatenate((corners, np.linspace(0.9, 0.8, 120)[:, None], np.zeros((120, 1))), 1)
+    score = score_pictures([PictureBoxes(sure, truth, (1200, 1200))], ["square"], scored=scored)
+    assert score.map50 == pytest.approx(expected, abs=1e-3)
+    assert (score.scored, score.crowded) == (scored, crowded)

@@ -20,6 +20,7 @@ from engine.batchsize import fitting_batch, with_nominal_batch
 from engine.checkpoints import finished
 from engine.config import TrainConfig
 from engine.evaluate import Score
+from engine.feed import make_feed
 from engine.objective import DetectionObjective
 from engine.seams import Hooks, Terms
 from engine.trainer import Trainer
@@ -37,6 +38,31 @@ def train(run: Path, pictures: Path, *flags: str, objective: Any = None, **more:
     )
     trainer.fit()
     return trainer
+
+
+def test_a_batch_of_nothing_is_refused() -> None:
+    with pytest.raises(UserError, match="--batch-size 0 trains on nothing"):
+        parse_config(TrainConfig, ["--batch-size=0"])
+
+
+@pytest.mark.parametrize(
+    ("world", "batch", "own"), [(2, 64, 11), (4, 64, 5), (2, 4, 2)], ids=["fewer pictures", "an odd rest", "as typed"]
+)
+def test_what_a_process_gets_where_there_are_fewer_pictures_than_the_batch(
+    world: int, batch: int, own: int, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.distributed.world", lambda: world)
+    monkeypatch.setattr("engine.distributed.broadcast", lambda value: value)
+    config = parse_config(TrainConfig, [*COMMON, f"--data={pictures}", f"--batch-size={batch}"])
+    objective, spec = DetectionObjective(make_network(), config.loss), data.load_spec(config.data)
+    assert make_feed(objective, spec, config, tmp_path, None, 1).batch == own
+    wrong = parse_config(TrainConfig, [*COMMON, f"--data={pictures}", f"--batch-size={batch + 1}"])
+    with pytest.raises(UserError, match=f"--batch-size {batch + 1} does not divide among {world} processes"):
+        make_feed(objective, spec, wrong, tmp_path, None, 1)
+    monkeypatch.setattr("engine.distributed.world", lambda: 64)
+    many = parse_config(TrainConfig, [*COMMON, f"--data={pictures}", "--batch-size=64"])
+    with pytest.raises(UserError, match="22 training pictures do not give each of 64 processes one"):
+        make_feed(objective, spec, many, tmp_path, None, 1)
 
 
 def weights(trainer: Trainer) -> Tensor:

@@ -186,3 +186,12 @@ def test_heads_with_different_classes_are_refused():
     )
     with pytest.raises(UserError, match="differ in classes"):
         models.Network(models.parse_cfg(text))
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+def test_a_network_for_other_pictures_than_rgb_is_told_before_it_is_used(channels):
+    text = next(iter(TINY.values()))
+    other = text.replace("channels=3", f"channels={channels}")
+    assert other != text
+    with pytest.raises(UserError, match=rf"channels={channels}: pictures come as RGB"):
+        models.Network(models.parse_cfg(other)).for_pictures()

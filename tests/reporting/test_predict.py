@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import cv2
@@ -14,6 +15,7 @@ from torchvision.ops import box_convert, box_iou
 import data
 import models
 from common.errors import UserError
+from engine.pictures import save_picture
 from models.network import Network
 from reporting.predict import PredictOptions, compare, detect_picture, find_sources, predict
 from tests.engine.test_evaluate import write_set
@@ -161,3 +163,45 @@ def test_a_trained_network_finds_what_opencv_finds():
     theirs = box_convert(torch.tensor([best["xywh"]]), "xywh", "xyxy")
     # letterboxed here, stretched there: the same car, not the same pixels
     assert box_iou(mine, theirs).max() > 0.6
+
+
+@pytest.mark.parametrize("size", [(60, 12000), (2, 6000), (9000, 3), (1, 1)])
+def test_pictures_of_any_shape_are_drawn_and_not_blown_up(net, tmp_path, size):
+    picture(tmp_path / "in/a.jpg", size)
+    (found,) = predict(net, tmp_path / "in", tmp_path / "out")
+    assert found.size == size
+    drawn = cv2.imread(str(tmp_path / "out/a.jpg"))
+    assert drawn.shape[0] / drawn.shape[1] == pytest.approx(size[0] / size[1])
+    assert max(drawn.shape) <= max(4096, *size)
+
+
+def test_one_bad_picture_never_ends_a_folder(net, tmp_path, monkeypatch, caplog):
+    for name in ("a", "b", "c"):
+        picture(tmp_path / f"in/{name}.png")
+    monkeypatch.setattr(sys.modules[predict.__module__], "save_picture", failing_at("b", save_picture))
+    found = predict(net, tmp_path / "in", tmp_path / "out")
+    assert [Path(each.source).name for each in found] == ["a.png", "c.png"]
+    assert "left out: " in caplog.text
+    assert "b.png" in caplog.text
+
+
+def failing_at(name, save):
+    def saved(path, image):
+        if Path(path).stem == name:
+            raise cv2.error("no such picture")
+        return save(path, image)
+
+    return saved
+
+
+def test_depth_is_told_once_and_a_range_stretches_it(net, tmp_path, caplog):
+    for name in ("a", "b"):
+        (tmp_path / "in").mkdir(exist_ok=True)
+        cv2.imwrite(str(tmp_path / f"in/{name}.png"), np.full((64, 128), 4095, np.uint16))
+    predict(net, tmp_path / "in", tmp_path / "dark")
+    assert caplog.text.count("its values lie in 4095 to 4095") == 1
+    caplog.clear()
+    predict(net, tmp_path / "in", tmp_path / "bright", PredictOptions(pixel_range=(0, 4095)))
+    assert not caplog.text
+    dark, bright = (cv2.imread(str(tmp_path / name / "a.png"))[0, 0, 0] for name in ("dark", "bright"))
+    assert (dark, bright) == (15, 255)

@@ -1,0 +1,108 @@
+"""What shows only when many pictures or all splits are seen: leaks, crushed depth, crowds, classes that lack."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from data.copies import copies
+from data.pictures import DARK, Facts
+from data.places import unread_pictures
+from data.problems import WARNING, Problem
+from data.spec import DataSpec
+
+
+def leaks(originals: Iterable[Path], first: str, pictures: Iterable[Path], second: str) -> list[Problem]:
+    """Pictures of one split that are in another too: the same files, or files with the same bytes."""
+    kind = f"picture of '{second}' is also in '{first}'"
+    if first == "train":
+        kind = f"picture of '{second}' is also trained on; its score will be too good"
+    todo = "keep each picture in one split, and what was filmed in the same moment with it"
+    return [
+        Problem(WARNING, kind, picture, None, "the same file" if same == picture else f"same bytes as {same}", todo)
+        for picture, same in copies(pictures, originals).items()
+    ]
+
+
+def crushed(spec: DataSpec, pictures: Sequence[Path], facts: Sequence[Facts]) -> list[Problem]:
+    """Pictures of which little is left in 8 bits: their values use a small part of what the file could hold."""
+    problems = []
+    for bits in sorted({fact.bits for fact in facts}):
+        alike = [(path, fact) for path, fact in zip(pictures, facts, strict=True) if fact.bits == bits]
+        if any(fact.high is None for _, fact in alike):
+            continue  # at least one is well used, or not known
+        low = min(fact.low or 0 for _, fact in alike)
+        high = max(fact.high or 0 for _, fact in alike)
+        file = next(path for path, fact in alike if fact.high == high)
+        if bits == 8 and high < DARK and high > low:
+            kind = f"all values of the pictures lie in {low} to {high} of 0 to 255: they are nearly black"
+            todo = "store them with their values stretched to 0 to 255, or as 16 bits with a pixel_range in the yaml"
+            problems.append(Problem(WARNING, kind, file, None, f"{len(alike)} pictures", todo))
+        elif bits > 8 and spec.pixel_range is None and (high - low) < 2 ** (bits - 1):
+            left = max(1, (high >> (bits - 8)) - (low >> (bits - 8)) + 1)
+            kind = (
+                f"the values of the pictures of {bits} bits lie in {low} to {high}: {left} of 256 grey levels are left"
+            )
+            todo = f"add `pixel_range: [{low}, {high}]` (what becomes black and white) to the data set's yaml"
+            if spec.source.suffix == ".data":
+                todo += "; a .data file has no such line: write a yaml"
+            problems.append(Problem(WARNING, kind, file, None, f"{len(alike)} pictures", todo))
+        elif bits > 8 and spec.pixel_range is not None and (high <= spec.pixel_range[0] or low >= spec.pixel_range[1]):
+            black, white = spec.pixel_range
+            kind = f"the values of the pictures of {bits} bits lie in {low} to {high}, outside pixel_range"
+            todo = f"correct `pixel_range: [{black:g}, {white:g}]`"
+            problems.append(Problem(WARNING, kind, file, None, f"{len(alike)} pictures", todo))
+    return problems
+
+
+def crowded(spec: DataSpec, pictures: Sequence[Path], labels: Sequence[np.ndarray]) -> list[Problem]:
+    """Pictures with more objects of a class than are scored."""
+    found = []
+    for picture, rows in zip(pictures, labels, strict=True):
+        counts = np.bincount(rows[:, 0].astype(int), minlength=1)
+        if counts.max() > spec.max_det:
+            found.append((int(counts.max()), picture, spec.names[int(counts.argmax())]))
+    if not found:
+        return []
+    most = max(count for count, _, _ in found)
+    kind = f"more than {spec.max_det} objects of a class in a picture; no more boxes are scored, so mAP stays low"
+    todo = f"add `max_det: {most}` to the data set's yaml (COCO scores 100, so say which number is behind an mAP)"
+    return [Problem(WARNING, kind, picture, None, f"{count} of {name}", todo) for count, picture, name in found]
+
+
+def across_splits(
+    spec: DataSpec, pictures: Mapping[str, Sequence[Path]], counts: Mapping[str, np.ndarray]
+) -> list[Problem]:
+    """What the whole data set shows.
+
+    Args:
+        pictures: split -> its pictures.
+        counts: split -> ``(classes,)`` boxes of each class; nothing is said of classes where it is empty.
+    """
+    problems = []
+    if pictures.get("val") and pictures.get("test"):
+        problems += leaks(pictures["val"], "val", pictures["test"], "test")
+    every = np.sum(list(counts.values()), axis=0)
+    trained = counts.get("train", every)
+    for number, name in enumerate(spec.names if counts else ()):
+        detail = f"class {number}, {name}"
+        if not every[number]:
+            todo = "label it, or take it out of `names` (and renumber the labels of the classes behind it)"
+            problems.append(Problem(WARNING, "class without a single object", spec.source, None, detail, todo))
+        elif not trained[number]:
+            todo = "put some of its pictures into train: it cannot be learnt"
+            problems.append(Problem(WARNING, "class without an object in train", spec.source, None, detail, todo))
+        elif not counts.get("val", every)[number]:
+            todo = "put some of its pictures into val: nothing tells how well it is detected"
+            problems.append(Problem(WARNING, "class without an object in val", spec.source, None, detail, todo))
+    todo = "remove the link: what is below it is read once, by its own path"
+    problems += [
+        Problem(WARNING, "link that leads back to a folder above itself", path, todo=todo) for path in spec.loops
+    ]
+    folders = dict.fromkeys(folder for each in spec.folders.values() for folder in each)
+    todo = "convert them (to PNG or JPEG): they take no part"
+    kind = "picture of a kind that is not read"
+    problems += [Problem(WARNING, kind, path, todo=todo) for folder in folders for path in unread_pictures(folder)]
+    return problems

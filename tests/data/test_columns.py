@@ -1,0 +1,129 @@
+"""What the numbers of label lines are, told by all lines of a split."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from common.errors import UserError
+from data.labels import check
+from tests.data.made import write_set
+
+GREY = np.full((8, 12, 3), 90, np.uint8)
+
+
+def boxes(count: int, seed: int = 0) -> np.ndarray:
+    """(count, 4) cx, cy, w, h of boxes inside the picture."""
+    rng = np.random.default_rng(seed)
+    sides = rng.uniform(0.05, 0.4, (count, 2))
+    return np.concatenate([rng.uniform(sides / 2, 1 - sides / 2), sides], axis=1)
+
+
+def around(box: np.ndarray, shares: np.ndarray) -> np.ndarray:
+    """Points of a box, from shares of its size counted from its centre."""
+    return box[:2] + shares * box[2:]
+
+
+def a_set(tmp_path: Path, lines: list[str], more: str = "") -> Path:
+    pictures: list[tuple[np.ndarray, str | None]] = [
+        (GREY + number, "\n".join(lines[number::4]) + "\n") for number in range(4)
+    ]
+    path = write_set(tmp_path, {"train": pictures, "val": pictures})
+    path.write_text(path.read_text() + more)
+    return path
+
+
+def text(*numbers: object) -> str:
+    return " ".join(f"{number:.6f}" if isinstance(number, float) else str(number) for number in numbers)
+
+
+def rows(path: Path) -> np.ndarray:
+    return np.concatenate(check(path, ["train"]).scans["train"].labels)[:, 1:]
+
+
+def kinds(path: Path) -> set[str]:
+    return {problem.kind for problem in check(path, ["train"]).problems}
+
+
+QUARTERS = np.array([[-0.3, -0.4], [0.2, -0.1], [0.0, 0.3]])
+
+
+def keypoint_lines(found: np.ndarray, visible: object = None) -> list[str]:
+    lines = []
+    for box in found:
+        points = [list(map(float, point)) + ([] if visible is None else [visible]) for point in around(box, QUARTERS)]
+        lines.append(text(0, *map(float, box), *(value for point in points for value in point)))
+    return lines
+
+
+@pytest.mark.parametrize("visible", [None, 2], ids=["x y", "x y v"])
+def test_of_a_box_with_keypoints_the_box_is_taken(tmp_path: Path, visible: object) -> None:
+    found = boxes(8)
+    path = a_set(tmp_path, keypoint_lines(found, visible))
+    assert kinds(path) == {"keypoints left out; the box before them is taken"}
+    order = np.concatenate([found[number::4] for number in range(4)])
+    np.testing.assert_allclose(rows(path), order, atol=2e-6)
+
+
+def test_the_yaml_may_say_how_many_keypoints_there_are(tmp_path: Path) -> None:
+    lines = keypoint_lines(boxes(8), 0.37)  # a confidence where others have a flag
+    assert len(rows(a_set(tmp_path / "said", lines, "kpt_shape: [3, 3]\n"))) == 8
+    (kind,) = kinds(a_set(tmp_path / "wrong", lines, "kpt_shape: [17, 3]\n"))
+    assert kind == "needs 5 numbers: class cx cy w h"
+
+
+def test_polygons_and_turned_boxes_stay_polygons(tmp_path: Path) -> None:
+    found = boxes(8)
+    quarters = np.array([[-0.5, 0.1], [0.1, 0.5], [0.5, -0.1], [-0.1, -0.5]])
+    turned = [text(0, *map(float, around(box, quarters).ravel())) for box in found]
+    path = a_set(tmp_path / "turned", turned)
+    assert kinds(path) == {"polygon turned into the box around it"}
+    np.testing.assert_allclose(rows(path), np.concatenate([found[number::4] for number in range(4)]), atol=2e-6)
+    varied = [text(0, *map(float, around(box, quarters[: 3 + number % 2]).ravel())) for number, box in enumerate(found)]
+    assert kinds(a_set(tmp_path / "varied", varied)) == {"polygon turned into the box around it"}
+
+
+@pytest.mark.parametrize(
+    ("after", "words"),
+    [
+        (lambda number: (0.5 + number / 100,), "6 given: a box and a confidence or an angle"),
+        (lambda number: (number,), "6 given: a box and a track"),
+        (lambda number: (0.9, number % 2), "7 given: a box with a confidence and a track"),
+        (lambda number: (number + 10, 0.9), "7 given: a box with a confidence and a track"),
+    ],
+)
+def test_columns_of_trackers_are_refused(tmp_path: Path, after, words: str) -> None:
+    lines = [text(0, *map(float, box), *after(number)) for number, box in enumerate(boxes(8))]
+    problems = check(a_set(tmp_path, lines), ["train"]).problems
+    assert {problem.severity for problem in problems} == {"error"}
+    assert all(words in problem.detail for problem in problems)
+    assert "first five numbers" in problems[0].todo
+
+
+def corners(box: np.ndarray) -> np.ndarray:
+    return np.concatenate([box[:2] - box[2:] / 2, box[:2] + box[2:] / 2])
+
+
+@pytest.mark.parametrize(
+    ("form", "guess"),
+    [
+        (corners, "the corners x1 y1 x2 y2"),
+        (lambda box: corners(box)[[1, 0, 3, 2]], "the corners x1 y1 x2 y2"),
+        (lambda box: np.concatenate([box[:2] - box[2:] / 2, box[2:]]), "the top left corner, width and height"),
+        (lambda box: corners(box)[[0, 2, 1, 3]], "something else than centre and size"),
+    ],
+)
+def test_corners_are_not_taken_for_centres(tmp_path: Path, form, guess: str) -> None:
+    path = a_set(tmp_path, [text(0, *map(float, form(box))) for box in boxes(40)])
+    with pytest.raises(UserError, match=f"reach outside the picture: the numbers look like {guess}"):
+        check(path, ["train"]).announce()
+
+
+def test_boxes_that_touch_the_edge_are_boxes(tmp_path: Path) -> None:
+    found = boxes(40)
+    found[:5, 0] = 1 - found[:5, 2] / 2 + 0.02
+    assert kinds(a_set(tmp_path, [text(0, *map(float, box)) for box in found])) == {
+        "box reaches outside the picture; cut at its edge"
+    }

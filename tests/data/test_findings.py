@@ -1,0 +1,96 @@
+"""What shows only when many pictures or all splits are seen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data.copies import copies
+from data.labels import CheckReport, check
+from data.problems import Problem
+from tests.data.made import write_picture, write_set
+
+ONE = "0 .5 .5 .5 .5\n"
+
+
+def grey(value: int) -> np.ndarray:
+    return np.full((8, 12, 3), 40 + value, np.uint8)
+
+
+def found(report: CheckReport, kind: str) -> list[Problem]:
+    return [problem for problem in [*report.problems, *report.notes] if problem.kind.startswith(kind)]
+
+
+def crowd(count: int, label: int = 0) -> str:
+    return "".join(f"{label} {(number + 0.5) / count:.6f} .5 {0.5 / count:.6f} .5\n" for number in range(count))
+
+
+def test_more_objects_of_a_class_than_are_scored_are_told(tmp_path: Path) -> None:
+    pictures: list[tuple[np.ndarray, str | None]] = [(grey(1), crowd(130)), (grey(2), crowd(70) + crowd(70, 1))]
+    path = write_set(tmp_path, {"train": [(grey(3), ONE)], "val": pictures})
+    (problem,) = found(check(path), "more than 100 objects of a class")
+    assert (problem.file.name, problem.detail) == ("val000.png", "130 of a")
+    assert "max_det: 130" in problem.todo
+    path.write_text(path.read_text() + "max_det: 130\n")
+    assert check(path).spec.max_det == 130
+    assert not found(check(path), "more than")
+
+
+def test_pictures_that_share_a_label_file_are_named(tmp_path: Path) -> None:
+    path = write_set(tmp_path, {"train": [(grey(1), ONE), (grey(2), ONE)]})
+    write_picture(tmp_path / "images/train/train000.bmp", grey(3))
+    (problem,) = found(check(path, ["train"]), "label file of several pictures")
+    assert (problem.file.name, problem.detail) == ("train000.txt", "train000.bmp, train000.png")
+
+
+def test_classes_without_objects_are_told_by_split(tmp_path: Path) -> None:
+    pictures = {
+        "train": [(grey(1), ONE), (grey(2), "2 .5 .5 .5 .5\n")],
+        "val": [(grey(3), "0 .5 .5 .5 .5\n1 .5 .5 .1 .1\n")],
+    }
+    report = check(write_set(tmp_path, pictures, "[a, b, c, d]"))
+    assert not report.problems
+    said = {(problem.kind.rsplit(" ", 1)[-1], problem.detail) for problem in found(report, "class without")}
+    assert said == {("train", "class 1, b"), ("val", "class 2, c"), ("object", "class 3, d")}
+
+
+def test_leaks_are_found_between_all_splits(tmp_path: Path) -> None:
+    pictures = {
+        "train": [(grey(1), ONE)],
+        "val": [(grey(2), ONE), (grey(1), ONE)],
+        "test": [(grey(2), ONE), (grey(4), ONE)],
+    }
+    report = check(write_set(tmp_path, pictures))
+    assert [problem.file.name for problem in found(report, "picture of 'val' is also trained on")] == ["val001.png"]
+    assert [problem.file.name for problem in found(report, "picture of 'test' is also in 'val'")] == ["test000.png"]
+
+
+def test_copies_read_each_file_once_however_many_are_of_a_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pictures without compression are all of one size; comparing each with each would take minutes."""
+    for number in range(60):
+        (tmp_path / f"a{number}").write_bytes(number.to_bytes(4, "big"))
+        (tmp_path / f"b{number}").write_bytes((number + 30).to_bytes(4, "big"))
+    read: list[Path] = []
+    digest = copies.__globals__["_digest"]
+    monkeypatch.setitem(copies.__globals__, "_digest", lambda path: read.append(path) or digest(path))
+    same = copies(sorted(tmp_path.glob("b*")), sorted(tmp_path.glob("a*")))
+    assert {copy.name: original.name for copy, original in same.items()} == {f"b{n}": f"a{n + 30}" for n in range(30)}
+    assert len(read) == len(set(read)) == 120
+
+
+def test_loops_of_links_and_kinds_that_are_not_read_are_told(tmp_path: Path) -> None:
+    path = write_set(tmp_path, {"train": [(grey(1), ONE)], "val": [(grey(2), ONE)]})
+    (tmp_path / "images/train/round").symlink_to(tmp_path / "images")
+    (tmp_path / "images/train/phone.HEIC").write_bytes(b"x")
+    report = check(path)
+    assert len(report.scans["train"].pictures) == 1
+    assert [problem.file.name for problem in found(report, "link that leads back")] == ["round"]
+    assert [problem.file.name for problem in found(report, "picture of a kind that is not read")] == ["phone.HEIC"]
+
+
+def test_files_without_a_line_that_is_a_box_are_not_called_empty(tmp_path: Path) -> None:
+    path = write_set(tmp_path, {"train": [(grey(1), ONE), (grey(2), "0 1 2 3 4 5\n"), (grey(3), ""), (grey(4), None)]})
+    counts = check(path, ["train"]).scans["train"].counts
+    assert counts.endswith("1 without a label file, 1 with an empty one, 1 without a line that is a box")

@@ -1,0 +1,139 @@
+"""Pictures as the reader that trains has them."""
+
+from __future__ import annotations
+
+import os
+import struct
+import zlib
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from common.errors import UserError
+from data.dataset import Dataset
+from data.labels import check
+from data.pictures import picture_facts, picture_shapes, read_picture
+from tests.data.made import write_set
+
+ONE = "0 .5 .5 .5 .5\n"
+
+
+def deep(tmp_path: Path, high: int, suffix: str = ".png", more: str = "") -> Path:
+    grey = np.linspace(0, high, 40 * 60).reshape(40, 60).astype(np.uint16)
+    path = write_set(tmp_path, {"train": [(grey, ONE)], "val": [(grey[::-1], ONE)]}, suffix=suffix)
+    path.write_text(path.read_text() + more)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("high", "suffix", "left"), [(4095, ".png", 16), (1023, ".tif", 4), (16383, ".pgm", 64), (300, ".png", 2)]
+)
+def test_crushed_depth_is_told_with_the_range_found(tmp_path: Path, high: int, suffix: str, left: int) -> None:
+    (problem,) = check(deep(tmp_path, high, suffix), ["train"]).problems
+    assert (
+        problem.kind == f"the values of the pictures of 16 bits lie in 0 to {high}: {left} of 256 grey levels are left"
+    )
+    assert f"pixel_range: [0, {high}]" in problem.todo
+
+
+def test_a_pixel_range_stretches_what_is_trained_on(tmp_path: Path) -> None:
+    assert not check(deep(tmp_path / "full", 65535), ["train"]).problems
+    path = deep(tmp_path, 4095, more="pixel_range: [0, 4095]\n")
+    assert not check(path, ["train"]).problems
+    image = Dataset(path, "train", (40, 60))[0].image
+    assert len(np.unique(image)) == 256
+    assert (int(image.min()), int(image.max())) == (0, 255)
+    grey = cv2.imread(str(tmp_path / "images/train/train000.png"), cv2.IMREAD_UNCHANGED)
+    np.testing.assert_allclose(image[0].numpy(), grey / 4095 * 255, atol=0.51)
+    (other,) = check(deep(tmp_path / "wrong", 4095, more="pixel_range: [5000, 9000]\n"), ["train"]).problems
+    assert "outside pixel_range" in other.kind
+
+
+def test_pictures_of_eight_bits_that_use_few_are_told(tmp_path: Path) -> None:
+    dark = (np.arange(40 * 60) % 16).reshape(40, 60).astype(np.uint8)
+    path = write_set(tmp_path, {"train": [(dark, ONE)]})
+    (problem,) = check(path, ["train"]).problems
+    assert problem.kind.startswith("all values of the pictures lie in 0 to 15")
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8, 0, 99])
+@pytest.mark.parametrize("kind", ["tif", "jpg", "png", "webp"])
+def test_sizes_are_those_of_the_reader_that_trains(tmp_path: Path, kind: str, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[274] = orientation
+    Image.fromarray(np.full((40, 80, 3), 90, np.uint8)).save(tmp_path / f"x.{kind}", exif=exif)
+    assert picture_shapes([tmp_path / f"x.{kind}"]) == [read_picture(tmp_path / f"x.{kind}").shape[:2]]
+
+
+@pytest.mark.parametrize("where", range(6, 34, 3))
+def test_damaged_exif_does_not_change_what_is_read(tmp_path: Path, where: int) -> None:
+    exif = Image.Exif()
+    exif[274] = 6
+    exif[271] = "a camera"
+    path = tmp_path / "x.jpg"
+    Image.fromarray(np.full((40, 80, 3), 90, np.uint8)).save(path, exif=exif)
+    raw = bytearray(path.read_bytes())
+    start = raw.index(b"Exif")
+    raw[start + where : start + where + 4] = b"\xff\xfe\xfd\xff"
+    path.write_bytes(raw)
+    (shape,) = picture_shapes([path])
+    assert shape == read_picture(path).shape[:2]
+
+
+def declared(width: int, height: int) -> bytes:
+    """A PNG of a few bytes that declares any size."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("size", [(60000, 60000), (12000, 12000), (2**31 - 1, 1), (1, 500_000_000)])
+def test_a_picture_that_declares_more_than_memory_holds_is_refused_unopened(
+    tmp_path: Path, size: tuple[int, int]
+) -> None:
+    path = tmp_path / "x.png"
+    path.write_bytes(declared(*size))
+    (reason,) = picture_facts([path])
+    assert isinstance(reason, str)
+    with pytest.raises(UserError):
+        read_picture(path)
+
+
+def test_a_png_whose_part_claims_more_than_the_file_is_not_read_on(tmp_path: Path) -> None:
+    raw = declared(16, 12).replace(struct.pack(">I", 8) + b"IDAT", b"\xe4\x00\x00\x08IDAT")
+    (tmp_path / "x.png").write_bytes(raw)
+    (reason,) = picture_facts([tmp_path / "x.png"])
+    assert isinstance(reason, str)
+    assert reason.startswith("truncated or damaged")
+
+
+def test_what_is_no_file_is_named_and_not_waited_for(tmp_path: Path) -> None:
+    path = write_set(tmp_path, {"train": [(np.full((8, 8, 3), 90, np.uint8), ONE)] * 2})
+    os.mkfifo(tmp_path / "images/train/pipe.png")
+    (tmp_path / "images/train/folder.png").mkdir()
+    (tmp_path / "images/train/zero.png").symlink_to("/dev/zero")
+    (tmp_path / "labels/train/train001.txt").unlink()
+    os.mkfifo(tmp_path / "labels/train/train001.txt")
+    report = check(path, ["train"])
+    assert sorted((problem.file.name, problem.kind) for problem in report.problems) == [
+        ("pipe.png", "picture left out"),
+        ("train001.txt", "labels cannot be read"),
+        ("zero.png", "picture left out"),
+    ]
+    assert all("is not an ordinary file" in problem.detail for problem in report.problems)
+
+
+def test_names_that_are_no_utf8_are_pictures_like_others(tmp_path: Path) -> None:
+    path = write_set(tmp_path, {"train": [(np.full((8, 8, 3), 90, np.uint8), ONE)]})
+    odd = os.fsencode(tmp_path / "images/train") + b"/h\xff.png"
+    os.replace(tmp_path / "images/train/train000.png", odd)
+    os.replace(tmp_path / "labels/train/train000.txt", os.fsencode(tmp_path / "labels/train") + b"/h\xff.txt")
+    for cache in (None, "disk"):
+        dataset = Dataset(path, "train", (8, 8), cache=cache)
+        assert len(dataset[0].boxes) == 1

@@ -1,0 +1,292 @@
+"""What reads data sets: labels, yaml, .data, lists, names, VOC, COCO, .mat, pictures, caches."""
+
+from __future__ import annotations
+
+import io
+import os
+import random
+import shutil
+from collections.abc import Callable
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from common.errors import UserError
+from data import check
+from data.cache import DiskCache
+from data.convert import coco_to_yolo, read_names, voc_to_yolo
+from data.convert_hand import MatFiles
+from data.describe import names_listed
+from data.pictures import picture_facts, read_picture
+from data.spec import load_spec
+from tests.fuzz import Reader
+from tests.fuzz.mutate import NUMBERS, damage, damaged, write
+
+
+@cache
+def picture(kind: str = ".png", shape: tuple[int, ...] = (12, 16, 3), deep: bool = False) -> bytes:
+    rng = np.random.default_rng(len(kind))
+    values = rng.integers(0, 65536 if deep else 256, shape).astype(np.uint16 if deep else np.uint8)
+    return cv2.imencode(kind, values)[1].tobytes()
+
+
+@cache
+def turned(kind: str) -> bytes:
+    """A picture with an EXIF orientation."""
+    exif = Image.Exif()
+    exif[274] = 6
+    buffer = io.BytesIO()
+    Image.fromarray(np.zeros((12, 16, 3), np.uint8)).save(buffer, kind, exif=exif)
+    return buffer.getvalue()
+
+
+YAML = b"path: .\ntrain: images/train\nval: [images/val]\ntest:\nnc: 2\nnames:\n  0: cat\n  1: dog\n"
+LABELS = (
+    b"0 0.5 0.5 0.2 0.1\n1 0.25 0.75 0.5 0.5\n",
+    b"0 .5 .4 .2 .1 .48 .38 .52 .38 .5 .42\n" * 3,
+    b"0 .1 .2 .5 .3 .4 .8 .2 .9\n1 .1 .2 .5 .3 .4 .8\n",
+    b"0 .5 .4 .2 .1 .9 3\n" * 4,
+    b"0 .5 .4 .2 .1 .48 .38 2 .52 .38 1\n" * 2,
+    b"",
+)
+
+
+def a_set(rng: random.Random) -> dict[str, bytes]:
+    return {
+        "data.yaml": YAML,
+        "images/train/a.png": picture(),
+        "images/train/b.jpg": picture(".jpg"),
+        "images/val/c.png": picture(),
+        "labels/train/a.txt": rng.choice(LABELS),
+        "labels/train/b.txt": rng.choice(LABELS),
+        "labels/val/c.txt": LABELS[0],
+    }
+
+
+def make_labels(rng: random.Random, folder: Path) -> None:
+    damage(rng, folder, a_set(rng), ("labels/train/a.txt", "labels/train/b.txt"))
+
+
+def read_set(folder: Path) -> None:
+    check(folder / "data.yaml").announce()
+
+
+YAMLS = (
+    YAML,
+    b"train: ../images/train\nval: .\\images\\val\nnames: [no, yes]\nkpt_shape: [5, 2]\n",
+    b"train: [images/train, images/val]\nval: images/val\nnames: [a, 'b']\npixel_range: [0, 4095]\nmax_det: 300\n",
+    b"a: &a [x, x]\nb: &b [*a, *a]\nc: &c [*b, *b]\ntrain: images/train\nval: images/val\nnames: *c\n",
+    b"train: images/train\nval: images/val\nnc: 2\n",
+    b"{train: images/train, val: images/val, names: {0: a, 1: b}}",
+)
+
+
+def make_yaml(rng: random.Random, folder: Path) -> None:
+    damage(rng, folder, {**a_set(rng), "data.yaml": rng.choice(YAMLS)}, ("data.yaml",))
+
+
+def make_darknet(rng: random.Random, folder: Path) -> None:
+    files = {
+        **a_set(rng),
+        "obj.data": b"classes = 2\ntrain = train.txt\nvalid = train.txt # same\nnames = obj.names\nbackup = x/\n",
+        "obj.names": b"cat\ndog\n",
+        "train.txt": b"images/train/a.png\n./images/train/b.jpg\n../images/train/a.png\n.\\images\\train\\b.jpg\n",
+    }
+    damage(rng, folder, files, ("obj.data", "obj.names", "train.txt"))
+
+
+def read_darknet(folder: Path) -> None:
+    load_spec(folder / "obj.data")
+    check(folder / "obj.data").announce()
+
+
+def make_names(rng: random.Random, folder: Path) -> None:
+    names = rng.choice((b"cat\ndog\n", b"names: [cat, dog]\n", b"names:\n  0: cat\n  1: dog\n"))
+    damage(rng, folder, {"c.names": names, "c.yaml": names}, ("c.names", "c.yaml"))
+    words = [os.fsdecode(damaged(rng, b"person,bicycle,car")) for _ in range(2)]
+    (folder / "list").write_text(words[0], encoding="utf-8", errors="surrogateescape")
+
+
+def read_names_everywhere(folder: Path) -> None:
+    text = os.fsdecode((folder / "list").read_bytes())
+    for read, value in ((read_names, folder / "c.names"), (read_names, folder / "c.yaml"), (read_names, text)):
+        _try(read, str(value))
+    _try(names_listed, folder / "c.names")
+
+
+def _try(read: Callable[..., object], *arguments: object) -> None:
+    with suppress(UserError):
+        read(*arguments)
+
+
+VOC = b"""<annotation><filename>a.png</filename><size><width>16</width><height>12</height><depth>3</depth></size>
+<object><name>cat</name><difficult>0</difficult><bndbox><xmin>2</xmin><ymin>3</ymin><xmax>9</xmax><ymax>8</ymax></bndbox>
+</object></annotation>"""
+
+
+def make_voc(rng: random.Random, folder: Path) -> None:
+    files = {
+        "xml/a.xml": VOC,
+        "xml/b.xml": VOC.replace(b"a.png", b"b.png"),
+        "images/a.png": picture(),
+        "images/b.png": picture(),
+        "sets/train.txt": b"a\n",
+        "sets/val.txt": b"b 1\n",
+    }
+    damage(rng, folder, files, ("xml/a.xml", "sets/train.txt"))
+
+
+def read_voc(folder: Path) -> None:
+    voc_to_yolo(
+        folder / "xml", folder / "images", folder / "out", splits=folder / "sets", only_named=True, names=["cat"]
+    )
+    voc_to_yolo(folder / "xml", folder / "images", folder / "out2")
+
+
+COCO = b"""{"images": [{"id": 1, "file_name": "a.png", "width": 16, "height": 12}, {"id": 2, "file_name": "b.png"}],
+"annotations": [{"id": 7, "image_id": 1, "category_id": 1, "bbox": [2, 3, 7, 5], "iscrowd": 0},
+{"id": 8, "image_id": 2, "category_id": 90, "bbox": [0, 0, 4.5, 4], "iscrowd": 1}],
+"categories": [{"id": 1, "name": "cat"}, {"id": 90, "name": "dog"}]}"""
+
+
+def make_coco(rng: random.Random, folder: Path) -> None:
+    files = {"instances_val.json": COCO, "images/a.png": picture(), "images/b.png": picture()}
+    damage(rng, folder, files, ("instances_val.json",))
+
+
+def read_coco(folder: Path) -> None:
+    coco_to_yolo(folder / "instances_val.json", folder / "images", folder / "out", keep_crowd=True)
+
+
+@cache
+def mat_files() -> tuple[bytes, ...]:
+    from scipy.io import savemat
+
+    hands = np.empty((1, 2), object)
+    for number in range(2):
+        corners = {name: np.array([[2.0 + place, 3.0 + number]]) for place, name in enumerate("abcd")}
+        hands[0, number] = np.array([[tuple(corners.values())]], dtype=[(name, object) for name in corners])
+    found = []
+    for options in ({}, {"do_compression": True}, {"format": "4"}):
+        buffer = io.BytesIO()
+        savemat(buffer, {"boxes": np.eye(3) if options.get("format") else hands}, **options)
+        found.append(buffer.getvalue())
+    return tuple(found)
+
+
+def make_mat(rng: random.Random, folder: Path) -> None:
+    damage(rng, folder, {"a.mat": rng.choice(mat_files()), "a.png": picture()}, ("a.mat",))
+
+
+@cache
+def mat_reader() -> MatFiles:
+    return MatFiles()
+
+
+def read_mat(folder: Path) -> None:
+    mat_reader().read(
+        folder / "a.mat"
+    )  # the process it reads in is kept: starting one takes longer than a thousand cases
+
+
+PICTURES = (".png", ".jpg", ".bmp", ".tif", ".webp", ".ppm", ".pgm")
+
+
+def make_pictures(rng: random.Random, folder: Path) -> None:
+    kind = rng.choice(PICTURES)
+    raw = rng.choice(
+        (
+            picture(kind, (12, 16) if kind == ".pgm" else (12, 16, 3)),
+            picture(".png", (12, 16), deep=True),
+            picture(".tif", (12, 16), deep=True),
+            turned("JPEG"),
+            turned("TIFF"),
+            turned("PNG"),
+            turned("WEBP"),
+        )
+    )
+    damage(rng, folder, {f"x{kind}": raw}, (f"x{kind}",))
+    path = folder / f"x{kind}"
+    if rng.random() < 0.1 and path.is_file() and path.stat().st_mode & 0o400:  # the sizes that a header declares
+        changed = bytearray(path.read_bytes())
+        place = rng.randrange(min(len(changed), 64)) if changed else 0
+        changed[place : place + 4] = rng.randrange(2**32).to_bytes(4, "big")
+        path.write_bytes(changed)
+
+
+def read_pictures(folder: Path) -> None:
+    for path in sorted(folder.iterdir()):
+        (facts,) = picture_facts([path])
+        if isinstance(facts, str):
+            _try(read_picture, path)
+        else:
+            assert read_picture(path).shape == (*facts.shape, 3)
+            assert read_picture(path, (0, 4095)).shape == (*facts.shape, 3)
+
+
+def make_cache(rng: random.Random, folder: Path) -> None:
+    buffer = io.BytesIO()
+    np.save(buffer, np.zeros((4, 5, 3), np.uint8))
+    damage(rng, folder, {"seed.npy": buffer.getvalue() + b"abcd", "a.png": picture()}, ("seed.npy",))
+    remembered = f'{{"{folder}/a.png": {{"stamp": [1, {rng.choice(NUMBERS)}], "result": [12, 16, 16, 0, 4095]}}}}'
+    (folder / "memory.json").write_bytes(damaged(rng, remembered.encode()))
+
+
+def read_cache(folder: Path) -> None:
+    made = np.full((2, 2, 3), 7, np.uint8)
+    cached = DiskCache(lambda _: made, [str(folder)])
+    (file,) = cached.files
+    file.parent.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(file) if file.is_dir() else file.unlink(missing_ok=True)
+    if os.path.lexists(folder / "seed.npy"):
+        os.replace(folder / "seed.npy", file)
+    assert (cached(0) == made).all(), "a damaged file stands for the picture"
+    memory = file.parent.parent / "checked"
+    for old in memory.glob("*.json"):
+        old.unlink()
+    picture_facts([folder / "a.png"])
+    for new in memory.glob("*.json"):
+        os.replace(folder / "memory.json", new)
+    picture_facts([folder / "a.png"])
+
+
+ODD_NAMES = ("h\udcff", "a b", "a\nb", "é猫", "x" * 240, "-rf", "a.b.c", "'", "%s", "{}", ".hidden", "~", "a,b")
+
+
+def make_folders(rng: random.Random, folder: Path) -> None:
+    files = a_set(rng)
+    for _ in range(rng.choice((1, 3))):
+        split, name = rng.choice(("train", "val")), rng.choice(ODD_NAMES)
+        files[f"images/{split}/{name}{rng.choice(PICTURES)}"] = rng.choice((picture(), b"", damaged(rng, picture())))
+        if rng.random() < 0.5:
+            files[f"labels/{split}/{name}.txt"] = rng.choice(LABELS)
+    write(folder, files)
+    for _ in range(rng.choice((0, 1, 3))):
+        link = (
+            folder
+            / rng.choice(("images", "images/train", "labels", "labels/val", "."))
+            / rng.choice(("up", "l.png", "l"))
+        )
+        link.exists() or link.is_symlink() or link.symlink_to(
+            rng.choice((folder, "..", "l", "/dev/zero", folder / "labels"))
+        )
+    if rng.random() < 0.2:
+        os.mkfifo(folder / "images/train/pipe.png")
+
+
+READERS = {
+    "labels": Reader(make_labels, read_set),
+    "yaml": Reader(make_yaml, read_set),
+    "darknet": Reader(make_darknet, read_darknet),
+    "names": Reader(make_names, read_names_everywhere),
+    "voc": Reader(make_voc, read_voc),
+    "coco": Reader(make_coco, read_coco),
+    "mat": Reader(make_mat, read_mat),
+    "pictures": Reader(make_pictures, read_pictures),
+    "caches": Reader(make_cache, read_cache),
+    "folders": Reader(make_folders, read_set),
+}
