@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 from common.errors import UserError
 from common.options import option, save_config
@@ -28,6 +29,9 @@ def parse_size(text: str) -> tuple[int, int]:
 class TrainConfig:
     """What a training needs to know; flags, `--hyp` keys and `args.yaml` are made from these fields."""
 
+    RUNS: ClassVar[tuple[str, ...]] = ("train",)
+    """Whose runs a command goes on with (`common.rundir.COMMANDS`)."""
+
     # --- network and data
     cfg: str = option(
         "", "the network: a Darknet .cfg; a .pt of ours brings its own", group=DATA, metavar="FILE", main=True
@@ -48,7 +52,8 @@ class TrainConfig:
     )
     hyp: str = option(
         "",
-        "YAML of options, or the name of one in cfg/hyp (scratch, finetune, sparse); the command line overrides it",
+        "YAML of options, or the name of one in cfg/hyp (scratch, finetune; to prune also sparse); the command line "
+        "overrides it",
         group=DATA,
         metavar="FILE",
         main=True,
@@ -212,7 +217,7 @@ class TrainConfig:
     exist_ok: bool = option(False, "write into an existing folder instead of numbering", group=RUN)
     resume: str = option(
         "",
-        "go on with this run (its folder; the bare flag takes the latest) where it was stopped",
+        "go on with this run (its folder; the bare flag: this command's newest unfinished) where it was stopped",
         group=RUN,
         const="latest",
         metavar="RUN",

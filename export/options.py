@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from common.errors import UserError
+from common.errors import UserError, closest
 from common.options import option
 from data.spec import SPLITS
 from export.formats import EARLIER_OUTPUTS, FORMATS, OUTPUTS, RUNTIMES, Format
@@ -180,7 +179,7 @@ class ExportOptions:
         chosen = [part.strip().lower() for part in self.to.split(",") if part.strip()]
         for name in chosen:
             if name not in FORMATS:
-                near = difflib.get_close_matches(name, FORMATS, n=1)
+                near = closest(name, FORMATS)
                 hint = f"did you mean {near[0]}? " if near else ""
                 problem = f"--to {self.to}: there is no format '{name}'"
                 raise UserError(problem, todo=f"{hint}formats: {', '.join(FORMATS)}")

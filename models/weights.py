@@ -15,10 +15,11 @@ import torch
 from torch import Tensor
 
 from common.errors import UserError
-from common.files import whole_file
+from common.files import need_file, whole_file
 from common.log import log
 from models.cfg import Cfg, Section
 from models.layers import Conv
+from models.limits import MOST_WEIGHTS
 from models.network import Network, adapt_classes
 from models.portable import opencv_problems, portable
 from models.timm_lower import lowered
@@ -87,6 +88,7 @@ def file_tensors(net: Network) -> Iterator[tuple[str, Tensor]]:
 def read_weights(path: str | Path) -> tuple[int, np.ndarray]:
     """(pictures seen, all float32 values) of a `.weights` file."""
     path = Path(path)
+    need_file(path, 20 + 4 * MOST_WEIGHTS, "is it the file of weights?")
     try:
         raw = path.read_bytes()
     except OSError as error:
@@ -104,6 +106,22 @@ def read_weights(path: str | Path) -> tuple[int, np.ndarray]:
             todo="the file is damaged or no .weights file: fetch it again",
         )
     return seen, np.frombuffer(raw, "<f4", offset=start)
+
+
+def need_finite(tensor: Tensor, name: str, path: str | Path) -> None:
+    """Refuse a tensor that no training leaves: its network would find nothing, and say nothing of why.
+
+    Raises:
+        UserError: naming the tensor (``layers.NUMBER. ...``) and how many of its values are NaN or infinite.
+    """
+    if not tensor.is_floating_point() or bool(torch.isfinite(tensor).all()):
+        return
+    bad = int((~torch.isfinite(tensor)).sum())
+    raise UserError(
+        f"{bad} of the {tensor.numel()} values of {name} are not finite (NaN or infinite)",
+        where=path,
+        todo="the file is damaged, or its training diverged: take an earlier one",
+    )
 
 
 def load_darknet(net: Network, path: str | Path) -> LoadReport:
@@ -136,6 +154,7 @@ def load_darknet(net: Network, path: str | Path) -> LoadReport:
                     continue
                 count = int(np.prod(shapes[name]))
                 part = torch.from_numpy(values[place : place + count].copy())
+                need_finite(part, name, path)
                 place += count
                 if shapes[name] != tuple(tensor.shape):
                     report.unfit[name] = f"{list(shapes[name])} in the file, {list(tensor.shape)} here"

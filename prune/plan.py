@@ -6,12 +6,11 @@ flags, YAML keys and Python keywords alike. Nothing heavy is imported.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
-from common.errors import UserError
+from common.errors import UserError, closest
 from common.options import option
 from prune.budgets import Budget, parse_budget
 from prune.criteria import CRITERIA
@@ -131,7 +130,7 @@ class CutPlan:
         known = [each.name for each in fields(cls)]
         for name, value in given.items():
             if name not in known:
-                near = difflib.get_close_matches(name, known, n=1)
+                near = closest(name, known)
                 raise UserError(
                     f"{name}={value!r}: a cut has no such option",
                     todo=f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}",

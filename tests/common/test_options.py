@@ -249,7 +249,7 @@ def test_run_folders_are_numbered_and_found(tmp_path: Path) -> None:
     assert find_run("latest", tmp_path) == second
     with pytest.raises(UserError, match=r"args\.yaml"):
         find_run(first)
-    with pytest.raises(UserError, match="no run"):
+    with pytest.raises(UserError, match="no unfinished run"):
         find_run("latest", tmp_path / "elsewhere")
 
 
