@@ -14,7 +14,7 @@ from typing import Any, NoReturn, TypeVar
 from common.errors import UserError, closest, run_cleanly
 from common.files import shown_path
 from common.log import log, show_log
-from common.options import Option, canonical, describe, from_dict, options, read_yaml, shown, shown_default
+from common.options import HYP, Option, canonical, describe, from_dict, options, read_yaml, shown, shown_default
 from common.rundir import ARGS, COMMANDS, LATEST, find_run, network_in
 
 Config = TypeVar("Config")
@@ -239,11 +239,10 @@ def find_hyp(name: str, cls: type | None = None) -> Path:
         cls: whose options they are to be: only files with no others are offered.
     """
     path = Path(name)
-    installed = Path(__file__).resolve().parent.parent / "cfg" / "hyp"
-    if not os.path.exists(path) and path.name == name and os.path.exists(installed / f"{path.stem}.yaml"):
-        return installed / f"{path.stem}.yaml"
+    if not os.path.exists(path) and path.name == name and os.path.exists(HYP / f"{path.stem}.yaml"):
+        return HYP / f"{path.stem}.yaml"
     if not os.path.exists(path):
-        have = ", ".join(each.stem for each in sorted(installed.glob("*.yaml")) if cls is None or _knows(cls, each))
+        have = ", ".join(each.stem for each in sorted(HYP.glob("*.yaml")) if cls is None or _knows(cls, each))
         raise UserError(f"no such file: {shown_path(name)}", todo=f"--hyp takes a YAML file or one of: {have}")
     return path
 

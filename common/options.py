@@ -15,6 +15,7 @@ flat keys, bare flags with a value, YAML with line numbers and what a resumed ru
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import re
 import types
@@ -30,6 +31,9 @@ from common.errors import UserError, closest
 from common.files import read_text, whole_file
 
 Config = TypeVar("Config")
+HYP = Path(__file__).resolve().parent.parent / "cfg" / "hyp"
+"""The files that ``--hyp`` knows by name."""
+MOST = 2**31 - 1  # what everything that is handed a number takes
 
 
 def option(
@@ -137,6 +141,8 @@ class Option:
         value = _convert(value if value is None or isinstance(value, list) else str(value), self.type)
         if value is None:
             return None
+        if isinstance(value, (int, float)) and MOST < abs(value) < math.inf:
+            raise ValueError("is beyond what a number here can be")
         choices = self.metadata["choices"]
         if choices and "off" in choices and str(value).lower() in ("no", "false"):
             value = "off"  # what YAML 1.1 takes for the same
@@ -211,7 +217,7 @@ def _convert_word(word: str, kind: Any) -> Any:
         return kind(word)
     try:
         # int("12") and not int(12.0): a number with 17 digits would lose its end on the way through float
-        return int(word) if kind is int and word.strip().lstrip("+-").isdigit() else _number(word, kind)
+        return int(word) if kind is int and word.strip().lstrip("+-").isdecimal() else _number(word, kind)
     except (ValueError, OverflowError):
         raise ValueError("is not a whole number" if kind is int else "is not a number") from None
 
@@ -280,7 +286,9 @@ def read_yaml(cls: type, path: str | Path) -> dict[str, Any]:
             raise UserError("an option is a word, no list or map", where=path, line=line, todo="write `key: value`")
         key = canonical(str(key_node.value))
         if key not in known:
-            raise UserError(f"unknown option {key_node.value!r}", where=path, line=line, todo=_closest(key, known))
+            raise UserError(
+                f"unknown option {key_node.value!r}", where=path, line=line, todo=_closest(key, known, path)
+            )
         if key in values:
             raise UserError(f"the option {key!r} is given twice", where=path, line=line, todo="delete one of the two")
         try:
@@ -301,7 +309,9 @@ def _text(node: yaml.Node) -> Text:
     return None if node.tag.endswith(":null") else str(node.value)
 
 
-def _closest(key: str, known: typing.Iterable[str]) -> str:
+def _closest(key: str, known: typing.Iterable[str], path: Path) -> str:
+    if path.parent == HYP:
+        return f"{path.name} is for a command that has this option, as its first lines say"
     near = closest(key, known, 0.5)
     hint = f"did you mean {near[0]!r}? " if near else ""
     return f"{hint}--help lists all options"

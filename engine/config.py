@@ -18,7 +18,7 @@ AUGMENTATION, LOSS, PRECISION, RUN = "augmentation", "loss", "precision", "run"
 
 def parse_size(text: str) -> tuple[int, int]:
     """(height, width) of the network input that ``--imgsz`` means: "416", or "1280x800" (WIDTHxHEIGHT)."""
-    found = re.fullmatch(r"\s*(\d+)(?:\s*[xX,]\s*(\d+))?\s*", text)
+    found = re.fullmatch(r"\s*([0-9]{1,5})(?:\s*[xX,]\s*([0-9]{1,5}))?\s*", text)
     if not found or not all(0 < int(side) <= 8192 for side in found.groups() if side):
         raise UserError(f"--imgsz {text!r} is no picture size", todo="give one number (416) or WIDTHxHEIGHT (1280x800)")
     width = int(found[1])

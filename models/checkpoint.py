@@ -52,7 +52,8 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     try:
         content = read_plain(path)
     except UserError as error:
-        raise UserError(f"is no ThinYOLO checkpoint: it {error.problem}", where=path, todo=WHAT_TO_GIVE) from error
+        said = error.problem if error.problem.startswith("its ") else f"it {error.problem}"
+        raise UserError(f"is no ThinYOLO checkpoint: {said}", where=path, todo=WHAT_TO_GIVE) from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         found = content.get("format") if isinstance(content, dict) else type(content).__name__
         raise UserError(
@@ -98,7 +99,7 @@ def cfg_path(name: str | Path) -> Path:
         return path  # whether it can be read is told when it is read
     if len(path.parts) == 1 or path.parts[:-1] == ("cfg",):
         shipped = _shipped() / (path.name if path.suffix == ".cfg" else f"{path.name}.cfg")
-        if shipped.is_file():
+        if os.path.isfile(shipped):
             return shipped
     raise UserError(
         f"'{shown_path(name)}' does not exist",
