@@ -33,7 +33,7 @@ from common.files import read_text, whole_file
 Config = TypeVar("Config")
 HYP = Path(__file__).resolve().parent.parent / "cfg" / "hyp"
 """The files that ``--hyp`` knows by name."""
-MOST = 2**31 - 1  # what everything that is handed a number takes
+MOST = 2**63 - 1  # what torch and numpy take
 
 
 def option(

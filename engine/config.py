@@ -79,6 +79,7 @@ class TrainConfig:
         "processes that load pictures; 0 loads in the training process; the result is the same",
         group=DATA,
         low=0,
+        high=1024,
         resumable=True,
     )
     anchors: str = option(
@@ -241,6 +242,7 @@ class TrainConfig:
         "CPU threads of torch; 0 leaves torch's choice. Sums, and so last digits, depend on it",
         group=RUN,
         low=0,
+        high=1024,
         resumable=True,
     )
     save_every: int = option(

@@ -57,7 +57,7 @@ class NetworkOptions:
         metavar="SIZE",
     )
     device: str = option("", "cpu, cuda, cuda:1; without: a GPU if there is one", group=NETWORK, metavar="D")
-    threads: int = option(0, "CPU threads; 0 leaves torch's choice", group=NETWORK, low=0)
+    threads: int = option(0, "CPU threads; 0 leaves torch's choice", group=NETWORK, low=0, high=1024)
 
 
 @dataclass
@@ -130,7 +130,7 @@ class ExportOptions:
     reduce_range: bool = option(
         False, "INT8 weights in 7 bits: for x86 CPUs without VNNI, whose 8-bit sums overflow", group=JUDGING
     )
-    threads: int = option(0, "CPU threads; 0: one a core", group=JUDGING, low=0)
+    threads: int = option(0, "CPU threads; 0: one a core", group=JUDGING, low=0, high=1024)
     latency: bool = option(True, "do not time the files", group=JUDGING)
 
     out: str = option("", "folder; without: export/ in the weights' run, or beside them", group=PLACE, metavar="DIR")

@@ -23,6 +23,7 @@ from thinyolo.main import main as thinyolo
 OFTEN = (*QUICK, "--save-every", "1", "--name", "x")
 LINE = ("--cfg", "net.cfg", "--data", "data.yaml", *OFTEN, "--prune", "params=0.5", "--shortcuts", "1")
 PAIR = ("--weights", "thin.pt", "--t_weights", "fat.pt", "--data", "data.yaml", *OFTEN)
+TRIAL = "trial"
 LINES = {
     "train_prune": ("prune", *LINE, "--target", "0.3", "--tolerance", "1", "--then-kd", "--rounds", "2"),
     "finetune_kd": ("distill", *PAIR),
@@ -88,14 +89,19 @@ class Line:
 
     @classmethod
     def begin(cls, kind: str, material: Path, folder: Path) -> Line:
-        trial = _fresh(material, folder)
+        trial = _fresh(material, folder / TRIAL)
         status, points = in_child(trial, LINES[kind])
         assert status == 0, (trial / "output.txt").read_text()
-        return cls(kind, material, trial / "runs" / kind / "x", points)
+        shutil.rmtree(folder / "whole", ignore_errors=True)
+        (trial / "runs" / kind / "x").rename(folder / "whole")
+        return cls(kind, material, folder / "whole", points)
 
-    def attempt(self, point: int, folder: Path) -> list[str]:
-        """Die at `point`, resume, and say what is then not as it should be; `folder` is left where something is."""
-        trial = _fresh(self.material, folder)
+    def attempt(self, point: int) -> list[str]:
+        """Die at `point`, resume, and say what is then not as it should be; where something is, the folder is kept.
+
+        All in the folder in which the whole run was: an ablation knows its pictures by their whole paths.
+        """
+        trial = _fresh(self.material, self.whole.parent / TRIAL)
         status, passed = in_child(trial, LINES[self.kind], point)
         if status != -signal.SIGKILL or passed != self.points[: point + 1]:
             return [f"ended with status {status} after {len(passed)} points, not at point {point}"]
@@ -110,8 +116,8 @@ class Line:
             found = []
         status, _ = in_child(trial, resumed)
         found += [f"the resumed run ended with status {status}"] if status else list(differences(self.whole, run))
-        if not found:
-            shutil.rmtree(trial)
+        if found:
+            trial.rename(self.whole.parent / f"point{point}")
         return found
 
 
