@@ -100,8 +100,10 @@ def free_text(path: str | Path) -> str:
 
 
 def size_text(count: float) -> str:
-    """12.3 GB, 45 MB, 0.1 MB"""
-    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.{0 if count >= 1e7 else 1}f} MB"
+    """12.3 GB, 45.0 MB, 2 kB"""
+    return next((f"{count / unit:.1f} {name}" for unit, name in ((1e9, "GB"), (1e6, "MB")) if count >= unit), "") or (
+        f"{count / 1e3:.0f} kB"
+    )
 
 
 def need_space(folder: str | Path, total: int, largest: int, what: str) -> None:

@@ -267,6 +267,7 @@ def read_yaml(cls: type, path: str | Path) -> dict[str, Any]:
         UserError: with file and line: not YAML, an unknown key (the closest known one is named), a key given twice, a
             value of the wrong type or outside its range.
     """
+    path = Path(path)
     text = read_text(path)
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)

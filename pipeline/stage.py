@@ -21,6 +21,8 @@ from engine.seams import Hooks
 from engine.trainer import Trainer
 from models.network import Network
 
+PAGES = 20_000_000  # bytes for the report with its pictures, figures and tables
+
 
 def start_run(config: TrainConfig, kind: str) -> Path:
     """The run's folder with its `args.yaml`: a new one, or the one `--resume` names. Joins a distributed run first.
@@ -111,7 +113,7 @@ def check_space(network: Network, config: TrainConfig, run: Path, trainings: int
     last = (2 + moments) * weights  # live and averaged weights, and the optimiser's
     what = f"a run of {trainings} training{'s' * (trainings != 1)} of {models.parameters(network):,} parameters"
     # Of the last.pt that is replaced there are two for a moment.
-    need_space(run, trainings * (last + weights) + last + weights, last, what)
+    need_space(run, trainings * (last + weights) + last + weights + PAGES, last, what)
 
 
 def stage_tracker(config: TrainConfig, folder: Path, kind: str, group: str = "", name: str = "") -> Tracker:

@@ -248,9 +248,8 @@ def test_numbers_beyond_any_network_are_refused_at_their_line_before_memory_is_f
     assert old in text
     path = tmp_path / "x.cfg"
     path.write_text(text.replace(old, new, 1).replace("size=3\n", "", new.count("size=")))
-    key = new.rsplit("\n")[0].split("=")[0]
-    with pytest.raises(UserError, match=rf"x\.cfg:\d+: \[.*{'|size' if 'size' in new else ''}{key}|weights"):
-        models.load(path, classes=3)
+    with pytest.raises(UserError, match=r"x\.cfg:\d+: \[(net|convolutional|yolo)\] "):
+        models.load(path)
 
 
 def test_a_map_far_finer_than_the_picture_and_a_cfg_without_end_are_refused(tmp_path):
