@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 
 from common.command_line import find_hyp, parse_config
 from common.errors import UserError
+from common.lock import LOCK, hold
 from common.options import load_config, option, options, read_yaml, to_dict
 from common.rundir import find_run, make_run_dir, network_in
 from engine.config import TrainConfig
@@ -387,3 +389,16 @@ def test_only_hyp_files_that_a_command_knows_are_offered() -> None:
     for flag in ("--hyp", "--resume"):
         with pytest.raises(UserError, match="5000 characters"):
             parse_config(TrainConfig, [flag, "a" * 5000])
+
+
+def test_a_run_whose_folder_was_deleted_meanwhile_does_not_end_as_if_nothing_had_happened(tmp_path: Path) -> None:
+    run = make_run_dir(tmp_path, "train", "exp")
+    hold(run)
+    with pytest.raises(UserError, match="was deleted, moved or emptied"), no_trace_if_refused(run, resumed=False):
+        shutil.rmtree(run)
+    assert not run.exists()
+    run = make_run_dir(tmp_path, "train", "exp")
+    hold(run)
+    with no_trace_if_refused(run, resumed=False):
+        assert (run / LOCK).exists()
+    assert list(run.iterdir()) == [], "the next process may have it"
