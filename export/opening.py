@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from common.errors import UserError
-from common.files import shown_path
+from common.files import read_text, shown_path
 from common.log import log
 from common.rundir import network_in
 from data import DataSpec, load_spec
@@ -178,11 +178,7 @@ def class_names(path: str) -> list[str]:
     """The class names of a data set's yaml or Darknet `.data`, or of a `.names` file."""
     if Path(path).suffix not in (".names", ".txt"):
         return list(load_spec(path).names)
-    try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        todo = "save it as UTF-8" if isinstance(error, UnicodeDecodeError) else ""
-        raise UserError(f"cannot read class names: {error}", where=path, todo=todo) from error
+    lines = read_text(path, "give a data set's yaml, or a file with a class name a line").splitlines()
     return [line.strip() for line in lines if line.strip()]
 
 
