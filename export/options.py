@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from common.errors import UserError, closest
 from common.options import option
+from common.rundir import network_in
 from data.spec import SPLITS
 from export.formats import EARLIER_OUTPUTS, FORMATS, OUTPUTS, RUNTIMES, Format
 from models.heads import ONE_TO_MANY, ONE_TO_ONE
@@ -163,6 +165,8 @@ class ExportOptions:
                 todo=f"--outputs decoded, and NMS outside; or leave {unable[0]} out of --to; or --heads {ONE_TO_ONE}, "
                 "where the network has such heads",
             )
+        if os.path.isdir(self.weights):
+            self.weights = str(network_in(self.weights))
         if Path(self.weights).suffix not in (".pt", ".pth", ".weights", ".cfg"):
             raise UserError(
                 f"--weights {self.weights}: only a network of PyTorch or Darknet can be exported",

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 
 from common.command_line import Command
 from common.errors import UserError
 from common.files import shown_path
-from common.rundir import network_in
 from export.formats import FORMATS
 from export.options import ExportOptions
 
@@ -41,8 +39,6 @@ Exit status: 0, or 2 if a format could not be made; the others are there all the
 
 
 def _export(options: ExportOptions) -> int:
-    if os.path.isdir(options.weights):
-        options = replace(options, weights=str(network_in(options.weights)))
     if not os.path.isfile(options.weights):
         raise UserError(
             f"--weights {shown_path(options.weights)} does not exist",

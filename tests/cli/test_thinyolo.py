@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import models
+from export.options import ExportOptions
 from models.network import Network
 from tests.engine.test_evaluate import TINY, write_set
 from thinyolo.main import main
@@ -70,6 +71,7 @@ def test_a_runs_folder_stands_for_its_network(tmp_path, weights, small_set, monk
     assert "without a network yet" in capsys.readouterr().err
     weights.rename(run_folder / "pruned/pruned.pt")
     assert main(arguments) == 0
+    assert ExportOptions(weights=str(run_folder)).weights == str(run_folder / "pruned/pruned.pt")
 
 
 def test_predict_writes_pictures_and_a_second_run_gets_its_own_folder(tmp_path, weights, monkeypatch, capsys):
