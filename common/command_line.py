@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import difflib
+import os
 import sys
 import typing
 from collections.abc import Callable, Sequence
@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
-from common.errors import UserError, run_cleanly
-from common.log import show_log
-from common.options import Option, canonical, describe, from_dict, options, read_yaml, shown, shown_default
-from common.rundir import ARGS, find_run
+from common.errors import UserError, closest, run_cleanly
+from common.files import shown_path
+from common.log import log, show_log
+from common.options import HYP, Option, canonical, describe, from_dict, options, read_yaml, shown, shown_default
+from common.rundir import ARGS, COMMANDS, LATEST, find_run, network_in
 
 Config = TypeVar("Config")
 EVERYTHING = "all"
@@ -192,7 +193,7 @@ def _command_line(cls: type, argv: Sequence[str], parser: argparse.ArgumentParse
     known = options(cls)
     if unknown:
         flags = {each.flag.lstrip("-"): each.flag for each in known.values()}
-        near = difflib.get_close_matches(unknown[0].lstrip("-").partition("=")[0], list(flags), n=1, cutoff=0.5)
+        near = closest(unknown[0].lstrip("-").partition("=")[0], flags, 0.5)
         hint = f"did you mean {flags[near[0]]}? " if near and unknown[0].startswith("-") else ""
         raise UserError(f"unknown argument {unknown[0]!r}", todo=f"{hint}--help lists all options")
     values = {}
@@ -226,31 +227,55 @@ def parse_config(
     known = options(cls)
     if given.get("resume"):
         return _resumed(cls, given, known)
-    values = read_yaml(cls, find_hyp(given["hyp"])) if given.get("hyp") else {}
+    values = read_yaml(cls, find_hyp(given["hyp"], cls)) if given.get("hyp") else {}
     values.update(given)
     return from_dict(cls, values)
 
 
-def find_hyp(name: str) -> Path:
-    """The YAML file `name`; a bare name (``sparse``) is looked for in the installed ``cfg/hyp``."""
+def find_hyp(name: str, cls: type | None = None) -> Path:
+    """The YAML file `name`; a bare name (``sparse``) is looked for in the installed ``cfg/hyp``.
+
+    Args:
+        cls: whose options they are to be: only files with no others are offered.
+    """
     path = Path(name)
-    installed = Path(__file__).resolve().parent.parent / "cfg" / "hyp"
-    if not path.exists() and path.name == name and (installed / f"{path.stem}.yaml").exists():
-        return installed / f"{path.stem}.yaml"
-    if not path.exists():
-        have = ", ".join(sorted(each.stem for each in installed.glob("*.yaml")))
-        raise UserError(f"no such file: {name}", todo=f"--hyp takes a YAML file or one of: {have}")
+    if not os.path.exists(path) and path.name == name and os.path.exists(HYP / f"{path.stem}.yaml"):
+        return HYP / f"{path.stem}.yaml"
+    if not os.path.exists(path):
+        have = ", ".join(each.stem for each in sorted(HYP.glob("*.yaml")) if cls is None or _knows(cls, each))
+        raise UserError(f"no such file: {shown_path(name)}", todo=f"--hyp takes a YAML file or one of: {have}")
     return path
 
 
+def _knows(cls: type, path: Path) -> bool:
+    try:
+        read_yaml(cls, path)
+    except UserError:
+        return False
+    return True
+
+
 def _resumed(cls: type[Config], given: dict[str, Any], known: dict[str, Option]) -> Config:
-    run = find_run(given["resume"], given.get("project", known["project"].default if "project" in known else "runs"))
+    project = given.get("project", known["project"].default if "project" in known else "runs")
+    kinds = getattr(cls, "RUNS", ())
+    run = find_run(given["resume"], project, kinds)
+    if given["resume"] == LATEST:
+        command = COMMANDS.get(run.absolute().parent.name, "")
+        log.info("--resume: the newest run that is not done, as by thinyolo %s --resume %s", command, run)
     values = read_yaml(cls, run / ARGS)
     for key, value in given.items():
         if key not in ("resume", "project") and not known[key].metadata["resumable"] and values.get(key) != value:
             free = ", ".join(each.flag for each in known.values() if each.metadata["resumable"])
             raise UserError(
                 f"{known[key].flag} {shown(value)}: the resumed run {run} has {shown(values.get(key))} and keeps it",
-                todo=f"leave it out; only these may change: {free}. Or start a new run from {run}/weights/last.pt",
+                todo=f"leave it out; only these may change: {free}" + _anew(run),
             )
     return from_dict(cls, {**values, **given, "resume": str(run)})
+
+
+def _anew(run: Path) -> str:
+    """How to take what a run has so far into another one, if there is something."""
+    try:
+        return f". Or start a new run from it: --weights {network_in(run)}"
+    except UserError:
+        return ""

@@ -5,10 +5,17 @@ Anything else that escapes is a bug in ThinYOLO and keeps its traceback.
 
 from __future__ import annotations
 
+import contextlib
+import difflib
 import io
+import os
+import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+
+LONGEST = 2000  # characters of a line: what was read may be of any length
 
 
 class UserError(Exception):
@@ -24,11 +31,23 @@ class UserError(Exception):
     def __init__(self, problem: str, *, where: str | Path | None = None, line: int | None = None, todo: str = ""):
         self.problem, self.where, self.line, self.todo = problem, where, line, todo
         place = "" if where is None or where == "" else f"{where}:{line}: " if line is not None else f"{where}: "
-        super().__init__(f"{place}{problem}" + (f"\n  -> {todo}" if todo else ""))
+        lines = (f"{place}{problem}" + (f"\n  -> {todo}" if todo else "")).split("\n")
+        super().__init__("\n".join(each if len(each) <= LONGEST else f"{each[:LONGEST]} [...]" for each in lines))
+
+
+def closest(word: str, known: Iterable[str], cutoff: float = 0.6, most: int = 1) -> list[str]:
+    """Which of the `known` words somebody may have meant by `word`; a longer one than all of them means none."""
+    known = list(known)
+    if len(word) > 2 * max(map(len, known), default=0):
+        return []  # comparing takes the square of its length
+    return difflib.get_close_matches(word, known, n=most, cutoff=cutoff)
 
 
 def run_cleanly(main: Callable[[], int | None], after_stop: str = "") -> int:
     """Run an entry point; a `UserError` is printed without a traceback and gives exit status 2.
+
+    A SIGTERM, by which batch systems and `kill` end a process, is a Ctrl-C: what is open is closed, what can be said is
+    said. Who no longer reads our output (``| head``) ends us quietly.
 
     Args:
         after_stop: what to say to somebody who pressed Ctrl-C, how to go on.
@@ -37,10 +56,39 @@ def run_cleanly(main: Callable[[], int | None], after_stop: str = "") -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a file's name may be what no terminal can show
     try:
-        return main() or 0
+        with _term_as_interrupt():
+            status = main() or 0
+            sys.stdout.flush()
+        return status
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stopped:
         print(f"\nstopped. {after_stop}".rstrip(), file=sys.stderr)
-        return 130
+        return 128 + (signal.SIGTERM if isinstance(stopped, _Terminated) else signal.SIGINT)
+    except BrokenPipeError:
+        with contextlib.suppress(OSError, ValueError):  # or Python tries once more at its end, and complains
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + 13  # as of a process that SIGPIPE ended
+
+
+class _Terminated(KeyboardInterrupt):
+    """A SIGTERM came."""
+
+
+@contextlib.contextmanager
+def _term_as_interrupt() -> Iterator[None]:
+    """Where nobody else has a handler; under torchrun, whose agent waits for processes that it ends, the usual one."""
+    mine = threading.current_thread() is threading.main_thread() and "TORCHELASTIC_RUN_ID" not in os.environ
+    if not mine or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+
+    def stop(number: int, _: object) -> None:
+        raise _Terminated
+
+    signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)

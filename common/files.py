@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import json
 import os
+import re
+import shutil
+import socket
+import stat
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from common.errors import UserError
+
+HOST = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:6]
+LEFTOVER = re.compile(rf"\..*\.{HOST}\.(\d+)\.tmp")
+# What the system says when a file cannot be written; the others may be about another file, which the writer reads.
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
+REFUSED = {errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EEXIST, errno.EIO}
+TEXT_LIMIT = 64 << 20
+
+watched: dict[Path, tuple[Path, os.stat_result]] = {}
+"""Folders that have to stay while this process writes into them -> a file in each, and what it was at the beginning."""
 
 
 @contextmanager
@@ -18,25 +34,169 @@ def whole_file(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it replaces `path` in one step.
 
     A reader, or a process restarted after kill -9, sees the old file or the new one, never half of it.
+
+    Raises:
+        UserError: the disk is full, a limit on files is reached, or nobody may write there.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    check_watched(path)
+    # The name is cut: with what is added, one of 255 bytes would be too long.
+    own = hashlib.sha256(path.name.encode(errors="surrogateescape")).hexdigest()[:8]
+    temporary = path.with_name(f".{path.name[:32]}.{own}.{HOST}.{os.getpid()}.tmp")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
-        with open(temporary, "rb") as handle:
-            os.fsync(handle.fileno())
-        os.replace(temporary, path)
+        put_in_place(temporary, path)
+    except (OSError, RuntimeError) as error:  # RuntimeError: torch's archive writer, which has met an OSError
+        check_watched(path)
+        cause = _cause(error)
+        if cause.errno in FULL or (cause.errno in REFUSED and cause.filename in _named(temporary, path)):
+            raise unwritable(path, cause) from error
+        raise
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def put_in_place(temporary: Path, path: Path) -> None:
+    """Give a whole file its name, after its bytes are on the disk."""
+    with open(temporary, "rb") as handle:
+        os.fsync(handle.fileno())
+    os.replace(temporary, path)
+
+
+def _cause(error: BaseException | None) -> OSError:
+    while error is not None:
+        if isinstance(error, OSError):
+            return error
+        error = error.__cause__ or error.__context__
+    return OSError()
+
+
+def _named(*paths: Path) -> set[object]:
+    return {name for path in paths for each in (path, *path.parents) for name in (str(each), each)}
+
+
+def unwritable(path: str | Path, error: OSError) -> UserError:
+    """What to say of a file, or a folder, that cannot be written."""
+    todo = "choose a place where you may write"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        todo = "make room, then go on with --resume" if error.errno == errno.ENOSPC else "your quota is used up"
+    elif error.errno == errno.EFBIG:
+        todo = "the shell limits the size of files: ulimit -f unlimited"
+    return UserError(f"cannot be written: {error.strerror}; {free_text(path)} free there", where=path, todo=todo)
+
+
+def free_space(path: str | Path) -> int:
+    """Bytes that may still be written where `path` is, or would be."""
+    folder = Path(os.path.abspath(path))
+    while not os.path.isdir(folder):
+        folder = folder.parent
+    return shutil.disk_usage(folder).free
+
+
+def free_text(path: str | Path) -> str:
+    return size_text(free_space(path))
+
+
+def size_text(count: float) -> str:
+    """12.3 GB, 45.0 MB, 2 kB"""
+    return next((f"{count / unit:.1f} {name}" for unit, name in ((1e9, "GB"), (1e6, "MB")) if count >= unit), "") or (
+        f"{count / 1e3:.0f} kB"
+    )
+
+
+def need_space(folder: str | Path, total: int, largest: int, what: str) -> None:
+    """Refuse long work whose files would not fit.
+
+    Args:
+        folder: where they go.
+        total, largest: bytes of all files together, and of the largest of them.
+        what: who writes them, for the message.
+
+    Raises:
+        UserError: there is less free space, or files may not be so large (ulimit -f).
+    """
+    if (free := free_space(folder)) < total:
+        raise UserError(
+            f"{what} writes about {size_text(total)}, and {size_text(free)} are free there",
+            where=folder,
+            todo="make room, or choose another place by --project",
+        )
+    try:
+        import resource
+    except ImportError:  # not on Windows
+        return
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+    if limit != resource.RLIM_INFINITY and limit < largest:
+        raise UserError(
+            f"{what} writes a file of about {size_text(largest)}, and files may have {size_text(limit)} here",
+            where=folder,
+            todo="the shell limits the size of files: ulimit -f unlimited",
+        )
+
+
+def watch_folder(folder: Path, by: Path) -> None:
+    """From now on `whole_file` refuses to write into `folder` once the file `by` in it is gone.
+
+    Without it, a folder that somebody deletes would be made again, with half of what was in it.
+    """
+    watched[Path(os.path.abspath(folder))] = by, by.stat()
+
+
+def unwatch_folder(folder: Path) -> None:
+    watched.pop(Path(os.path.abspath(folder)), None)
+
+
+def check_watched(path: Path) -> None:
+    """Raise a `UserError` where `path` is in a watched folder that was deleted meanwhile."""
+    if not watched:
+        return
+    whole = Path(os.path.abspath(path))
+    for folder, (by, was) in watched.items():
+        if folder != whole and folder not in whole.parents:
+            continue
+        try:
+            same = os.path.samestat(by.stat(), was)
+        except OSError:
+            same = False
+        if not same:
+            raise UserError(
+                "was deleted, moved or emptied while this process was writing into it",
+                where=folder,
+                todo="what was in it is gone: start anew",
+            )
+
+
+def clear_leftovers(folder: Path) -> None:
+    """Delete what processes of this machine that are no more had begun to write into `folder`, at any depth."""
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            if (found := LEFTOVER.fullmatch(name)) and not is_alive(int(found[1])):
+                with suppress(OSError):
+                    os.unlink(os.path.join(parent, name))
+
+
+def is_alive(pid: int) -> bool:
+    """Whether there is such a process on this machine."""
+    if os.name == "nt":  # where a signal 0 would end it
+        return True
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def read_json(path: Path) -> dict[str, Any]:
     """What a file of ours holds; nothing where there is none, or it is not whole."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError):
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
         return {}
+    return content if isinstance(content, dict) else {}
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
@@ -53,7 +213,58 @@ def need_folder(folder: str | Path, option: str) -> None:
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
-    except OSError as error:
+    except (OSError, ValueError) as error:
+        said = getattr(error, "strerror", None) or error
         raise UserError(
-            f"{option}: nothing can be written into {folder}: {error.strerror}", todo=f"give another {option}"
+            f"{option}: nothing can be written into {folder}: {said}", todo=f"give another {option}"
         ) from error
+
+
+def need_file(path: str | Path, limit: int, todo: str = "check the path") -> int:
+    """The bytes of a file that somebody named, which is now safe to be read as a whole.
+
+    Raises:
+        UserError: it does not exist, is a folder, a device or a pipe, may not be looked at, or is too large.
+    """
+    try:
+        found = os.stat(path)
+    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+        absent = isinstance(error, FileNotFoundError)
+        said = "does not exist" if absent else f"cannot be read: {getattr(error, 'strerror', None) or error}"
+        raise UserError(said, where=shown_path(path), todo=todo) from None
+    if stat.S_ISDIR(found.st_mode):
+        raise UserError("is a folder, not a file", where=path, todo=todo)
+    if not stat.S_ISREG(found.st_mode):
+        raise UserError("is no ordinary file, but a device or a pipe", where=path, todo="copy it into a file first")
+    if found.st_size > limit:
+        raise UserError(
+            f"has {size_text(found.st_size)}, more than such a file can have ({size_text(limit)})",
+            where=path,
+            todo=todo,
+        )
+    return found.st_size
+
+
+def read_text(
+    path: str | Path, todo: str = "check the path", *, encoding: str = "utf-8", errors: str = "strict"
+) -> str:
+    """The text of a file that somebody named.
+
+    Raises:
+        UserError: see `need_file`; it cannot be read, or it is not text of this encoding.
+    """
+    need_file(path, TEXT_LIMIT, todo)
+    try:
+        return Path(path).read_text(encoding=encoding, errors=errors)
+    except OSError as error:
+        raise UserError(f"cannot be read: {error.strerror or error}", where=path, todo=todo) from error
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"is not text: byte {error.start} is no UTF-8", where=path, todo="save it as UTF-8, if it is the right file"
+        ) from error
+
+
+def shown_path(path: str | Path, most: int = 200) -> str:
+    """A path for a message: what somebody pasted in its place may be very long."""
+    text = str(path)
+    return text if len(text) <= most else f"{text[:most]}... ({len(text)} characters)"

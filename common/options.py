@@ -15,7 +15,8 @@ flat keys, bare flags with a value, YAML with line numbers and what a resumed ru
 from __future__ import annotations
 
 import dataclasses
-import difflib
+import math
+import os
 import re
 import types
 import typing
@@ -26,10 +27,13 @@ from typing import Any, TypeVar
 
 import yaml
 
-from common.errors import UserError
-from common.files import whole_file
+from common.errors import UserError, closest
+from common.files import read_text, whole_file
 
 Config = TypeVar("Config")
+HYP = Path(__file__).resolve().parent.parent / "cfg" / "hyp"
+"""The files that ``--hyp`` knows by name."""
+MOST = 2**63 - 1  # what torch and numpy take
 
 
 def option(
@@ -137,6 +141,8 @@ class Option:
         value = _convert(value if value is None or isinstance(value, list) else str(value), self.type)
         if value is None:
             return None
+        if isinstance(value, (int, float)) and MOST < abs(value) < math.inf:
+            raise ValueError("is beyond what a number here can be")
         choices = self.metadata["choices"]
         if choices and "off" in choices and str(value).lower() in ("no", "false"):
             value = "off"  # what YAML 1.1 takes for the same
@@ -198,7 +204,7 @@ def _convert(value: Text, kind: Any) -> Any:
     if isinstance(value, list) and kind is str:
         return ",".join(value)
     if isinstance(value, list):
-        raise ValueError(f"is not a {getattr(kind, '__name__', kind)}")
+        raise ValueError("is a list, where one value is wanted")
     return _convert_word(value or "", kind)
 
 
@@ -211,7 +217,7 @@ def _convert_word(word: str, kind: Any) -> Any:
         return kind(word)
     try:
         # int("12") and not int(12.0): a number with 17 digits would lose its end on the way through float
-        return int(word) if kind is int and word.strip().lstrip("+-").isdigit() else _number(word, kind)
+        return int(word) if kind is int and word.strip().lstrip("+-").isdecimal() else _number(word, kind)
     except (ValueError, OverflowError):
         raise ValueError("is not a whole number" if kind is int else "is not a number") from None
 
@@ -262,14 +268,14 @@ def read_yaml(cls: type, path: str | Path) -> dict[str, Any]:
             value of the wrong type or outside its range.
     """
     path = Path(path)
+    text = read_text(path)
     try:
-        node = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
-    except OSError as error:
-        raise UserError(f"cannot read the options: {error.strerror}", where=path, todo="check the path") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+    except (yaml.YAMLError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         line = mark.line + 1 if mark else None
-        raise UserError(f"is not YAML: {getattr(error, 'problem', error)}", where=path, line=line) from None
+        problem = getattr(error, "problem", None) or (str(error).splitlines() or ["?"])[0]
+        raise UserError(f"is not YAML: {problem}", where=path, line=line, todo="write `key: value` lines") from None
     if node is None:
         return {}
     if not isinstance(node, yaml.MappingNode):
@@ -277,9 +283,13 @@ def read_yaml(cls: type, path: str | Path) -> dict[str, Any]:
     known, values = options(cls), {}
     for key_node, value_node in node.value:
         line = key_node.start_mark.line + 1
+        if not isinstance(key_node, yaml.ScalarNode):
+            raise UserError("an option is a word, no list or map", where=path, line=line, todo="write `key: value`")
         key = canonical(str(key_node.value))
         if key not in known:
-            raise UserError(f"unknown option {key_node.value!r}", where=path, line=line, todo=_closest(key, known))
+            raise UserError(
+                f"unknown option {key_node.value!r}", where=path, line=line, todo=_closest(key, known, path)
+            )
         if key in values:
             raise UserError(f"the option {key!r} is given twice", where=path, line=line, todo="delete one of the two")
         try:
@@ -300,8 +310,10 @@ def _text(node: yaml.Node) -> Text:
     return None if node.tag.endswith(":null") else str(node.value)
 
 
-def _closest(key: str, known: typing.Iterable[str]) -> str:
-    near = difflib.get_close_matches(key, list(known), n=1, cutoff=0.5)
+def _closest(key: str, known: typing.Iterable[str], path: Path) -> str:
+    if path.parent == HYP:
+        return f"{path.name} is for a command that has this option, as its first lines say"
+    near = closest(key, known, 0.5)
     hint = f"did you mean {near[0]!r}? " if near else ""
     return f"{hint}--help lists all options"
 
@@ -328,7 +340,7 @@ def shown(value: Any) -> str:
 def load_config(cls: type[Config], path: str | Path) -> Config:
     """The configuration a run was started with, from its `args.yaml` (or the run's folder)."""
     path = Path(path)
-    return from_dict(cls, read_yaml(cls, path / "args.yaml" if path.is_dir() else path))
+    return from_dict(cls, read_yaml(cls, path / "args.yaml" if os.path.isdir(path) else path))
 
 
 def save_config(config: Any, path: str | Path) -> None:

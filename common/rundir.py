@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from common.errors import UserError
+from common.files import shown_path
 
-ARGS, START = "args.yaml", "start.pt"
+ARGS, START, REPORT = "args.yaml", "start.pt", "report.html"
 LAST, BEST = Path("weights") / "last.pt", Path("weights") / "best.pt"
+LATEST = "latest"
+COMMANDS = {"train": "train", "train_prune": "prune", "finetune_kd": "distill", "ablate": "ablate"}
+"""The folder of runs of a kind -> the command that makes them and goes on with them."""
+NETWORKS = (
+    *(f"student/{name}" for name in (BEST, LAST)),
+    "pruned/pruned.pt",
+    "sparse/weights/sparse.pt",
+    *(f"baseline/{name}" for name in (BEST, LAST)),
+    str(BEST),
+    str(LAST),
+)
+"""What the stages of a run leave, the last first."""
 
 made_here: set[Path] = set()
 """The folders this process made: nobody else has anything in these."""
@@ -37,26 +52,60 @@ def make_run_dir(project: str | Path, kind: str, name: str, *, exist_ok: bool = 
             return path
 
 
-def find_run(resume: str | Path, project: str | Path = "runs") -> Path:
-    """The folder that ``--resume`` names: a run, a checkpoint in it, or "latest" under `project`.
+def find_run(resume: str | Path, project: str | Path = "runs", kinds: Sequence[str] = ()) -> Path:
+    """The folder that ``--resume`` names: a run, a file in it, or "latest", the newest unfinished one of `project`.
+
+    Args:
+        kinds: of which commands the run may be (`COMMANDS`); none: of any.
 
     Raises:
-        UserError: there is no such run.
+        UserError: there is no such run, or it is of another command, which is named.
     """
-    if str(resume) == "latest":
-        runs = sorted(Path(project).glob(f"*/*/{ARGS}"), key=lambda path: _touched(path.parent))
-        if not runs:
-            raise UserError(f"no run under {project} to go on with", todo="name it: --resume runs/train/exp")
-        return runs[-1].parent
+    if str(resume) == LATEST:
+        return _newest_unfinished(Path(project), kinds)
     path = Path(resume)
     for folder in (path, *path.parents):
-        if (folder / ARGS).is_file():
-            return folder
+        if not os.path.isfile(folder / ARGS):
+            continue
+        if kinds and (kind := folder.absolute().parent.name) in COMMANDS and kind not in kinds:
+            raise UserError(
+                f"{folder} is a run of thinyolo {COMMANDS[kind]}", todo=f"thinyolo {COMMANDS[kind]} --resume {folder}"
+            )
+        return folder
     raise UserError(
-        f"--resume {resume}: neither it nor a folder above it holds an {ARGS}",
+        f"--resume {shown_path(resume)}: neither it nor a folder above it holds an {ARGS}",
         todo="name the run's folder, for example runs/train/exp",
+    )
+
+
+def _newest_unfinished(project: Path, kinds: Sequence[str]) -> Path:
+    runs = [path.parent for path in project.glob(f"*/*/{ARGS}") if not kinds or path.parent.parent.name in kinds]
+    open_ones = [run for run in runs if not (run / REPORT).exists()]
+    if open_ones:
+        return max(open_ones, key=_touched)
+    whose = f" of thinyolo {' or '.join(dict.fromkeys(COMMANDS[kind] for kind in kinds))}" if kinds else ""
+    newest = f"; the newest, {max(runs, key=_touched)}, has its {REPORT}" if runs else ""
+    raise UserError(
+        f"no unfinished run{whose} under {project} to go on with{newest}", todo="name one: --resume runs/train/exp"
     )
 
 
 def _touched(run: Path) -> float:
     return max(path.stat().st_mtime for path in (run, *run.glob("*"), *run.glob("**/weights/last.pt")))
+
+
+def network_in(run: str | Path) -> Path:
+    """The network that a run's folder stands for: what its last stage has left.
+
+    Raises:
+        UserError: it is no run's folder, or there is none yet, or several that are alike (an ablation).
+    """
+    run = Path(run)
+    for name in NETWORKS:
+        if os.path.isfile(run / name):
+            return run / name
+    others = sorted(path for path in run.glob(f"*/*/{BEST}"))
+    if others:
+        raise UserError("holds several networks", where=run, todo=f"name one, for example {others[0]}")
+    what = "is a run's folder without a network yet" if (run / ARGS).exists() else "is a folder, and no run's"
+    raise UserError(what, where=run, todo="name a file: a .pt, or one of an exported network")

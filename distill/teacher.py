@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -47,7 +48,7 @@ def split_chain(cfg: str, weights: str) -> list[tuple[str, str]]:
 def _split(text: str | Path | None, mark: str) -> list[str]:
     """The parts of a list of files; a file whose own name holds the mark is one."""
     text = str(text or "")
-    return [text] if Path(text).is_file() else [part.strip() for part in text.split(mark)]
+    return [text] if os.path.isfile(text) else [part.strip() for part in text.split(mark)]
 
 
 class AlignedTeacher(nn.Module):

@@ -5,7 +5,8 @@ Both are ordinary checkpoints of the averaged weights; `last.pt` holds the state
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+import hashlib
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from torch import Tensor
 import models
 from common.errors import UserError
 from common.rundir import BEST, LAST
+from data import DataSpec
+from models.content import check_parts, need_state, need_type
 from models.network import Network
 
 
@@ -71,6 +74,24 @@ class TrainResult:
     history: list[dict[str, float]]
 
 
+TRAINING: dict[str, Any] = {
+    "progress": dict,
+    "batch": int,
+    "network": dict,
+    "ema": dict,
+    "adapters": dict,
+    "optimizer": dict,
+    "precision": dict,
+    "hooks": list,
+}
+"""What "training" has to hold."""
+_NUMBER = (int, float)
+PROGRESS = {
+    each.name: {"int": int, "float": _NUMBER, "bool": bool}.get(str(each.type), list if "list" in each.type else dict)
+    for each in fields(Progress)
+}
+
+
 def save_last(run_dir: Path, averaged: Network, kind: str, progress: Progress, state: dict[str, Any]) -> None:
     """Write `last.pt`: the averaged weights, and under "training" everything a resumed training needs."""
     training = {"kind": kind, "progress": asdict(progress), **state}
@@ -95,7 +116,59 @@ def read_last(run_dir: str | Path) -> dict[str, Any] | None:
     training: dict[str, Any] | None = models.read_checkpoint(path)["extra"].get("training")
     if training is None:
         raise UserError("holds weights, no state of a training", where=path, todo=f"start anew with --weights {path}")
+    todo = f"take another checkpoint, or start anew with --weights {path}"
+    need_type(training, dict, "its state of a training is", path, todo)
+    check_parts(training, TRAINING, "its state of a training", path, todo)
+    check_parts(training["progress"], PROGRESS, "its progress", path, todo)
+    for row in training["progress"]["history"]:
+        need_type(row, dict, "its history has a row", path, todo)
+    for part in ("network", "ema", "adapters"):
+        need_state(training[part], f"its {part!r}", path)
+    for hook in training["hooks"]:
+        need_type(hook, dict, "it has a state of a hook", path, todo)
     return training
+
+
+def pictures_of(spec: DataSpec) -> dict[str, Any]:
+    """What a run remembers of its pictures: split -> their number, and a digest of their names and folders' names."""
+    return {
+        split: {
+            "count": len(paths),
+            "sha256": hashlib.sha256(
+                "\n".join(f"{path.parent.name}/{path.name}" for path in paths).encode(errors="surrogateescape")
+            ).hexdigest(),
+        }
+        for split, paths in spec.splits.items()
+        if paths
+    }
+
+
+def check_pictures(kept: Any, spec: DataSpec, where: Path) -> None:
+    """Refuse to go on with other pictures than those a run began with.
+
+    Args:
+        kept: what `pictures_of` said then; anything else was written by an earlier version, and nothing is known.
+        where: the file that says so.
+
+    Raises:
+        UserError: with the numbers then and now.
+    """
+    if not isinstance(kept, dict):
+        return
+    now = pictures_of(spec)
+    changed = [split for split in {**kept, **now} if kept.get(split) != now.get(split)]
+    if not changed:
+        return
+    counts = ((split, *((each.get(split) or {}).get("count", 0) for each in (kept, now))) for split in changed)
+    told = ", ".join(
+        f"{split} had {then} pictures and has {here}" if then != here else f"{split} has other {here} pictures"
+        for split, then, here in counts
+    )
+    raise UserError(
+        f"the data set is not the one this run began with: {told} ({spec.source})",
+        where=where,
+        todo="bring the pictures back, or start a new run with --weights and what this one has so far",
+    )
 
 
 def batch_of(run_dir: str | Path) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 from common.errors import UserError
 from common.options import option, save_config
@@ -18,7 +19,7 @@ AUGMENTATION, LOSS, PRECISION, RUN = "augmentation", "loss", "precision", "run"
 
 def parse_size(text: str) -> tuple[int, int]:
     """(height, width) of the network input that ``--imgsz`` means: "416", or "1280x800" (WIDTHxHEIGHT)."""
-    found = re.fullmatch(r"\s*(\d+)(?:\s*[xX,]\s*(\d+))?\s*", text)
+    found = re.fullmatch(r"\s*([0-9]{1,5})(?:\s*[xX,]\s*([0-9]{1,5}))?\s*", text)
     if not found or not all(0 < int(side) <= 8192 for side in found.groups() if side):
         raise UserError(f"--imgsz {text!r} is no picture size", todo="give one number (416) or WIDTHxHEIGHT (1280x800)")
     width = int(found[1])
@@ -28,6 +29,9 @@ def parse_size(text: str) -> tuple[int, int]:
 @dataclass
 class TrainConfig:
     """What a training needs to know; flags, `--hyp` keys and `args.yaml` are made from these fields."""
+
+    RUNS: ClassVar[tuple[str, ...]] = ("train",)
+    """Whose runs a command goes on with (`common.rundir.COMMANDS`)."""
 
     # --- network and data
     cfg: str = option(
@@ -53,7 +57,8 @@ class TrainConfig:
     )
     hyp: str = option(
         "",
-        "YAML of options, or the name of one in cfg/hyp (scratch, finetune, sparse); the command line overrides it",
+        "YAML of options, or the name of one in cfg/hyp (scratch, finetune; to prune also sparse); the command line "
+        "overrides it",
         group=DATA,
         metavar="FILE",
         main=True,
@@ -87,6 +92,7 @@ class TrainConfig:
         "is the same",
         group=DATA,
         low=0,
+        high=1024,
         resumable=True,
     )
     anchors: str = option(
@@ -225,7 +231,7 @@ class TrainConfig:
     exist_ok: bool = option(False, "write into an existing folder instead of numbering", group=RUN)
     resume: str = option(
         "",
-        "go on with this run (its folder; the bare flag takes the latest) where it was stopped",
+        "go on with this run (its folder; the bare flag: this command's newest unfinished) where it was stopped",
         group=RUN,
         const="latest",
         metavar="RUN",
@@ -249,6 +255,7 @@ class TrainConfig:
         "CPU threads of torch; 0 leaves torch's choice. Sums, and so last digits, depend on it",
         group=RUN,
         low=0,
+        high=1024,
         resumable=True,
     )
     save_every: int = option(

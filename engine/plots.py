@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from common.files import whole_file
+from common.errors import UserError
+from common.files import read_text, whole_file
 from engine.metrics import CONFIDENCES, Curves
 from engine.pictures import class_colour, mosaic, save_picture, side_by_side
 
@@ -235,9 +236,15 @@ def _reference_lines(panel: Axes, title: str, reference: Mapping[str, float]) ->
 
 
 def read_results(path: str | Path) -> dict[str, np.ndarray]:
-    """The columns of a `results.csv`; NaN where a cell is empty or no number. Empty without rows."""
-    with open(path, newline="") as handle:
-        rows = list(csv.DictReader(handle, skipinitialspace=True))
+    """The columns of a `results.csv`; NaN where a cell is empty or no number. Empty without rows.
+
+    Raises:
+        UserError: it cannot be read, or is no table.
+    """
+    try:
+        rows = list(csv.DictReader(read_text(path).splitlines(), skipinitialspace=True))
+    except csv.Error as error:
+        raise UserError(f"is no table: {error}", where=path, todo="is it the results.csv of a training?") from None
     if not rows:
         return {}
     return {name.strip(): np.array([_number(row.get(name)) for row in rows]) for name in rows[0] if name}

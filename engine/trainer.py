@@ -33,6 +33,7 @@ from engine.progress import EpochBar, memory_used, summary, write_results
 from engine.seams import Hooks, Objective
 from engine.step import grouped, resized, step_seed, training_step
 from models.network import Network
+from models.weights import need_finite
 
 FITNESS = "val/mAP50-95"
 _SIZE = 2  # keeps the random stream of a step's size apart from the step's own (`step_seed`)
@@ -108,6 +109,12 @@ class Trainer:
                 f"the network has {self.network.classes} classes, the data set {len(self.spec.names)}",
                 where=self.spec.source,
                 todo=f"load the network with classes={len(self.spec.names)}",
+            )
+        if self.network.in_channels != 3:
+            raise UserError(
+                f"the network takes {self.network.in_channels} channels, pictures have 3",
+                where=self.network.cfg.source,
+                todo="write channels=3 in [net]",
             )
         step = self.network.max_stride
         if any(side % step for side in self.config.input_size):
@@ -319,6 +326,7 @@ class Trainer:
         averaged = self._averaged()
         state = {
             "batch": self.batch * distributed.world(),
+            "pictures": checkpoints.pictures_of(self.spec),
             # The same storage as the checkpoint's own weights, so it costs no space in the file.
             "ema": averaged.state_dict(),
             "network": self.network.state_dict(),
@@ -350,6 +358,8 @@ class Trainer:
                 where=where,
                 todo="resume with the options the run was started with",
             )
+        for name, tensor in training["network"].items():
+            need_finite(tensor, name, where)
         try:
             self.network.load_state_dict(training["network"])
             self.ema.module.load_state_dict(training["ema"])
@@ -360,13 +370,20 @@ class Trainer:
                 }
             )
             self.optimizer.load_state_dict(training["optimizer"])
-        except (RuntimeError, ValueError) as error:
+            self.precision.load_state_dict(training["precision"])
+            for hook, state in zip(hooks, states):
+                hook.load_state_dict(state)
+        except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
             raise UserError(
-                f"does not fit this training: {error}", where=where, todo="resume with the options it was started with"
+                f"does not fit this training: {_said(error)}",
+                where=where,
+                todo="resume with the options it was started with, or start anew: the file may be damaged",
             ) from None
-        self.precision.load_state_dict(training["precision"])
-        for hook, state in zip(hooks, states):
-            hook.load_state_dict(state)
         self.progress = Progress(**training["progress"])
         log.info("%s: going on at epoch %d, step %d", self.run_dir, self.progress.epoch, self.progress.step)
         return True
+
+
+def _said(error: Exception) -> str:
+    """What an error says of a state that does not fit; of a key that is absent, that it is."""
+    return f"it lacks {error}" if isinstance(error, KeyError) else str(error)

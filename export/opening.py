@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from common.errors import UserError
+from common.files import shown_path
 from common.log import log
 from common.reading import user_path
+from common.rundir import network_in
 from data import DataSpec, load_spec
 from data.describe import names_listed
 from engine.config import parse_size
@@ -48,9 +51,10 @@ def open_model(
     """
     import torch
 
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f"{path} does not exist", todo=f"give {FILES}")
+    path = network_in(path) if os.path.isdir(path) else Path(path)
+    if not os.path.isfile(path):
+        problem = "is no ordinary file" if os.path.exists(path) else "does not exist"
+        raise UserError(f"{shown_path(path)} {problem}", todo=f"give {FILES}, or a run's folder")
     if path.suffix not in CAN_RUN:
         raise UserError(f"nobody here can run a file called *{path.suffix}", where=path, todo=f"give {FILES}")
     able = CAN_RUN[path.suffix]
@@ -103,7 +107,7 @@ def _darknet_pair(path: Path, cfg: str) -> tuple[str | None, Path]:
     """(cfg, weights) of a file: of `x.cfg` the weights, and of exported `x.weights` the cfg, that lie beside it."""
     if path.suffix == ".cfg":
         weights = path.with_suffix(".weights")
-        if not weights.is_file():
+        if not os.path.isfile(weights):
             raise UserError(
                 f"holds no weights, and there is no {weights.name} beside it",
                 where=path,
@@ -112,7 +116,7 @@ def _darknet_pair(path: Path, cfg: str) -> tuple[str | None, Path]:
         return cfg or str(path), weights
     if path.suffix == ".weights" and not cfg:
         beside = path.with_suffix(".cfg")
-        if not (beside.is_file() and path.with_suffix(".names").is_file()):
+        if not (os.path.isfile(beside) and os.path.isfile(path.with_suffix(".names"))):
             raise UserError(f"{path} holds tensors but no structure", todo="add --cfg with its cfg file")
         return str(beside), path
     return cfg or None, path
@@ -121,7 +125,7 @@ def _darknet_pair(path: Path, cfg: str) -> tuple[str | None, Path]:
 def _names_beside(weights: Path) -> list[str] | None:
     """The class names that `thinyolo export --to darknet` leaves beside a `.weights` file."""
     path = weights.with_suffix(".names")
-    return class_names(str(path)) if weights.suffix == ".weights" and path.is_file() else None
+    return class_names(str(path)) if weights.suffix == ".weights" and os.path.isfile(path) else None
 
 
 def _open_network(cfg: str | None, weights: Path, names: Sequence[str] | None) -> Network:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from common.errors import UserError
+from common.errors import UserError, closest
 from common.options import option
+from common.rundir import network_in
 from data.spec import SPLITS
 from export.formats import EARLIER_OUTPUTS, FORMATS, OUTPUTS, RUNTIMES, Format
 from models.heads import ONE_TO_MANY, ONE_TO_ONE
@@ -75,7 +76,7 @@ class NetworkOptions:
     )
     resize: str = resized()
     device: str = option("", "cpu, cuda, cuda:1; without: a GPU if there is one", group=NETWORK, metavar="D")
-    threads: int = option(0, "CPU threads; 0 leaves torch's choice", group=NETWORK, low=0)
+    threads: int = option(0, "CPU threads; 0 leaves torch's choice", group=NETWORK, low=0, high=1024)
 
 
 @dataclass
@@ -152,7 +153,7 @@ class ExportOptions:
     reduce_range: bool = option(
         False, "INT8 weights in 7 bits: for x86 CPUs without VNNI, whose 8-bit sums overflow", group=JUDGING
     )
-    threads: int = option(0, "CPU threads; 0: one a core", group=JUDGING, low=0)
+    threads: int = option(0, "CPU threads; 0: one a core", group=JUDGING, low=0, high=1024)
     latency: bool = option(True, "do not time the files", group=JUDGING)
 
     out: str = option("", "folder; without: export/ in the weights' run, or beside them", group=PLACE, metavar="DIR")
@@ -185,6 +186,8 @@ class ExportOptions:
                 todo=f"--outputs decoded, and NMS outside; or leave {unable[0]} out of --to; or --heads {ONE_TO_ONE}, "
                 "where the network has such heads",
             )
+        if os.path.isdir(self.weights):
+            self.weights = str(network_in(self.weights))
         if Path(self.weights).suffix not in (".pt", ".pth", ".weights", ".cfg"):
             raise UserError(
                 f"--weights {self.weights}: only a network of PyTorch or Darknet can be exported",
@@ -201,7 +204,7 @@ class ExportOptions:
         chosen = [part.strip().lower() for part in self.to.split(",") if part.strip()]
         for name in chosen:
             if name not in FORMATS:
-                near = difflib.get_close_matches(name, FORMATS, n=1)
+                near = closest(name, FORMATS)
                 hint = f"did you mean {near[0]}? " if near else ""
                 problem = f"--to {self.to}: there is no format '{name}'"
                 raise UserError(problem, todo=f"{hint}formats: {', '.join(FORMATS)}")

@@ -16,7 +16,9 @@ from typing import Any, TypeVar
 import numpy as np
 
 from common.errors import UserError
+from common.files import need_file, read_text
 from models.kinds import KINDS, SectionKind, check
+from models.limits import LARGEST, MOST_BYTES, MOST_SECTIONS
 
 # Darknet's short forms.
 ALIASES = {"network": "net", "conv": "convolutional", "max": "maxpool", "avg": "avgpool"}
@@ -59,6 +61,8 @@ class _TypedOptions:
             return default
         try:
             return read(self.options[key])
+        except OverflowError:
+            raise self.error(f"{key}={self.options[key]} is beyond what a network can have", key) from None
         except ValueError:
             raise self.error(f"{key}={self.options[key]} is not {words}", key) from None
 
@@ -66,6 +70,8 @@ class _TypedOptions:
         parts = [part.strip() for part in self.options.get(key, "").split(",")]
         try:
             return [read(part) for part in parts if part]
+        except OverflowError:
+            raise self.error(f"{key}={self.options[key]} has a number beyond what a network can have", key) from None
         except ValueError:
             raise self.error(f"{key}={self.options[key]} is not a list of {words}", key) from None
 
@@ -138,6 +144,8 @@ def _finite(text: str) -> float:
 
 def _whole(text: str) -> int:
     value = _finite(text)
+    if abs(value) > LARGEST:
+        raise OverflowError(text)
     if value != int(value):
         raise ValueError(text)
     return int(value)
@@ -272,12 +280,9 @@ def _reference_text(section: Section, number: dict[Section, int]) -> str:
 
 def read_cfg(path: str | Path) -> Cfg:
     """Parse a cfg file. Raises `UserError` where it is not one."""
-    path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8-sig", errors="replace")
-    except OSError as error:
-        raise UserError(f"cannot be read: {error.strerror}", where=path, todo="check the path of the cfg") from error
-    return parse_cfg(text, source=str(path))
+    todo = "check the path of the cfg"
+    need_file(path, MOST_BYTES, todo)
+    return parse_cfg(read_text(path, todo, encoding="utf-8-sig", errors="replace"), source=str(path))
 
 
 def parse_cfg(text: str, source: str = "cfg") -> Cfg:
@@ -311,6 +316,8 @@ def _blocks(text: str, source: str) -> list[Section]:
         if content.startswith("["):
             if not content.endswith("]"):
                 raise UserError(f"'{content}' lacks its closing bracket", where=source, line=line)
+            if len(sections) > MOST_SECTIONS:
+                raise UserError(f"has more than {MOST_SECTIONS} sections", where=source, line=line, todo="is it a cfg?")
             kind = content[1:-1].strip()
             sections.append(Section(ALIASES.get(kind, kind), line=line, source=source))
             continue

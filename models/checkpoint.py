@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import pickle
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,16 +10,19 @@ from typing import Any
 import torch
 
 from common.errors import UserError
-from common.files import whole_file
+from common.files import need_file, shown_path, whole_file
 from common.log import log
+from common.rundir import ARGS, network_in
+from models.archive import MAX_BYTES, MAX_PICKLE_BYTES, Archive
 from models.cfg import Cfg, parse_cfg, read_cfg
+from models.content import FORMAT, check_content
 from models.initial import init_weights
 from models.network import Network, adapt_classes
 from models.resize import KEY
-from models.timm_section import load_pretrained
-from models.weights import LoadReport, load_darknet
+from models.timm_pretrained import load_pretrained
+from models.unpickle import read_plain
+from models.weights import LoadReport, load_darknet, need_finite
 
-FORMAT = "thinyolo/1"
 WHAT_TO_GIVE = "give a .pt written by ThinYOLO, a YOLOv5, YOLOv8, YOLO11 or YOLO26 .pt, or a cfg with its .weights"
 Anchors = Sequence[Sequence[tuple[float, float]]]
 
@@ -40,35 +43,33 @@ def save(net: Network, path: str | Path, extra: dict[str, Any] | None = None) ->
         "meta": net.meta,
         "extra": extra or {},
     }
-    with whole_file(path) as temporary:
-        torch.save(content, temporary)
+    with whole_file(path) as temporary, open(temporary, "wb") as handle:
+        torch.save(content, handle)  # into a file of ours: what the system says of a full disk is then known
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """The content of one of our `.pt` files, on the CPU; nothing in it is executed. Raises `UserError` for others."""
     path = Path(path)
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise UserError(
-            f"cannot be read: {error.strerror or error}", where=path, todo="is the file whole, and may you read it?"
-        ) from error
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        raise UserError(
-            "is no ThinYOLO checkpoint: it is damaged, or holds more than tensors and plain data",
-            where=path,
-            todo=WHAT_TO_GIVE,
-        ) from error
+        content = read_plain(path)
+    except UserError as error:
+        said = error.problem if error.problem.startswith("its ") else f"it {error.problem}"
+        raise UserError(f"is no ThinYOLO checkpoint: {said}", where=path, todo=WHAT_TO_GIVE) from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         found = content.get("format") if isinstance(content, dict) else type(content).__name__
         raise UserError(
-            f"is no ThinYOLO checkpoint: its format is {found!r}, not {FORMAT!r}", where=path, todo=WHAT_TO_GIVE
+            f"is no ThinYOLO checkpoint: its format is {str(found)[:40]!r}, not {FORMAT!r}",
+            where=path,
+            todo=WHAT_TO_GIVE,
         )
+    check_content(content, path)
     return content
 
 
 def from_checkpoint(content: dict[str, Any], source: str | Path = "checkpoint") -> Network:
     """The network a checkpoint's content (see `read_checkpoint`) describes."""
+    for name, tensor in content["state"].items():
+        need_finite(tensor, name, source)
     net = Network(parse_cfg(content["cfg"], source=str(source)), content["names"])
     try:
         net.load_state_dict(content["state"])
@@ -95,14 +96,15 @@ def _shipped() -> Path:
 def cfg_path(name: str | Path) -> Path:
     """The file `name` means: a path as it is, else a cfg of the package ("yolov3", "yolov3.cfg", "cfg/yolov3.cfg")."""
     path = Path(name)
-    if path.is_file():
-        return path
+    if os.path.lexists(path) and not os.path.isdir(path):
+        return path  # whether it can be read is told when it is read
     if len(path.parts) == 1 or path.parts[:-1] == ("cfg",):
         shipped = _shipped() / (path.name if path.suffix == ".cfg" else f"{path.name}.cfg")
-        if shipped.is_file():
+        if os.path.isfile(shipped):
             return shipped
     raise UserError(
-        f"'{name}' does not exist", todo=f"give a .cfg or .pt file, or one of: {', '.join(available_cfgs())}"
+        f"'{shown_path(name)}' does not exist",
+        todo=f"give a .cfg or .pt file, or one of: {', '.join(available_cfgs())}",
     )
 
 
@@ -135,12 +137,8 @@ def load(
             where=source,
             todo=f"give its cfg and pass it as weights: load('yolov3.cfg', weights='{source}')",
         )
-    if Path(source).suffix in (".pt", ".pth"):
-        path = Path(source)
-        if not path.is_file():
-            raise UserError("does not exist", where=source, todo="check the path of the .pt")
-    else:
-        path = cfg_path(source)
+    source = network_in(source) if os.path.isfile(Path(source) / ARGS) else source
+    path = Path(source) if Path(source).suffix in (".pt", ".pth") else cfg_path(source)
     if path.suffix in (".pt", ".pth"):
         net = _adapted(_read_pt(path), classes, names)
     else:
@@ -156,11 +154,22 @@ def _read_pt(path: Path) -> Network:
     from models.ultralytics import is_ultralytics, load_ultralytics
     from models.yolov5 import is_yolov5, load_yolov5
 
-    if is_yolov5(path):
-        return load_yolov5(path)
-    if is_ultralytics(path):
-        return load_ultralytics(path)
+    need_file(path, MAX_BYTES, "check the path of the .pt")
+    if not _is_ours(path):  # which is told by a look, the others by reading all that they name
+        if is_yolov5(path):
+            return load_yolov5(path)
+        if is_ultralytics(path):
+            return load_ultralytics(path)
     return from_checkpoint(read_checkpoint(path), path)
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether the pickle of a file begins as ours do."""
+    try:
+        with Archive(path) as file:
+            return FORMAT.encode() in file.entry("data.pkl", MAX_PICKLE_BYTES)[:100]
+    except UserError:
+        return False
 
 
 def _fresh(cfg: Cfg, classes: int | None, names: Sequence[str] | None) -> Network:
@@ -196,8 +205,7 @@ def _adapted(net: Network, classes: int | None, names: Sequence[str] | None) -> 
 
 
 def _fill(net: Network, path: Path) -> None:
-    if not path.is_file():
-        raise UserError("does not exist", where=path, todo="check the path of the weights")
+    path = network_in(path) if os.path.isdir(path) else path
     if path.suffix == ".cfg":
         raise UserError("is a cfg: it holds no tensors", where=path, todo="pass a .weights or .pt file as weights")
     if path.suffix in (".pt", ".pth"):

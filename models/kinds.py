@@ -6,11 +6,12 @@ here needs torch: a cfg is read and written without its layers.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import ModuleType
 from typing import TYPE_CHECKING, Literal
+
+from common.errors import closest
 
 if TYPE_CHECKING:
     from models.cfg import Section
@@ -75,7 +76,7 @@ def check(section: Section) -> None:
     """Raise `UserError` for a section kind or a key that would change the output and is not implemented."""
     kind = KINDS.get(section.kind)
     if kind is None:
-        close = difflib.get_close_matches(section.kind, KINDS, n=1)
+        close = closest(section.kind, KINDS)
         hint = f"did you mean [{close[0]}]? " if close else ""
         raise section.error("is not a section ThinYOLO knows", todo=f"{hint}known: {', '.join(sorted(KINDS))}")
     known = kind.effect | kind.training | _ANYWHERE
@@ -90,7 +91,7 @@ def check(section: Section) -> None:
                     todo=f"only {key}={kind.off[key]} is accepted",
                 )
             continue
-        close = difflib.get_close_matches(key, known | set(kind.off), n=1)
+        close = closest(key, known | set(kind.off))
         raise section.error(
             f"{key}={value}: no such key is known",
             key,

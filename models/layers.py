@@ -25,6 +25,7 @@ from torch.nn import functional as F
 from models.activations import ACTIVATIONS
 from models.cfg import Section
 from models.heads.spec import HeadSpec
+from models.limits import positive
 
 # OpenCV's value, and thus that of whoever reads our files; 1e-5 differs by 0.35 % after 20 layers.
 BN_EPS = 1e-6
@@ -67,16 +68,9 @@ def activation(section: Section, default: str) -> nn.Module:
     return ACTIVATIONS[name]()
 
 
-def _positive(section: Section, key: str, default: int | None = None) -> int:
-    value = section.int(key, default)
-    if value < 1:
-        raise section.error(f"{key}={value} has to be at least 1", key)
-    return value
-
-
 def _strides(section: Section) -> Size:
-    stride = _positive(section, "stride", 1)
-    return _positive(section, "stride_y", stride), _positive(section, "stride_x", stride)
+    stride = positive(section, "stride", 1)
+    return positive(section, "stride_y", stride), positive(section, "stride_x", stride)
 
 
 def _common_scale(section: Section, strides: Size) -> Fraction:
@@ -102,11 +96,13 @@ class Conv(Layer):
 
     def __init__(self, section: Section, channels: list[int]):
         super().__init__()
-        filters, size = _positive(section, "filters", 1), _positive(section, "size", 1)
+        filters, size = positive(section, "filters", 1), positive(section, "size", 1)
         strides = _strides(section)
-        groups = _positive(section, "groups", 1)
-        dilation = _positive(section, "dilation", 1) if size > 1 else 1
+        groups = positive(section, "groups", 1)
+        dilation = positive(section, "dilation", 1) if size > 1 else 1
         padding = size // 2 if section.int("pad", 0) else section.int("padding", 0)
+        if padding < 0 or padding >= max(2, size):
+            raise section.error(f"padding={padding} does not fit size={size}", "padding")
         if channels[0] % groups or filters % groups:
             raise section.error(
                 f"groups={groups} divides not both the {channels[0]} channels that come in and filters={filters}",
@@ -121,6 +117,12 @@ class Conv(Layer):
         self.logits_only = False
         self.out_channels = filters
         self.scale = _common_scale(section, strides)
+
+    @staticmethod
+    def weights(section: Section, channels: int) -> int:
+        """How many numbers its kernels have."""
+        kernel = positive(section, "size", 1) ** 2
+        return positive(section, "filters", 1) * kernel * channels // positive(section, "groups", 1)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.conv(x)
@@ -152,7 +154,7 @@ class MaxPool(Layer):
     def __init__(self, section: Section, channels: list[int]):
         super().__init__()
         self.strides = _strides(section)
-        self.size = _positive(section, "size", max(self.strides))
+        self.size = positive(section, "size", max(self.strides))
         padding = section.int("padding", self.size - 1)
         if not 0 <= padding < 2 * self.size:
             raise section.error(f"padding={padding} does not fit size={self.size}", "padding")
@@ -192,7 +194,7 @@ class Upsample(Layer):
 
     def __init__(self, section: Section, channels: list[int]):
         super().__init__()
-        self.factor = _positive(section, "stride", 2)
+        self.factor = positive(section, "stride", 2)
         self.out_channels = channels[0]
         self.scale = Fraction(self.factor)
 
@@ -213,7 +215,7 @@ class Reorg(Layer):
 
     def __init__(self, section: Section, channels: list[int]):
         super().__init__()
-        self.stride = _positive(section, "stride", 1)
+        self.stride = positive(section, "stride", 1)
         self.reverse = bool(section.int("reverse", 0))
         squared = self.stride**2
         if channels[0] % squared:
@@ -246,7 +248,7 @@ class Route(Layer):
 
     def __init__(self, section: Section, channels: list[int]):
         super().__init__()
-        groups, part = _positive(section, "groups", 1), section.int("group_id", 0)
+        groups, part = positive(section, "groups", 1), section.int("group_id", 0)
         if not 0 <= part < groups:
             raise section.error(f"group_id={part} has to be in 0..{groups - 1}", "group_id")
         for count in channels:
@@ -332,7 +334,7 @@ class Attention(Layer):
         super().__init__()
         if len(channels) != 3:
             raise section.error(f"reads {len(channels)} layers; it has to read queries, keys and values", "layers")
-        self.heads = _positive(section, "heads")
+        self.heads = positive(section, "heads")
         # Written down, for it does not change where channels are cut.
         self.scale_of_products = section.float("scale")
         queries, keys, values = channels

@@ -16,6 +16,7 @@ from models.heads import HeadSpec, decode_heads, spec_class
 from models.heads.anchored import with_anchors
 from models.kinds import KINDS
 from models.layers import Conv, Head, Layer, Size
+from models.limits import check_stride, check_weights, pixels
 from models.resize import resize_of
 from models.timm_section import Backbone
 
@@ -52,13 +53,14 @@ class Network(nn.Module):
         self.lineage: list[dict[str, Any]] = []
         self.meta: dict[str, Any] = {"seen": 0}
         self.load_report: Any = None
-        self.image_size: Size = (cfg.net.int("height", 416), cfg.net.int("width", 416))
-        self.in_channels = cfg.net.int("channels", 3)
+        self.image_size: Size = (pixels(cfg.net, "height", 416), pixels(cfg.net, "width", 416))
+        self.in_channels = pixels(cfg.net, "channels", 3)
         number = cfg.index()
         self._inputs = [[number[source] for source in section.inputs] for section in cfg.layers]
         self.layers = nn.ModuleList()
         self.strides: list[Fraction | None] = []
         specs: list[HeadSpec] = []
+        self._weights = 0
         for place, section in enumerate(cfg.layers):
             layer, stride, spec = self._build(place, section)
             self.layers.append(layer)
@@ -112,8 +114,13 @@ class Network(nn.Module):
                 raise section.error(f"a cell of this head covers {covers}; it has to be a whole number of pixels")
             spec = spec_class(section).read(section, int(stride))
             return section.facts.layer()(section, channels, spec), stride, spec
+        if section.facts.layer() is Conv:
+            self._weights += Conv.weights(section, channels[0])
+            check_weights(section, self._weights)
         layer = section.facts.layer()(section, channels)
-        return layer, stride / layer.scale if stride is not None and layer.scale else None, None
+        stride = stride / layer.scale if stride is not None and layer.scale else None
+        check_stride(section, stride)
+        return layer, stride, None
 
     def _feature(self, place: int, section: Section) -> int:
         """The stride of the backbone map that a section reads; 0: the largest, which is all that most layers have."""

@@ -18,11 +18,9 @@ a BatchNorm's channels; ``/bias`` where folding gave a convolution a bias. `vers
 from __future__ import annotations
 
 import contextlib
-import difflib
 import functools
 from collections.abc import Mapping
 from fractions import Fraction
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -31,7 +29,7 @@ from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.overrides import TorchFunctionMode
 
-from common.log import log
+from common.errors import closest
 from models.cfg import Section
 from models.layers import BN_MOMENTUM, Layer, Size
 
@@ -58,7 +56,7 @@ class Backbone(Layer):
     def __init__(self, section: Section, channels: list[int]):
         super().__init__()
         name = section.str("model")
-        strides = _feature_strides(name, section)
+        strides = feature_strides(name, section)
         self.features = sorted(set(section.ints("features")))
         if not self.features:
             raise section.error("has no features=", todo=f"name strides among {', '.join(map(str, strides))}")
@@ -288,12 +286,12 @@ class _Uninitialised(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def _feature_strides(name: str, section: Section) -> dict[int, int]:
+def feature_strides(name: str, section: Section) -> dict[int, int]:
     """Stride -> timm's feature index of the deepest map of that stride."""
     import timm
 
     if not timm.is_model(name):
-        close = difflib.get_close_matches(name, timm.list_models(), n=3)
+        close = closest(name, timm.list_models(), most=3)
         raise section.error(
             f"model={name} is no network of timm {timm.__version__}" if name else "has no model=",
             "model",
@@ -328,69 +326,3 @@ def _version_hint(section: Section) -> str:
     if made in ("", timm.__version__):
         return ""
     return f"it was made with timm {made}, this is timm {timm.__version__}"
-
-
-@torch.no_grad()
-def load_pretrained(layer: Backbone, section: Section) -> None:
-    """Fill a fresh backbone as its section's `pretrained=` says; nothing happens without one.
-
-    timm's networks expect pictures normalised by mean and deviation, ours get 0..1: the first convolution takes the
-    difference over, exactly but for its zero-padded border.
-
-    Raises:
-        UserError: the weights are not there, cannot be fetched, or do not fit.
-    """
-    wanted = section.str("pretrained", "0")
-    if wanted in ("", "0"):
-        return
-    if layer.widths:
-        raise section.error(
-            "pretrained= belongs to the uncut backbone, but widths= says that this one was pruned",
-            "pretrained",
-            todo="remove one of them",
-        )
-    overlay: dict[str, Any] = {}
-    if wanted != "1":
-        if not Path(wanted).is_file():
-            raise section.error(
-                f"pretrained={wanted} does not exist",
-                "pretrained",
-                todo="give the path of timm's weights for this model, or 1 to fetch them",
-            )
-        overlay = {"pretrained_cfg_overlay": {"file": str(wanted), "hf_hub_id": None, "url": ""}}
-    name = section.str("model")
-    strides = _feature_strides(name, section)
-    try:
-        import timm
-
-        indices = [strides[stride] for stride in layer.features]
-        full = timm.create_model(
-            name, pretrained=True, features_only=True, in_chans=layer.in_channels, out_indices=indices, **overlay
-        )
-    except Exception as error:  # whatever the downloader raises when there is no network
-        raise section.error(
-            f"pretrained={wanted}: the weights of {name} cannot be had: {str(error)[:200]}",
-            "pretrained",
-            todo="fetch them where there is a network and give the file as pretrained=, "
-            "or remove pretrained= to start from random weights",
-        ) from error
-    state = full.state_dict()
-    layer.model.load_state_dict({key: state[key] for key in layer.model.state_dict()})
-    given = timm.get_pretrained_cfg(name)
-    if given is not None and layer.in_channels == 3:
-        _take_over_normalisation(layer.model, given.mean, given.std)
-    log.info("%s: %s starts from pretrained weights (%s)", section.source, name, wanted)
-
-
-def _take_over_normalisation(model: nn.Module, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
-    """Make the first convolution see ``(x - mean) / std`` in x; what it lacks goes to its bias or its BatchNorm."""
-    convs = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
-    norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
-    first = convs[0]
-    weight = first.weight.double() / torch.tensor(std).double().view(1, -1, 1, 1)
-    missing = (weight * torch.tensor(mean).double().view(1, -1, 1, 1)).sum((1, 2, 3))
-    first.weight.copy_(weight)
-    if first.bias is not None:
-        first.bias.sub_(missing.to(first.bias.dtype))
-    elif norms and norms[0].running_mean is not None and norms[0].num_features == first.out_channels:
-        norms[0].running_mean.add_(missing.to(norms[0].running_mean.dtype))

@@ -6,16 +6,13 @@ from them lists, dicts, numbers, strings and tensors, and a `Record` for every o
 imported, no class is instantiated, no function named by the file is called. A name outside the short lists below is
 refused, even when it is only mentioned. (Why not torch's own `weights_only` loader: docs/design.md.)
 
-The container is torch's zip format (torch >= 1.6): `<name>/data.pkl`, and one uncompressed entry per storage,
-`<name>/data/<key>`.
+Our own checkpoints are read in the same way, and may hold nothing but plain data. The container is `models.archive`'s.
 """
 
 from __future__ import annotations
 
 import math
-import pickletools
-import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,6 +21,7 @@ import torch
 from torch import Tensor
 
 from common.errors import UserError
+from models.archive import Archive, Refused
 
 # Names that stand for a value this module makes itself.
 _KINDS = "Double", "Float", "Half", "BFloat16", "Long", "Int", "Short", "Char", "Byte", "Bool"
@@ -45,13 +43,8 @@ RECORD_NAMES = {
     *("datetime.datetime", "argparse.Namespace", "numpy.dtype", "numpy.ndarray", "_codecs.encode"),
 }
 
-MAX_PICKLE_BYTES = 64 << 20  # a checkpoint's pickle is about 1 MB: its tensors lie outside
-LEGACY_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # how torch.save began before 1.6
-
 # What may be a key: hashing a deeply nested tuple can exhaust the C stack.
 Scalar = (str, bytes, int, float, type(None))
-
-AGAIN = "fetch it again and compare its size"
 
 
 @dataclass(frozen=True)
@@ -84,94 +77,8 @@ class Record:
         return f"Record({self.path})"
 
 
-class _Refused(Exception):
-    """Something in the pickle that a checkpoint of plain layers and tensors does not need."""
-
-
-class TorchFile:
-    """A torch zip file, opened for reading; use it as a context manager.
-
-    Raises:
-        UserError: not a torch zip file, truncated, or compressed in a way torch does not write.
-    """
-
-    def __init__(self, path: str | Path):
-        self.path = Path(path)
-        self._storages: dict[str, Tensor] = {}
-        try:
-            self.bytes = self.path.stat().st_size
-            if not zipfile.is_zipfile(self.path):
-                raise self._not_a_zip()
-            self.zip = zipfile.ZipFile(self.path)
-        except (OSError, zipfile.BadZipFile) as error:
-            raise self._error(f"cannot be read: {error}", todo="check the path; else fetch the file again") from error
-        pickles = [name for name in self.zip.namelist() if name.endswith("/data.pkl") or name == "data.pkl"]
-        if len(pickles) != 1:
-            self.zip.close()
-            raise self._error("is a zip file that torch.save did not write: no data.pkl", todo="check the path")
-        self.prefix = pickles[0].removesuffix("data.pkl")
-
-    def __enter__(self) -> TorchFile:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.zip.close()
-
-    def _error(self, problem: str, todo: str = AGAIN) -> UserError:
-        return UserError(problem, where=self.path, todo=todo)
-
-    def _not_a_zip(self) -> UserError:
-        with open(self.path, "rb") as handle:
-            legacy = handle.read(len(LEGACY_MAGIC)) == LEGACY_MAGIC
-        if legacy:
-            return self._error(
-                "is in the format torch.save used before torch 1.6, which is not read here",
-                todo="re-save it with torch >= 1.6 in the program that made it",
-            )
-        return self._error("is not a torch file (no zip archive), or it is cut off")
-
-    def entry(self, name: str, limit: int) -> bytes:
-        """The bytes of one entry; `UserError` where it is absent, compressed, damaged, or longer than `limit`."""
-        try:
-            info = self.zip.getinfo(self.prefix + name)
-            if info.compress_type != zipfile.ZIP_STORED or info.file_size > min(limit, self.bytes):
-                raise self._error(f"its entry {info.filename} is compressed or too long ({info.file_size} bytes)")
-            return self.zip.read(info)
-        except KeyError:
-            raise self._error(f"lacks its entry {self.prefix + name}") from None
-        except (zipfile.BadZipFile, EOFError, OSError, NotImplementedError, RuntimeError) as error:
-            raise self._error(f"is damaged: {error}") from error
-
-    def opcodes(self) -> Iterator[tuple[str, Any]]:
-        """The pickle taken apart: (opcode, argument), not executed."""
-        pickled = self.entry("data.pkl", MAX_PICKLE_BYTES)
-        try:
-            for opcode, argument, _ in pickletools.genops(pickled):
-                yield opcode.name, argument
-        except (ValueError, OverflowError, UnicodeError) as error:
-            raise self._error(f"its pickle is damaged: {error}") from error
-
-    def mentions(self) -> set[str]:
-        """Every string and every `module.name` in the pickle."""
-        return {
-            argument.replace(" ", ".", 1) if opcode == "GLOBAL" else argument
-            for opcode, argument in self.opcodes()
-            if isinstance(argument, str)
-        }
-
-    def storage(self, key: str, dtype: torch.dtype, count: int) -> Tensor:
-        """The storage `key` as a flat tensor of `count` elements; the entry's length has to agree."""
-        if key not in self._storages:
-            needed = count * dtype.itemsize
-            raw = self.entry(f"data/{key}", self.bytes)
-            if len(raw) != needed:
-                raise self._error(f"its storage {key} has {len(raw)} bytes; {count} values of {dtype} need {needed}")
-            empty = torch.empty(0, dtype=dtype)
-            self._storages[key] = torch.frombuffer(bytearray(raw), dtype=dtype) if count else empty
-        found = self._storages[key]
-        if found.dtype != dtype or found.numel() != count:
-            raise _Refused(f"reads its storage {key} in two ways")
-        return found
+class TorchFile(Archive):
+    """A torch zip file, opened for reading; use it as a context manager."""
 
     def load(self) -> Any:
         """The object the file holds; `UserError` where the pickle asks for more than plain data."""
@@ -179,14 +86,32 @@ class TorchFile:
             raise self._error("was written on a big-endian machine", todo="re-save it on a little-endian one")
         try:
             return _Machine(self).run()
-        except _Refused as error:
+        except Refused as error:
             raise self._error(
                 f"{error}; nothing in it was run",
                 todo="use only files that a training program saved, from a source you trust",
             ) from None
-        except (IndexError, KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        except (ArithmeticError, IndexError, KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             cause = f"{type(error).__name__}: {error}"
             raise self._error(f"its pickle is malformed ({cause}); nothing in it was run") from error
+
+
+def read_plain(path: str | Path) -> Any:
+    """The content of a torch zip file that holds tensors and plain data, and no object of any class.
+
+    Raises:
+        UserError: see `read_torch_file`; it holds anything else.
+    """
+    content = read_torch_file(path)
+    todo, seen = [content], set()
+    while todo:
+        value = todo.pop()
+        if isinstance(value, (Record, Name)):
+            raise UserError(f"holds more than tensors and plain data: {value.path}; nothing in it was run", where=path)
+        if isinstance(value, (dict, list, tuple)) and id(value) not in seen:
+            seen.add(id(value))
+            todo += value.values() if isinstance(value, dict) else value
+    return content
 
 
 def read_torch_file(path: str | Path) -> Any:
@@ -242,7 +167,7 @@ class _Machine:
     def _operation(self, opcode: str) -> Callable[[Any], None]:
         method = getattr(self, f"_op_{opcode}", None)
         if method is None:
-            raise _Refused(f"its pickle uses the opcode {opcode}, which no torch checkpoint needs")
+            raise Refused(f"its pickle uses the opcode {opcode}, which no torch checkpoint needs")
         return method
 
     def _pop_last(self, count: int) -> list[Any]:
@@ -288,7 +213,7 @@ class _Machine:
         if isinstance(target, Record):  # a class derived from list, e.g. torch.Size: nothing here reads its items
             return
         if type(target) is not list:
-            raise _Refused(f"its pickle appends to a {type(target).__name__}")
+            raise Refused(f"its pickle appends to a {type(target).__name__}")
         target.extend(values)
 
     def _op_ADDITEMS(self, _: Any) -> None:
@@ -310,7 +235,7 @@ class _Machine:
         target.update(zip(_scalars(flat[::2]), flat[1::2], strict=True))
 
     def _refuse_items(self) -> None:
-        raise _Refused(f"its pickle puts items into a {type(self.stack[-1]).__name__}")
+        raise Refused(f"its pickle puts items into a {type(self.stack[-1]).__name__}")
 
     def _op_GLOBAL(self, argument: str) -> None:
         module, _, name = argument.partition(" ")
@@ -319,7 +244,7 @@ class _Machine:
     def _op_STACK_GLOBAL(self, _: Any) -> None:
         module, name = self._pop_last(2)
         if type(module) is not str or type(name) is not str:
-            raise _Refused("its pickle makes up a name from something that is not text")
+            raise Refused("its pickle makes up a name from something that is not text")
         self.stack.append(_allowed(module, name))
 
     def _op_REDUCE(self, _: Any) -> None:
@@ -331,12 +256,12 @@ class _Machine:
     def _make(self, target: Any, arguments: Any) -> Any:
         """What calling `target` would have given, made here without calling anything the file names."""
         if not isinstance(target, Name) or type(arguments) is not tuple:
-            raise _Refused(f"its pickle calls a {type(target).__name__}")
+            raise Refused(f"its pickle calls a {type(target).__name__}")
         if target.path == REBUILD_TENSOR:
             return _tensor(*arguments[:4])
         if target.path == REBUILD_PARAMETER:
             if not isinstance(arguments[0], Tensor):
-                raise _Refused("its pickle wraps something that is no tensor as a parameter")
+                raise Refused("its pickle wraps something that is no tensor as a parameter")
             return arguments[0]
         if target.path == ORDERED_DICT:
             pairs = [tuple(pair) for pair in arguments[0]] if arguments else []
@@ -344,9 +269,9 @@ class _Machine:
         if target.path in SETS:
             return set(_scalars(arguments[0])) if arguments else set()
         if target.path in GETATTR and not (len(arguments) == 2 and isinstance(arguments[0], Record)):
-            raise _Refused("its pickle asks for an attribute of something that is no layer")
+            raise Refused("its pickle asks for an attribute of something that is no layer")
         if target.path in STORAGES:
-            raise _Refused(f"its pickle calls {target.path}")
+            raise Refused(f"its pickle calls {target.path}")
         return Record(target.path, arguments)
 
     def _op_BUILD(self, _: Any) -> None:
@@ -356,7 +281,7 @@ class _Machine:
             # Anything but a dict (an object with its own __setstate__) is nothing the readers of records look at.
             target.state = state if type(state) is dict else {"": state}
         elif type(target) is not dict and not isinstance(target, Tensor):  # these carry only metadata and hooks
-            raise _Refused(f"its pickle sets the state of a {type(target).__name__}")
+            raise Refused(f"its pickle sets the state of a {type(target).__name__}")
 
     def _op_BINPERSID(self, _: Any) -> None:
         reference = self.stack.pop()
@@ -364,12 +289,12 @@ class _Machine:
             case ("storage", Name(path=path), str(key), str(_), int(count)) if path in STORAGES and count >= 0:
                 self.stack.append(self.file.storage(key, STORAGES[path], count))
             case _:
-                raise _Refused("its pickle refers to something outside it that is no storage of a known type")
+                raise Refused("its pickle refers to something outside it that is no storage of a known type")
 
 
 def _scalars(keys: Any) -> list[Any]:
     if type(keys) is not list or not all(isinstance(key, Scalar) for key in keys):
-        raise _Refused("its pickle has a key that is neither text nor a number")
+        raise Refused("its pickle has a key that is neither text nor a number")
     return keys
 
 
@@ -377,18 +302,18 @@ def _allowed(module: str, name: str) -> Name:
     path = f"{module}.{name}"
     if path in MADE_HERE or path in RECORD_NAMES or path.startswith(RECORD_PREFIXES):
         return Name(path)
-    raise _Refused(f"its pickle asks for {path}, which has no place in a detector's checkpoint")
+    raise Refused(f"its pickle asks for {path}, which has no place in a detector's checkpoint")
 
 
 def _tensor(storage: Any, offset: Any, size: Any, stride: Any) -> Tensor:
     """`torch._utils._rebuild_tensor_v2` on checked arguments: every element lies in the storage, none is repeated."""
     if not isinstance(storage, Tensor) or type(size) is not tuple or type(stride) is not tuple:
-        raise _Refused("its pickle describes a tensor that is none")
+        raise Refused("its pickle describes a tensor that is none")
     numbers = (offset, *size, *stride)
     if len(size) != len(stride) or any(type(number) is not int or number < 0 for number in numbers):
-        raise _Refused("its pickle gives a tensor a size, stride or offset that is not a whole number >= 0")
+        raise Refused("its pickle gives a tensor a size, stride or offset that is not a whole number >= 0")
     elements = math.prod(size)
     last = offset + sum((length - 1) * step for length, step in zip(size, stride, strict=True))
     if elements > storage.numel() or (elements and last >= storage.numel()):
-        raise _Refused(f"its pickle describes a tensor larger than its storage of {storage.numel()} values")
+        raise Refused(f"its pickle describes a tensor larger than its storage of {storage.numel()} values")
     return storage.as_strided(size, stride, offset)

@@ -15,10 +15,11 @@ import torch
 from torch import Tensor
 
 from common.errors import UserError
-from common.files import whole_file
+from common.files import need_file, whole_file
 from common.log import log
 from models.cfg import Cfg, Section
 from models.layers import Conv
+from models.limits import MOST_WEIGHTS
 from models.network import Network, adapt_classes
 from models.portable import opencv_problems, portable
 from models.resize import KEY, LETTERBOX
@@ -85,26 +86,52 @@ def file_tensors(net: Network) -> Iterator[tuple[str, Tensor]]:
             )
 
 
-def read_weights(path: str | Path) -> tuple[int, np.ndarray]:
-    """(pictures seen, all float32 values) of a `.weights` file."""
-    path = Path(path)
+def read_header(path: str | Path) -> tuple[int, int, int]:
+    """(pictures seen, bytes of the header, float32 values after it) of a `.weights` file; the values are not read.
+
+    Raises:
+        UserError: it cannot be read, or is no such file.
+    """
+    size = need_file(path, 20 + 4 * MOST_WEIGHTS, "is it the file of weights?")
     try:
-        raw = path.read_bytes()
+        with open(path, "rb") as handle:
+            raw = handle.read(20)
     except OSError as error:
         raise UserError(f"cannot be read: {error.strerror}", where=path) from error
     if len(raw) < 16:
         raise UserError(f"has {len(raw)} bytes, too few for the header of a .weights file", where=path)
     major, minor, _ = struct.unpack_from("<3i", raw)
     wide = major * 10 + minor >= 2 and major < 1000 and minor < 1000
-    (seen,) = struct.unpack_from("<q" if wide else "<i", raw, 12)
     start = 20 if wide else 16
-    if (len(raw) - start) % 4:
+    if size < start or (size - start) % 4:
         raise UserError(
-            f"{len(raw)} bytes are not a header of {start} and whole float32 numbers",
+            f"{size} bytes are not a header of {start} and whole float32 numbers",
             where=path,
             todo="the file is damaged or no .weights file: fetch it again",
         )
-    return seen, np.frombuffer(raw, "<f4", offset=start)
+    return struct.unpack_from("<q" if wide else "<i", raw, 12)[0], start, (size - start) // 4
+
+
+def read_weights(path: str | Path) -> tuple[int, np.ndarray]:
+    """(pictures seen, all float32 values) of a `.weights` file."""
+    seen, start, _ = read_header(path)
+    return seen, np.fromfile(path, "<f4", offset=start)
+
+
+def need_finite(tensor: Tensor, name: str, path: str | Path) -> None:
+    """Refuse a tensor that no training leaves: its network would find nothing, and say nothing of why.
+
+    Raises:
+        UserError: naming the tensor (``layers.NUMBER. ...``) and how many of its values are NaN or infinite.
+    """
+    if not tensor.is_floating_point() or bool(torch.isfinite(tensor).all()):
+        return
+    bad = int((~torch.isfinite(tensor)).sum())
+    raise UserError(
+        f"{bad} of the {tensor.numel()} values of {name} are not finite (NaN or infinite)",
+        where=path,
+        todo="the file is damaged, or its training diverged: take an earlier one",
+    )
 
 
 def load_darknet(net: Network, path: str | Path) -> LoadReport:
@@ -124,9 +151,8 @@ def load_darknet(net: Network, path: str | Path) -> LoadReport:
             where=path,
             todo="give the cfg that was written beside it, or the .pt",
         )
-    seen, values = read_weights(path)
-    net.meta["seen"] = seen
-    shapes = _file_shapes(net, len(values), path)
+    shapes = _file_shapes(net, read_header(path)[2], path)  # before a file of another network is read as a whole
+    net.meta["seen"], values = read_weights(path)
     report = LoadReport(str(path))
     place = 0
     with torch.no_grad():
@@ -137,6 +163,7 @@ def load_darknet(net: Network, path: str | Path) -> LoadReport:
                     continue
                 count = int(np.prod(shapes[name]))
                 part = torch.from_numpy(values[place : place + count].copy())
+                need_finite(part, name, path)
                 place += count
                 if shapes[name] != tuple(tensor.shape):
                     report.unfit[name] = f"{list(shapes[name])} in the file, {list(tensor.shape)} here"

@@ -17,10 +17,11 @@ from typing import Any
 from torch import Tensor
 
 from common.errors import UserError
+from models.archive import LEGACY_MAGIC
 from models.cfg import Cfg, parse_cfg
 from models.foreign import Mismatch, Source, class_names, network_record, part, parts, shown, tensor
 from models.network import Network, adapt_classes
-from models.unpickle import LEGACY_MAGIC, Record, TorchFile, read_torch_file
+from models.unpickle import Record, TorchFile, read_torch_file
 
 # Channels of the stem -> the cfg that has it. n and s differ in width only, m is deeper besides.
 VARIANTS = {16: "yolov5n", 32: "yolov5s", 48: "yolov5m"}

@@ -17,7 +17,7 @@ from common.options import options, to_dict
 from common.rundir import ARGS
 from data import DataSpec, load_spec
 from distill import KDConfig, KDObjective, Teacher
-from engine import distributed
+from engine import checkpoints, distributed
 from models.network import Network
 from pipeline.ablate_cell import CELL, Cell, attempt_cell, finished, first_line
 from pipeline.ablate_grid import ALL, NONE, Variant, entries, parse_seeds, parse_variants
@@ -27,13 +27,13 @@ from pipeline.executor import run_all
 from pipeline.finetune import announce_teacher, make_teacher, teacher_scores, train_assistants
 from pipeline.footage import check_footage, gathered
 from pipeline.solved import SolvedStart, ancestor_of, solve_start
-from pipeline.stage import load_network
+from pipeline.stage import check_space, load_network
 from pipeline.step_cost import PLAIN, first_batch, measure_steps
 from reporting.results import Scores, scores, shown_split
 
 REFERENCE, COST = "reference.json", "step_cost.json"
 TEACHER, START = "teacher", "not fine-tuned"
-OBJECTS = "objects"
+OBJECTS, PICTURES = "objects", "pictures"
 COLUMNS = {name: each for name, each in options(AblateConfig).items() if each.metadata["column"]}
 """Options beside those of KD that may differ between rows."""
 # Options of a cell on which its numbers do not depend, beside those that may be changed when a run is resumed; and the
@@ -68,6 +68,8 @@ def ablate(config: AblateConfig, run: Path) -> tuple[str, bool]:
     if distributed.is_main():
         replace(config, resume="").save(run / ARGS)  # a resumed grid may have grown
     spec = load_spec(config.data, single_cls=config.single_cls)
+    if config.resume:  # with others every cell would count as one of other settings, and be trained anew
+        checkpoints.check_pictures(read_json(run / REFERENCE).get(PICTURES), spec, run / REFERENCE)
     config = train_assistants(gathered(config, spec, run), run)
     variants = [_with_footage(config, run, spec, variant) for variant in variants]
     student = load_network(config, spec.names)
@@ -82,6 +84,7 @@ def ablate(config: AblateConfig, run: Path) -> tuple[str, bool]:
     cells = [_cell(config, run, variant, seed, key, starts) for variant in variants for seed in seeds]
     reference, known = _references(config, run, spec, student, teacher, key, starts)
     todo = [cell for cell in cells if finished(cell) is None]
+    check_space(student, config, run, len(todo))
     log.info(
         "%s: %d rows x %d seeds; %d of %d cells are to be trained",
         run,
@@ -259,6 +262,7 @@ def _references(
     kept = read_json(run / REFERENCE)
     if kept.get("key") != key or OBJECTS not in kept:
         kept = {"key": key, TEACHER: _as_dicts(known()["teacher"]), START: _as_dicts(known()["start"])}
+        kept[PICTURES] = checkpoints.pictures_of(spec)
         kept[OBJECTS] = {
             split: {name: row["boxes"] for name, row in score.per_class.items()}
             for split, score in full[TEACHER].items()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from common.errors import UserError
 from common.options import like, option
@@ -94,6 +95,8 @@ class DistilConfig(TrainConfig):
 class AblateConfig(DistilConfig):
     """Every option of `finetune_kd.py`."""
 
+    RUNS: ClassVar[tuple[str, ...]] = ("finetune_kd", "ablate")
+
     reconstruct: str = option(
         "",
         "before the first step solve each layer of the student, by least squares on training pictures (no labels), for "
@@ -142,5 +145,7 @@ class AblateConfig(DistilConfig):
 @dataclass
 class AblateAll(AblateConfig):
     """The same where a comparison is what was asked for: of every mode, if none is named."""
+
+    RUNS: ClassVar[tuple[str, ...]] = ("ablate",)
 
     ablate: str = like(AblateConfig, "ablate", default=ALL)

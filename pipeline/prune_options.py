@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 from common.errors import UserError
 from common.options import like, option
@@ -23,6 +23,8 @@ SPARSE, PRUNING, STUDENT = "sparsity training", "pruning", "student"
 @dataclass
 class PruneConfig(DistilConfig):
     """Every option of the whole line; those of the fine-tune (`--kd`, ...) count with --then-kd."""
+
+    RUNS: ClassVar[tuple[str, ...]] = ("train_prune",)
 
     stages: str = option(
         "auto",

@@ -9,8 +9,10 @@ import torch
 
 import models
 from common.errors import UserError
+from common.files import need_space
+from common.lock import hold
 from common.options import to_dict
-from common.rundir import ARGS, find_run, make_run_dir
+from common.rundir import ARGS, LAST, REPORT, find_run, make_run_dir
 from data import DataSpec, Footage, check
 from engine import Tracker, checkpoints, distributed
 from engine.config import TrainConfig
@@ -20,16 +22,25 @@ from engine.trainer import Trainer
 from models.network import Network
 from models.resize import with_resize
 
+PAGES = 20_000_000  # bytes for the report with its pictures, figures and tables
+
 
 def start_run(config: TrainConfig, kind: str) -> Path:
-    """The run's folder with its `args.yaml`: a new one, or the one `--resume` names. Joins a distributed run first."""
+    """The run's folder with its `args.yaml`: a new one, or the one `--resume` names. Joins a distributed run first.
+
+    It is this process's alone until `no_trace_if_refused` gives it back.
+    """
     distributed.start(config.device)
-    if config.resume:
-        return find_run(config.resume, config.project)
     run = None
     if distributed.is_main():
-        run = make_run_dir(config.project, kind, config.name, exist_ok=config.exist_ok)
-        config.save(run / ARGS)
+        if config.resume:
+            run = find_run(config.resume, config.project)
+            hold(run)
+        else:
+            run = make_run_dir(config.project, kind, config.name, exist_ok=config.exist_ok)
+            hold(run)
+            (run / REPORT).unlink(missing_ok=True)  # of an older run in a reused folder: a run with it is done
+            config.save(run / ARGS)
     return distributed.broadcast(run)
 
 
@@ -73,6 +84,8 @@ def train_network(
     folds: int = 1,
 ) -> Network:
     """Train one stage in its own folder, or go on with it where it stopped; the best network by val mAP50-95."""
+    if config.resume and (begun := checkpoints.read_last(run)):
+        checkpoints.check_pictures(begun.get("pictures"), spec, run / LAST)
     done = checkpoints.finished(run) if config.resume else None
     objective = objective or DetectionObjective(network, config.loss)
     if done is None:
@@ -86,6 +99,24 @@ def train_network(
         objective.load_state_dict(training["adapters"], strict=False)
     distributed.barrier()
     return models.load(done.best)
+
+
+def check_space(network: Network, config: TrainConfig, run: Path, trainings: int) -> None:
+    """Refuse a run whose checkpoints will not fit on the disk, before it has worked for hours.
+
+    Args:
+        network: the largest that is trained.
+        trainings: how many leave their `last.pt` and `best.pt`.
+
+    Raises:
+        UserError: with the space that is free and what the run takes.
+    """
+    weights = sum(tensor.numel() * tensor.element_size() for tensor in network.state_dict().values())
+    moments = 2 if config.optimizer == "adamw" else 1
+    last = (2 + moments) * weights  # live and averaged weights, and the optimiser's
+    what = f"a run of {trainings} training{'s' * (trainings != 1)} of {models.parameters(network):,} parameters"
+    # Of the last.pt that is replaced there are two for a moment.
+    need_space(run, trainings * (last + weights) + last + weights + PAGES, last, what)
 
 
 def stage_tracker(config: TrainConfig, folder: Path, kind: str, group: str = "", name: str = "") -> Tracker:

@@ -39,7 +39,7 @@ from pipeline.spent import (
     longer_row,
     say_equal,
 )
-from pipeline.stage import check_test, stage_tracker, train_network
+from pipeline.stage import check_space, check_test, stage_tracker, train_network
 from pipeline.start import chosen_stages, first_network
 from reporting.results import scores
 
@@ -67,6 +67,7 @@ class PruneRun(Line):
                 )
             )
         check_test(self.spec)
+        check_space(start, self.config, self.folder, len(stages) + self.config.rounds + self.config.cross_fit)
         self._rehearse(start, stages)
         # A network that is only cut may be anything: of what is trained sparse the baseline is meant.
         self.first = "baseline" if {"baseline", "sparse"} & set(stages) else "input"
@@ -112,8 +113,11 @@ class PruneRun(Line):
     def _start(self) -> Network:
         """What the run begins with, kept in its folder: a resumed run begins with the same bits."""
         kept = self.folder / START
-        if distributed.is_main() and not self._left(kept):
-            models.save(first_network(self.config, self.spec), kept)
+        if self._left(kept):
+            checkpoints.check_pictures(models.read_checkpoint(kept)["extra"].get("pictures"), self.spec, kept)
+        elif distributed.is_main():
+            first = first_network(self.config, self.spec)
+            models.save(first, kept, extra={"pictures": checkpoints.pictures_of(self.spec)})
         distributed.barrier()
         return models.load(kept)
 

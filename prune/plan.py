@@ -6,12 +6,12 @@ flags, YAML keys and Python keywords alike. Nothing heavy is imported.
 
 from __future__ import annotations
 
-import difflib
+import numbers
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
-from common.errors import UserError
+from common.errors import UserError, closest
 from common.options import option
 from prune.budgets import Budget, parse_budget
 from prune.criteria import CRITERIA
@@ -22,6 +22,25 @@ STRATEGIES = ("union", "shared", "conservative")
 
 # How deep channels are cut is said by at most one of these.
 _DEPTHS = ("max_drop", "budget", "ratio", "threshold")
+
+_NUMBER, _COUNT = (numbers.Real,), (numbers.Integral,)
+# Field -> what it may be, in words, and an example. None is for those that may be absent.
+_TYPES: dict[str, tuple[tuple[type, ...], str, str]] = {
+    "strategy": ((str,), "a word", "'union'"),
+    "criterion": ((str,), "a word", "'gamma'"),
+    "budget": ((str,), "a text that says of what", "'params=0.5'"),
+    "ratio": (_NUMBER, "a number", "0.6"),
+    "threshold": (_NUMBER, "a number", "0.01"),
+    "max_drop": (_NUMBER, "a number", "0.02"),
+    "layer_keep": (_NUMBER, "a number", "0.05"),
+    "round_to": (_COUNT, "a whole number", "8"),
+    "rounds": (_COUNT, "a whole number", "2"),
+    "seed": (_COUNT, "a whole number", "0"),
+    "shortcuts": ((*_COUNT, str), "a whole number of blocks or 'auto'", "8"),
+    "size": ((tuple, list), "(height, width)", "(416, 416)"),
+    "include": ((str, tuple, list), "a list of layers", "('0-12',)"),
+    "exclude": ((str, tuple, list), "a list of layers", "('0-12',)"),
+}
 
 
 @dataclass(frozen=True)
@@ -87,6 +106,7 @@ class CutPlan:
     rounds: int = option(1, "reach the budget in so many cuts, with a short training between two: for deep cuts", low=1)
 
     def __post_init__(self) -> None:
+        self._check_types()
         object.__setattr__(self, "include", _patterns(self.include))
         object.__setattr__(self, "exclude", _patterns(self.exclude))
         if self.strategy not in STRATEGIES:
@@ -100,6 +120,15 @@ class CutPlan:
         if isinstance(self.shortcuts, str) and self.shortcuts != "auto":
             raise UserError(f"shortcuts={self.shortcuts!r} is neither a number of blocks nor 'auto'")
         self._check_depth()
+
+    def _check_types(self) -> None:
+        """A program hands over whatever it has: budget=0.5, shortcuts=1.5."""
+        for name, (kinds, words, example) in _TYPES.items():
+            value = getattr(self, name)
+            if value is None and name in (*_DEPTHS, "size"):
+                continue
+            if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+                raise UserError(f"{name}={value!r} is not {words}", todo=f"write for example {name}={example}")
 
     def _check_depth(self) -> None:
         given = [name for name in _DEPTHS if getattr(self, name) is not None]
@@ -131,7 +160,7 @@ class CutPlan:
         known = [each.name for each in fields(cls)]
         for name, value in given.items():
             if name not in known:
-                near = difflib.get_close_matches(name, known, n=1)
+                near = closest(name, known)
                 raise UserError(
                     f"{name}={value!r}: a cut has no such option",
                     todo=f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 from common.errors import UserError
 from common.files import need_folder, whole_file
 from common.log import log
+from common.rundir import network_in
 from export.files import megabytes
 from export.formats import CAN_RUN
 from export.latency import Latency, caller, pictures_at_once, time_calls
@@ -74,7 +76,7 @@ def latency(options: LatencyOptions) -> None:
 def _open(options: LatencyOptions, threads: int) -> list[tuple[str, str, Opened, tuple[int, int]]]:
     """(file, runtime, network, (H, W)) of every row."""
     found = []
-    for path in options.models:
+    for path in (network_in(each) if os.path.isdir(each) else each for each in options.models):
         able = CAN_RUN.get(Path(path).suffix, ("auto",))
         plain = open_model(path, options.cfg, "auto", threads=threads, device=options.device)
         size = input_size(options.imgsz, plain)

@@ -33,7 +33,7 @@ class LatencyOptions:
         metavar="R,...",
     )
     imgsz: str = option("", "416, or WIDTHxHEIGHT; without: each network's own", group=WHAT, metavar="SIZE")
-    threads: int = option(0, "CPU threads; 0: one a core", group=HOW, low=0)
+    threads: int = option(0, "CPU threads; 0: one a core", group=HOW, low=0, high=1024)
     rounds: int = option(50, "runs of each network: more narrow the median", group=HOW)
     warm_up: int = option(5, "runs before them, not counted", group=HOW)
     device: str = option("cpu", "of PyTorch: cpu or cuda", group=HOW, metavar="D")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import os
 
 from common.command_line import Command
 from common.errors import UserError
+from common.files import shown_path
 from export.formats import FORMATS
 from export.options import ExportOptions
 
@@ -38,8 +39,11 @@ Exit status: 0, or 2 if a format could not be made; the others are there all the
 
 
 def _export(options: ExportOptions) -> int:
-    if not Path(options.weights).is_file():
-        raise UserError(f"--weights {options.weights} does not exist", todo="give a trained network's .pt or .weights")
+    if not os.path.isfile(options.weights):
+        raise UserError(
+            f"--weights {shown_path(options.weights)} does not exist",
+            todo="give a trained network's .pt or .weights, or a run's folder",
+        )
     from pipeline.exporting import export
 
     return export(options)

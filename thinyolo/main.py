@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 import sys
 from collections.abc import Sequence
 
 from common.command_line import Command
-from common.errors import UserError, run_cleanly
+from common.errors import UserError, closest, run_cleanly
 from thinyolo.check import CHECK
 from thinyolo.convert import COCO, HAND, VOC
 from thinyolo.export import EXPORT
@@ -73,7 +72,7 @@ def _no_command(words: Sequence[str]) -> int:
         print(help_text(begun))
         return 0
     typed = " ".join(words[:2] if begun else words[:1])
-    near = difflib.get_close_matches(typed, COMMANDS, n=1, cutoff=0.5)
+    near = closest(typed, COMMANDS, 0.5)
     hint = f"did you mean thinyolo {near[0]}? " if near else ""
     raise UserError(f"there is no command {typed!r}", todo=f"{hint}thinyolo --help lists the commands")
 

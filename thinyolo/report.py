@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from common.command_line import Command
 from common.errors import UserError
+from common.files import shown_path
 from common.options import option
 
 
@@ -19,11 +21,11 @@ class ReportOptions:
 
 def report(options: ReportOptions) -> None:
     """Print where the report is, and the last scores of every stage."""
+    folder = Path(options.run)
+    if not os.path.isdir(folder):
+        raise UserError(f"{shown_path(folder)} is not a run's folder", todo="for example runs/train_prune/exp")
     from engine.plots import read_results
 
-    folder = Path(options.run)
-    if not folder.is_dir():
-        raise UserError(f"{folder} is not a run's folder", todo="for example runs/train_prune/exp")
     results, page = sorted(folder.rglob("results.csv")), folder / "report.html"
     if not results and not page.exists():
         raise UserError("holds neither a report.html nor a results.csv", where=folder, todo="name a run's folder")

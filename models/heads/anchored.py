@@ -255,7 +255,7 @@ def head_anchors(section: Section) -> list[tuple[float, float]]:
 
 def head_mask(section: Section) -> list[int]:
     """Which of the section's anchors belong to this head."""
-    count = section.int("num", 1)
+    count = len(head_anchors(section))  # and not num=, before it is known that there are so many
     mask = section.ints("mask") if "mask" in section.options else list(range(count))
     for number in mask:
         if not 0 <= number < count:

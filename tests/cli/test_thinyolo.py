@@ -15,6 +15,7 @@ import pytest
 import models
 from engine.evaluate import score_pictures
 from engine.metrics import PictureBoxes
+from export.options import ExportOptions
 from models.network import Network
 from tests.engine.test_evaluate import TINY, write_set
 from thinyolo.main import main
@@ -61,6 +62,19 @@ def test_val_prints_a_table_and_writes_figures_and_json(tmp_path, weights, small
     record = json.loads((folder / "score.json").read_text())
     assert (record["images"], record["boxes"], record["size"]) == (3, 2, [64, 64])
     assert {"PR_curve.png", "confusion_matrix.png", "predictions.jpg"} <= {path.name for path in folder.iterdir()}
+
+
+def test_a_runs_folder_stands_for_its_network(tmp_path, weights, small_set, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    run_folder = Path("runs/train_prune/exp")
+    (run_folder / "pruned").mkdir(parents=True)
+    (run_folder / "args.yaml").touch()
+    arguments = ["val", "--data", str(small_set), "--no-plots", "--model", str(run_folder)]
+    assert main(arguments) == 2
+    assert "without a network yet" in capsys.readouterr().err
+    weights.rename(run_folder / "pruned/pruned.pt")
+    assert main(arguments) == 0
+    assert ExportOptions(weights=str(run_folder)).weights == str(run_folder / "pruned/pruned.pt")
 
 
 def test_predict_writes_pictures_and_a_second_run_gets_its_own_folder(tmp_path, weights, monkeypatch, capsys):

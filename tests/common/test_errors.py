@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from common.errors import UserError, run_cleanly
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_the_message_names_file_and_line_and_what_to_do():
@@ -60,3 +64,35 @@ def test_any_other_exception_is_a_bug_and_escapes():
 
     with pytest.raises(ValueError, match="bug"):
         run_cleanly(main)
+
+
+@pytest.mark.parametrize("signal_, status", [("SIGTERM", 143), ("SIGINT", 130)])
+def test_a_process_that_is_told_to_end_closes_what_is_open_and_says_how_to_go_on(signal_, status):
+    code = (
+        "import os, signal\nfrom common.errors import run_cleanly\n"
+        "def main():\n    try:\n"
+        f"        os.kill(os.getpid(), signal.{signal_}); signal.pause()\n"
+        "    finally:\n        print('closed')\n"
+        "raise SystemExit(run_cleanly(main, 'Go on with --resume.'))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (status, "closed\n", "\nstopped. Go on with --resume.\n")
+
+
+def test_who_no_longer_reads_ends_us_quietly():
+    code = (
+        "from common.errors import run_cleanly\nraise SystemExit(run_cleanly(lambda: [print(i) for i in range(99999)]))"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr.read() == ""
+        assert process.wait(60) == 141
+
+
+def test_a_message_is_as_long_as_can_be_read():
+    assert len(str(UserError("x" * 10**6, todo="y" * 10**6))) < 5000

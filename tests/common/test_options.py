@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -9,8 +10,9 @@ import pytest
 
 from common.command_line import find_hyp, parse_config
 from common.errors import UserError
+from common.lock import LOCK, hold
 from common.options import load_config, option, options, read_yaml, to_dict
-from common.rundir import find_run, make_run_dir
+from common.rundir import find_run, make_run_dir, network_in
 from engine.config import TrainConfig
 from engine.rundir import no_trace_if_refused
 
@@ -249,7 +251,7 @@ def test_run_folders_are_numbered_and_found(tmp_path: Path) -> None:
     assert find_run("latest", tmp_path) == second
     with pytest.raises(UserError, match=r"args\.yaml"):
         find_run(first)
-    with pytest.raises(UserError, match="no run"):
+    with pytest.raises(UserError, match="no unfinished run"):
         find_run("latest", tmp_path / "elsewhere")
 
 
@@ -301,3 +303,102 @@ def test_exception_that_is_no_refusal_leaves_everything(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt), no_trace_if_refused(run, resumed=False):
         raise KeyboardInterrupt
     assert run.is_dir()
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Path:
+    """Of two commands two runs each, of which the later one of `train` has ended."""
+    for kind, name, ended in (("train", "a", ""), ("train", "b", "report.html"), ("train_prune", "c", "")):
+        run = make_run_dir(tmp_path, kind, name)
+        TrainConfig().save(run / "args.yaml")
+        if ended:
+            (run / ended).touch()
+    return tmp_path
+
+
+def test_bare_resume_takes_the_newest_unfinished_run_of_its_own_command(
+    runs: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO", "thinyolo"):
+        assert parse_config(TrainConfig, ["--resume", "--project", str(runs)]).resume == str(runs / "train/a")
+    assert f"thinyolo train --resume {runs / 'train/a'}" in caplog.text
+    (runs / "train/a/report.html").touch()
+    with pytest.raises(UserError, match=r"no unfinished run of thinyolo train .*train/."):
+        parse_config(TrainConfig, ["--resume", "--project", str(runs)])
+
+
+def test_a_run_of_another_command_is_refused_with_the_right_one(runs: Path) -> None:
+    with pytest.raises(UserError, match=rf"thinyolo prune --resume {runs / 'train_prune/c'}"):
+        parse_config(TrainConfig, ["--resume", str(runs / "train_prune/c")])
+
+
+def test_what_a_run_stands_for_is_what_its_last_stage_left(runs: Path) -> None:
+    run = runs / "train_prune/c"
+    with pytest.raises(UserError, match="without a network yet"):
+        network_in(run)
+    with pytest.raises(UserError) as refused:
+        parse_config(TrainConfig, ["--resume", str(runs / "train/a"), "--lr0", "0.5"])
+    assert "--weights" not in str(refused.value), "there is nothing to begin with"
+    for name in ("baseline/weights/last.pt", "baseline/weights/best.pt", "pruned/pruned.pt", "student/weights/best.pt"):
+        (run / name).parent.mkdir(parents=True, exist_ok=True)
+        (run / name).touch()
+        assert network_in(run) == run / name
+    (runs / "ablate/g/none/seed0/weights").mkdir(parents=True)
+    (runs / "ablate/g/none/seed0/weights/best.pt").touch()
+    with pytest.raises(UserError, match=r"several networks\n.*none/seed0"):
+        network_in(runs / "ablate/g")
+    with pytest.raises(UserError, match="no run's"):
+        network_in(runs)
+
+
+@pytest.mark.parametrize(
+    "flags", [["--seed", "9" * 30], ["--threads", "99999"], ["--degrees", "1e308"], ["--scale", "-5"], ["--seed", "²"]]
+)
+def test_numbers_beyond_reason_are_refused(flags: list[str]) -> None:
+    with pytest.raises(UserError, match=f"{flags[0]} {flags[1]} is"):
+        parse_config(TrainConfig, flags)
+
+
+@pytest.mark.parametrize(
+    "text, said",
+    [
+        ("qqqqqqqqqqqqqqqq: 1", "unknown option"),
+        ("lr0: 2020-99-99", "not a number"),
+        ("batch_size: =", "not a whole number"),
+        ("lr0: &a [*a]", "no more than that"),
+        ("? [1, 2]\n: 3", "no list or map"),
+        ("lr0: !!binary abc", "not a number"),
+        ("epochs: !!int ''", "not a whole number"),
+        ("epochs: [1, 2]", "one value is wanted"),
+        ("lr0: " + "[" * 3000, "is not YAML"),
+        (b"\xff\xfe", "is not text"),
+        ("x" * 5000 + ": 1", "is not YAML|unknown option"),
+    ],
+)
+def test_whatever_yaml_can_say_is_an_option_or_a_sentence(tmp_path: Path, text: str | bytes, said: str) -> None:
+    (tmp_path / "h.yaml").write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(UserError, match=said):
+        parse_config(TrainConfig, ["--hyp", str(tmp_path / "h.yaml")])
+
+
+def test_only_hyp_files_that_a_command_knows_are_offered() -> None:
+    with pytest.raises(UserError, match=r"one of: (?!.*sparse).*finetune"):
+        parse_config(TrainConfig, ["--hyp", "a" * 5000])
+    with pytest.raises(UserError, match=r"sparse\.yaml is for a command"):
+        parse_config(TrainConfig, ["--hyp", "sparse"])
+    for flag in ("--hyp", "--resume"):
+        with pytest.raises(UserError, match="5000 characters"):
+            parse_config(TrainConfig, [flag, "a" * 5000])
+
+
+def test_a_run_whose_folder_was_deleted_meanwhile_does_not_end_as_if_nothing_had_happened(tmp_path: Path) -> None:
+    run = make_run_dir(tmp_path, "train", "exp")
+    hold(run)
+    with pytest.raises(UserError, match="was deleted, moved or emptied"), no_trace_if_refused(run, resumed=False):
+        shutil.rmtree(run)
+    assert not run.exists()
+    run = make_run_dir(tmp_path, "train", "exp")
+    hold(run)
+    with no_trace_if_refused(run, resumed=False):
+        assert (run / LOCK).exists()
+    assert list(run.iterdir()) == [], "the next process may have it"

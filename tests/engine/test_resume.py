@@ -8,14 +8,17 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+import data
 import models
 from common.errors import UserError
 from common.rundir import BEST, LAST
+from engine import checkpoints
 from engine.checkpoints import finished
 from engine.seams import Hooks
 from tests.engine.job import PullingHook, make_network, make_trainer, state
@@ -169,3 +172,36 @@ def test_a_plain_checkpoint_cannot_be_resumed(pictures: Path, tmp_path: Path) ->
     with pytest.raises(UserError, match="no state of a training"):
         trainer.resume()
     shutil.rmtree(tmp_path / "weights")
+
+
+def test_other_pictures_than_at_the_beginning_are_refused_with_the_numbers(pictures: Path, tmp_path: Path) -> None:
+    spec = data.load_spec(pictures)
+    kept = checkpoints.pictures_of(spec)
+    checkpoints.check_pictures(kept, spec, tmp_path)
+    checkpoints.check_pictures(None, spec, tmp_path)  # of an earlier version
+    fewer = replace(spec, splits={**spec.splits, "train": spec.splits["train"][:-2]})
+    with pytest.raises(UserError, match="train had 22 pictures and has 20"):
+        checkpoints.check_pictures(kept, fewer, tmp_path)
+    others = replace(spec, splits={**spec.splits, "val": tuple(Path(f"{path}x") for path in spec.splits["val"])})
+    with pytest.raises(UserError, match="val has other 6 pictures"):
+        checkpoints.check_pictures(kept, others, tmp_path)
+    make_trainer(tmp_path, [f"--data={pictures}", "--epochs=1"]).fit()
+    training = checkpoints.read_last(tmp_path)
+    assert training is not None
+    assert training["pictures"] == kept
+
+
+@pytest.mark.parametrize("part", ["network", "ema", "hooks", "optimizer", "precision", "progress", "adapters", "batch"])
+def test_an_incomplete_state_of_a_training_is_told(part: str, pictures: Path, tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path, [f"--data={pictures}", "--epochs=1"])
+    trainer._save_last()
+    sound = models.read_checkpoint(tmp_path / LAST)
+    for value in ("absent", None, {} if part not in ("precision", "batch", "adapters") else "x"):
+        training = dict(sound["extra"]["training"])
+        if value == "absent":
+            del training[part]
+        else:
+            training[part] = value
+        torch.save({**sound, "extra": {"training": training}}, tmp_path / LAST)
+        with pytest.raises(UserError, match=str(tmp_path / LAST)):
+            trainer.resume()

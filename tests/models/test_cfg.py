@@ -190,7 +190,7 @@ def test_an_off_switch_with_its_off_value_is_accepted():
 
 
 def test_a_missing_file_is_a_user_error(tmp_path):
-    with pytest.raises(UserError, match="No such file"):
+    with pytest.raises(UserError, match="does not exist"):
         models.read_cfg(tmp_path / "none.cfg")
 
 
@@ -223,3 +223,40 @@ def test_a_cfg_is_read_and_written_without_torch():
     )
     ran = subprocess.run([sys.executable, "-c", program, *map(str, SHIPPED)], capture_output=True, text=True)
     assert ran.stdout.strip() == "False", ran.stderr
+
+
+@pytest.mark.parametrize(
+    "old, new",
+    [
+        ("filters=4", "filters=1000000000"),
+        ("filters=4", "filters=60000\nsize=60000"),
+        ("filters=4", "filters=1e300"),
+        ("stride=1", "stride=1e300"),
+        ("stride=1", "stride=60000"),
+        ("channels=3", "channels=-3"),
+        ("channels=3", "channels=1e9"),
+        ("width=64", "width=0"),
+        ("height=64", "height=1000000000"),
+        ("num=6", "num=1000000000"),
+        ("pad=1", "padding=60000"),
+        ("pad=1", "padding=-1"),
+        ("classes=3", "classes=2147483647"),
+    ],
+)
+def test_numbers_beyond_any_network_are_refused_at_their_line_before_memory_is_full(old, new, tmp_path):
+    text = NET + conv(4) + HEAD
+    assert old in text
+    path = tmp_path / "x.cfg"
+    path.write_text(text.replace(old, new, 1).replace("size=3\n", "", new.count("size=")))
+    with pytest.raises(UserError, match=r"x\.cfg:\d+: \[(net|convolutional|yolo)\] "):
+        models.load(path)
+
+
+def test_a_map_far_finer_than_the_picture_and_a_cfg_without_end_are_refused(tmp_path):
+    with pytest.raises(UserError, match=r"would cover 0\.001 pixels"):
+        models.Network(models.parse_cfg(NET + conv(4) + "[upsample]\nstride=1000\n" + HEAD))
+    with pytest.raises(UserError, match="more than 2500 sections"):
+        models.parse_cfg(NET + conv(4) * 10000 + HEAD)
+    (tmp_path / "x.cfg").write_text("#" * (5 << 20))
+    with pytest.raises(UserError, match=r"has 5\.2 MB, more than"):
+        models.load(tmp_path / "x.cfg")

@@ -1,10 +1,14 @@
+import contextlib
+import os
 import pickle
+import random
 
 import pytest
 import torch
 
 import models
 from common.errors import UserError
+from models.lineage import identity_lineage
 from tests.alive import alive
 from tests.nets import TINY
 
@@ -200,3 +204,82 @@ def test_anchors_can_be_given_on_loading(tmp_path):
     (tmp_path / "net.cfg").write_text(TINY["csp"])
     wanted = [[(i + 1.0, i + 2.5) for i in range(6)]]
     assert models.load(tmp_path / "net.cfg", anchors=wanted).specs[0].anchors == tuple(wanted[0])
+
+
+@pytest.fixture
+def sound(tmp_path):
+    """A file of ours, and its content."""
+    net = alive(models.Network(models.parse_cfg(TINY["residual"])))
+    net.lineage = [identity_lineage(net, "baseline")]
+    models.save(net, tmp_path / "sound.pt")
+    return tmp_path / "sound.pt", torch.load(tmp_path / "sound.pt", weights_only=True)
+
+
+@pytest.mark.parametrize("part", ["cfg", "names", "state", "lineage", "meta", "extra"])
+@pytest.mark.parametrize("value", ["absent", None, 5])
+def test_an_incomplete_checkpoint_says_which_part_it_lacks(sound, part, value):
+    path, content = sound
+    content.pop(part)
+    torch.save(content if value == "absent" else {**content, part: value}, path)
+    with pytest.raises(UserError, match=f"{path}: is (incomplete|damaged).*'{part}'"):
+        models.load(path)
+
+
+@pytest.mark.parametrize(
+    "lineage",
+    [[5], [{}], [{"sha256": "", "kind": "baseline", "layers": {"0": {"layer": 0, "kept": [0, "1"]}}}]],
+)
+def test_a_lineage_that_is_none_is_told(sound, lineage):
+    path, content = sound
+    torch.save({**content, "lineage": lineage}, path)
+    with pytest.raises(UserError, match="lineage"):
+        models.load(path)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_tensor_that_is_not_finite_is_refused_by_name(sound, value):
+    path, content = sound
+    content["state"]["layers.1.conv.weight"][0, 0] = value
+    torch.save(content, path)
+    with pytest.raises(UserError, match=r"9 of the \d+ values of layers\.1\.conv\.weight are not finite"):
+        models.load(path)
+
+
+def test_every_flipped_byte_of_the_data_is_noticed(sound):
+    path, content = sound
+    raw, rng, seen = path.read_bytes(), random.Random(0), 0
+    for _ in range(20):
+        place = rng.randrange(len(raw))
+        path.write_bytes(raw[:place] + bytes([raw[place] ^ 1 << rng.randrange(8)]) + raw[place + 1 :])
+        state = {}
+        with contextlib.suppress(UserError):  # what fills up the archive to whole pages means nothing
+            state = models.load(path).state_dict()
+        seen += not state
+        if state:
+            assert all(torch.equal(tensor, content["state"][name]) for name, tensor in state.items())
+    assert seen > 10
+
+
+def test_what_is_no_ordinary_file_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.pt")
+    (tmp_path / "folder.pt").mkdir()
+    (tmp_path / "zero.pt").symlink_to("/dev/zero")
+    with open(tmp_path / "huge.pt", "wb") as handle:
+        handle.truncate(10**11)
+    for name in ("pipe", "folder", "zero", "huge"):
+        with pytest.raises(UserError, match=f"{name}.pt"):
+            models.load(tmp_path / f"{name}.pt")
+    with pytest.raises(UserError, match="5000 characters"):
+        models.load("a" * 5000)
+
+
+def test_a_runs_folder_stands_for_the_network_it_has_left(sound):
+    path, _ = sound
+    run = path.parent / "runs/train/exp"
+    (run / "weights").mkdir(parents=True)
+    (run / "args.yaml").touch()
+    path.rename(run / "weights/best.pt")
+    assert models.load(run).load_report is None
+    cfg = models.load(run).cfg.text()
+    (path.parent / "net.cfg").write_text(cfg)
+    assert models.load(path.parent / "net.cfg", weights=run).load_report.missing == []

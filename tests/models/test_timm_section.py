@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -185,7 +186,7 @@ def test_other_classes_keep_the_backbone(tmp_path: Path) -> None:
 
 def test_pretrained_weights_that_cannot_be_had_are_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "net.cfg").write_text(text(more="pretrained=missing.pth\n"))
-    with pytest.raises(UserError, match=r"missing.pth does not exist"):
+    with pytest.raises(UserError, match=r"missing.pth: does not exist"):
         models.load(tmp_path / "net.cfg")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("HF_HOME", str(tmp_path))
@@ -193,6 +194,23 @@ def test_pretrained_weights_that_cannot_be_had_are_an_error(tmp_path: Path, monk
     (tmp_path / "net.cfg").write_text(text(model="resnet18", more="pretrained=1\n"))
     with pytest.raises(UserError, match="no route to host"):
         models.load(tmp_path / "net.cfg")
+
+
+class _Code:
+    def __reduce__(self) -> tuple:
+        return os.mkdir, ("was run",)
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_a_pickle_in_the_place_of_pretrained_weights_is_not_run(
+    legacy: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save({"state_dict": {"conv1.weight": _Code()}}, "bad.pth", _use_new_zipfile_serialization=not legacy)
+    Path("net.cfg").write_text(text(model="resnet18", more="pretrained=bad.pth\n"))
+    with pytest.raises(UserError, match="nothing in it was run"):
+        models.load("net.cfg")
+    assert not Path("was run").exists()
 
 
 def _no_network(*args: object, **more: object) -> None:

@@ -1,3 +1,4 @@
+import os
 import struct
 
 import numpy as np
@@ -155,7 +156,7 @@ def test_weights_of_another_network_are_refused(tmp_path):
 
 
 def test_a_missing_file_is_a_user_error(tmp_path):
-    with pytest.raises(UserError, match="No such file"):
+    with pytest.raises(UserError, match="does not exist"):
         read_weights(tmp_path / "none.weights")
 
 
@@ -173,3 +174,21 @@ def test_saving_does_not_touch_the_network(tmp_path):
     before, text = models.fingerprint(net), net.cfg.text()
     saved(net, tmp_path)
     assert (models.fingerprint(net), net.cfg.text()) == (before, text)
+
+
+def test_values_that_are_not_finite_are_refused_by_layer_and_tensor(tmp_path):
+    net = alive(models.Network(models.parse_cfg(TINY["residual"])))
+    net.convolutions[1].bn.weight.data[2] = float("nan")
+    models.save_darknet(net, tmp_path / "x.cfg", tmp_path / "x.weights")
+    with pytest.raises(UserError, match=r"x\.weights: 1 of the 12 values of layers\.1\.bn\.weight are not finite"):
+        models.load(tmp_path / "x.cfg", weights=tmp_path / "x.weights")
+
+
+@pytest.mark.parametrize("size, said", [(10**11, "more than such a file can have"), (9 * 10**8, "does not belong to")])
+def test_a_file_far_larger_than_the_network_is_refused_unread(size, said, tmp_path, monkeypatch):
+    net = alive(models.Network(models.parse_cfg(TINY["residual"])))
+    models.save_darknet(net, tmp_path / "x.cfg", tmp_path / "x.weights")
+    os.truncate(tmp_path / "x.weights", size)
+    monkeypatch.setattr(np, "fromfile", None)
+    with pytest.raises(UserError, match=said):
+        models.load(tmp_path / "x.cfg", weights=tmp_path / "x.weights")

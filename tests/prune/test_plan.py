@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -133,3 +134,23 @@ def test_what_options_read_of_pruning_imports_nothing_heavy() -> None:
     code = "import sys, prune.plan, prune.schedules; print({'torch', 'numpy', 'cv2'} & sys.modules.keys() or 'light')"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "light"
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"budget": 0.5},
+        {"shortcuts": 1.5},
+        {"shortcuts": True},
+        {"ratio": "half"},
+        {"round_to": 2.0},
+        {"threshold": [1]},
+        {"layer_keep": None},
+        {"include": 3},
+        {"size": 416},
+    ],
+)
+def test_what_a_program_hands_over_is_checked_by_type(given: dict[str, object]) -> None:
+    (name, value), *_ = given.items()
+    with pytest.raises(UserError, match=re.escape(f"{name}={value!r} is not ")):
+        CutPlan(**given)  # type: ignore[arg-type]

@@ -1,0 +1,87 @@
+"""What a checkpoint of ours has to hold: checked before anything of it is used, so that a damaged one is told.
+
+What is checked is the form: which parts there are and of which type each is, as far down as somebody looks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from common.errors import UserError
+
+FORMAT = "thinyolo/1"
+PARTS: dict[str, type] = {"cfg": str, "names": list, "state": dict, "lineage": list, "meta": dict, "extra": dict}
+ENTRY: dict[str, type] = {"sha256": str, "kind": str, "layers": dict}
+META: dict[str, type] = {
+    "seen": int,
+    "teacher": dict,
+    "dropped_heads": list,
+    "kd_off": str,
+    "unlabelled": dict,
+    "trained_for": list,
+}
+"""What is looked up there, where it is there."""
+
+
+def check_parts(
+    content: Mapping[Any, Any], parts: Mapping[str, Any], what: str, path: str | Path, todo: str = ""
+) -> None:
+    """Raise where a part is absent from a dict or is of another type; `what` is said before its name.
+
+    Raises:
+        UserError: naming the part.
+    """
+    for name, kind in parts.items():
+        if name not in content:
+            raise UserError(f"is incomplete: {what} lacks {name!r}", where=path, todo=todo or DAMAGED)
+        need_type(content[name], kind, f"{what} has {name!r}", path, todo)
+
+
+DAMAGED = "take an earlier checkpoint (best.pt, another stage's), or start anew"
+
+
+def need_type(value: Any, kind: Any, what: str, path: str | Path, todo: str = "") -> None:
+    """Raise a `UserError` where `value` is not of the type `kind`; a bool counts as no number."""
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        wanted = " or ".join(each.__name__ for each in kind) if isinstance(kind, tuple) else kind.__name__
+        raise UserError(
+            f"is damaged: {what} of type {type(value).__name__}, and it has to be {wanted}",
+            where=path,
+            todo=todo or DAMAGED,
+        )
+
+
+def check_content(content: Mapping[Any, Any], path: str | Path) -> None:
+    """Raise where a checkpoint's content is not what `models.save` writes.
+
+    Raises:
+        UserError: naming the part.
+    """
+    check_parts(content, PARTS, "it", path)
+    for name in content["names"]:
+        need_type(name, str, "it has a class name", path)
+    need_state(content["state"], "its 'state'", path)
+    for entry in content["lineage"]:
+        need_type(entry, dict, "its lineage has an entry", path)
+        check_parts(entry, ENTRY, "an entry of its lineage", path)
+        for layer, row in entry["layers"].items():
+            need_type(layer, str, "its lineage has a layer", path)
+            need_type(row, dict, "its lineage has a row", path)
+            check_parts(row, {"layer": (int, str), "kept": list}, "a row of its lineage", path)
+            if not all(type(channel) is int and channel >= 0 for channel in row["kept"]):
+                raise UserError(f"is damaged: its lineage of layer {layer} has a channel that is none", where=path)
+    for name, kind in META.items():
+        if content["meta"].get(name) is not None:
+            need_type(content["meta"][name], kind, f"its 'meta' has {name!r}", path)
+
+
+def need_state(state: Any, what: str, path: str | Path) -> None:
+    """Raise where something is no dict of tensors by name, as a module's state is."""
+    need_type(state, dict, f"{what} is", path)
+    for name, tensor in state.items():
+        need_type(name, str, f"{what} has a name", path)
+        need_type(tensor, Tensor, f"{what} has {name!r}", path)
