@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from common.errors import UserError, closest, run_cleanly
-from common.files import shown_path
 from common.log import log, show_log
 from common.options import HYP, Option, canonical, describe, from_dict, options, read_yaml, shown, shown_default
+from common.reading import shown_path
 from common.rundir import ARGS, COMMANDS, LATEST, find_run, network_in
 
 Config = TypeVar("Config")

@@ -9,7 +9,6 @@ import os
 import re
 import shutil
 import socket
-import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -17,23 +16,26 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import UserError
+from common.reading import size_text
 
 HOST = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:6]
 LEFTOVER = re.compile(rf"\..*\.{HOST}\.(\d+)\.tmp")
 # What the system says when a file cannot be written; the others may be about another file, which the writer reads.
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 REFUSED = {errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EEXIST, errno.EIO}
-TEXT_LIMIT = 64 << 20
 
 watched: dict[Path, tuple[Path, os.stat_result]] = {}
 """Folders that have to stay while this process writes into them -> a file in each, and what it was at the beginning."""
 
 
 @contextmanager
-def whole_file(path: str | Path) -> Iterator[Path]:
+def whole_file(path: str | Path, todo: str = "") -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it replaces `path` in one step.
 
     A reader, or a process restarted after kill -9, sees the old file or the new one, never half of it.
+
+    Args:
+        todo: what helps where it cannot be written, if that is something of its own.
 
     Raises:
         UserError: the disk is full, a limit on files is reached, or nobody may write there.
@@ -51,7 +53,7 @@ def whole_file(path: str | Path) -> Iterator[Path]:
         check_watched(path)
         cause = _cause(error)
         if cause.errno in FULL or (cause.errno in REFUSED and cause.filename in _named(temporary, path)):
-            raise unwritable(path, cause) from error
+            raise unwritable(path, cause, todo) from error
         raise
     finally:
         with suppress(OSError):
@@ -77,13 +79,14 @@ def _named(*paths: Path) -> set[object]:
     return {name for path in paths for each in (path, *path.parents) for name in (str(each), each)}
 
 
-def unwritable(path: str | Path, error: OSError) -> UserError:
+def unwritable(path: str | Path, error: OSError, todo: str = "") -> UserError:
     """What to say of a file, or a folder, that cannot be written."""
-    todo = "choose a place where you may write"
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        todo = "make room, then go on with --resume" if error.errno == errno.ENOSPC else "your quota is used up"
-    elif error.errno == errno.EFBIG:
-        todo = "the shell limits the size of files: ulimit -f unlimited"
+    usual = {
+        errno.ENOSPC: "make room, then go on with --resume",
+        errno.EDQUOT: "your quota is used up",
+        errno.EFBIG: "the shell limits the size of files: ulimit -f unlimited",
+    }
+    todo = todo or usual.get(error.errno or 0, "choose a place where you may write")
     return UserError(f"cannot be written: {error.strerror}; {free_text(path)} free there", where=path, todo=todo)
 
 
@@ -97,13 +100,6 @@ def free_space(path: str | Path) -> int:
 
 def free_text(path: str | Path) -> str:
     return size_text(free_space(path))
-
-
-def size_text(count: float) -> str:
-    """12.3 GB, 45.0 MB, 2 kB"""
-    return next((f"{count / unit:.1f} {name}" for unit, name in ((1e9, "GB"), (1e6, "MB")) if count >= unit), "") or (
-        f"{count / 1e3:.0f} kB"
-    )
 
 
 def need_space(folder: str | Path, total: int, largest: int, what: str) -> None:
@@ -218,53 +214,3 @@ def need_folder(folder: str | Path, option: str) -> None:
         raise UserError(
             f"{option}: nothing can be written into {folder}: {said}", todo=f"give another {option}"
         ) from error
-
-
-def need_file(path: str | Path, limit: int, todo: str = "check the path") -> int:
-    """The bytes of a file that somebody named, which is now safe to be read as a whole.
-
-    Raises:
-        UserError: it does not exist, is a folder, a device or a pipe, may not be looked at, or is too large.
-    """
-    try:
-        found = os.stat(path)
-    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
-        absent = isinstance(error, FileNotFoundError)
-        said = "does not exist" if absent else f"cannot be read: {getattr(error, 'strerror', None) or error}"
-        raise UserError(said, where=shown_path(path), todo=todo) from None
-    if stat.S_ISDIR(found.st_mode):
-        raise UserError("is a folder, not a file", where=path, todo=todo)
-    if not stat.S_ISREG(found.st_mode):
-        raise UserError("is no ordinary file, but a device or a pipe", where=path, todo="copy it into a file first")
-    if found.st_size > limit:
-        raise UserError(
-            f"has {size_text(found.st_size)}, more than such a file can have ({size_text(limit)})",
-            where=path,
-            todo=todo,
-        )
-    return found.st_size
-
-
-def read_text(
-    path: str | Path, todo: str = "check the path", *, encoding: str = "utf-8", errors: str = "strict"
-) -> str:
-    """The text of a file that somebody named.
-
-    Raises:
-        UserError: see `need_file`; it cannot be read, or it is not text of this encoding.
-    """
-    need_file(path, TEXT_LIMIT, todo)
-    try:
-        return Path(path).read_text(encoding=encoding, errors=errors)
-    except OSError as error:
-        raise UserError(f"cannot be read: {error.strerror or error}", where=path, todo=todo) from error
-    except UnicodeDecodeError as error:
-        raise UserError(
-            f"is not text: byte {error.start} is no UTF-8", where=path, todo="save it as UTF-8, if it is the right file"
-        ) from error
-
-
-def shown_path(path: str | Path, most: int = 200) -> str:
-    """A path for a message: what somebody pasted in its place may be very long."""
-    text = str(path)
-    return text if len(text) <= most else f"{text[:most]}... ({len(text)} characters)"

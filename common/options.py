@@ -28,7 +28,8 @@ from typing import Any, TypeVar
 import yaml
 
 from common.errors import UserError, closest
-from common.files import read_text, whole_file
+from common.files import whole_file
+from common.reading import read_text
 
 Config = TypeVar("Config")
 HYP = Path(__file__).resolve().parent.parent / "cfg" / "hyp"

@@ -54,14 +54,13 @@ def _mode(path: Path) -> int:
         return 0
 
 
-def why_no_file(path: Path) -> str:
+def why_no_file(path: str | Path) -> str:
     """Why `path` is no ordinary file, as the end of a sentence; "" where it is one."""
     try:
         mode = os.stat(path).st_mode
-    except OSError as error:
-        return "is not there" if isinstance(error, FileNotFoundError) else f"cannot be read: {error.strerror}"
-    except ValueError as error:  # a NUL in the name
-        return f"cannot be read: {error}"
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        absent = isinstance(error, FileNotFoundError)
+        return "does not exist" if absent else f"cannot be read: {getattr(error, 'strerror', None) or error}"
     if stat.S_ISREG(mode):
         return ""
     if stat.S_ISDIR(mode):
@@ -69,34 +68,46 @@ def why_no_file(path: Path) -> str:
     return "is not an ordinary file (a device, a pipe or a socket)"
 
 
-def read_bytes(path: Path, most: int = MOST, todo: str = "") -> bytes:
+def need_file(path: str | Path, most: int, todo: str = "check the path") -> int:
+    """The size of a file that somebody named, in bytes, which is now safe to be read as a whole.
+
+    Raises:
+        UserError: it does not exist, is a folder, a device or a pipe, may not be looked at, or is too large.
+    """
+    if reason := why_no_file(path):
+        raise UserError(reason, where=shown_path(path), todo=todo)
+    if (size := os.stat(path).st_size) > most:
+        told = f"has {size_text(size)}, more than such a file can have ({size_text(most)})"
+        raise UserError(told, where=shown_path(path), todo=todo)
+    return size
+
+
+def read_bytes(path: str | Path, most: int = MOST, todo: str = "check the path") -> bytes:
     """The bytes of an ordinary file.
 
     Raises:
-        UserError: it is none, it cannot be read, or it holds more than `most` bytes.
+        UserError: see `need_file`, or it cannot be read.
     """
-    reason = why_no_file(path)
+    need_file(path, most, todo)
     try:
-        if not reason:
-            with open(path, "rb") as handle:
-                raw = handle.read(most + 1)
-            if len(raw) <= most:
-                return raw
-            reason = f"holds more than {most // 2**20} MiB, which nothing of its kind does"
+        with open(path, "rb") as handle:
+            return handle.read(most)  # files of /proc say a size of 0, whatever they hold
     except OSError as error:
-        reason = f"cannot be read: {error.strerror or error}"
-    raise UserError(reason, where=path, todo=todo)
+        raise UserError(f"cannot be read: {error.strerror or error}", where=path, todo=todo) from error
 
 
-def read_text(path: Path, most: int = MOST_TEXT, todo: str = "") -> str:
+def read_text(path: str | Path, most: int = MOST_TEXT, todo: str = "check the path", *, lossy: bool = False) -> str:
     """The text of a UTF-8 file, with or without a byte order mark; line ends are ``\\n``.
+
+    Args:
+        lossy: what is no UTF-8 becomes a replacement character, where only words in ASCII matter.
 
     Raises:
         UserError: as `read_bytes`, or it is no UTF-8 (the line is named).
     """
     raw = read_bytes(path, most, todo)
     try:
-        text = raw.decode("utf-8-sig")
+        text = raw.decode("utf-8-sig", "replace" if lossy else "strict")
     except UnicodeDecodeError as error:
         kind = "UTF-16" if raw[:2] in (b"\xff\xfe", b"\xfe\xff") else f"byte {raw[error.start]:#04x}"
         line = raw[: error.start].count(b"\n") + 1
@@ -108,3 +119,16 @@ def read_text(path: Path, most: int = MOST_TEXT, todo: str = "") -> str:
 def lines_of(text: str) -> list[str]:
     """The lines as an editor counts them; `str.splitlines` also breaks at form feeds and the like."""
     return text.split("\n")
+
+
+def shown_path(path: str | Path, most: int = 200) -> str:
+    """A path for a message: what somebody pasted in its place may be very long."""
+    text = str(path)
+    return text if len(text) <= most else f"{text[:most]}... ({len(text)} characters)"
+
+
+def size_text(count: float) -> str:
+    """12.3 GB, 45.0 MB, 2 kB"""
+    return next((f"{count / unit:.1f} {name}" for unit, name in ((1e9, "GB"), (1e6, "MB")) if count >= unit), "") or (
+        f"{count / 1e3:.0f} kB"
+    )

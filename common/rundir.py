@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from common.errors import UserError
-from common.files import shown_path
+from common.reading import shown_path
 
 ARGS, START, REPORT = "args.yaml", "start.pt", "report.html"
 LAST, BEST = Path("weights") / "last.pt", Path("weights") / "best.pt"

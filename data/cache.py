@@ -95,16 +95,10 @@ class DiskCache:
         if picture is not None:
             return picture
         picture = self.fetch(index)
-        try:
-            with whole_file(path) as temporary, open(temporary, "wb") as handle:
-                np.save(handle, picture, allow_pickle=False)
-                handle.write(_checksum(picture))
-        except OSError as error:
-            raise UserError(
-                f"the picture cache cannot be written: {error}",
-                where=path,
-                todo="free some space, set $THINYOLO_CACHE to another disk, or leave out --cache disk",
-            ) from error
+        todo = "free some space, set $THINYOLO_CACHE to another disk, or leave out --cache disk"
+        with whole_file(path, todo) as temporary, open(temporary, "wb") as handle:
+            np.save(handle, picture, allow_pickle=False)
+            handle.write(_checksum(picture))
         return picture
 
 

@@ -251,5 +251,5 @@ def _store(path: Path, content: dict[str, dict[str, Any]]) -> None:
     try:
         with whole_file(path) as temporary:
             temporary.write_text(json.dumps(content), encoding="utf-8")
-    except OSError as error:
+    except (OSError, UserError) as error:
         log.info("the check of the pictures is not remembered: %s", error)

@@ -157,7 +157,7 @@ def load_spec(path: str | Path | DataSpec, single_cls: bool = False) -> DataSpec
         source = ensure()
     if not is_file(source):
         reason = why_no_file(source)
-        text = "there is no data set file" if reason == "is not there" else f"the data set's file {reason}:"
+        text = "there is no data set file" if reason == "does not exist" else f"the data set's file {reason}:"
         raise UserError(
             f"{text} {str(path)[:200]!r}",
             todo="give --data the path of a yaml like cfg/datasets/example.yaml, or 'shapes', the built-in set",

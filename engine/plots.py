@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from common.errors import UserError
-from common.files import read_text, whole_file
+from common.files import whole_file
+from common.reading import read_text
 from engine.metrics import CONFIDENCES, Curves
 from engine.pictures import class_colour, mosaic, save_picture, side_by_side
 

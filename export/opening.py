@@ -8,9 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from common.errors import UserError
-from common.files import shown_path
 from common.log import log
-from common.reading import user_path
+from common.reading import shown_path, user_path
 from common.rundir import network_in
 from data import DataSpec, load_spec
 from data.describe import names_listed

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from common.errors import UserError
-from common.files import need_file
+from common.reading import need_file
 
 MAX_PICKLE_BYTES = 64 << 20  # a checkpoint's pickle is about 1 MB: its tensors lie outside
 MAX_BYTES = 16 << 30  # of a file: more than the state of the largest network's training takes in float64

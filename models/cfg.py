@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from common.errors import UserError
-from common.files import need_file, read_text
+from common.reading import read_text
 from models.kinds import KINDS, SectionKind, check
 from models.limits import LARGEST, MOST_BYTES, MOST_SECTIONS
 
@@ -281,8 +281,7 @@ def _reference_text(section: Section, number: dict[Section, int]) -> str:
 def read_cfg(path: str | Path) -> Cfg:
     """Parse a cfg file. Raises `UserError` where it is not one."""
     todo = "check the path of the cfg"
-    need_file(path, MOST_BYTES, todo)
-    return parse_cfg(read_text(path, todo, encoding="utf-8-sig", errors="replace"), source=str(path))
+    return parse_cfg(read_text(path, MOST_BYTES, todo, lossy=True), source=str(path))
 
 
 def parse_cfg(text: str, source: str = "cfg") -> Cfg:

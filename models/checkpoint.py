@@ -10,8 +10,9 @@ from typing import Any
 import torch
 
 from common.errors import UserError
-from common.files import need_file, shown_path, whole_file
+from common.files import whole_file
 from common.log import log
+from common.reading import need_file, shown_path
 from common.rundir import ARGS, network_in
 from models.archive import MAX_BYTES, MAX_PICKLE_BYTES, Archive
 from models.cfg import Cfg, parse_cfg, read_cfg

@@ -10,8 +10,8 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from common.errors import UserError
-from common.files import need_file
 from common.log import log
+from common.reading import need_file
 from models.archive import MAX_BYTES
 from models.cfg import Section
 from models.content import need_state

@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from common.errors import UserError
-from common.files import need_file, whole_file
+from common.files import whole_file
 from common.log import log
+from common.reading import need_file
 from models.cfg import Cfg, Section
 from models.layers import Conv
 from models.limits import MOST_WEIGHTS

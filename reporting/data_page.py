@@ -59,13 +59,8 @@ def write_data_page(path: str | Path, report: CheckReport) -> Path:
         figures=_figures(report),
         pictures={split: _samples(report, found) for split, found in report.scans.items()},
     )
-    try:
-        with whole_file(path) as temporary:
-            temporary.write_text(page, encoding="utf-8", errors="replace")
-    except OSError as error:
-        raise UserError(
-            f"--html: it cannot be written: {error.strerror}", where=path, todo="name another file"
-        ) from error
+    with whole_file(path, "name another file for --html") as temporary:
+        temporary.write_text(page, encoding="utf-8", errors="replace")
     return path
 
 

@@ -6,7 +6,7 @@ import os
 
 from common.command_line import Command
 from common.errors import UserError
-from common.files import shown_path
+from common.reading import shown_path
 from export.formats import FORMATS
 from export.options import ExportOptions
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from common.command_line import Command
 from common.errors import UserError
-from common.files import shown_path
 from common.options import option
+from common.reading import shown_path
 
 
 @dataclass

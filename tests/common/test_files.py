@@ -15,7 +15,8 @@ import pytest
 
 from common import files
 from common.errors import UserError
-from common.files import HOST, clear_leftovers, need_file, need_space, unwatch_folder, watch_folder, whole_file
+from common.files import HOST, clear_leftovers, need_space, unwatch_folder, watch_folder, whole_file
+from common.reading import need_file
 
 
 def test_the_file_appears_whole_and_nothing_is_left_beside_it(tmp_path):
@@ -160,8 +161,8 @@ def test_what_is_no_file_is_not_read(tmp_path):
     (tmp_path / "big").touch()
     os.truncate(tmp_path / "big", 10**11)
     for path, said in (
-        (tmp_path / "pipe", "a device or a pipe"),
-        ("/dev/zero", "a device or a pipe"),
+        (tmp_path / "pipe", "a device, a pipe"),
+        ("/dev/zero", "a device, a pipe"),
         (tmp_path, "is a folder"),
         (tmp_path / "big", "has 100.0 GB"),
         ("a" * 5000, "File name too long"),

@@ -371,7 +371,7 @@ def test_numbers_beyond_reason_are_refused(flags: list[str]) -> None:
         ("epochs: !!int ''", "not a whole number"),
         ("epochs: [1, 2]", "one value is wanted"),
         ("lr0: " + "[" * 3000, "is not YAML"),
-        (b"\xff\xfe", "is not text"),
+        (b"\xff\xfe", "is not a text file"),
         ("x" * 5000 + ": 1", "is not YAML|unknown option"),
     ],
 )

@@ -169,7 +169,7 @@ def test_listed_pictures_that_are_absent_are_left_out(tmp_path: Path) -> None:
     path.write_text("train: list.txt\nnames: [a]\n")
     (problem,) = check(path, ["train"]).problems
     assert (problem.severity, problem.file.name) == (LEFT_OUT, "gone.png")
-    assert "not there" in problem.detail
+    assert "does not exist" in problem.detail
 
 
 def test_what_was_found_about_pictures_is_remembered_until_they_change(tmp_path: Path, own_cache: Path) -> None:

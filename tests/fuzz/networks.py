@@ -201,7 +201,7 @@ def _trainer() -> Trainer:
     """A training of one step, in a folder that goes with this process."""
     place = Path(tempfile.mkdtemp(prefix="fuzz-training"))
     trainer = make_trainer(place / "run", [f"--data={make_pictures(place, 4, 2)}", "--epochs=1"])
-    trainer._step(next(iter([[batch] for batch in trainer.feed.batches(0, 0, 0)])))
+    trainer._step(next(iter([[batch] for batch in trainer.feed.batches(0, 0)])))
     return trainer
 
 
