@@ -11,6 +11,7 @@ import yaml
 
 import models
 from common.errors import UserError
+from common.reading import read_text
 from common.rundir import ARGS
 from distill.modes import AUTO, USUAL_MODES
 from models.network import Network
@@ -98,7 +99,10 @@ def _run_of(weights: Path) -> Path | None:
 def _settings(run: Path | None) -> dict[str, Any]:
     if run is None:
         return {}
-    content = yaml.safe_load((run / ARGS).read_text(encoding="utf-8"))
+    try:
+        content = yaml.safe_load(read_text(run / ARGS))
+    except (UserError, yaml.YAMLError, ValueError, RecursionError):  # not ours, or damaged: not known, then
+        return {}
     return content if isinstance(content, dict) else {}
 
 
