@@ -162,7 +162,7 @@ def fine_tuned(name: str, network: Path, arguments: argparse.Namespace) -> dict[
         + ["--epochs", arguments.epochs, "--ablate", MODES, "--seeds", arguments.seeds],
         arguments,
     )
-    grid = json.loads((arguments.out / "finetune_kd" / name / "table.json").read_text(encoding="utf-8"))
+    grid = json.loads((arguments.out / "ablate" / name / "table.json").read_text(encoding="utf-8"))
     found: dict[str, list[float]] = {
         row["mode"]: [row["mAP50-95 mean"]] for row in grid["rows"] if row["mode"] in ("teacher", "not fine-tuned")
     }
@@ -210,6 +210,7 @@ def main(argv: list[str] | None = None) -> int:
         parser.add_argument(f"--{name}", required=True, type=Path, help=what)
     parser.add_argument("--imgsz", default="160", help="side of the pictures (default: %(default)s)")
     parser.add_argument("--share", type=float, default=0.4, help="of the multiply-adds (default: %(default)s)")
+    parser.add_argument("--rate", type=float, default=0.0, help="their --target-prune-rate, where it is known already")
     parser.add_argument("--epochs", type=int, default=12, help="of fine-tuning (default: %(default)s)")
     parser.add_argument("--seeds", default="3", help="as for --ablate (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=1)
@@ -225,11 +226,11 @@ def main(argv: list[str] | None = None) -> int:
     def share(network: Path) -> float:
         return models.macs(models.load(network), size) / whole
 
-    theirs = example.cut(search(lambda rate: share(example.cut(rate)), arguments.share))
-    files = {"Torch-Pruning's example": theirs, "ThinYOLO": our_cut(share(theirs), arguments)}
-    found = {name: fine_tuned(name.split("-")[0].lower(), path, arguments) for name, path in files.items()}
+    theirs = example.cut(arguments.rate or search(lambda rate: share(example.cut(rate)), arguments.share))
+    files = {"theirs": theirs, "ours": our_cut(share(theirs), arguments)}
+    found = {name: fine_tuned(name, path, arguments) for name, path in files.items()}
     networks = {name: (models.parameters(models.load(path)), share(path)) for name, path in files.items()}
-    shown = f"{text(networks, found)}\nuncut: {_spread(found['ThinYOLO']['teacher'])}"
+    shown = f"{text(networks, found)}\nuncut: {_spread(found['ours']['teacher'])}"
     print(shown)
     with whole_file(arguments.out / "table.txt") as temporary:
         temporary.write_text(shown + "\n", encoding="utf-8")
