@@ -45,14 +45,17 @@ def whole_file(path: str | Path, todo: str = "") -> Iterator[Path]:
     # The name is cut: with what is added, one of 255 bytes would be too long.
     own = hashlib.sha256(path.name.encode(errors="surrogateescape")).hexdigest()[:8]
     temporary = path.with_name(f".{path.name[:32]}.{own}.{HOST}.{os.getpid()}.tmp")
+    written = False
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
+        written = True
         put_in_place(temporary, path)
     except (OSError, RuntimeError) as error:  # RuntimeError: torch's archive writer, which has met an OSError
         check_watched(path)
         cause = _cause(error)
-        if cause.errno in FULL or (cause.errno in REFUSED and cause.filename in _named(temporary, path)):
+        absent = cause.errno == errno.ENOENT and not written  # what /proc calls a file that is to be made
+        if cause.errno in FULL or ((absent or cause.errno in REFUSED) and cause.filename in _named(temporary, path)):
             raise unwritable(path, cause, todo) from error
         raise
     finally:

@@ -32,7 +32,12 @@ def make_run_dir(project: str | Path, kind: str, name: str, *, exist_ok: bool = 
     """Create ``project/kind/name``; when it exists, ``name2``, ``name3``, ...
 
     `mkdir` itself decides whether a name is free, so two runs started at once get two folders.
+
+    Raises:
+        UserError: it cannot be made, or the name leads out of `project`.
     """
+    if not name.strip(". ") or ".." in Path(name).parts or Path(name).is_absolute():
+        raise UserError(f"--name {shown_path(name)!r} is no name of a folder in {project}", todo="--name exp")
     parent = Path(project) / kind
     number = 1
     while True:

@@ -19,6 +19,8 @@ from data import DataSpec
 from models.content import check_parts, need_state, need_type
 from models.network import Network
 
+NAMES = "names"  # no split is called so
+
 
 @dataclass
 class Progress:
@@ -130,8 +132,9 @@ def read_last(run_dir: str | Path) -> dict[str, Any] | None:
 
 
 def pictures_of(spec: DataSpec) -> dict[str, Any]:
-    """What a run remembers of its pictures: split -> their number, and a digest of their names and folders' names."""
-    return {
+    """What a run remembers of its data: split -> number of pictures, and a digest of their names and folders' names;
+    and the names of the classes, in order."""
+    found: dict[str, Any] = {
         split: {
             "count": len(paths),
             "sha256": hashlib.sha256(
@@ -141,6 +144,7 @@ def pictures_of(spec: DataSpec) -> dict[str, Any]:
         for split, paths in spec.splits.items()
         if paths
     }
+    return {**found, NAMES: list(spec.names)}
 
 
 def check_pictures(kept: Any, spec: DataSpec, where: Path) -> None:
@@ -155,7 +159,15 @@ def check_pictures(kept: Any, spec: DataSpec, where: Path) -> None:
     """
     if not isinstance(kept, dict):
         return
-    now = pictures_of(spec)
+    kept, now = dict(kept), pictures_of(spec)
+    before, names = kept.pop(NAMES, None), now.pop(NAMES)
+    if before is not None and before != names:
+        raise UserError(
+            f"the classes are not those this run began with: {', '.join(map(str, before))[:200]} then, "
+            f"{', '.join(names)[:200]} now ({spec.source})",
+            where=where,
+            todo="write them as they were, or start a new run with --weights and what this one has so far",
+        )
     changed = [split for split in {**kept, **now} if kept.get(split) != now.get(split)]
     if not changed:
         return

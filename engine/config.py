@@ -15,6 +15,7 @@ from models.resize import AUTO, RESIZE
 
 DATA, TRAINING, OPTIMISER = "network and data", "training", "optimiser"
 AUGMENTATION, LOSS, PRECISION, RUN = "augmentation", "loss", "precision", "run"
+USUAL_SIZE = "416"
 
 
 def parse_size(text: str) -> tuple[int, int]:
@@ -64,9 +65,9 @@ class TrainConfig:
         main=True,
     )
     imgsz: str = option(
-        "416",
-        "network input in pixels, 416 or WIDTHxHEIGHT such as 1280x800: larger finds smaller objects and "
-        "costs its square in time",
+        "",
+        f"network input in pixels, {USUAL_SIZE} or WIDTHxHEIGHT such as 1280x800: larger finds smaller objects and "
+        f"costs its square in time; without: what the .pt of --weights was trained for, else {USUAL_SIZE}",
         group=DATA,
         metavar="SIZE",
         main=True,
@@ -280,7 +281,7 @@ class TrainConfig:
     @property
     def input_size(self) -> tuple[int, int]:
         """(height, width) of the network input."""
-        return parse_size(self.imgsz)
+        return parse_size(self.imgsz or USUAL_SIZE)
 
     def frozen_layers(self, layers: int) -> frozenset[int]:
         """The layer numbers `--freeze` names in a network of so many layers."""

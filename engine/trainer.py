@@ -33,7 +33,7 @@ from engine.progress import EpochBar, memory_used, summary, write_results
 from engine.seams import Hooks, Objective
 from engine.step import grouped, resized, step_seed, training_step
 from models.network import Network
-from models.weights import need_finite
+from models.weights import need_sound
 
 FITNESS = "val/mAP50-95"
 _SIZE = 2  # keeps the random stream of a step's size apart from the step's own (`step_seed`)
@@ -359,7 +359,7 @@ class Trainer:
                 todo="resume with the options the run was started with",
             )
         for name, tensor in training["network"].items():
-            need_finite(tensor, name, where)
+            need_sound(tensor, name, where)
         try:
             self.network.load_state_dict(training["network"])
             self.ema.module.load_state_dict(training["ema"])

@@ -22,7 +22,7 @@ from models.network import Network, adapt_classes
 from models.resize import KEY
 from models.timm_pretrained import load_pretrained
 from models.unpickle import read_plain
-from models.weights import LoadReport, load_darknet, need_finite
+from models.weights import LoadReport, load_darknet, need_sound
 
 WHAT_TO_GIVE = "give a .pt written by ThinYOLO, a YOLOv5, YOLOv8, YOLO11 or YOLO26 .pt, or a cfg with its .weights"
 Anchors = Sequence[Sequence[tuple[float, float]]]
@@ -70,7 +70,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 def from_checkpoint(content: dict[str, Any], source: str | Path = "checkpoint") -> Network:
     """The network a checkpoint's content (see `read_checkpoint`) describes."""
     for name, tensor in content["state"].items():
-        need_finite(tensor, name, source)
+        need_sound(tensor, name, source)
     net = Network(parse_cfg(content["cfg"], source=str(source)), content["names"])
     try:
         net.load_state_dict(content["state"])

@@ -17,7 +17,7 @@ from models.cfg import Section
 from models.content import need_state
 from models.timm_section import Backbone, feature_strides
 from models.unpickle import read_torch_file
-from models.weights import need_finite
+from models.weights import need_sound
 
 
 @torch.no_grad()
@@ -97,7 +97,7 @@ def _read_state(path: str) -> dict[str, torch.Tensor]:
             break
     need_state(content, "what it holds", path)
     for name, tensor in content.items():
-        need_finite(tensor, name, path)
+        need_sound(tensor, name, path)
     return {name.removeprefix("module."): tensor for name, tensor in content.items()}
 
 

@@ -119,20 +119,23 @@ def read_weights(path: str | Path) -> tuple[int, np.ndarray]:
     return seen, np.fromfile(path, "<f4", offset=start)
 
 
-def need_finite(tensor: Tensor, name: str, path: str | Path) -> None:
+def need_sound(tensor: Tensor, name: str, path: str | Path) -> None:
     """Refuse a tensor that no training leaves: its network would find nothing, and say nothing of why.
 
     Raises:
-        UserError: naming the tensor (``layers.NUMBER. ...``) and how many of its values are NaN or infinite.
+        UserError: naming the tensor (``layers.NUMBER. ...``) and how many of its values are NaN or infinite, or
+            variances below 0; or its values are no fractions.
     """
-    if not tensor.is_floating_point() or bool(torch.isfinite(tensor).all()):
+    if name.endswith("num_batches_tracked"):
         return
-    bad = int((~torch.isfinite(tensor)).sum())
-    raise UserError(
-        f"{bad} of the {tensor.numel()} values of {name} are not finite (NaN or infinite)",
-        where=path,
-        todo="the file is damaged, or its training diverged: take an earlier one",
-    )
+    todo = "the file is damaged, or its training diverged: take an earlier one"
+    if not tensor.is_floating_point():
+        raise UserError(f"{name} holds {str(tensor.dtype).removeprefix('torch.')} values", where=path, todo=todo)
+    said, bad = "are not finite (NaN or infinite)", ~torch.isfinite(tensor)
+    if name.endswith("running_var") and not bad.any():
+        said, bad = "are below 0, which no variance is", tensor < 0
+    if count := int(bad.sum()):
+        raise UserError(f"{count} of the {tensor.numel()} values of {name} {said}", where=path, todo=todo)
 
 
 def load_darknet(net: Network, path: str | Path) -> LoadReport:
@@ -164,7 +167,7 @@ def load_darknet(net: Network, path: str | Path) -> LoadReport:
                     continue
                 count = int(np.prod(shapes[name]))
                 part = torch.from_numpy(values[place : place + count].copy())
-                need_finite(part, name, path)
+                need_sound(part, name, path)
                 place += count
                 if shapes[name] != tuple(tensor.shape):
                     report.unfit[name] = f"{list(shapes[name])} in the file, {list(tensor.shape)} here"

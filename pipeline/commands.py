@@ -13,18 +13,20 @@ from pipeline.finetune import finetune, report, train_assistants
 from pipeline.footage import check_footage, gathered
 from pipeline.prune_options import PruneConfig
 from pipeline.solved import begin_solved
-from pipeline.stage import check_test, start_run
+from pipeline.stage import check_test, start_run, with_size
 from pipeline.train_prune import PruneRun
 
 
 def train(config: TrainConfig) -> None:
     """Ordinary training: the baseline stage of `prune` alone."""
+    config = with_size(config)
     whole = from_dict(PruneConfig, {**to_dict(config), "stages": "baseline"})
     _stages(config, whole, "train")
 
 
 def prune(config: PruneConfig) -> None:
     """Baseline, sparsity training, the cut and, if wanted, the student."""
+    config = with_size(config)
     _stages(config, config, "train_prune")
 
 
@@ -42,6 +44,7 @@ def distil(config: AblateConfig) -> int:
     try:
         spec = load_spec(config.data, single_cls=config.single_cls)
         check_test(spec)
+        config = with_size(config)
         run = start_run(config, "ablate" if config.ablate else "finetune_kd")
         complete = True
         with no_trace_if_refused(run, resumed=bool(config.resume)):

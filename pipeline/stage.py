@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
@@ -11,18 +14,34 @@ import models
 from common.errors import UserError
 from common.files import need_space
 from common.lock import hold
+from common.log import log
 from common.options import to_dict
 from common.rundir import ARGS, LAST, REPORT, find_run, make_run_dir
 from data import DataSpec, Footage, check
 from engine import Tracker, checkpoints, distributed
-from engine.config import TrainConfig
+from engine.config import USUAL_SIZE, TrainConfig
 from engine.objective import DetectionObjective
 from engine.seams import Hooks
 from engine.trainer import Trainer
 from models.network import Network
 from models.resize import with_resize
 
+Config = TypeVar("Config", bound=TrainConfig)
+
 PAGES = 20_000_000  # bytes for the report with its pictures, figures and tables
+
+
+def with_size(config: Config) -> Config:
+    """`config` with an ``--imgsz``: where nobody gave one, what the `.pt` it starts from was trained for."""
+    if config.imgsz or config.resume:
+        return config
+    size = USUAL_SIZE
+    if config.weights and not config.cfg:
+        with suppress(UserError):  # it is told when the network is loaded to be trained
+            height, width = models.load(config.weights).image_size
+            size = str(height) if height == width else f"{width}x{height}"
+            log.info("--imgsz %s: what %s was trained for", size, config.weights)
+    return replace(config, imgsz=size)
 
 
 def start_run(config: TrainConfig, kind: str) -> Path:

@@ -42,8 +42,7 @@ def write_data_page(path: str | Path, report: CheckReport) -> Path:
         UserError: it cannot be written there.
     """
     path = Path(path)
-    if exists(path) and (reason := why_no_file(path)):  # never to be replaced
-        raise UserError(f"--html: {reason}", where=path, todo="name another file")
+    _check_free(path)
     loader = FileSystemLoader(TEMPLATES)
     environment = Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -62,6 +61,16 @@ def write_data_page(path: str | Path, report: CheckReport) -> Path:
     with whole_file(path, "name another file for --html") as temporary:
         temporary.write_text(page, encoding="utf-8", errors="replace")
     return path
+
+
+def _check_free(path: Path) -> None:
+    """Refuse to write over anything but an earlier page: it may be a picture, or the data set's own description."""
+    reason = "" if path.suffix.lower() in (".html", ".htm") else "does not end in .html"
+    if not reason and exists(path) and not (reason := why_no_file(path)):
+        start = path.read_bytes()[:15].lower()
+        reason = "" if start == b"<!doctype html>" else "is there already, and is no such page"
+    if reason:
+        raise UserError(f"--html: {reason}", where=path, todo="name another file, such as data.html")
 
 
 def _shown(path: Path) -> str:

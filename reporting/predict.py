@@ -154,6 +154,8 @@ def find_sources(source: str | Path) -> list[Path]:
     Raises:
         UserError: it does not exist, or there is nothing to look at in it.
     """
+    if not str(source).strip():
+        raise UserError("--source is empty", todo="name a picture, a video or a folder of them; . is the current one")
     path = user_path(source)
     if not exists(path):
         raise UserError(f"--source {source} does not exist", todo="name a picture, a video or a folder of them")

@@ -12,6 +12,7 @@ import train_prune
 from common.options import load_config
 from engine.config import TrainConfig
 from pipeline.distil_options import AblateAll, AblateConfig
+from pipeline.stage import with_size
 from tests import nets
 from tests.cli.material import QUICK, in_process, make_set
 from thinyolo.main import main as thinyolo
@@ -38,6 +39,16 @@ def test_train_is_the_baseline_stage_alone_and_goes_on(
     assert load_config(TrainConfig, run).epochs == 2, "its args.yaml holds its own options and no others"
     assert (run / "report.html").exists()
     assert in_process(thinyolo, monkeypatch, folder, "train", "--resume", "runs/train/exp") == 0
+
+
+def test_without_a_size_it_is_what_the_weights_were_trained_for(tmp_path: Path) -> None:
+    net = models.Network(models.parse_cfg(nets.RESIDUAL)).with_image_size((64, 96))
+    models.save(net, tmp_path / "net.pt")
+    weights = str(tmp_path / "net.pt")
+    assert with_size(TrainConfig(weights=weights)).imgsz == "96x64"
+    assert with_size(TrainConfig(weights=weights, imgsz="32")).imgsz == "32"
+    assert with_size(TrainConfig(weights=weights, cfg="yolov3-tiny")).imgsz == "416"
+    assert with_size(TrainConfig(cfg="yolov3-tiny")).imgsz == "416"
 
 
 def test_train_knows_nothing_of_pruning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:

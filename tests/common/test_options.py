@@ -241,6 +241,12 @@ def test_resume_takes_the_saved_options_and_what_may_change(tmp_path: Path) -> N
         parse_config(TrainConfig, ["--resume", str(run), "--lr0", "0.5"])
 
 
+@pytest.mark.parametrize("name", ["", ".", "..", "../x", "a/../../x", "/abs"])
+def test_a_runs_name_stays_in_its_project(tmp_path, name):
+    with pytest.raises(UserError, match="is no name of a folder"):
+        make_run_dir(tmp_path / "runs", "train", name)
+
+
 def test_run_folders_are_numbered_and_found(tmp_path: Path) -> None:
     first, second = make_run_dir(tmp_path, "train", "exp"), make_run_dir(tmp_path, "train", "exp")
     assert (first.name, second.name) == ("exp", "exp2")

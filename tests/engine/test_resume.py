@@ -185,6 +185,8 @@ def test_other_pictures_than_at_the_beginning_are_refused_with_the_numbers(pictu
     others = replace(spec, splits={**spec.splits, "val": tuple(Path(f"{path}x") for path in spec.splits["val"])})
     with pytest.raises(UserError, match="val has other 6 pictures"):
         checkpoints.check_pictures(kept, others, tmp_path)
+    with pytest.raises(UserError, match=r"classes are not those this run began with: .* then, other, "):
+        checkpoints.check_pictures(kept, replace(spec, names=("other", *spec.names[1:])), tmp_path)
     make_trainer(tmp_path, [f"--data={pictures}", "--epochs=1"]).fit()
     training = checkpoints.read_last(tmp_path)
     assert training is not None

@@ -245,6 +245,18 @@ def test_a_tensor_that_is_not_finite_is_refused_by_name(sound, value):
         models.load(path)
 
 
+def test_variances_below_zero_and_values_that_are_no_fractions_are_refused_by_name(sound):
+    path, content = sound
+    for name, tensor, said in (
+        ("layers.1.bn.running_var", -content["state"]["layers.1.bn.running_var"], "are below 0, which no variance is"),
+        ("layers.1.conv.weight", content["state"]["layers.1.conv.weight"].bool(), "weight holds bool values"),
+    ):
+        damaged = {**content, "state": {**content["state"], name: tensor}}
+        torch.save(damaged, path)
+        with pytest.raises(UserError, match=said):
+            models.load(path)
+
+
 def test_every_flipped_byte_of_the_data_is_noticed(sound):
     path, content = sound
     raw, rng, seen = path.read_bytes(), random.Random(0), 0

@@ -61,6 +61,16 @@ def test_the_command_prints_draws_and_fails_where_training_would(
     assert re.search(r"^val +1 ", said.out, re.MULTILINE), "the counts stand there all the same"
 
 
+def test_a_page_replaces_nothing_but_a_page(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    own = path.parent / "notes.html"
+    own.write_text("mine")
+    for wanted in (path, next(path.parent.rglob("*.png")), own, Path("/proc/page.html")):
+        before = wanted.read_bytes() if wanted.exists() else None
+        assert main(["check", str(path), "--html", str(wanted)]) == 2
+        assert "name another file" in capsys.readouterr().err
+        assert before is None or wanted.read_bytes() == before
+
+
 def test_a_page_is_written_of_a_set_in_which_nothing_is_right(path: Path, tmp_path: Path) -> None:
     for label in path.parent.rglob("*.txt"):
         label.write_text("x\n")
