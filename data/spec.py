@@ -158,10 +158,10 @@ def load_spec(path: str | Path | DataSpec, single_cls: bool = False) -> DataSpec
     if not is_file(source):
         reason = why_no_file(source)
         text = "there is no data set file" if reason == "does not exist" else f"the data set's file {reason}:"
-        raise UserError(
-            f"{text} {str(path)[:200]!r}",
-            todo="give --data the path of a yaml like cfg/datasets/example.yaml, or 'shapes', the built-in set",
-        )
+        todo = "give --data the path of a yaml like cfg/datasets/example.yaml, or 'shapes', the built-in set"
+        if inside := sorted(each.name for each in source.glob("*.y*ml")) if is_folder(source) else []:
+            todo = f"name the file: {source / inside[0]}"
+        raise UserError(f"{text} {str(path)[:200]!r}", todo=todo)
     source = Path(os.path.abspath(source))
     spec = _found(from_darknet(source) if source.suffix == ".data" else from_yaml(source), source)
     if not any(spec.splits.values()):

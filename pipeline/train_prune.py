@@ -201,8 +201,8 @@ class PruneRun(Line):
             log.info("%s", text)
             try:
                 models.save_darknet(result.network, folder / "pruned.cfg", folder / "pruned.weights")
-            except UserError as error:  # a backbone with operators that Darknet has no word for
-                log.warning("no Darknet files of the pruned network: %s", error)
+            except UserError as error:  # heads without anchors; a backbone with operators that Darknet has no word for
+                log.info("pruned.pt stands alone, without Darknet files: %s", error.problem)
             with whole_file(folder / "report.txt") as temporary:
                 temporary.write_text(text + "\n", encoding="utf-8")
             held = result.report.held if network is cutter.uncut else {}

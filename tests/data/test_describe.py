@@ -149,3 +149,9 @@ def test_list_files_with_backslashes_and_ups_are_read(tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_bytes(b".\\images\\train\\train000.png\r\n../images/val/val000.png\r\n")
     path.write_text("train: list.txt\nval: images/val\nnames: [a]\n")
     assert [each.name for each in load_spec(path).splits["train"]] == ["train000.png", "val000.png"]
+
+
+def test_a_folder_in_the_place_of_the_file_names_the_one_that_lies_in_it(tmp_path: Path) -> None:
+    path = a_set(tmp_path, "names: [a]")
+    with pytest.raises(UserError, match=f"is a folder, not a file: .*\n  -> name the file: .*{path.name}"):
+        load_spec(path.parent)
