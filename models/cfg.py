@@ -68,6 +68,8 @@ class _TypedOptions:
 
     def _numbers(self, key: builtins.str, read: Callable[[builtins.str], T], words: builtins.str) -> list[T]:
         parts = [part.strip() for part in self.options.get(key, "").split(",")]
+        if not all(parts[:-1]):  # one comma at the end is a habit, a hole a slip
+            raise self.error(f"{key}={self.options[key]} has nothing between two commas", key)
         try:
             return [read(part) for part in parts if part]
         except OverflowError:

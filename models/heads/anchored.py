@@ -21,6 +21,7 @@ _LARGEST_LOG_SIZE = 7.0
 # Boxes in losses are at least so many pixels wide and high, so that no aspect ratio divides by zero.
 _SMALLEST_SIZE = 1e-2
 # Anchors count as equal within this factor: cfg files round to whole pixels.
+_LARGEST_ANCHOR = 1e5  # pixels: far above the largest picture
 _ANCHOR_TOLERANCE = 1.05
 
 
@@ -60,12 +61,19 @@ class AnchoredSpec(HeadSpec):
             raise section.error(f"classes={classes} has to be at least 1", "classes")
         if section.int("coords", 4) != 4:
             raise section.error(f"coords={section.str('coords')} is not implemented", "coords", todo="only coords=4 is")
+        scale, new_coords = section.float("scale_x_y", 1.0), section.int("new_coords", 0)
+        if scale <= 0:
+            raise section.error(f"scale_x_y={scale:g} has to be above 0: no centre of a box could move", "scale_x_y")
+        if new_coords not in (0, 1):
+            raise section.error(f"new_coords={new_coords} is neither 0 nor 1", "new_coords")
+        if (side := max(map(max, chosen))) > _LARGEST_ANCHOR:
+            raise section.error(f"an anchor has a side of {side:g} pixels", "anchors", todo="is it a slip of the pen?")
         return cls(
             chosen,
             stride,
             classes,
-            scale_x_y=section.float("scale_x_y", 1.0),
-            new_coords=bool(section.int("new_coords", 0)),
+            scale_x_y=scale,
+            new_coords=bool(new_coords),
             softmax=bool(section.int("softmax", 0)),
         )
 

@@ -166,6 +166,10 @@ def test_training_keys_are_kept_and_written_back_but_do_not_count_as_structure()
         (NET + HEAD + "[net]\nchannels=1\n", "a second time", None),
         (LAYER + "filters=inf\n" + HEAD, "filters=inf is not a whole number", "filters=inf"),
         (NET + FEEDER + yolo("0,1,2", scale_x_y="nan"), "scale_x_y=nan is not a number", "scale_x_y=nan"),
+        (NET + FEEDER + yolo("0,1,2", scale_x_y="-2"), "scale_x_y=-2 has to be above 0", "scale_x_y=-2"),
+        (NET + FEEDER + yolo("0,1,2", new_coords="7"), "new_coords=7 is neither 0 nor 1", "new_coords=7"),
+        (NET + FEEDER + yolo("0,,2"), "mask=0,,2 has nothing between two commas", None),
+        (NET + FEEDER + yolo("0,1,2", anchors="1e30,4" + ", 9,9" * 5), "an anchor has a side of 1e+30 pixels", None),
         (NET + HEAD + HEAD, "reads a detection head", None),
     ],
 )
