@@ -327,6 +327,7 @@ class Trainer:
         state = {
             "batch": self.batch * distributed.world(),
             "pictures": checkpoints.pictures_of(self.spec),
+            "labels": self.feed.train_set.scan.digest(),
             # The same storage as the checkpoint's own weights, so it costs no space in the file.
             "ema": averaged.state_dict(),
             "network": self.network.state_dict(),
@@ -344,12 +345,19 @@ class Trainer:
         fitted or channels pruned since the cfg was read.
 
         Raises:
-            UserError: the checkpoint is of another network, objective or set of hooks.
+            UserError: the checkpoint is of another network, objective or set of hooks, or of other labels.
         """
         training = checkpoints.read_last(self.run_dir)
         if training is None:
             return False
         where = self.run_dir / checkpoints.LAST
+        if training.get("labels") not in (None, self.feed.train_set.scan.digest()):  # earlier versions kept none
+            raise UserError(
+                "the labels, or the sizes, of the pictures to train on have changed since this run began "
+                f"({self.spec.source})",
+                where=where,
+                todo="bring them back as they were, or start a new run with --weights and what this one has so far",
+            )
         hooks = [hook for hook in self.hooks if hook.state_dict()]
         states = [state for state in training["hooks"] if state]
         if len(states) != len(hooks):

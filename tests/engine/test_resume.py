@@ -174,6 +174,19 @@ def test_a_plain_checkpoint_cannot_be_resumed(pictures: Path, tmp_path: Path) ->
     shutil.rmtree(tmp_path / "weights")
 
 
+def test_other_labels_than_at_the_beginning_are_refused(pictures: Path, tmp_path: Path) -> None:
+    make_trainer(tmp_path, [f"--data={pictures}", "--epochs=1"]).fit()
+    label = next(path for path in sorted((pictures.parent / "labels/train").iterdir()) if path.read_text().strip())
+    before = label.read_text()
+    assert make_trainer(tmp_path, [f"--data={pictures}", "--epochs=1"]).resume()
+    try:
+        label.write_text("0 .3 .3 .1 .1\n")
+        with pytest.raises(UserError, match="labels, or the sizes, of the pictures to train on have changed"):
+            make_trainer(tmp_path, [f"--data={pictures}", "--epochs=1"]).resume()
+    finally:
+        label.write_text(before)
+
+
 def test_other_pictures_than_at_the_beginning_are_refused_with_the_numbers(pictures: Path, tmp_path: Path) -> None:
     spec = data.load_spec(pictures)
     kept = checkpoints.pictures_of(spec)
