@@ -70,6 +70,8 @@ def test_any_other_exception_is_a_bug_and_escapes():
 def test_a_process_that_is_told_to_end_closes_what_is_open_and_says_how_to_go_on(signal_, status):
     code = (
         "import os, signal\nfrom common.errors import run_cleanly\n"
+        # A shell's background jobs ignore it, and hand that on.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "def main():\n    try:\n"
         f"        os.kill(os.getpid(), signal.{signal_}); signal.pause()\n"
         "    finally:\n        print('closed')\n"
