@@ -226,9 +226,8 @@ def write(
             pictures, boxes = _fill(place, kept, link)
             splits = {split: f"images/{split}" for split in SPLITS if pictures[split]}
             text = data_yaml(splits, names, f"Converted from {source}.")
-            (place / "data.yaml").write_text(
-                text, encoding="utf-8", errors="replace"
-            )  # a folder's name need not be UTF-8
+            # A folder's name need not be UTF-8.
+            (place / "data.yaml").write_text(text, encoding="utf-8", errors="replace")
             _put(place, out)
         finally:
             shutil.rmtree(place, ignore_errors=True)

@@ -183,6 +183,21 @@ def check_pictures(kept: Any, spec: DataSpec, where: Path) -> None:
     )
 
 
+def check_labels(kept: str | None, now: str, spec: DataSpec, where: Path) -> None:
+    """Refuse to go on with other labels than those a run began with: `Scan.digest` then (earlier versions kept none)
+    and now.
+
+    Raises:
+        UserError: they differ.
+    """
+    if kept not in (None, now):
+        raise UserError(
+            f"the labels, or the sizes, of the pictures to train on have changed since this run began ({spec.source})",
+            where=where,
+            todo="bring them back as they were, or start a new run with --weights and what this one has so far",
+        )
+
+
 def batch_of(run_dir: str | Path) -> int:
     """Pictures a batch, over all processes, of the training that `last.pt` is of; 0 if nothing is known."""
     return int((read_last(run_dir) or {}).get("batch", 0))
@@ -190,10 +205,14 @@ def batch_of(run_dir: str | Path) -> int:
 
 def finished(run_dir: str | Path) -> TrainResult | None:
     """The result of a training that has ended, so that a script of several stages can skip it; else None."""
-    training = read_last(run_dir)
+    return ended(Path(run_dir), read_last(run_dir))
+
+
+def ended(run_dir: Path, training: dict[str, Any] | None) -> TrainResult | None:
+    """As `finished`, of what `read_last` gave."""
     if training is None or not training["progress"]["finished"]:
         return None
-    return result(Path(run_dir), Progress(**training["progress"]))
+    return result(run_dir, Progress(**training["progress"]))
 
 
 def result(run_dir: Path, progress: Progress) -> TrainResult:

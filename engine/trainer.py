@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -320,14 +321,18 @@ class Trainer:
         averaged.meta = {**self.network.meta, "seen": self.progress.seen}
         return averaged
 
+    @cached_property
+    def _data(self) -> dict[str, Any]:
+        """By what a resumed training knows its data again; every `last.pt` holds it."""
+        return {"pictures": checkpoints.pictures_of(self.spec), "labels": self.feed.train_set.scan.digest()}
+
     def _save_last(self) -> None:
         if not distributed.is_main():
             return
         averaged = self._averaged()
         state = {
             "batch": self.batch * distributed.world(),
-            "pictures": checkpoints.pictures_of(self.spec),
-            "labels": self.feed.train_set.scan.digest(),
+            **self._data,
             # The same storage as the checkpoint's own weights, so it costs no space in the file.
             "ema": averaged.state_dict(),
             "network": self.network.state_dict(),
@@ -351,13 +356,7 @@ class Trainer:
         if training is None:
             return False
         where = self.run_dir / checkpoints.LAST
-        if training.get("labels") not in (None, self.feed.train_set.scan.digest()):  # earlier versions kept none
-            raise UserError(
-                "the labels, or the sizes, of the pictures to train on have changed since this run began "
-                f"({self.spec.source})",
-                where=where,
-                todo="bring them back as they were, or start a new run with --weights and what this one has so far",
-            )
+        checkpoints.check_labels(training.get("labels"), self._data["labels"], self.spec, where)
         hooks = [hook for hook in self.hooks if hook.state_dict()]
         states = [state for state in training["hooks"] if state]
         if len(states) != len(hooks):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from common.errors import UserError
 from common.log import log
-from common.reading import shown_path, user_path
+from common.reading import shown_path, user_path, why_no_file
 from common.rundir import network_in
 from data import DataSpec, load_spec
 from data.describe import names_listed
@@ -51,9 +51,8 @@ def open_model(
     import torch
 
     path = network_in(path) if os.path.isdir(path) else Path(path)
-    if not os.path.isfile(path):
-        problem = "is no ordinary file" if os.path.exists(path) else "does not exist"
-        raise UserError(f"{shown_path(path)} {problem}", todo=f"give {FILES}, or a run's folder")
+    if reason := why_no_file(path):
+        raise UserError(f"{shown_path(path)} {reason}", todo=f"give {FILES}, or a run's folder")
     if path.suffix not in CAN_RUN:
         raise UserError(f"nobody here can run a file called *{path.suffix}", where=path, todo=f"give {FILES}")
     able = CAN_RUN[path.suffix]

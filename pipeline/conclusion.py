@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,11 @@ from common.options import to_dict
 from data import DataSpec, load_spec
 from engine import distributed
 from engine.bootstrap import Interval
+from engine.checkpoints import Progress
 from models.network import Network
 from pipeline.prune_options import PruneConfig
 from pipeline.show import LayerRow, channel_bars, side_by_side
-from pipeline.spent import LONGER, epochs_done, longer_row, spent, still_improving
+from pipeline.spent import LONGER, improving, longer_row, progress_of, spent
 from pipeline.stage import stage_tracker
 from reporting.report import EPOCHS, Row, text_table, write_report
 from reporting.results import Scores, interval_of, pictures, scores, shown_split, table
@@ -110,7 +112,13 @@ class Line:
 
     def _epochs(self, name: str) -> list[int]:
         """Of each training behind a network."""
-        return [epochs_done(self.folder / stage) for stage in self.stages[name]]
+        return [self._progress[stage].epoch for stage in self.stages[name]]
+
+    @cached_property
+    def _progress(self) -> dict[str, Progress]:
+        """Of every training behind a row, once all are done; read once, for most stand behind several rows."""
+        trained = dict.fromkeys(stage for stages in self.stages.values() for stage in stages)
+        return {stage: progress_of(self.folder / stage) for stage in trained}
 
     def _verdict(self, rows: Mapping[str, Row], speeds: Speeds, split: str) -> str:
         """The last network against the first, and against those that were trained as long; a comparison a line."""
@@ -121,7 +129,7 @@ class Line:
 
         more = [spent(self.first, self._epochs(self.first), last, self._epochs(last))]
         if self.stages[self.first]:
-            more.append(still_improving(self.folder / "baseline"))
+            more.append(improving(self._progress["baseline"].history))
         lines = [
             verdict(
                 rows[self.first],

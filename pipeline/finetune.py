@@ -29,7 +29,7 @@ from pipeline.crossfit import check_members, members_of_pictures
 from pipeline.distil_options import DistilConfig
 from pipeline.footage import FootageColumns, FootageFacts, check_footage, footage_of, gathered, uses_footage
 from pipeline.show import side_by_side
-from pipeline.spent import epochs_done
+from pipeline.spent import progress_of
 from pipeline.stage import check_space, load_network, stage_tracker, train_network
 from reporting.report import Row, text_table, write_report
 from reporting.results import Scores, interval_of, pictures, scores, shown_split, table
@@ -347,7 +347,7 @@ def _rows(result: FinetuneResult, split: str, size: tuple[int, int]) -> tuple[li
     members = result.teacher.members if result.teacher is not None else ()
     networks = {f"teacher {number}": member for number, member in enumerate(members)} | {"student": result.student}
     (*taught, student), speeds = table(networks, {"student": result.scores["student"][split]}, size)
-    student = replace(student, note=result.note, epochs=epochs_done(result.run))
+    student = replace(student, note=result.note, epochs=progress_of(result.run).epoch)
     if not taught:
         return [student], speeds
     speeds = speeds.together([row.name for row in taught], "teacher")

@@ -23,23 +23,23 @@ def longer_row(first: str) -> str:
     return f"{first}, trained on"
 
 
-def epochs_done(folder: Path) -> int:
-    """The epochs of a stage's training, also of one that `--patience` ended."""
-    state = checkpoints.read_last(folder)
-    return int(state["progress"]["epoch"]) if state else 0
+def progress_of(folder: Path) -> checkpoints.Progress:
+    """How far the training in a folder came, also one that `--patience` ended; nowhere, where there is none.
 
-
-def still_improving(folder: Path) -> str:
-    """In one sentence, that a training was still improving when it ended; empty where it was not, or nobody can tell.
-
-    It was, if the best val mAP50-95 of the last quarter of its epochs is above the best before by more than `GAIN`.
+    It reads a `last.pt` as a whole, which is several times as large as its network.
     """
     state = checkpoints.read_last(folder)
-    return improving(state["progress"]["history"] if state else ())
+    return checkpoints.Progress(**state["progress"]) if state else checkpoints.Progress()
 
 
 def improving(history: Sequence[Mapping[str, float]]) -> str:
-    """As `still_improving`, of the rows of a `results.csv`."""
+    """In one sentence, that a training was still improving when it ended; empty where it was not, or nobody can tell.
+
+    It was, if the best val mAP50-95 of the last quarter of its epochs is above the best before by more than `GAIN`.
+
+    Args:
+        history: the rows of its `results.csv`.
+    """
     scores = [(int(row["epoch"]) + 1, row[FITNESS]) for row in history if FITNESS in row]
     start = len(history) * LATE
     before = [score for epoch, score in scores if epoch <= start]

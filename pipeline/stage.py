@@ -103,9 +103,10 @@ def train_network(
     folds: int = 1,
 ) -> Network:
     """Train one stage in its own folder, or go on with it where it stopped; the best network by val mAP50-95."""
-    if config.resume and (begun := checkpoints.read_last(run)):
-        checkpoints.check_pictures(begun.get("pictures"), spec, run / LAST)
-    done = checkpoints.finished(run) if config.resume else None
+    training = checkpoints.read_last(run) if config.resume else None
+    if training is not None:
+        checkpoints.check_pictures(training.get("pictures"), spec, run / LAST)
+    done = checkpoints.ended(run, training)
     objective = objective or DetectionObjective(network, config.loss)
     if done is None:
         trainer = Trainer(
@@ -114,7 +115,7 @@ def train_network(
         if config.resume:
             trainer.resume()
         done = trainer.fit()
-    elif training := checkpoints.read_last(run):  # what the objective has told of itself
+    elif training is not None:  # what the objective has told of itself
         objective.load_state_dict(training["adapters"], strict=False)
     distributed.barrier()
     return models.load(done.best)

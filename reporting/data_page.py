@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from common.errors import UserError
 from common.files import whole_file
@@ -20,7 +19,7 @@ from data.problems import ERROR, remedy
 from engine.pictures import draw_detections
 from engine.plots import BLUE, GREY, LINES, new_figure, save_figure
 from reporting.data_check import LARGE, SMALL, box_sizes, counts_table, pictures_per_class, sizes_lines
-from reporting.report import TEMPLATES, embedded
+from reporting.report import embedded, rendered
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -43,11 +42,8 @@ def write_data_page(path: str | Path, report: CheckReport) -> Path:
     """
     path = Path(path)
     _check_free(path)
-    loader = FileSystemLoader(TEMPLATES)
-    environment = Environment(
-        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    page = environment.get_template("data.html.j2").render(
+    page = rendered(
+        "data.html.j2",
         title=f"Data set {_shown(report.spec.source)}",
         verdict=_verdict(report),
         counts=counts_table(report),
@@ -67,7 +63,8 @@ def _check_free(path: Path) -> None:
     """Refuse to write over anything but an earlier page: it may be a picture, or the data set's own description."""
     reason = "" if path.suffix.lower() in (".html", ".htm") else "does not end in .html"
     if not reason and exists(path) and not (reason := why_no_file(path)):
-        start = path.read_bytes()[:15].lower()
+        with open(path, "rb") as handle:
+            start = handle.read(15).lower()
         reason = "" if start == b"<!doctype html>" else "is there already, and is no such page"
     if reason:
         raise UserError(f"--html: {reason}", where=path, todo="name another file, such as data.html")

@@ -135,11 +135,8 @@ def write_report(run_dir: str | Path, summary: Summary) -> Path:
     run_dir.mkdir(parents=True, exist_ok=True)
     rows = list(summary.get("rows", ()))
     base = next((row for row in rows if row.name == summary.get("baseline", "baseline")), None)
-    loader = FileSystemLoader(TEMPLATES)
-    environment = Environment(
-        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    page = environment.get_template("report.html.j2").render(
+    page = rendered(
+        "report.html.j2",
         title=summary.get("title", run_dir.name),
         intro=summary.get("intro", ""),
         verdict=summary.get("verdict", ""),
@@ -163,6 +160,15 @@ def write_report(run_dir: str | Path, summary: Summary) -> Path:
     with whole_file(path) as temporary:
         temporary.write_text(page, encoding="utf-8")
     return path
+
+
+def rendered(template: str, **values: Any) -> str:
+    """One of the pages in `TEMPLATES`, with nothing of `values` taken for markup."""
+    loader = FileSystemLoader(TEMPLATES)
+    environment = Environment(
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    return environment.get_template(template).render(**values)
 
 
 def _table_caption(summary: Summary) -> str:

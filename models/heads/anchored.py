@@ -20,8 +20,9 @@ _IN_CELLS = ("region",)
 _LARGEST_LOG_SIZE = 7.0
 # Boxes in losses are at least so many pixels wide and high, so that no aspect ratio divides by zero.
 _SMALLEST_SIZE = 1e-2
+# Pixels a side: far above the largest picture.
+_LARGEST_ANCHOR = 1e5
 # Anchors count as equal within this factor: cfg files round to whole pixels.
-_LARGEST_ANCHOR = 1e5  # pixels: far above the largest picture
 _ANCHOR_TOLERANCE = 1.05
 
 
