@@ -102,7 +102,7 @@ def run(arguments: argparse.Namespace) -> None:
     """All trainings, level after level."""
     cpu_copy(arguments.apex, arguments.out)
     lines = []
-    for level in ("off", *arguments.opt_levels):
+    for level in arguments.levels:
         amp = ["--amp", "off"] if level == "off" else ["--amp", "auto", "--opt-level", level]
         common = [*SMALL, *amp, "--project", str(arguments.out)]
 
@@ -135,7 +135,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--apex", type=Path, required=True, help="a clone of NVIDIA/apex")
     parser.add_argument("--out", type=Path, required=True, help="folder of the runs")
-    parser.add_argument("--opt-levels", nargs="+", default=["O0", "O1"], help="of Apex (default: O0 O1)")
+    parser.add_argument("--levels", nargs="+", default=["off", "O0", "O1"], help="off, or Apex's (default: off O0 O1)")
     parser.add_argument("--child", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child:
