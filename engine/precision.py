@@ -164,6 +164,7 @@ class Precision:
             # After an overflow Apex swaps `optimizer.step` for one that skips, and says so only in this private mark.
             skipped = bool(getattr(getattr(optimizer, "_amp_stash", None), "already_patched", False))
             optimizer.step()
+            self._suspend()  # Apex's wrapper of `step` lets the casts rest, and then wakes them
             return not skipped
         if self._scaler is None:
             optimizer.step()

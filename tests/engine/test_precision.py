@@ -153,7 +153,8 @@ def test_casts_of_o1_rest_but_for_a_forward_pass(install: Install) -> None:
     layer = nn.Linear(2, 1)
     for _ in range(2):  # two stages of one process
         precision = Precision("apex", "O1", "cuda")
-        precision.prepare(layer, torch.optim.SGD(layer.parameters(), 0.1))
+        optimizer = torch.optim.SGD(layer.parameters(), 0.1)
+        precision.prepare(layer, optimizer)
         amp = sys.modules["apex.amp"]
         assert not amp.active
         for _ in range(2):
@@ -162,6 +163,9 @@ def test_casts_of_o1_rest_but_for_a_forward_pass(install: Install) -> None:
             assert not amp.active
         with pytest.raises(ArithmeticError), precision.autocast():
             raise ArithmeticError("a loss that is not finite")
+        assert not amp.active
+        amp.active = True  # as Apex leaves it behind its own `optimizer.step`
+        precision.step(optimizer)
         assert not amp.active
 
 
