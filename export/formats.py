@@ -46,6 +46,7 @@ class Format:
         integer: its convolutions are quantised to INT8, on pictures.
         half: ``--half`` writes its weights in FP16.
         nms: a graph with NMS inside can be run here.
+        heads_only: decoding cannot be part of its graph.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Format:
     integer: bool = False
     half: bool = False
     nms: bool = True
+    heads_only: bool = False
 
     @property
     def suffixes(self) -> tuple[str, ...]:
@@ -116,6 +118,12 @@ def _tensorrt() -> Write:
     return write
 
 
+def _ncnn() -> Write:
+    from export.to_ncnn import write
+
+    return write
+
+
 def _in_onnxruntime() -> Open:
     from export.onnx_files import open_onnx
 
@@ -138,6 +146,12 @@ def _in_tensorrt() -> Open:
     from export.to_tensorrt import open_tensorrt
 
     return open_tensorrt
+
+
+def _in_ncnn() -> Open:
+    from export.to_ncnn import open_ncnn
+
+    return open_ncnn
 
 
 _READ_ONNX = ("onnxruntime", "openvino", "opencv")
@@ -194,6 +208,18 @@ FORMATS: dict[str, Format] = {
             half=True,
             nms=False,
         ),
+        Format(
+            "ncnn",
+            "ncnn",
+            "ncnn's .param and .bin, for phones and small boards; its outputs are the heads",
+            ("-ncnn.param", "-ncnn.bin"),
+            ("ncnn",),
+            _ncnn,
+            beside=("-ncnn.json",),
+            half=True,
+            nms=False,
+            heads_only=True,
+        ),
     )
 }
 
@@ -204,6 +230,7 @@ PROGRAMS: dict[str, Program] = {
         Program("openvino", _in_openvino),
         Program("opencv", _in_opencv),
         Program("tensorrt", _in_tensorrt, from_memory=False),
+        Program("ncnn", _in_ncnn, from_memory=False),
     )
 }
 RUNTIMES = ("torch", *PROGRAMS)

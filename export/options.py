@@ -125,7 +125,7 @@ class ExportOptions:
         group=GRAPH,
         low=1,
     )
-    half: bool = option(False, "openvino and tensorrt: weights in FP16, half the size (not int8)", group=GRAPH)
+    half: bool = option(False, "openvino, tensorrt and ncnn: weights in FP16, half the size (not int8)", group=GRAPH)
 
     data: str = option(
         "",
@@ -178,6 +178,12 @@ class ExportOptions:
         if int8 and not self.data:
             problem = f"--to {int8[0]} needs pictures to calibrate on and to judge by"
             raise UserError(problem, todo="add --data mine.yaml")
+        heads_only = [each.name for each in formats if each.heads_only]
+        if self.outputs != "heads" and heads_only:
+            raise UserError(
+                f"--outputs {self.outputs} is not for {heads_only[0]}: its graph ends with the heads",
+                todo=f"leave it out, or leave {heads_only[0]} out of --to",
+            )
         unable = [each.name for each in formats if not each.nms]
         if self.outputs == "boxes" and unable and self.heads != ONE_TO_ONE:
             raise UserError(
