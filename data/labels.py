@@ -12,7 +12,7 @@ import numpy as np
 from common.errors import UserError
 from common.log import log
 from data.findings import across_splits, crowded, crushed, leaks
-from data.label_lines import ROUNDING, read_label_file, read_labels, split_columns
+from data.label_lines import ROUNDING, how_to_read, read_label_file, read_labels
 from data.pairing import labels_without_picture, looked_for, shared_labels, without_labels
 from data.pictures import Facts, picture_facts
 from data.problems import ERROR, LEFT_OUT, WARNING, Problem, announce
@@ -94,14 +94,15 @@ def scan(spec: DataSpec, split: str) -> Scan:
             result.facts.append(facts)
     result.shapes = np.array([facts.shape for facts in result.facts], int).reshape(-1, 2)
     files = [find_label(picture) for picture in result.pictures]
-    columns, wrong = split_columns([path for path in files if path], spec.keypoints)
+    sides = {path: (int(w), int(h)) for path, (h, w) in zip(files, result.shapes, strict=True) if path}
+    reading, wrong = how_to_read(list(sides), spec.label_names, spec.keypoints, sides)
     result.problems += wrong
     for picture, path in zip(result.pictures, files, strict=True):
         if path is None:
             result.absent.append(picture)
             labels = np.zeros((0, 5), np.float32)
         else:
-            labels, problems = read_label_file(path, spec.label_classes, columns)
+            labels, problems = read_label_file(path, len(spec.label_names), reading)
             result.problems += problems
             result.unusable += not len(labels) and bool(problems)
         if spec.single_cls:

@@ -65,12 +65,18 @@ def announce(spec: DataSpec, problems: Sequence[Problem]) -> None:
             line=first.line,
             todo=remedy(first),
         )
-    raise UserError(f"the data set has errors: {summary(errors)}", where=spec.source, todo=remedy(first))
+    raise UserError(f"the data set has errors: {summary(errors)}", where=spec.source)  # what to do stands in it
 
 
 REMEDIES = {
-    "class out of range": "correct the class numbers (they start at 0), or add the class to `names`",
-    "coordinates": "divide pixels by the picture's width and height: class cx cy w h, each in 0..1",
+    "class out of range": (
+        "correct the class numbers (they begin at 0), or name more classes: in `names` (and `nc`) of the yaml; of a "
+        ".data file in its names file (and `classes =`)"
+    ),
+    "coordinates": (
+        "numbers are shares of the picture, 0 to 1: divide pixels by its width and height, cut what reaches out a "
+        "little"
+    ),
     "polygon": "nothing, if the labels are outlines: the box around each is trained on",
     "keypoints": "nothing, if only boxes are to be detected",
     "box reaches outside": "nothing, if it is little; else look whether the labels belong to these pictures",

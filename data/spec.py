@@ -43,7 +43,7 @@ class DataSpec:
         names: class names, the index being the class number a network is trained on.
         splits: the pictures of "train", "val" and "test", as far as they were found.
         source: the yaml or `.data` file.
-        label_classes: number of classes the label files use; differs from ``len(names)`` only with `single_cls`.
+        label_names: the classes the label files use; they differ from `names` only with `single_cls`.
         single_cls: every label counts as class 0.
         missing: split -> why it has no pictures (what was looked for), for splits the file names but the disk lacks.
         folders: split -> the folders the file names for it (list files and single pictures are none).
@@ -56,7 +56,7 @@ class DataSpec:
     names: tuple[str, ...]
     splits: dict[str, tuple[Path, ...]]
     source: Path
-    label_classes: int = 0
+    label_names: tuple[str, ...] = ()
     single_cls: bool = False
     missing: dict[str, str] = field(default_factory=dict)
     folders: dict[str, tuple[Path, ...]] = field(default_factory=dict)
@@ -66,8 +66,8 @@ class DataSpec:
     max_det: int = SCORED
 
     def __post_init__(self) -> None:
-        if not self.label_classes:
-            object.__setattr__(self, "label_classes", len(self.names))
+        if not self.label_names:
+            object.__setattr__(self, "label_names", self.names)
 
     @property
     def classes(self) -> int:

@@ -62,7 +62,7 @@ def described(root: Path, train: str, val: str = "images/val") -> Path:
 def test_labels_are_found_where_darknet_finds_them(tmp_path: Path, picture: str, label: str) -> None:
     (tmp_path / label).parent.mkdir(parents=True)
     (tmp_path / label).write_text(GOOD)
-    rows, problems = read_labels(tmp_path / picture, 1)
+    rows, problems = read_labels(tmp_path / picture, "a")
     assert (len(rows), problems) == (1, [])
     assert label_path(tmp_path / picture) == tmp_path / label
 
