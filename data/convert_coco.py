@@ -17,9 +17,9 @@ from data.convert_writer import (
     Shares,
     split_by_share,
     split_from_folders,
-    split_from_name,
     write,
 )
+from data.places import split_from_name
 from data.problems import LEFT_OUT, Problem
 from data.spec import SPLITS
 

@@ -7,9 +7,10 @@ working directory.
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 from common.errors import UserError
 from common.log import log
@@ -18,8 +19,28 @@ from common.reading import exists, is_folder, lines_of, read_text, user_path, wh
 PICTURE_SUFFIXES = frozenset(
     [".bmp", ".dib", ".jpeg", ".jpg", ".jpe", ".jp2", ".png", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pbm", ".pnm"]
 )
+NAME_PICTURES = "name a folder of pictures or a text file with one picture a line"
+MOST_FOLDERS = 64
+"""Folders on a path that are looked through."""
 UNREAD_SUFFIXES = frozenset([".avif", ".gif", ".heic", ".heif", ".jxl", ".tga", ".psd", ".dcm", ".dng", ".cr2", ".nef"])
 """Endings of pictures that are not read here; files with them are counted and told."""
+
+FOLDER_SPLITS = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+    "testing": "test",
+}
+"""What folders are called that hold a split."""
+
+
+def split_from_name(name: str) -> str | None:
+    """The split a name begins or ends with, as in "val2017", "instances_val", "training_data"."""
+    words = "".join(character if character.isalpha() else " " for character in name.lower()).split()
+    return next((FOLDER_SPLITS[word] for word in words if word in FOLDER_SPLITS), None)
 
 
 class Finder:
@@ -55,7 +76,26 @@ class Finder:
             if other is not None and other != found:
                 instead = f", and not {found}, which exists too" if found else ""
                 return self._say(f"what lies beside the file is taken for ../{instead}", entry, other)
+        if found is None and (tail := self._tail(entry, roots)) is not None and not _is_absolute(entry):
+            return self._say("the folders that paths begin with are not there; what lies here is taken", entry, tail[1])
         return found
+
+    def tail(self, entry: str) -> str:
+        """How the end of a path of another machine would name what lies here; "" where nothing does."""
+        return found[0] if _is_absolute(entry) and (found := self._tail(entry, self.roots)) else ""
+
+    def _tail(self, entry: str, roots: Sequence[Path]) -> tuple[str, Path] | None:
+        """The end of a path, and what it is here: data/obj_train_data/a.jpg of a folder whose name is not data."""
+        parts = [part for part in entry.replace("\\", "/").split("/") if part not in ("", ".", "..")]
+        for place in range(1, min(len(parts), MOST_FOLDERS)):
+            # valid/images is not images, nor valid/list.txt list.txt; a folder's name alone says too little.
+            if split_from_name(parts[place - 1]) or parts[place - 1] in ("images", "labels"):
+                return None
+            tail = "/".join(parts[place:])
+            other = _first(tail, [*([self.beside] if self.beside else []), *roots])
+            if other is not None and (place + 1 < len(parts) or not is_folder(other)):
+                return tail, other
+        return None
 
     def _say(self, how: str, entry: str, found: Path) -> Path:
         self.read_as[how] += 1
@@ -66,6 +106,10 @@ class Finder:
         """Log what was read otherwise than it is written."""
         for how, count in self.read_as.items():
             log.warning("%s: %s (%s%s)", source, how, self._example[how], f"; {count} times" if count > 1 else "")
+
+
+def _is_absolute(entry: str) -> bool:
+    return entry.startswith(("/", "\\", "~")) or bool(PureWindowsPath(entry).drive)
 
 
 def _without_ups(entry: str) -> str:
@@ -96,6 +140,9 @@ def pictures_at(place: Path, roots: Sequence[Path], finder: Finder | None = None
     Args:
         roots: where the relative lines of a list may start, before the list's own folder.
         finder: of whoever wants to know how the lines had to be read.
+
+    Raises:
+        UserError: it is no list of pictures, or none of its pictures is there.
     """
     if is_folder(place):
         return pictures_under(place)[0]
@@ -144,17 +191,42 @@ def unread_pictures(folder: Path) -> list[Path]:
 def _pictures_listed(listing: Path, finder: Finder) -> list[Path]:
     """The pictures a list file names, one a line; a relative one starts at a root or at the list's folder."""
     if reason := why_no_file(listing):
-        raise UserError(reason, where=listing, todo="name a folder of pictures or a text file with one picture a line")
-    pictures = []
-    text = read_text(listing)
-    for number, line in enumerate(lines_of(text), 1):
+        raise UserError(reason, where=listing, todo=NAME_PICTURES)
+    pictures: list[Path] = []
+    absent: list[tuple[int, str]] = []
+    for number, line in enumerate(lines_of(read_text(listing, todo=NAME_PICTURES)), 1):
         entry = line.strip()
         if not entry:
             continue
         if "\0" in entry or len(entry) > 4096:
-            raise UserError("is not a text file with one picture a line", where=listing, line=number)
+            problem = "is not a text file with one picture a line"
+            raise UserError(problem, where=listing, line=number, todo=NAME_PICTURES)
         # A line whose picture is absent stays in: the check reports it by name instead of shrinking the set.
         beside = listing.parent
         place = finder.find(entry, [beside] if entry.startswith("./") else [*finder.roots, beside])
         pictures.append(place or (finder.roots or [beside])[0] / entry)
+        if place is None:
+            absent.append((number, entry))
+    if pictures and len(absent) == len(pictures):
+        raise _none_there(listing, absent, finder)
     return pictures
+
+
+class NoneThereError(UserError):
+    """No picture that a list names is there."""
+
+
+def _none_there(listing: Path, absent: Sequence[tuple[int, str]], finder: Finder) -> NoneThereError:
+    number, entry = absent[0]
+    problem = f"none of the {len(absent)} pictures listed is there; the first is {entry[:200]!r}"
+    todo = "correct the paths; relative ones start at the list's folder"
+    if re.search(r"\.\w{2,5}[ ,;]+[\d.]", entry):
+        problem += ": the line looks like a picture and its boxes"
+        todo = f"{NAME_PICTURES}; boxes go into a text file for each picture, class cx cy w h"
+    elif entry.startswith(("{", "[", "<", '"', "'")):
+        todo = NAME_PICTURES
+    elif tail := Finder([listing.parent, *finder.roots], listing.parent).tail(entry):
+        front = entry[: len(entry) - len(tail)]
+        plain = re.sub(r"([\\.\[\]*^$#])", r"\\\1", front)
+        todo = f"the pictures lie here: leave out {front!r} in the list's lines, sed -i 's#^{plain}##' {listing}"
+    return NoneThereError(problem, where=listing, line=number, todo=todo)

@@ -93,8 +93,8 @@ def fits(box: str, numbers: np.ndarray, limits: np.ndarray) -> np.ndarray:
     found = corners(box, numbers)
     over = OUTSIDE * limits
     inside = (found[:, :2] >= -over) & (found[:, 2:] <= limits + over)
-    right: np.ndarray = (inside & (found[:, 2:] > found[:, :2])).all(axis=1)
-    return right & _convex(numbers.reshape(-1, 4, 2)) if box == POINTS else right
+    right = (inside & (found[:, 2:] > found[:, :2])).all(axis=1)
+    return np.asarray(right & _convex(numbers.reshape(-1, 4, 2)) if box == POINTS else right)
 
 
 def _convex(points: np.ndarray) -> np.ndarray:

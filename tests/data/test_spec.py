@@ -72,7 +72,7 @@ def test_single_class_keeps_how_many_the_files_use(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("train: images/train\nnames: [a]\nnc: 2\n", r"data\.yaml:3: .*nc: 2.* 1 names"),
+        ("train: images/train\nnames: [a]\nnc: 2\n", r"data\.yaml:3: .*nc: 2.* 1 name "),
         ("train: images/train\nnames: {0: a, 2: b}\n", r"data\.yaml:2: .*\[1\] missing"),
         ("train: images/train\nnames: {x: a}\n", r"data\.yaml:2: .*whole numbers"),
         ("train: images/train\n", r"`names` must be"),
