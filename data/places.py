@@ -14,16 +14,31 @@ from pathlib import Path, PureWindowsPath
 
 from common.errors import UserError
 from common.log import log
-from common.reading import exists, is_folder, lines_of, read_text, user_path, why_no_file
+from common.reading import exists, is_file, is_folder, lines_of, read_text, user_path, why_no_file
 
-PICTURE_SUFFIXES = frozenset(
-    [".bmp", ".dib", ".jpeg", ".jpg", ".jpe", ".jp2", ".png", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pbm", ".pnm"]
+
+def _endings(*words: str) -> frozenset[str]:
+    return frozenset(f".{word}" for each in words for word in each.split())
+
+
+PICTURE_SUFFIXES = _endings(
+    "bmp dib jpeg jpg jpe jfif jif mpo jp2 j2k png apng tif tiff webp ppm pgm pbm pnm pam ras sr"
 )
+UNREAD_SUFFIXES = _endings(
+    "avif avifs gif heic heics heif hif jxl jxr tga psd dcm ico cur hdr exr pfm pic pcx sgi dds svg eps bpg",
+    "dng cr2 cr3 nef arw orf rw2 raf srw pef",
+)
+"""Endings of pictures that are not read here; files with them are counted and told."""
+VIDEO_SUFFIXES = _endings("avi mkv mov mp4 mpeg mpg m4v webm wmv")
+OTHER_SUFFIXES = _endings(
+    "txt json xml yaml yml csv md cache npy npz mat html pdf zip tar gz py ipynb names data db ini"
+)
+"""Endings of what is no picture, though it may lie among pictures."""
+SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"RIFF", b"\0\0\0\x0cjP  ")
+"""What files of pictures begin with."""
 NAME_PICTURES = "name a folder of pictures or a text file with one picture a line"
 MOST_FOLDERS = 64
 """Folders on a path that are looked through."""
-UNREAD_SUFFIXES = frozenset([".avif", ".gif", ".heic", ".heif", ".jxl", ".tga", ".psd", ".dcm", ".dng", ".cr2", ".nef"])
-"""Endings of pictures that are not read here; files with them are counted and told."""
 
 FOLDER_SPLITS = {
     "train": "train",
@@ -182,10 +197,44 @@ def _is_picture(name: str) -> bool:
     return os.path.splitext(name)[1].lower() in PICTURE_SUFFIXES and not name.startswith(".")
 
 
-def unread_pictures(folder: Path) -> list[Path]:
-    """Files of a folder, and of those below it, that are pictures of a kind not read here."""
-    found = (Path(root, name) for root, _, files in os.walk(folder) for name in files)
-    return sorted(path for path in found if path.suffix.lower() in UNREAD_SUFFIXES)
+NOT_READ = "picture of a kind that is not read"
+OTHERWISE_NAMED = "picture whose name does not end like that of one; it is not read"
+HIDDEN = "picture whose name begins with a dot; it is not read"
+VIDEO = "video among pictures; it is not read"
+
+
+def unread_files(folder: Path) -> list[tuple[str, Path]]:
+    """Files of a folder, and of those below it, that take no part though they are pictures: why not, and which."""
+    found = [
+        (kind, Path(root, name))
+        for root, _, files in os.walk(folder)
+        for name in files
+        if (kind := _unread(root, name))
+    ]
+    return sorted(found, key=lambda row: row[1])
+
+
+def _unread(root: str, name: str) -> str:
+    """Why a file is not read that is a picture; "" for all others."""
+    suffix = os.path.splitext(name)[1].lower()
+    if name.startswith("."):  # ._a.jpg is no picture but what macOS says of one
+        return HIDDEN if suffix in PICTURE_SUFFIXES and not name.startswith("._") else ""
+    if suffix in UNREAD_SUFFIXES:
+        return NOT_READ
+    if suffix in VIDEO_SUFFIXES:
+        return VIDEO
+    known = suffix in PICTURE_SUFFIXES or suffix in OTHER_SUFFIXES
+    return OTHERWISE_NAMED if not known and _begins_like_a_picture(Path(root, name)) else ""
+
+
+def _begins_like_a_picture(path: Path) -> bool:
+    if not is_file(path):  # a pipe would be waited for
+        return False
+    try:
+        with open(path, "rb") as handle:
+            return handle.read(12).startswith(SIGNATURES)
+    except OSError:
+        return False
 
 
 def _pictures_listed(listing: Path, finder: Finder) -> list[Path]:

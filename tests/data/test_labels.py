@@ -21,6 +21,9 @@ GREY = np.full((40, 60, 3), 90, np.uint8)
 GOOD = "0 .5 .5 .5 .5\n"
 
 
+BAD = '{"x": {"stamp": [1, 2], "result": [40, 60, 8, null, null, ["a note nobody knows"]]}}'
+
+
 def noisy(seed: int) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 255, (64, 96, 3)).astype(np.uint8)
 
@@ -177,9 +180,9 @@ def test_what_was_found_about_pictures_is_remembered_until_they_change(tmp_path:
     write_picture(picture, GREY)
     assert picture_shapes([picture]) == [(40, 60)]
     (memory,) = (own_cache / "checked").iterdir()
-    memory.write_text(memory.read_text().replace("[40, 60]", "[41, 61]"))
+    memory.write_text(memory.read_text().replace("[40, 60,", "[41, 61,"))
     assert picture_shapes([picture]) == [(41, 61)], "the second look comes from the memory"
-    for damage in ("{", "[]", '{"x": 3}', '{"x": {"stamp": [1, 2], "result": [0]}}'):
+    for damage in ("{", "[]", '{"x": 3}', '{"x": {"stamp": [1, 2], "result": [0]}}', BAD):
         memory.write_text(damage)
         assert picture_shapes([picture]) == [(40, 60)]
     write_picture(picture, noisy(0))

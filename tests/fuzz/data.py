@@ -232,7 +232,9 @@ def make_cache(rng: random.Random, folder: Path) -> None:
     buffer = io.BytesIO()
     np.save(buffer, np.zeros((4, 5, 3), np.uint8))
     damage(rng, folder, {"seed.npy": buffer.getvalue() + b"abcd", "a.png": picture()}, ("seed.npy",))
-    remembered = f'{{"{folder}/a.png": {{"stamp": [1, {rng.choice(NUMBERS)}], "result": [12, 16, 16, 0, 4095]}}}}'
+    remembered = (
+        f'{{"{folder}/a.png": {{"stamp": [1, {rng.choice(NUMBERS)}], "result": [12, 16, 16, 0, 4095, ["turned"]]}}}}'
+    )
     (folder / "memory.json").write_bytes(damaged(rng, remembered.encode()))
 
 
