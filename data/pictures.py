@@ -30,6 +30,7 @@ DEEP_SUFFIXES = frozenset([".png", ".tif", ".tiff", ".pgm", ".ppm", ".pnm", ".jp
 DARK = 32
 """Where no picture of 8 bits has a value of this or more, they were stored with fewer bits than they have."""
 REPLACE = "replace or remove it"
+warnings.filterwarnings("ignore", module="PIL")  # what is damaged is said in our words; files are opened in threads
 # What is wrong with a picture is said in our words, with its name.
 if hasattr(cv2, "setLogLevel"):
     cv2.setLogLevel(0)
@@ -165,9 +166,7 @@ def _refuse_too_large(raw: np.ndarray, path: Path) -> None:
 
 
 def _opened(raw: np.ndarray) -> Image.Image:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return Image.open(io.BytesIO(raw.tobytes()))
+    return Image.open(io.BytesIO(raw.tobytes()))
 
 
 def deep_range(path: Path) -> tuple[int, int] | None:

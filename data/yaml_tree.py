@@ -56,17 +56,22 @@ YAML_TODO = {
 """What to do about a fault of YAML, by words of PyYAML's message."""
 
 
-def pairs(node: yaml.MappingNode, depth: int = 0) -> list[tuple[yaml.Node, yaml.Node]]:
-    """The pairs of a map; ``<<: *other`` brings those of another, which its own keys go before."""
+def pairs(node: yaml.MappingNode, merged: set[int] | None = None) -> list[tuple[yaml.Node, yaml.Node]]:
+    """The pairs of a map; ``<<: *other`` brings those of another, which its own keys go before.
+
+    Args:
+        merged: the maps that were brought in already: none is twice, or maps of maps of maps would never end.
+    """
+    merged = {id(node)} if merged is None else merged
     own = [(key, value) for key, value in node.value if getattr(key, "value", "") != "<<"]
     known = {str(key.value) for key, _ in own}
     for key, value in node.value:
-        if getattr(key, "value", "") != "<<" or depth > 8:
+        if getattr(key, "value", "") != "<<":
             continue
-        others = value.value[:100] if isinstance(value, yaml.SequenceNode) else [value]
-        for other in others:
-            if isinstance(other, yaml.MappingNode) and other is not node:
-                more = [pair for pair in pairs(other, depth + 1) if str(pair[0].value) not in known]
+        for other in value.value if isinstance(value, yaml.SequenceNode) else [value]:
+            if isinstance(other, yaml.MappingNode) and id(other) not in merged and len(merged) < 1000:
+                merged.add(id(other))
+                more = [pair for pair in pairs(other, merged) if str(pair[0].value) not in known]
                 known.update(str(each.value) for each, _ in more)
                 own += more
     return own

@@ -205,6 +205,15 @@ def test_what_is_wrong_with_a_yaml_is_told_with_what_to_write(tmp_path: Path, te
         check(path).announce()
 
 
+def test_a_bomb_of_merged_maps_does_not_go_off(tmp_path: Path) -> None:
+    lines = ["m0: &m0 {x: y}"]
+    lines += [f"m{n}: &m{n} {{<<: [{', '.join([f'*m{n - 1}'] * 50)}], k{n}: v}}" for n in range(1, 40)]
+    lines += ["round: &r {<<: *m39}", "<<: *r", "names: [a]"]
+    start = time.process_time()
+    assert load_spec(a_set(tmp_path, "\n".join(lines))).names == ("a",)
+    assert time.process_time() - start < 2
+
+
 def test_merged_maps_are_read_and_own_keys_go_first(tmp_path: Path) -> None:
     path = a_set(tmp_path, "names: [a]")
     path.write_text("base: &b\n  train: images/train\n  names: [z]\n<<: *b\nval: images/val\nnames: [a]\n")
