@@ -101,13 +101,15 @@ class Finder:
 
     def _tail(self, entry: str, roots: Sequence[Path]) -> tuple[str, Path] | None:
         """The end of a path, and what it is here: data/obj_train_data/a.jpg of a folder whose name is not data."""
+        if self.beside is None:
+            return None
         parts = [part for part in entry.replace("\\", "/").split("/") if part not in ("", ".", "..")]
         for place in range(1, min(len(parts), MOST_FOLDERS)):
             # valid/images is not images, nor valid/list.txt list.txt; a folder's name alone says too little.
             if split_from_name(parts[place - 1]) or parts[place - 1] in ("images", "labels"):
                 return None
             tail = "/".join(parts[place:])
-            other = _first(tail, [*([self.beside] if self.beside else []), *roots])
+            other = _first(tail, [self.beside, *roots])
             if other is not None and (place + 1 < len(parts) or not is_folder(other)):
                 return tail, other
         return None
