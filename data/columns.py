@@ -92,6 +92,9 @@ def _of_one_length(table: np.ndarray) -> Columns:
         return Columns(KEYPOINTS, length)
     if length % 2 == 0:
         return Columns(UNKNOWN, length, "neither a box nor a polygon", f"{FIVE}; or {SAY}")
+    if boxes and _unlabelled(table[:, 5:]) > MANY:
+        why = "a box with keypoints, some of them at 0 0"
+        return Columns(KEYPOINTS, length) if inside else Columns(UNKNOWN, length, why, SAY)
     share, chance = _polygons(table)
     if share >= ALMOST_ALL and (chance < CHANCE or not boxes or _parallelograms(table)):
         return Columns(POLYGON)
@@ -102,6 +105,11 @@ def _of_one_length(table: np.ndarray) -> Columns:
     if share >= MOST:
         return Columns(POLYGON)
     return Columns(UNKNOWN, length, "neither a polygon nor a box with keypoints in it", FIVE)
+
+
+def _unlabelled(points: np.ndarray) -> float:
+    """The share of lines with a point at 0 0, where tools write those that nobody labelled; few polygons have one."""
+    return float((points.reshape(len(points), -1, 2) == 0).all(axis=2).any(axis=1).mean())
 
 
 def _flags(values: np.ndarray) -> bool:
@@ -174,7 +182,8 @@ def not_centres(lines: Sequence[Five]) -> list[Problem]:
         return []
     boxes = np.array([line.box for line in lines])
     first, second = boxes[:, :2], boxes[:, 2:]
-    over = np.maximum(second / 2 - first, first + second / 2 - 1).max(axis=1)
+    before, behind = (second / 2 - first).max(axis=1), (first + second / 2 - 1).max(axis=1)
+    over = np.maximum(before, behind)
     outside = float((over > OUTSIDE).mean())
     ones = np.ones((len(boxes), 2))
     share = {box: float(fits(box, boxes, ones).mean()) for box in (CORNERS, SIDES, TOP_LEFT)}
@@ -182,9 +191,14 @@ def not_centres(lines: Sequence[Five]) -> list[Problem]:
     if outside <= MANY:
         # Corners of small boxes in the middle are centres and sizes in the picture too; but not of all boxes.
         certain = len(boxes) >= 4 * FEW and max(share[CORNERS], share[SIDES]) > 1 - CLOSE
-        if not certain or (over > FAR).mean() <= CLOSE:
+        # Who draws carelessly leaves the picture on all sides; top left corners only at the top and on the left.
+        one_sided = (before > OUTSIDE).sum() >= 2 * FEW and not (behind > OUTSIDE).any() and share[TOP_LEFT] > 1 - CLOSE
+        if certain and (over > FAR).mean() > CLOSE:
+            forms = [box for box in forms if box != TOP_LEFT]
+        elif one_sided:
+            forms = [TOP_LEFT]
+        else:
             return []
-        forms = [box for box in forms if box != TOP_LEFT]
     elif outside <= MOST and not (len(boxes) >= FEW and forms):
         return []
     guess = " or ".join(FORMS[box] for box in forms) or "something else than centre and size"

@@ -290,7 +290,7 @@ def _outline(table: Sequence[Sequence[float]], sizes: np.ndarray, classless: boo
     odd = all(len(row) % 2 == 1 for row in table)
     if min(map(len, table)) < 6:
         return None
-    shares = float(np.median([max(row[1 if first and odd else 0 :]) for row in table])) <= 1 + NEAR
+    shares = float(np.median([max(row[1 if first else 0 :]) for row in table])) <= 1 + NEAR
     unit = "" if shares else " in pixels"
     limits = np.ones_like(sizes) if shares else np.where(np.isfinite(sizes), sizes, np.inf)
     divide = "" if shares else "divide x by the picture's width, y by its height"

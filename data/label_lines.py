@@ -23,6 +23,8 @@ from data.spec import find_label
 
 TOLERANCE = 0.01
 """How far past 0..1 a number may lie and still count as rounding (one pixel in a hundred)."""
+OUTLINE = 0.1
+"""The same of an outline: turned boxes leave the picture with a corner, and what is cut off is told."""
 ROUNDING = 1e-5
 """Edges this little outside come from six written digits; they are cut without a word."""
 SMALLEST = 1e-6
@@ -176,7 +178,12 @@ def how_to_read(
             numbers.add(values[0])
         if faults and not (keypoints and len(fields) > 5 and _numbers(fields)):  # what those are, is said
             wrong.append(Wrong(path, text, (sizes or {}).get(path, (math.nan, math.nan))))
-        if len(fields) == 5 and values and all(0 <= value <= 1 + TOLERANCE for value in values[1:]):
+        if (
+            len(fields) == 5
+            and values
+            and values[0].is_integer()
+            and all(0 <= value <= 1 + TOLERANCE for value in values[1:])
+        ):
             boxes.append(Five(path, number, text, tuple(values[1:])))
     ones = bool(numbers) and min(numbers) == 1 and max(numbers) == len(names) and all(map(float.is_integer, numbers))
     return Reading(columns, recognised(wrong, names, len(lines)), ones), not_centres(boxes)
@@ -209,7 +216,7 @@ def _parse(fields: Fields, classes: int, columns: Columns | None) -> tuple[tuple
         return None, [(ERROR, OUT_OF_RANGE, f"class {fields[0][:40]}; {allowed} allowed", "")]
     if polygon:
         xs, ys = values[1::2], values[2::2]
-        if min(*xs, *ys) < -TOLERANCE or max(*xs, *ys) > 1 + TOLERANCE:
+        if min(*xs, *ys) < -OUTLINE or max(*xs, *ys) > 1 + OUTLINE:
             return None, [(ERROR, "coordinates outside 0..1", "an outline", "")]
         found.append((WARNING, "polygon turned into the box around it", f"{len(fields) // 2} points", ""))
         corners = min(xs), min(ys), max(xs), max(ys)

@@ -152,7 +152,9 @@ def _role_fits(role: str, values: np.ndarray) -> bool:
     if role == "s":
         return bool((values >= 0).all() and (values <= 1).all()) and not (whole and len(np.unique(values)) > 1)
     if role == "a":
-        return bool((np.abs(values) <= 360).all() and ((values < 0) | (values > 1)).any()) and not whole
+        # Whole degrees may be the numbers of tracks as well.
+        degrees = bool((np.abs(values) <= 360).all() and values.max() >= 45)
+        return degrees if whole else bool((np.abs(values) <= 360).all() and ((values < 0) | (values > 1)).any())
     return whole
 
 

@@ -96,6 +96,36 @@ def test_keypoints_outside_their_boxes_are_not_taken_for_polygons(tmp_path: Path
     assert "polygon turned into the box around it" in {problem.kind for problem in polygons.problems}
 
 
+@pytest.mark.parametrize("labelled", [0.0, 0.4])
+def test_keypoints_that_nobody_labelled_are_no_corners_of_polygons(tmp_path: Path, labelled: float) -> None:
+    rng = np.random.default_rng(1)
+    found = boxes(40) * [1, 1, 0.5, 0.5]
+    points = [around(box, rng.uniform(-0.5, 0.5, (5, 2))) * (rng.random((5, 1)) < labelled) for box in found]
+    lines = [text(0, *map(float, box), *map(float, row.ravel())) for box, row in zip(found, points)]
+    path = a_set(tmp_path, lines)
+    assert kinds(path) == {"keypoints left out; the box before them is taken"}
+    np.testing.assert_allclose(rows(path), np.concatenate([found[number::4] for number in range(4)]), atol=2e-6)
+
+
+def test_top_left_corners_of_small_boxes_are_known_by_the_sides_they_leave(tmp_path: Path) -> None:
+    rng = np.random.default_rng(5)
+    sides = rng.uniform(0.02, 0.1, (200, 2))
+    found = np.concatenate([rng.uniform(sides / 2, 1 - sides / 2), sides], axis=1)
+    lines = [text(0, *map(float, np.concatenate([box[:2] - box[2:] / 2, box[2:]]))) for box in found]
+    (error,) = check(a_set(tmp_path / "top left", lines), ["train"]).errors
+    assert "the numbers look like the top left corner, width and height" in error.kind
+    careless = found + [0.02, 0.02, 0, 0] * np.sign(found - 0.5)
+    lines = [text(0, *map(float, box)) for box in careless]
+    assert not check(a_set(tmp_path / "careless", lines), ["train"]).errors
+
+
+def test_corners_of_turned_boxes_may_leave_the_picture(tmp_path: Path) -> None:
+    lines = ["0 .95 .5 1.04 .6 .95 .7 .86 .6", "0 .1 -.05 .2 .05 .1 .15 .0 .05"] * 2
+    report = check(a_set(tmp_path, lines), ["train"])
+    assert not report.errors
+    np.testing.assert_allclose(report.scans["train"].labels[0], [[0, 0.93, 0.6, 0.14, 0.2]], atol=1e-6)
+
+
 def test_one_broken_line_does_not_make_polygons_of_boxes_with_keypoints(tmp_path: Path) -> None:
     lines = keypoint_lines(boxes(12))
     lines[5] = lines[5].rsplit(" ", 2)[0]

@@ -130,6 +130,16 @@ CASES: dict[str, tuple[Row, str, str]] = {
         "class cx cy w h angle",
         "w |cos a| + h |sin a|",
     ),
+    "whole degrees, or tracks": (
+        lambda n, box: text(n % 2, *shares(box), 7 * n),
+        "class cx cy w h angle or class cx cy w h id",
+        "compare a line with its picture",
+    ),
+    "outlines with a confidence, of many classes": (
+        lambda n, box: text(n % 2, *shares(np.resize(turned(box), 12 + 2 * (n % 3))), 0.9),
+        "outlines with one number more, such as a confidence",
+        "leave out the last number",
+    ),
     "centres in pixels": (
         lambda n, box: text(n % 2, *shares(box * SIDES)),
         "class cx cy w h, in pixels",
