@@ -13,7 +13,7 @@ from common.errors import UserError
 from common.log import log
 from data.findings import across_splits, crowded, crushed, leaks, of_several_frames, unread, without_range
 from data.label_lines import ROUNDING, how_to_read, read_label_file, read_labels
-from data.pairing import labels_without_picture, looked_for, shared_labels, without_labels
+from data.pairing import labels_elsewhere, labels_without_picture, looked_for, shared_labels, without_labels
 from data.pictures import Facts, picture_facts
 from data.problems import ERROR, LEFT_OUT, WARNING, Problem, announce, remedy
 from data.spec import SPLITS, DataSpec, find_label, load_spec
@@ -133,6 +133,7 @@ def _emptiness(spec: DataSpec, result: Scan) -> list[Problem]:
         return []
     detail = f"{len(result.absent)} of {len(result.pictures)} have no label file"
     detail += f"; labels are looked for like {looked_for((result.absent or result.pictures)[0])}"
+    todo = labels_elsewhere(spec, result.absent) or todo
     return [Problem(ERROR, f"no picture of '{result.split}' has a box", spec.source, None, detail, todo)]
 
 

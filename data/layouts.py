@@ -10,17 +10,15 @@ import yaml
 
 from common.errors import UserError
 from data.describe import names_listed
-from data.places import PICTURE_SUFFIXES, split_from_name
+from data.places import PICTURE_SUFFIXES, split_from_name, walked
 
 NAMES_FILES = ("classes.txt", "obj.names", "_darknet.labels", "labels.txt", "names.txt", "predefined_classes.txt")
 """Files in which programs leave the names of the classes, one a line."""
-DEEP, MANY = 4, 10_000
-"""Folders below the one that is looked through: how deep, and how many entries in all."""
 
 
 def what_lies_in(folder: Path) -> str:
     """What to do with a folder that was given for a data set's file."""
-    seen = _walk(folder)
+    seen = walked(folder)
     yamls = [path / name for path, names in seen for name in names if name.lower().endswith((".yaml", ".yml"))]
     darknet = [path / name for path, names in seen for name in names if name.lower().endswith(".data")]
     if described := [path for path in [*yamls, *darknet] if path.parent == folder] or yamls or darknet:
@@ -55,20 +53,6 @@ def what_else(file: Path) -> str:
     return ""
 
 
-def _walk(folder: Path) -> list[tuple[Path, list[str]]]:
-    """The folders from here on, with the names of their files."""
-    found, count = [], 0
-    for root, folders, files in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        if len(Path(root).relative_to(folder).parts) >= DEEP:
-            folders.clear()
-        found.append((Path(root), sorted(files)))
-        count += len(files)
-        if count > MANY:
-            break
-    return found
-
-
 def _picture_folders(seen: Sequence[tuple[Path, list[str]]]) -> list[Path]:
     return [
         path for path, names in seen if any(os.path.splitext(name)[1].lower() in PICTURE_SUFFIXES for name in names)
@@ -77,7 +61,7 @@ def _picture_folders(seen: Sequence[tuple[Path, list[str]]]) -> list[Path]:
 
 def folders_with_pictures(folder: Path, most: int = 5) -> list[str]:
     """The first few folders below, as a data set's file in `folder` would name them."""
-    return [os.path.relpath(place, folder) for place in _picture_folders(_walk(folder))][:most]
+    return [os.path.relpath(place, folder) for place in _picture_folders(walked(folder))][:most]
 
 
 def _split(place: Path, folder: Path) -> str | None:
@@ -97,7 +81,7 @@ def _names(folder: Path, seen: Sequence[tuple[Path, list[str]]]) -> list[str]:
 
 def names_file(folder: Path, seen: Sequence[tuple[Path, list[str]]] | None = None) -> Path | None:
     """The file with the names of the classes in a folder, or below."""
-    for path, names in _walk(folder) if seen is None else seen:
+    for path, names in walked(folder) if seen is None else seen:
         for name in names:
             if name in NAMES_FILES or name.endswith(".names"):
                 return path / name

@@ -39,6 +39,8 @@ elif hasattr(cv2, "utils") and hasattr(cv2.utils, "logging"):
 _AS_STORED = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
 
 
+SPARE = 0.1
+"""Per cent of the values at each end without which a picture shows the same."""
 TURNED, FRAMES, RANGELESS = "turned", "frames", "rangeless"
 NOTES = {
     TURNED: "turned as their EXIF orientation says; labels belong to them as they are shown",
@@ -245,7 +247,12 @@ def _inspect(path: Path) -> _Result | str:
 def _range(image: np.ndarray) -> tuple[float, float]:
     """The least and the highest value."""
     if image.dtype.kind != "f":
-        return int(image.min()), int(image.max())
+        low, high = int(image.min()), int(image.max())
+        if image.dtype == np.uint16 and high - low >= 2**15:
+            # A few hot pixels, or a mark, are not what the picture shows.
+            few, most = np.percentile(image, (SPARE, 100 - SPARE))
+            return (int(few), int(most)) if most - few < 2**15 else (low, high)
+        return low, high
     values = image[np.isfinite(image)]
     return (float(values.min()), float(values.max())) if values.size else (0.0, 0.0)
 

@@ -37,6 +37,8 @@ OTHER_SUFFIXES = _endings(
 SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"RIFF", b"\0\0\0\x0cjP  ")
 """What files of pictures begin with."""
 NAME_PICTURES = "name a folder of pictures or a text file with one picture a line"
+LEVELS, ENTRIES = 4, 10_000
+"""Folders below one that is looked through for a hint: how deep, and how many entries in all."""
 MOST_FOLDERS = 64
 """Folders on a path that are looked through."""
 
@@ -199,6 +201,20 @@ def _is_picture(name: str) -> bool:
     return os.path.splitext(name)[1].lower() in PICTURE_SUFFIXES and not name.startswith(".")
 
 
+def walked(folder: Path) -> list[tuple[Path, list[str]]]:
+    """The folders from here on, with the names of their files."""
+    found, count = [], 0
+    for root, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        if len(Path(root).relative_to(folder).parts) >= LEVELS:
+            folders.clear()
+        found.append((Path(root), sorted(files)))
+        count += len(files)
+        if count > ENTRIES:
+            break
+    return found
+
+
 NOT_READ = "picture of a kind that is not read"
 OTHERWISE_NAMED = "picture whose name does not end like that of one; it is not read"
 HIDDEN = "picture whose name begins with a dot; it is not read"
@@ -258,6 +274,9 @@ def _pictures_listed(listing: Path, finder: Finder) -> list[Path]:
         pictures.append(place or (finder.roots or [beside])[0] / entry)
         if place is None:
             absent.append((number, entry))
+    if pictures and all(picture.suffix.lower() == ".txt" for picture in pictures):
+        problem = f"names text files such as {pictures[0].name[:80]!r}, and no pictures"
+        raise NoneThereError(problem, where=listing, line=1, todo=f"{NAME_PICTURES}; their labels are found from them")
     if pictures and len(absent) == len(pictures):
         raise _none_there(listing, absent, finder)
     return pictures
@@ -280,4 +299,17 @@ def _none_there(listing: Path, absent: Sequence[tuple[int, str]], finder: Finder
         front = entry[: len(entry) - len(tail)]
         plain = re.sub(r"([\\.\[\]*^$#])", r"\\\1", front)
         todo = f"the pictures lie here: leave out {front!r} in the list's lines, sed -i 's#^{plain}##' {listing}"
+    elif (lying := _named_so(listing.parent, entry)) is not None:
+        shown = os.path.relpath(lying, listing.parent)
+        todo = f"{shown} lies here: write each line so, with the folder and the picture's ending"
     return NoneThereError(problem, where=listing, line=number, todo=todo)
+
+
+def _named_so(folder: Path, entry: str) -> Path | None:
+    """A picture below `folder` that is called as an entry ends, with or without its ending."""
+    name = entry.replace("\\", "/").rsplit("/", 1)[-1]
+    for place, names in walked(folder):
+        for each in names:
+            if _is_picture(each) and name in (each, os.path.splitext(each)[0]):
+                return place / each
+    return None

@@ -237,6 +237,10 @@ def _collect(spec: DataSpec, split: str, entries: list[str], finder: Finder) -> 
                 spec.advice[split] = f"{tail} lies here: write `{tail}` in the place of {entry[:200]!r}"
             elif _several(entry, finder):
                 spec.advice[split] = f"write a list: {split}: [{', '.join(re.split(SEVERAL, entry.strip()))}]"
+            elif any(sign in entry for sign in "*?["):
+                spec.advice[split] = (
+                    f"patterns are not read: name the folder, {re.split(r'/?[^/]*[*?[]', entry)[0] or '.'}"
+                )
             elif "://" in entry:
                 spec.advice[split] = "download the pictures, and name their folder: nothing is fetched here"
             elif lying := folders_with_pictures(spec.source.parent):
@@ -261,4 +265,6 @@ def _collect(spec: DataSpec, split: str, entries: list[str], finder: Finder) -> 
             log.warning("%s: part of '%s' is left out: %s", spec.source, split, text)
     else:
         spec.missing[split] = "; ".join(absent) or f"no picture in {', '.join(map(repr, entries))[:300]}"
+        if not absent and (lying := folders_with_pictures(spec.source.parent)):
+            spec.advice[split] = f"name another folder; there are pictures in {', '.join(lying)}"
     return loops

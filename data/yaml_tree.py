@@ -10,6 +10,8 @@ import yaml
 from common.errors import UserError
 from common.reading import read_text
 
+MOST = 2 * 2**20
+"""More bytes than this describe no data set; reading them would take minutes."""
 COMPARE = "compare it with cfg/datasets/example.yaml"
 
 
@@ -20,7 +22,7 @@ def compose(source: Path) -> yaml.MappingNode:
         UserError: it is none.
     """
     try:
-        node = yaml.compose(read_text(source), Loader=yaml.SafeLoader)
+        node = yaml.compose(read_text(source, MOST), Loader=yaml.SafeLoader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         said = getattr(error, "problem", None) or str(error)[:200]

@@ -130,6 +130,35 @@ def test_a_list_with_boxes_is_told(tmp_path: Path) -> None:
         load_spec(tmp_path / "data.yaml")
 
 
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        (["000.png"], "images/000.png lies here: write each line so"),
+        (["images/000"], "images/000.png lies here: write each line so"),
+        (["labels/000.txt"], "their labels are found from them"),
+        (['"images/000.png"'], "one picture a line"),
+        (["gone/a.png"], "correct the paths"),
+    ],
+)
+def test_lists_of_something_else_are_told(tmp_path: Path, lines: list[str], words: str) -> None:
+    pictures(tmp_path / "images", tmp_path / "labels")
+    listed(tmp_path / "list.txt", "", lines)
+    (tmp_path / "data.yaml").write_text("train: list.txt\nval: images\nnames: [a, b]\n")
+    with pytest.raises(UserError, match=f"(?s)list.txt:1: .*-> .*{words}"):
+        load_spec(tmp_path / "data.yaml").require("train")
+
+
+@pytest.mark.parametrize(
+    ("train", "words"),
+    [("images/*.png", "name the folder, images"), ("labels", "there are pictures in images"), ("*", r"folder, \.")],
+)
+def test_places_without_pictures_are_told(tmp_path: Path, train: str, words: str) -> None:
+    pictures(tmp_path / "images", tmp_path / "labels")
+    (tmp_path / "data.yaml").write_text(f"train: '{train}'\nval: images\nnames: [a, b]\n")
+    with pytest.raises(UserError, match=f"(?s)has no pictures.*-> .*{words}"):
+        load_spec(tmp_path / "data.yaml").require("train")
+
+
 def test_a_test_list_of_which_nothing_is_there_is_a_warning(tmp_path: Path) -> None:
     path = yolov5_lists(tmp_path)
     listed(tmp_path / "test.txt", "gone/", ["a.png"])

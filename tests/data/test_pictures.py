@@ -40,6 +40,16 @@ def test_crushed_depth_is_told_with_the_range_found(tmp_path: Path, high: int, s
     assert f"pixel_range: [0, {high}]" in problem.todo
 
 
+def test_a_hot_pixel_hides_no_crushed_depth(tmp_path: Path) -> None:
+    path = deep(tmp_path, 4095)
+    for file in (tmp_path / "images/train").iterdir():
+        values = cv2.imread(str(file), cv2.IMREAD_UNCHANGED)
+        values[3, 4] = 65535
+        assert cv2.imwrite(str(file), values)
+    (problem,) = check(path, ["train"]).problems
+    assert "16 of 256 grey levels are left" in problem.kind
+
+
 def test_a_pixel_range_stretches_what_is_trained_on(tmp_path: Path) -> None:
     assert not check(deep(tmp_path / "full", 65535), ["train"]).problems
     path = deep(tmp_path, 4095, more="pixel_range: [0, 4095]\n")
