@@ -19,4 +19,6 @@ def run_python(*command: object, cwd: Path | None = None) -> None:
     status = subprocess.run([sys.executable, *line], check=False, cwd=cwd).returncode
     if status:
         name = line[1] if line[0] == "-m" else Path(line[0]).name
-        raise UserError(f"{name} ended with status {status}; what is wrong stands above")
+        raise UserError(
+            f"{name} ended with status {status}; what is wrong stands above", todo="mend that, and start again"
+        )

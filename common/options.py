@@ -280,7 +280,8 @@ def read_yaml(cls: type, path: str | Path) -> dict[str, Any]:
     if node is None:
         return {}
     if not isinstance(node, yaml.MappingNode):
-        raise UserError("holds no `key: value` lines", where=path, line=node.start_mark.line + 1)
+        line = node.start_mark.line + 1
+        raise UserError("holds no `key: value` lines", where=path, line=line, todo="write e.g. `epochs: 50`")
     known, values = options(cls), {}
     for key_node, value_node in node.value:
         line = key_node.start_mark.line + 1

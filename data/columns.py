@@ -7,22 +7,25 @@ can.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from data.dialects import shown
 from data.problems import ERROR, Problem
+from data.templates import ALMOST_ALL, BOXES, CENTRE, CHANCE, CLOSE, CORNERS, OUTSIDE, SIDES, TOP_LEFT, fits
 
 BOX, POLYGON, KEYPOINTS, UNKNOWN = "box", "polygon", "keypoints", "unknown"
 SAMPLE = 1000
 """So many label files, spread over all, are looked at to tell what the columns are."""
-ALMOST_ALL, MOST, MANY = 0.9, 0.5, 0.2
-OUTSIDE = 0.01
-"""A box that reaches so far out of the picture, in shares of it, is not just rounded."""
-CHANCE = 1e-3
-"""Below this probability what all lines have in common is no accident."""
+MOST, MANY = 0.5, 0.2
+FAR = 0.05
+"""So far out of the picture, in shares of it, nobody draws a box by hand."""
+ROUNDED = 2e-3
+"""What rounding does to the difference of four coordinates, and a pixel more."""
 FEW = 5
 """Fewer boxes than this show nothing about all."""
 
@@ -31,7 +34,15 @@ SAY = (
     "say in the data set's yaml what they are: kpt_shape: [how many keypoints, 2 or 3 numbers each], or kpt_shape: [] "
     "if they are polygons"
 )
-CENTRES = "write class cx cy w h, each as a share of the picture: cx = (x1 + x2) / 2, w = x2 - x1, and so on"
+FORMS = {
+    CORNERS: "the corners x1 y1 x2 y2",
+    TOP_LEFT: "the top left corner, width and height",
+    SIDES: "the sides x1 x2 y1 y2",
+}
+UNSURE = (
+    "compare a line with its picture, and write class cx cy w h as shares of the picture. From corners: "
+    f"{BOXES[CORNERS]}; from top left and size: {BOXES[TOP_LEFT]}"
+)
 
 
 @dataclass(frozen=True)
@@ -60,62 +71,81 @@ def columns_of(lines: Sequence[Sequence[float]], keypoints: tuple[int, int] | No
     if keypoints is not None:
         count, size = keypoints
         return Columns(KEYPOINTS, 5 + count * size) if count else Columns(POLYGON)
-    lengths = {len(line) for line in lines}
-    if len(lengths) != 1:
-        return Columns(POLYGON)  # keypoints and tracks are equally many in every line
-    length = lengths.pop()
-    table = np.array(lines, float)
-    if why := _more_columns(table):
-        return Columns(UNKNOWN, length, why, FIVE)
-    points = next((size for size in (3, 2) if (length - 5) % size == 0 and _boxes_with_points(table, size)), 0)
-    if length % 2 == 0:
-        if points == 3:
-            return Columns(KEYPOINTS, length)
-        return Columns(UNKNOWN, length, "neither a box nor a polygon", f"{FIVE}; or {SAY}")
-    share, chance = _polygons(table)
-    if points == 3 and np.isin(table[:, 7::3], (0, 1, 2)).all():
-        return Columns(KEYPOINTS, length)
-    if share >= ALMOST_ALL and (chance < CHANCE or not points):
+    # Keypoints and tracks are equally many in every line, but for a line or two that is broken.
+    (length, count), *others = Counter(map(len, lines)).most_common()
+    if others and (count < ALMOST_ALL * len(lines) or count < FEW):
         return Columns(POLYGON)
-    if points and share < ALMOST_ALL:
+    return _of_one_length(np.array([line for line in lines if len(line) == length], float))
+
+
+def _of_one_length(table: np.ndarray) -> Columns:
+    """What lines ``(n, length)`` of one length are."""
+    length = table.shape[1]
+    more = table[:, 5:]
+    # One line or two may be a triangle that ends at the picture's edge; of more not all do.
+    if length == 6 or (length == 7 and len(table) > 2 and (more == np.round(more)).all(axis=0).any()):
+        return Columns(UNKNOWN, length, f"a box and {length - 5} more", FIVE)
+    boxes = _boxes(table)
+    inside = next((size for size in (3, 2) if (length - 5) % size == 0 and boxes and _in_box(table, size)), 0)
+    flags = boxes and length > 7 and (length - 5) % 3 == 0 and _flags(table[:, 7::3])
+    if flags or (length % 2 == 0 and inside == 3):
         return Columns(KEYPOINTS, length)
-    if points:
+    if length % 2 == 0:
+        return Columns(UNKNOWN, length, "neither a box nor a polygon", f"{FIVE}; or {SAY}")
+    if boxes and _unlabelled(table[:, 5:]) > MANY:
+        why = "a box with keypoints, some of them at 0 0"
+        return Columns(KEYPOINTS, length) if inside else Columns(UNKNOWN, length, why, SAY)
+    share, chance = _polygons(table)
+    if share >= ALMOST_ALL and (chance < CHANCE or not boxes or _parallelograms(table)):
+        return Columns(POLYGON)
+    if inside and share < ALMOST_ALL:
+        return Columns(KEYPOINTS, length)
+    if boxes:  # the points may lie outside their box: nothing but the data set's file tells
         return Columns(UNKNOWN, length, "a box with keypoints or a polygon", SAY)
     if share >= MOST:
         return Columns(POLYGON)
     return Columns(UNKNOWN, length, "neither a polygon nor a box with keypoints in it", FIVE)
 
 
-def _more_columns(table: np.ndarray) -> str:
-    """What a box with one or two numbers after it is called; "" where it is something else."""
-    more = table[:, 5:]
-    whole = (more == np.round(more)).all(axis=0)
-    if more.shape[1] == 1:
-        guess = "a track or a visibility" if whole[0] else "a confidence or an angle"
-        return f"a box and {guess}"
-    # One line or two may be a triangle that ends at the picture's edge; of more not all do.
-    if more.shape[1] == 2 and len(table) > 2 and whole.any():
-        return "a box with a confidence and a track"
-    return ""
+def _unlabelled(points: np.ndarray) -> float:
+    """The share of lines with a point at 0 0, where tools write those that nobody labelled; few polygons have one."""
+    return float((points.reshape(len(points), -1, 2) == 0).all(axis=2).any(axis=1).mean())
 
 
-def _boxes_with_points(table: np.ndarray, size: int) -> bool:
-    """Whether numbers 2 to 5 are a box in the picture and the points after it, `size` numbers each, lie in it."""
+def _flags(values: np.ndarray) -> bool:
+    """Whether these are visibilities: 0 not labelled, 1 hidden, 2 seen."""
+    return bool(np.isin(values, (0, 1, 2)).all())
+
+
+def _parallelograms(table: np.ndarray) -> bool:
+    """Whether the lines are four points each, of which the opposite sides are equal: turned boxes."""
+    if table.shape[1] != 9:
+        return False
+    points = table[:, 1:].reshape(-1, 4, 2)
+    gap = np.abs(points[:, 0] - points[:, 1] + points[:, 2] - points[:, 3]).max(axis=1)
+    extent = (points.max(axis=1) - points.min(axis=1)).max(axis=1)
+    return bool((gap <= 0.05 * extent + ROUNDED).mean() >= ALMOST_ALL)
+
+
+def _boxes(table: np.ndarray) -> bool:
+    """Whether numbers 2 to 5 of almost all lines are a box in the picture."""
+    return bool(fits(CENTRE, table[:, 1:5], np.ones((len(table), 2))).mean() >= ALMOST_ALL)
+
+
+def _in_box(table: np.ndarray, size: int) -> bool:
+    """Whether almost all points after the box, `size` numbers each, lie in it."""
     centre, sides = table[:, None, 1:3], table[:, None, 3:5]
     low, high = centre - sides / 2, centre + sides / 2
     points = table[:, 5:].reshape(len(table), -1, size)
     seen = (points[:, :, :2] != 0).any(axis=2)
     if size == 3:
         visible = points[:, :, 2]
-        # 0: not labelled, 1: hidden, 2: seen; some tools write a confidence instead.
+        # Some tools write a confidence in the place of a visibility.
         if visible.min() < 0 or visible.max() > 2:
             return False
         seen &= visible > 0
     margin = 0.1 * sides + OUTSIDE
     inside: np.ndarray = np.all((points[:, :, :2] >= low - margin) & (points[:, :, :2] <= high + margin), axis=2)
-    boxes: np.ndarray = np.all((low >= -OUTSIDE) & (high <= 1 + OUTSIDE) & (sides > 0), axis=(1, 2))
-    if not boxes.mean() >= ALMOST_ALL:
-        return False
     return bool(inside[seen].mean() >= ALMOST_ALL) if seen.any() else True
 
 
@@ -132,26 +162,50 @@ def _polygons(table: np.ndarray) -> tuple[float, float]:
     return float(near.mean()), float(np.exp(np.log(np.maximum(telling, 1e-9)).sum()))
 
 
-def not_centres(boxes: np.ndarray, file: Path) -> list[Problem]:
-    """An error where most boxes ``(n, 4)`` reach outside the picture, or all make sense as corners only.
+@dataclass(frozen=True)
+class Five:
+    """A line of five numbers that can be read as it is: where it stands, and its box."""
+
+    file: Path
+    line: int
+    text: str
+    box: tuple[float, ...]
+
+
+def not_centres(lines: Sequence[Five]) -> list[Problem]:
+    """An error where most boxes reach outside the picture, or all make sense as something else only.
 
     Args:
-        boxes: the four numbers after the class, as they stand there.
-        file: one of the files they come from.
+        lines: of the split, those whose numbers lie in 0..1.
     """
-    if len(boxes) < 3:
+    if len(lines) < 3:
         return []
+    boxes = np.array([line.box for line in lines])
     first, second = boxes[:, :2], boxes[:, 2:]
-    over = np.maximum(second / 2 - first, first + second / 2 - 1).max(axis=1)
+    before, behind = (second / 2 - first).max(axis=1), (first + second / 2 - 1).max(axis=1)
+    over = np.maximum(before, behind)
     outside = float((over > OUTSIDE).mean())
-    corners = bool((second > first).all())
-    top_left = bool((first + second <= 1 + OUTSIDE).all())
-    if outside <= MANY or (outside <= MOST and not (len(boxes) >= FEW and (corners or top_left))):
+    ones = np.ones((len(boxes), 2))
+    share = {box: float(fits(box, boxes, ones).mean()) for box in (CORNERS, SIDES, TOP_LEFT)}
+    forms = [box for box, fit in share.items() if fit >= max(ALMOST_ALL, max(share.values()) - CLOSE)]
+    if outside <= MANY:
+        # Corners of small boxes in the middle are centres and sizes in the picture too; but not of all boxes.
+        certain = len(boxes) >= 4 * FEW and max(share[CORNERS], share[SIDES]) > 1 - CLOSE
+        # Who draws carelessly leaves the picture on all sides; top left corners only at the top and on the left.
+        one_sided = (before > OUTSIDE).sum() >= 2 * FEW and not (behind > OUTSIDE).any() and share[TOP_LEFT] > 1 - CLOSE
+        if certain and (over > FAR).mean() > CLOSE:
+            forms = [box for box in forms if box != TOP_LEFT]
+        elif one_sided:
+            forms = [TOP_LEFT]
+        else:
+            return []
+    elif outside <= MOST and not (len(boxes) >= FEW and forms):
         return []
-    guess = "the top left corner, width and height" if top_left else "something else than centre and size"
-    guess = "the corners x1 y1 x2 y2" if corners else guess
+    guess = " or ".join(FORMS[box] for box in forms) or "something else than centre and size"
     kind = f"{outside:.0%} of the boxes reach outside the picture: the numbers look like {guess}".replace("%", " %")
-    return [Problem(ERROR, kind, file, None, f"{len(boxes)} boxes looked at", CENTRES)]
+    worst = lines[int(over.argmax())]
+    todo = f"write class cx cy w h, each as a share of the picture: {BOXES[forms[0]]}" if len(forms) == 1 else UNSURE
+    return [Problem(ERROR, kind, worst.file, worst.line, f"{shown(worst.text)}; {len(boxes)} boxes looked at", todo)]
 
 
 def spread(paths: Sequence[Path], most: int = SAMPLE) -> Iterable[Path]:

@@ -17,11 +17,14 @@ from data.convert_writer import (
     Shares,
     split_by_share,
     split_from_folders,
-    split_from_name,
     write,
 )
+from data.places import split_from_name
 from data.problems import LEFT_OUT, Problem
 from data.spec import SPLITS
+
+EXPORT_AGAIN = "export the annotations again: the file may be cut off, or be of another format"
+NUMBERS = 'write each category as {"id": 1, "name": "cat"}'
 
 
 def coco_to_yolo(
@@ -97,9 +100,9 @@ def _read(file: Path) -> dict[str, Any]:
     try:
         content = json.loads(read_text(file, MOST, "give COCO's instances_*.json"))
     except json.JSONDecodeError as error:
-        raise UserError(f"is not valid JSON: {error.msg}", where=file, line=error.lineno) from error
+        raise UserError(f"is not valid JSON: {error.msg}", where=file, line=error.lineno, todo=EXPORT_AGAIN) from error
     except (ValueError, RecursionError) as error:  # a number of more than 4300 digits, lists in lists without end
-        raise UserError(f"is not JSON that can be read: {str(error)[:100]}", where=file) from error
+        raise UserError(f"is not JSON that can be read: {str(error)[:100]}", where=file, todo=EXPORT_AGAIN) from error
     absent = [
         key
         for key in ("images", "annotations", "categories")
@@ -118,7 +121,9 @@ def _categories(content: dict[str, Any], file: Path) -> dict[int, str]:
     try:
         return {int(entry["id"]): _text(entry["name"]) for entry in content["categories"]}
     except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise UserError(f"a category lacks a whole number 'id' or a 'name' ({str(error)[:100]})", where=file) from error
+        raise UserError(
+            f"a category lacks a whole number 'id' or a 'name' ({str(error)[:100]})", where=file, todo=NUMBERS
+        ) from error
 
 
 def _text(value: Any) -> str:

@@ -197,5 +197,5 @@ def parse_with_lines(file: Path) -> tuple[ElementTree.Element, Lines]:
     try:
         parser.Parse(read_bytes(file, MOST_TEXT), True)
     except (ValueError, LookupError) as error:  # an encoding that Python does not know
-        raise UserError(f"not valid XML: {error}", where=file) from error
+        raise UserError(f"not valid XML: {error}", where=file, todo="save it as XML in UTF-8") from error
     return builder.close(), lines

@@ -19,25 +19,17 @@ from pathlib import Path
 from common.errors import UserError
 from common.log import log
 from common.reading import exists, is_file, is_folder, user_path
-from data.describe import checked_names, compose, names_listed, read_names_node
+from data.describe import checked_names, names_listed, read_names_node
 from data.labels import ROUNDING
 from data.pictures import MOST_PIXELS, picture_shapes
+from data.places import FOLDER_SPLITS, split_from_name
 from data.problems import LEFT_OUT, WARNING, Problem, summary
 from data.spec import PICTURE_SUFFIXES, SPLITS
+from data.yaml_tree import compose
 from data.yolo_text import Box, data_yaml, label_text
 
 Shares = tuple[float, float, float]
 """Parts for train, val and test in any unit: (80, 10, 10)."""
-
-_FOLDER_SPLITS = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "test": "test",
-    "testing": "test",
-}
 
 
 @dataclass(frozen=True)
@@ -137,7 +129,7 @@ class Pictures:
 
 
 def _has_part(path: Path, hint: str) -> bool:
-    return any(part == hint or part.startswith(hint) or _FOLDER_SPLITS.get(part) == hint for part in path.parts[:-1])
+    return any(part == hint or part.startswith(hint) or FOLDER_SPLITS.get(part) == hint for part in path.parts[:-1])
 
 
 def split_from_folders(path: Path) -> str | None:
@@ -148,15 +140,24 @@ def split_from_folders(path: Path) -> str | None:
     return None
 
 
-def split_from_name(name: str) -> str | None:
-    """The split a name begins or ends with, as in "val2017", "instances_val", "training_data"."""
-    words = "".join(character if character.isalpha() else " " for character in name.lower()).split()
-    return next((_FOLDER_SPLITS[word] for word in words if word in _FOLDER_SPLITS), None)
+def split_all_by_share(keys: Iterable[str], shares: Shares) -> dict[str, str]:
+    """The split of each key, as `split_by_share` has it; but of a few, one goes to a part that would be empty."""
+    found = {key: split_by_share(key, shares) for key in keys}
+    for split, share in zip(SPLITS, shares, strict=True):
+        most, count = Counter(found.values()).most_common(1)[0] if found else ("", 0)
+        if share > 0 and split not in found.values() and count > 1:
+            found[next(key for key in sorted(found, key=_point) if found[key] == most)] = split
+    return found
+
+
+def _point(key: str) -> float:
+    """Where in 0..1 a key lies."""
+    return int.from_bytes(hashlib.sha256(key.encode()).digest()[:6], "big") / 2**48
 
 
 def split_by_share(key: str, shares: Shares) -> str:
     """A split that depends on `key` alone, so that adding pictures later moves none."""
-    point = int.from_bytes(hashlib.sha256(key.encode()).digest()[:6], "big") / 2**48 * sum(shares)
+    point = _point(key) * sum(shares)
     if point < shares[0]:
         return "train"
     return "val" if point < shares[0] + shares[1] else "test"

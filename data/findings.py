@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from data.copies import copies
-from data.pictures import DARK, Facts
-from data.places import unread_pictures
-from data.problems import WARNING, Problem
+from data.pictures import DARK, FRAMES, RANGELESS, Facts
+from data.places import HIDDEN, NOT_READ, OTHERWISE_NAMED, VIDEO, unread_files
+from data.problems import LEFT_OUT, WARNING, Problem
 from data.spec import DataSpec
 
 
@@ -26,15 +26,54 @@ def leaks(originals: Iterable[Path], first: str, pictures: Iterable[Path], secon
     ]
 
 
+UNREAD = {
+    NOT_READ: "convert them (to PNG or JPEG): they take no part",
+    OTHERWISE_NAMED: "give it the ending it should have, such as .jpg",
+    HIDDEN: "take the dot away, or delete the file",
+    VIDEO: "take pictures out of it, if it should take part: ffmpeg -i VIDEO -r 1 NAME%05d.jpg",
+}
+
+
+def unread(folders: Iterable[Path]) -> list[Problem]:
+    """Pictures in a split's folders that take no part."""
+    every = dict.fromkeys(row for folder in folders for row in unread_files(folder))
+    return [Problem(WARNING, kind, path, todo=UNREAD[kind]) for kind, path in every]
+
+
+def without_range(spec: DataSpec, path: Path, fact: Facts) -> Problem | None:
+    """What to say of a picture whose values mean nothing without a `pixel_range` that the data set lacks."""
+    if RANGELESS not in fact.notes or spec.pixel_range is not None:
+        return None
+    low, high = fact.low or 0, fact.high or 0
+    kind = "picture left out: its values have no range of their own"
+    todo = "say which values are black and white in the data set's yaml, e.g. pixel_range: [0, 1]"
+    return Problem(LEFT_OUT, kind, path, None, f"{fact.bits} bits, from {low:g} to {high:g}", todo)
+
+
+def of_several_frames(pictures: Sequence[Path], facts: Sequence[Facts]) -> list[Problem]:
+    """Pictures that move or have pages: what the labels of the others are, nobody knows."""
+    kind = "picture of several frames or pages; the first is used"
+    todo = "nothing, if the labels belong to the first; else store each as a picture of its own"
+    return [
+        Problem(WARNING, kind, path, todo=todo)
+        for path, fact in zip(pictures, facts, strict=True)
+        if FRAMES in fact.notes
+    ]
+
+
 def crushed(spec: DataSpec, pictures: Sequence[Path], facts: Sequence[Facts]) -> list[Problem]:
     """Pictures of which little is left in 8 bits: their values use a small part of what the file could hold."""
     problems = []
     for bits in sorted({fact.bits for fact in facts}):
-        alike = [(path, fact) for path, fact in zip(pictures, facts, strict=True) if fact.bits == bits]
-        if any(fact.high is None for _, fact in alike):
+        alike = [
+            (path, fact)
+            for path, fact in zip(pictures, facts, strict=True)
+            if fact.bits == bits and RANGELESS not in fact.notes
+        ]
+        if not alike or any(fact.high is None for _, fact in alike):
             continue  # at least one is well used, or not known
-        low = min(fact.low or 0 for _, fact in alike)
-        high = max(fact.high or 0 for _, fact in alike)
+        low = int(min(fact.low or 0 for _, fact in alike))
+        high = int(max(fact.high or 0 for _, fact in alike))
         file = next(path for path, fact in alike if fact.high == high)
         if bits == 8 and high < DARK and high > low:
             kind = f"all values of the pictures lie in {low} to {high} of 0 to 255: they are nearly black"
@@ -101,8 +140,4 @@ def across_splits(
     problems += [
         Problem(WARNING, "link that leads back to a folder above itself", path, todo=todo) for path in spec.loops
     ]
-    folders = dict.fromkeys(folder for each in spec.folders.values() for folder in each)
-    todo = "convert them (to PNG or JPEG): they take no part"
-    kind = "picture of a kind that is not read"
-    problems += [Problem(WARNING, kind, path, todo=todo) for folder in folders for path in unread_pictures(folder)]
     return problems

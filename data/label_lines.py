@@ -8,19 +8,23 @@ after a box are left out.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from common.errors import UserError
 from common.reading import read_bytes
-from data.columns import KEYPOINTS, UNKNOWN, Columns, columns_of, not_centres, spread
+from data.columns import KEYPOINTS, POLYGON, UNKNOWN, Columns, Five, columns_of, not_centres, spread
+from data.dialects import LARGE, Dialect, Make, Wrong, as_number, make_of, recognised, shown
 from data.problems import ERROR, WARNING, Problem
 from data.spec import find_label
 
 TOLERANCE = 0.01
 """How far past 0..1 a number may lie and still count as rounding (one pixel in a hundred)."""
+OUTLINE = 0.1
+"""The same of an outline: turned boxes leave the picture with a corner, and what is cut off is told."""
 ROUNDING = 1e-5
 """Edges this little outside come from six written digits; they are cut without a word."""
 SMALLEST = 1e-6
@@ -29,27 +33,49 @@ MOST_LABELS = 64 * 2**20
 """More bytes than this are no labels of one picture."""
 
 FIVE = "needs 5 numbers: class cx cy w h"
+OUT_OF_RANGE = "class out of range"
+FROM_ONE = "class numbers begin at 0: subtract 1 from each, awk '{$1 = $1 - 1; print}' OLD > NEW"
 Fields = list[str]
+_Fault = tuple[str, str, str, str]
+"""Severity, kind, detail, todo."""
+_Found = list[_Fault]
+_POLYGONS = Columns(POLYGON)
 
 
-def read_labels(picture: str | Path, classes: int, columns: Columns | None = None) -> tuple[np.ndarray, list[Problem]]:
-    """The labels of one picture.
+@dataclass(frozen=True)
+class Reading:
+    """How the lines of a split are read: what all of them together tell.
+
+    Attributes:
+        columns: what lines with more than five numbers are; None: there are none.
+        dialects: what lines are that cannot be read, by their make.
+        ones: the class numbers begin at 1 and not at 0.
+    """
+
+    columns: Columns | None = None
+    dialects: Mapping[Make, Dialect] = field(default_factory=dict)
+    ones: bool = False
+
+
+def read_labels(picture: str | Path, names: Sequence[str]) -> tuple[np.ndarray, list[Problem]]:
+    """The labels of one picture, as its own lines tell them.
 
     Args:
         picture: the picture's path; the label file is found from it (`data.spec.find_label`).
-        classes: number of classes; a class outside 0..classes-1 is a problem.
-        columns: what lines with more than five numbers are; without, the file's own lines tell.
+        names: the classes; a class number beyond them is a problem.
 
     Returns:
         ``(n, 5)`` float32: class, cx, cy, w, h as shares of the picture, the good lines only; and what was wrong.
         No label file means no objects.
     """
     path = find_label(picture)
-    return (np.zeros((0, 5), np.float32), []) if path is None else read_label_file(path, classes, columns)
+    if path is None:
+        return np.zeros((0, 5), np.float32), []
+    return read_label_file(path, len(names), how_to_read([path], names)[0])
 
 
-def _lines(path: Path) -> Iterator[tuple[int, Fields]]:
-    """The number and the words of each line that has any.
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    """The number and the text of each line that has any.
 
     Raises:
         UserError: the file cannot be read.
@@ -57,21 +83,30 @@ def _lines(path: Path) -> Iterator[tuple[int, Fields]]:
     # Not splitlines(): it also splits at form feeds and the like, and lines would be counted unlike in an editor.
     text = read_bytes(path, MOST_LABELS).decode("utf-8-sig", errors="replace")
     for number, line in enumerate(text.replace("\r\n", "\n").replace("\r", "\n").split("\n"), 1):
-        if fields := line.split():
-            yield number, fields
+        if line := line.strip():
+            yield number, line
 
 
-def read_label_file(path: Path, classes: int, columns: Columns | None) -> tuple[np.ndarray, list[Problem]]:
-    """The labels in one file; arguments and what comes out as of `read_labels`."""
+def read_label_file(path: Path, classes: int, reading: Reading) -> tuple[np.ndarray, list[Problem]]:
+    """The labels in one file; what comes out is as of `read_labels`.
+
+    Args:
+        classes: number of classes; a class outside 0..classes-1 is a problem.
+        reading: how the lines are to be read.
+    """
     rows: dict[tuple[float, ...], None] = {}
     problems: list[Problem] = []
     try:
         lines = list(_lines(path))
     except UserError as error:
-        return np.zeros((0, 5), np.float32), [Problem(ERROR, "labels cannot be read", path, None, error.problem)]
-    columns = columns or columns_of(_long(fields for _, fields in lines))
-    for number, fields in lines:
-        row, found = _parse(fields, classes, columns)
+        return np.zeros((0, 5), np.float32), [
+            Problem(ERROR, "labels cannot be read", path, error.line, error.problem, error.todo)
+        ]
+    for number, text in lines:
+        fields = text.split()
+        row, found = _parse(fields, classes, reading.columns)
+        if any(each[0] == ERROR for each in found):
+            found = [_explained(text, each, reading) for each in found]
         problems += [Problem(severity, kind, path, number, detail, todo) for severity, kind, detail, todo in found]
         if row is None:
             continue
@@ -83,57 +118,82 @@ def read_label_file(path: Path, classes: int, columns: Columns | None) -> tuple[
     return np.array(list(rows), np.float32).reshape(-1, 5), problems
 
 
+def _explained(text: str, found: _Fault, reading: Reading) -> _Fault:
+    """A fault of a line, in the words of what all such lines are, where that is known; the line's beginning with it."""
+    severity, kind, detail, todo = found
+    if severity != ERROR:
+        return found
+    if dialect := reading.dialects.get(make_of(text)):
+        return severity, dialect.kind, shown(text), dialect.todo
+    detail = f"{detail}: {shown(text)}"
+    if kind == OUT_OF_RANGE and reading.ones:
+        return severity, kind, f"{detail}; all class numbers are 1 or more", FROM_ONE
+    return severity, kind, detail, todo
+
+
 def _long(lines: Iterable[Fields]) -> list[list[float]]:
-    """Those of more than five words that are numbers."""
+    """Those of more than five words that are numbers, of a size that can be reckoned with."""
     found = (_numbers(fields) for fields in lines if len(fields) > 5)
-    return [values for values in found if values and all(map(math.isfinite, values))]
+    return [values for values in found if values and all(abs(value) < LARGE for value in values)]
 
 
 def _numbers(fields: Fields) -> list[float] | None:
     try:
-        return [_number(text) for text in fields]
+        return [as_number(text) for text in fields]
     except ValueError:
         return None
 
 
-def _number(text: str) -> float:
-    if "_" in text:  # Python reads 1_0 as 10
-        raise ValueError
-    return float(text)
-
-
-def split_columns(
-    labels: Sequence[Path], keypoints: tuple[int, int] | None = None
-) -> tuple[Columns | None, list[Problem]]:
-    """What the columns of a split's label files are, and an error where all together are no boxes.
+def how_to_read(
+    labels: Sequence[Path],
+    names: Sequence[str],
+    keypoints: tuple[int, int] | None = None,
+    sizes: Mapping[Path, tuple[float, float]] | None = None,
+) -> tuple[Reading, list[Problem]]:
+    """How the label files of a split are read, and an error where all together are no boxes.
 
     Args:
         labels: the files.
+        names: the classes.
         keypoints: see `data.columns.columns_of`.
+        sizes: label file -> (width, height) of its picture, where it is known.
     """
-    long: list[list[float]] = []
-    boxes: list[list[float]] = []
-    first = None
+    lines: list[tuple[Path, int, str]] = []
     for path in spread(labels):
         try:
-            lines = [fields for _, fields in _lines(path)]
+            lines += [(path, *line) for line in _lines(path)]
         except UserError:
             continue  # named where it is read
-        long += _long(lines)
-        short = [values for fields in lines if len(fields) == 5 and (values := _numbers(fields))]
-        boxes += [values[1:] for values in short if all(0 <= value <= 1 + TOLERANCE for value in values[1:])]
-        first = first or (path if boxes else None)
+    long = _long(text.split() for _, _, text in lines)
     columns = columns_of(long, keypoints) if long or keypoints else None
-    return columns, not_centres(np.array(boxes), first) if first else []
+    wrong: list[Wrong] = []
+    boxes: list[Five] = []
+    numbers: set[float] = set()
+    for path, number, text in lines:
+        fields = text.split()
+        row, found = _parse(fields, len(names), columns)
+        faults = {kind for severity, kind, _, _ in found if severity == ERROR}
+        values = _numbers(fields[:5]) if len(fields) >= 5 else None
+        if values is not None and (not faults or faults == {OUT_OF_RANGE}):
+            numbers.add(values[0])
+        if faults and not (keypoints and len(fields) > 5 and _numbers(fields)):  # what those are, is said
+            wrong.append(Wrong(path, text, (sizes or {}).get(path, (math.nan, math.nan))))
+        if (
+            len(fields) == 5
+            and values
+            and values[0].is_integer()
+            and all(0 <= value <= 1 + TOLERANCE for value in values[1:])
+        ):
+            boxes.append(Five(path, number, text, tuple(values[1:])))
+    ones = bool(numbers) and min(numbers) == 1 and max(numbers) == len(names) and all(map(float.is_integer, numbers))
+    return Reading(columns, recognised(wrong, names, len(lines)), ones), not_centres(boxes)
 
 
-_Found = list[tuple[str, str, str, str]]
-
-
-def _parse(fields: Fields, classes: int, columns: Columns) -> tuple[tuple[float, ...] | None, _Found]:
+def _parse(fields: Fields, classes: int, columns: Columns | None) -> tuple[tuple[float, ...] | None, _Found]:
     """One line: its row class, cx, cy, w, h, or None if unusable; and (severity, kind, detail, todo) of each fault."""
     found: _Found = []
     polygon = len(fields) > 5
+    columns = columns or _POLYGONS
     if polygon and columns.kind == UNKNOWN and len(fields) == columns.length:
         return None, [(ERROR, FIVE, f"{len(fields)} given: {columns.why}", columns.todo)]
     if len(fields) < 5 or (polygon and columns.kind != KEYPOINTS and len(fields) % 2 == 0):
@@ -147,25 +207,25 @@ def _parse(fields: Fields, classes: int, columns: Columns) -> tuple[tuple[float,
     values = _numbers(fields)
     if values is None:
         wrong = next(text for text in fields if _numbers([text]) is None)
-        return None, [(ERROR, "not a number", repr(wrong[:40]), "")]
+        return None, [(ERROR, "not a number", repr(wrong[:20]), "")]
     if not all(map(math.isfinite, values)):
-        return None, [(ERROR, "not a finite number", " ".join(fields)[:60], "")]
+        return None, [(ERROR, "not a finite number", "nan or inf", "")]
     number = values[0]
     if number != int(number) or not 0 <= number < classes:
         allowed = f"0 to {classes - 1}" if classes > 1 else "only 0"
-        return None, [(ERROR, "class out of range", f"class {fields[0][:40]}; {allowed} allowed", "")]
+        return None, [(ERROR, OUT_OF_RANGE, f"class {fields[0][:40]}; {allowed} allowed", "")]
     if polygon:
-        found.append((WARNING, "polygon turned into the box around it", f"{len(fields) // 2} points", ""))
         xs, ys = values[1::2], values[2::2]
-        if min(*xs, *ys) < -TOLERANCE or max(*xs, *ys) > 1 + TOLERANCE:
-            return None, [*found, (ERROR, "coordinates outside 0..1", " ".join(fields[1:])[:60], "")]
+        if min(*xs, *ys) < -OUTLINE or max(*xs, *ys) > 1 + OUTLINE:
+            return None, [(ERROR, "coordinates outside 0..1", "an outline", "")]
+        found.append((WARNING, "polygon turned into the box around it", f"{len(fields) // 2} points", ""))
         corners = min(xs), min(ys), max(xs), max(ys)
     else:
         cx, cy, w, h = values[1:5]
         if w < 0 or h < 0:
             return None, [(ERROR, "negative size", f"w {fields[3]}, h {fields[4]}", "")]
         if min(cx, cy) < -TOLERANCE or max(cx, cy, w, h) > 1 + TOLERANCE:
-            return None, [(ERROR, "coordinates outside 0..1", " ".join(fields[1:])[:60], "")]
+            return None, [(ERROR, "coordinates outside 0..1", "a box", "")]
         corners = cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2
     return _row(fields, values, corners, polygon, found)
 

@@ -11,11 +11,11 @@ import numpy as np
 
 from common.errors import UserError
 from common.log import log
-from data.findings import across_splits, crowded, crushed, leaks
-from data.label_lines import ROUNDING, read_label_file, read_labels, split_columns
-from data.pairing import labels_without_picture, looked_for, shared_labels, without_labels
+from data.findings import across_splits, crowded, crushed, leaks, of_several_frames, unread, without_range
+from data.label_lines import ROUNDING, how_to_read, read_label_file, read_labels
+from data.pairing import labels_elsewhere, labels_without_picture, looked_for, shared_labels, without_labels
 from data.pictures import Facts, picture_facts
-from data.problems import ERROR, LEFT_OUT, WARNING, Problem, announce
+from data.problems import ERROR, LEFT_OUT, WARNING, Problem, announce, remedy
 from data.spec import SPLITS, DataSpec, find_label, load_spec
 
 __all__ = ["ROUNDING", "CheckReport", "Scan", "check", "read_labels", "scan"]
@@ -89,19 +89,22 @@ def scan(spec: DataSpec, split: str) -> Scan:
     for picture, facts in zip(listed, picture_facts(listed), strict=True):
         if isinstance(facts, str):
             result.problems.append(Problem(LEFT_OUT, "picture left out", picture, None, facts))
+        elif rangeless := without_range(spec, picture, facts):
+            result.problems.append(rangeless)
         else:
             result.pictures.append(picture)
             result.facts.append(facts)
     result.shapes = np.array([facts.shape for facts in result.facts], int).reshape(-1, 2)
     files = [find_label(picture) for picture in result.pictures]
-    columns, wrong = split_columns([path for path in files if path], spec.keypoints)
+    sides = {path: (int(w), int(h)) for path, (h, w) in zip(files, result.shapes, strict=True) if path}
+    reading, wrong = how_to_read(list(sides), spec.label_names, spec.keypoints, sides)
     result.problems += wrong
     for picture, path in zip(result.pictures, files, strict=True):
         if path is None:
             result.absent.append(picture)
             labels = np.zeros((0, 5), np.float32)
         else:
-            labels, problems = read_label_file(path, spec.label_classes, columns)
+            labels, problems = read_label_file(path, len(spec.label_names), reading)
             result.problems += problems
             result.unusable += not len(labels) and bool(problems)
         if spec.single_cls:
@@ -110,6 +113,8 @@ def scan(spec: DataSpec, split: str) -> Scan:
     result.problems += _emptiness(spec, result) or without_labels(spec, split, result.pictures, result.absent)
     result.problems += shared_labels(result.pictures, files)
     result.problems += labels_without_picture(spec, split)
+    result.problems += unread(spec.folders.get(split, ()))
+    result.problems += of_several_frames(result.pictures, result.facts)
     result.problems += crushed(spec, result.pictures, result.facts)
     if split != "train":
         result.problems += crowded(spec, result.pictures, result.labels)
@@ -121,11 +126,14 @@ def _emptiness(spec: DataSpec, result: Scan) -> list[Problem]:
     todo = "labels/NAME.txt belongs to images/NAME.jpg; correct the paths or add the files"
     if not result.pictures:
         kind = f"none of the pictures of '{result.split}' can be read"
-        return [Problem(ERROR, kind, spec.source, todo=todo)]
+        first = next((problem for problem in result.problems if problem.severity == LEFT_OUT), None)
+        why = remedy(first) if first else todo
+        return [Problem(ERROR, kind, spec.source, None, str(first or ""), why)]
     if result.boxes or any(problem.severity == ERROR for problem in result.problems):
         return []
     detail = f"{len(result.absent)} of {len(result.pictures)} have no label file"
     detail += f"; labels are looked for like {looked_for((result.absent or result.pictures)[0])}"
+    todo = labels_elsewhere(spec, result.absent) or todo
     return [Problem(ERROR, f"no picture of '{result.split}' has a box", spec.source, None, detail, todo)]
 
 

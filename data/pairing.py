@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from common.reading import is_folder
+from data.places import walked
 from data.problems import ERROR, WARNING, Problem
 from data.spec import PICTURE_SUFFIXES, DataSpec, label_places, labels_folder
 
@@ -42,7 +43,8 @@ def without_labels(spec: DataSpec, split: str, pictures: Sequence[Path], absent:
     known: set[Path] = set()  # pictures an error speaks for
     for folder, members in _groups(pictures, lambda picture: source(picture.parent)).items():
         if lacking.issuperset(members):
-            problems.append(Problem(ERROR, NONE_FOUND, folder, None, _looked_for(members), MOVE_OR_EMPTY))
+            todo = "; ".join(filter(None, [labels_elsewhere(spec, members), MOVE_OR_EMPTY]))
+            problems.append(Problem(ERROR, NONE_FOUND, folder, None, _looked_for(members), todo))
             known.update(members)
     for folder, members in _groups(pictures, lambda picture: picture.parent).items():
         if len(members) > 1 and lacking.issuperset(members) and not known.issuperset(members):
@@ -71,6 +73,24 @@ def shared_labels(pictures: Sequence[Path], files: Sequence[Path | None]) -> lis
 def looked_for(picture: Path) -> str:
     """The places in which the labels of a picture are looked for, as a sentence has them."""
     return " or ".join(map(str, label_places(picture)))
+
+
+def labels_elsewhere(spec: DataSpec, pictures: Sequence[Path]) -> str:
+    """What to do with files that look like the labels of `pictures`, but lie elsewhere; "" where there are none."""
+    wanted = {picture.stem: picture for picture in pictures}
+    taken = {place for split in spec.splits.values() for picture in split for place in label_places(picture)}
+    for folder, names in walked(spec.source.parent):
+        for name in names:
+            stem, suffix = os.path.splitext(name)
+            picture = wanted.get(stem) or wanted.get(os.path.splitext(stem)[0])
+            if picture is None:
+                continue
+            file = folder / name
+            if suffix.lower() == ".txt" and file not in taken:
+                return f"{file} looks like the labels of {picture.name}: it belongs to {label_places(picture)[0]}"
+            if suffix.lower() == ".xml":
+                return f"{file} looks like VOC's: thinyolo convert voc {folder} --images {picture.parent} --out NEW"
+    return ""
 
 
 def _looked_for(pictures: Sequence[Path]) -> str:

@@ -7,19 +7,57 @@ working directory.
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 from common.errors import UserError
 from common.log import log
-from common.reading import exists, is_folder, lines_of, read_text, user_path, why_no_file
+from common.reading import exists, is_file, is_folder, lines_of, read_text, user_path, why_no_file
 
-PICTURE_SUFFIXES = frozenset(
-    [".bmp", ".dib", ".jpeg", ".jpg", ".jpe", ".jp2", ".png", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pbm", ".pnm"]
+
+def _endings(*words: str) -> frozenset[str]:
+    return frozenset(f".{word}" for each in words for word in each.split())
+
+
+PICTURE_SUFFIXES = _endings(
+    "bmp dib jpeg jpg jpe jfif jif mpo jp2 j2k png apng tif tiff webp ppm pgm pbm pnm pam ras sr"
 )
-UNREAD_SUFFIXES = frozenset([".avif", ".gif", ".heic", ".heif", ".jxl", ".tga", ".psd", ".dcm", ".dng", ".cr2", ".nef"])
+UNREAD_SUFFIXES = _endings(
+    "avif avifs gif heic heics heif hif jxl jxr tga psd dcm ico cur hdr exr pfm pic pcx sgi dds svg eps bpg",
+    "dng cr2 cr3 nef arw orf rw2 raf srw pef",
+)
 """Endings of pictures that are not read here; files with them are counted and told."""
+VIDEO_SUFFIXES = _endings("avi mkv mov mp4 mpeg mpg m4v webm wmv")
+OTHER_SUFFIXES = _endings(
+    "txt json xml yaml yml csv md cache npy npz mat html pdf zip tar gz py ipynb names data db ini"
+)
+"""Endings of what is no picture, though it may lie among pictures."""
+SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"RIFF", b"\0\0\0\x0cjP  ")
+"""What files of pictures begin with."""
+NAME_PICTURES = "name a folder of pictures or a text file with one picture a line"
+LEVELS, ENTRIES = 4, 10_000
+"""Folders below one that is looked through for a hint: how deep, and how many entries in all."""
+MOST_FOLDERS = 64
+"""Folders on a path that are looked through."""
+
+FOLDER_SPLITS = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+    "testing": "test",
+}
+"""What folders are called that hold a split."""
+
+
+def split_from_name(name: str) -> str | None:
+    """The split a name begins or ends with, as in "val2017", "instances_val", "training_data"."""
+    words = "".join(character if character.isalpha() else " " for character in name.lower()).split()
+    return next((FOLDER_SPLITS[word] for word in words if word in FOLDER_SPLITS), None)
 
 
 class Finder:
@@ -55,7 +93,28 @@ class Finder:
             if other is not None and other != found:
                 instead = f", and not {found}, which exists too" if found else ""
                 return self._say(f"what lies beside the file is taken for ../{instead}", entry, other)
+        if found is None and (tail := self._tail(entry, roots)) is not None and not _is_absolute(entry):
+            return self._say("the folders that paths begin with are not there; what lies here is taken", entry, tail[1])
         return found
+
+    def tail(self, entry: str) -> str:
+        """How the end of a path of another machine would name what lies here; "" where nothing does."""
+        return found[0] if _is_absolute(entry) and (found := self._tail(entry, self.roots)) else ""
+
+    def _tail(self, entry: str, roots: Sequence[Path]) -> tuple[str, Path] | None:
+        """The end of a path, and what it is here: data/obj_train_data/a.jpg of a folder whose name is not data."""
+        if self.beside is None:
+            return None
+        parts = [part for part in entry.replace("\\", "/").split("/") if part not in ("", ".", "..")]
+        for place in range(1, min(len(parts), MOST_FOLDERS)):
+            # valid/images is not images, nor valid/list.txt list.txt; a folder's name alone says too little.
+            if split_from_name(parts[place - 1]) or parts[place - 1] in ("images", "labels"):
+                return None
+            tail = "/".join(parts[place:])
+            other = _first(tail, [self.beside, *roots])
+            if other is not None and (place + 1 < len(parts) or not is_folder(other)):
+                return tail, other
+        return None
 
     def _say(self, how: str, entry: str, found: Path) -> Path:
         self.read_as[how] += 1
@@ -66,6 +125,10 @@ class Finder:
         """Log what was read otherwise than it is written."""
         for how, count in self.read_as.items():
             log.warning("%s: %s (%s%s)", source, how, self._example[how], f"; {count} times" if count > 1 else "")
+
+
+def _is_absolute(entry: str) -> bool:
+    return entry.startswith(("/", "\\", "~")) or bool(PureWindowsPath(entry).drive)
 
 
 def _without_ups(entry: str) -> str:
@@ -96,6 +159,9 @@ def pictures_at(place: Path, roots: Sequence[Path], finder: Finder | None = None
     Args:
         roots: where the relative lines of a list may start, before the list's own folder.
         finder: of whoever wants to know how the lines had to be read.
+
+    Raises:
+        UserError: it is no list of pictures, or none of its pictures is there.
     """
     if is_folder(place):
         return pictures_under(place)[0]
@@ -135,26 +201,115 @@ def _is_picture(name: str) -> bool:
     return os.path.splitext(name)[1].lower() in PICTURE_SUFFIXES and not name.startswith(".")
 
 
-def unread_pictures(folder: Path) -> list[Path]:
-    """Files of a folder, and of those below it, that are pictures of a kind not read here."""
-    found = (Path(root, name) for root, _, files in os.walk(folder) for name in files)
-    return sorted(path for path in found if path.suffix.lower() in UNREAD_SUFFIXES)
+def walked(folder: Path) -> list[tuple[Path, list[str]]]:
+    """The folders from here on, with the names of their files."""
+    found, count = [], 0
+    for root, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        if len(Path(root).relative_to(folder).parts) >= LEVELS:
+            folders.clear()
+        found.append((Path(root), sorted(files)))
+        count += len(files)
+        if count > ENTRIES:
+            break
+    return found
+
+
+NOT_READ = "picture of a kind that is not read"
+OTHERWISE_NAMED = "picture whose name does not end like that of one; it is not read"
+HIDDEN = "picture whose name begins with a dot; it is not read"
+VIDEO = "video among pictures; it is not read"
+
+
+def unread_files(folder: Path) -> list[tuple[str, Path]]:
+    """Files of a folder, and of those below it, that take no part though they are pictures: why not, and which."""
+    found = [
+        (kind, Path(root, name))
+        for root, _, files in os.walk(folder)
+        for name in files
+        if (kind := _unread(root, name))
+    ]
+    return sorted(found, key=lambda row: row[1])
+
+
+def _unread(root: str, name: str) -> str:
+    """Why a file is not read that is a picture; "" for all others."""
+    suffix = os.path.splitext(name)[1].lower()
+    if name.startswith("."):  # ._a.jpg is no picture but what macOS says of one
+        return HIDDEN if suffix in PICTURE_SUFFIXES and not name.startswith("._") else ""
+    if suffix in UNREAD_SUFFIXES:
+        return NOT_READ
+    if suffix in VIDEO_SUFFIXES:
+        return VIDEO
+    known = suffix in PICTURE_SUFFIXES or suffix in OTHER_SUFFIXES
+    return OTHERWISE_NAMED if not known and _begins_like_a_picture(Path(root, name)) else ""
+
+
+def _begins_like_a_picture(path: Path) -> bool:
+    if not is_file(path):  # a pipe would be waited for
+        return False
+    try:
+        with open(path, "rb") as handle:
+            return handle.read(12).startswith(SIGNATURES)
+    except OSError:
+        return False
 
 
 def _pictures_listed(listing: Path, finder: Finder) -> list[Path]:
     """The pictures a list file names, one a line; a relative one starts at a root or at the list's folder."""
     if reason := why_no_file(listing):
-        raise UserError(reason, where=listing, todo="name a folder of pictures or a text file with one picture a line")
-    pictures = []
-    text = read_text(listing)
-    for number, line in enumerate(lines_of(text), 1):
+        raise UserError(reason, where=listing, todo=NAME_PICTURES)
+    pictures: list[Path] = []
+    absent: list[tuple[int, str]] = []
+    for number, line in enumerate(lines_of(read_text(listing, todo=NAME_PICTURES)), 1):
         entry = line.strip()
         if not entry:
             continue
         if "\0" in entry or len(entry) > 4096:
-            raise UserError("is not a text file with one picture a line", where=listing, line=number)
+            problem = "is not a text file with one picture a line"
+            raise UserError(problem, where=listing, line=number, todo=NAME_PICTURES)
         # A line whose picture is absent stays in: the check reports it by name instead of shrinking the set.
         beside = listing.parent
         place = finder.find(entry, [beside] if entry.startswith("./") else [*finder.roots, beside])
         pictures.append(place or (finder.roots or [beside])[0] / entry)
+        if place is None:
+            absent.append((number, entry))
+    if pictures and all(picture.suffix.lower() == ".txt" for picture in pictures):
+        problem = f"names text files such as {pictures[0].name[:80]!r}, and no pictures"
+        raise NoneThereError(problem, where=listing, line=1, todo=f"{NAME_PICTURES}; their labels are found from them")
+    if pictures and len(absent) == len(pictures):
+        raise _none_there(listing, absent, finder)
     return pictures
+
+
+class NoneThereError(UserError):
+    """No picture that a list names is there."""
+
+
+def _none_there(listing: Path, absent: Sequence[tuple[int, str]], finder: Finder) -> NoneThereError:
+    number, entry = absent[0]
+    problem = f"none of the {len(absent)} pictures listed is there; the first is {entry[:200]!r}"
+    todo = "correct the paths; relative ones start at the list's folder"
+    if re.search(r"\.\w{2,5}[ ,;]+[\d.]", entry):
+        problem += ": the line looks like a picture and its boxes"
+        todo = f"{NAME_PICTURES}; boxes go into a text file for each picture, class cx cy w h"
+    elif entry.startswith(("{", "[", "<", '"', "'")):
+        todo = NAME_PICTURES
+    elif tail := Finder([listing.parent, *finder.roots], listing.parent).tail(entry):
+        front = entry[: len(entry) - len(tail)]
+        plain = re.sub(r"([\\.\[\]*^$#])", r"\\\1", front)
+        todo = f"the pictures lie here: leave out {front!r} in the list's lines, sed -i 's#^{plain}##' {listing}"
+    elif (lying := _named_so(listing.parent, entry)) is not None:
+        shown = os.path.relpath(lying, listing.parent)
+        todo = f"{shown} lies here: write each line so, with the folder and the picture's ending"
+    return NoneThereError(problem, where=listing, line=number, todo=todo)
+
+
+def _named_so(folder: Path, entry: str) -> Path | None:
+    """A picture below `folder` that is called as an entry ends, with or without its ending."""
+    name = entry.replace("\\", "/").rsplit("/", 1)[-1]
+    for place, names in walked(folder):
+        for each in names:
+            if _is_picture(each) and name in (each, os.path.splitext(each)[0]):
+                return place / each
+    return None

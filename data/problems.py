@@ -65,12 +65,18 @@ def announce(spec: DataSpec, problems: Sequence[Problem]) -> None:
             line=first.line,
             todo=remedy(first),
         )
-    raise UserError(f"the data set has errors: {summary(errors)}", where=spec.source, todo=remedy(first))
+    raise UserError(f"the data set has errors: {summary(errors)}", where=spec.source)  # what to do stands in it
 
 
 REMEDIES = {
-    "class out of range": "correct the class numbers (they start at 0), or add the class to `names`",
-    "coordinates": "divide pixels by the picture's width and height: class cx cy w h, each in 0..1",
+    "class out of range": (
+        "correct the class numbers (they begin at 0), or name more classes: in `names` (and `nc`) of the yaml; of a "
+        ".data file in its names file (and `classes =`)"
+    ),
+    "coordinates": (
+        "numbers are shares of the picture, 0 to 1: divide pixels by its width and height, cut what reaches out a "
+        "little"
+    ),
     "polygon": "nothing, if the labels are outlines: the box around each is trained on",
     "keypoints": "nothing, if only boxes are to be detected",
     "box reaches outside": "nothing, if it is little; else look whether the labels belong to these pictures",
@@ -80,6 +86,21 @@ REMEDIES = {
     "no label file": "nothing, if these pictures show no object; else look where their labels are",
     "picture left out": "replace the files named, or remove them",
     "labels cannot be read": "make the file readable, or replace it",
+    "needs 5 numbers": "write one object a line, class cx cy w h, or delete the line",
+    "the annotation's size": "nothing, if pictures were shrunk later; else look whether they belong together",
+    "annotation without picture": "nothing, if they are not needed; else give --images the folder that has them",
+    "annotated picture is not there": "give --images the folder that has them",
+    "picture without": "nothing, if they are not needed; one that shows no object needs an empty annotation",
+    "class not among the names": "add it to --names, if it is wanted",
+    "crowd": "give --keep-crowd, if such boxes are wanted",
+    "in no split's list": "add it to train.txt, val.txt or test.txt, if it is wanted",
+    "picture in two splits": "keep each picture in one list",
+    "not valid XML": "export the file again, or delete it",
+    "annotation": "mend the annotation named, or annotate the object again",
+    "object": "mend the annotation named, or annotate the object again",
+    "box": "mend the annotation named, or draw the object again",
+    "image without": "mend the entry named, or leave it out",
+    "hand without": "mend the annotation named, or leave it out",
 }
 """What to do about a kind of problem, by the words it begins with."""
 

@@ -6,6 +6,7 @@ Layout: pictures anywhere; the labels of `a/images/b/c.jpg` are in `a/labels/b/c
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -14,7 +15,8 @@ from common.errors import UserError
 from common.log import log
 from common.reading import is_file, is_folder, user_path, why_no_file
 from data.describe import Description, from_darknet, from_yaml, line_of
-from data.places import PICTURE_SUFFIXES, Finder, find_entry, pictures_at, pictures_under
+from data.layouts import folders_with_pictures, what_else, what_lies_in
+from data.places import PICTURE_SUFFIXES, Finder, NoneThereError, find_entry, pictures_at, pictures_under
 
 __all__ = [
     "PICTURE_SUFFIXES",
@@ -43,9 +45,11 @@ class DataSpec:
         names: class names, the index being the class number a network is trained on.
         splits: the pictures of "train", "val" and "test", as far as they were found.
         source: the yaml or `.data` file.
-        label_classes: number of classes the label files use; differs from ``len(names)`` only with `single_cls`.
+        label_names: the classes the label files use; they differ from `names` only with `single_cls`.
         single_cls: every label counts as class 0.
         missing: split -> why it has no pictures (what was looked for), for splits the file names but the disk lacks.
+        advice: split -> what to do about that, where more is known than that a path is wrong.
+        near: "train", "val" or "test" -> what the file has instead: a word that may mean it, and its line.
         folders: split -> the folders the file names for it (list files and single pictures are none).
         loops: links below these folders that lead back to a folder above themselves.
         keypoints: as `data.describe.Description`.
@@ -56,9 +60,11 @@ class DataSpec:
     names: tuple[str, ...]
     splits: dict[str, tuple[Path, ...]]
     source: Path
-    label_classes: int = 0
+    label_names: tuple[str, ...] = ()
     single_cls: bool = False
     missing: dict[str, str] = field(default_factory=dict)
+    advice: dict[str, str] = field(default_factory=dict)
+    near: dict[str, tuple[str, int]] = field(default_factory=dict)
     folders: dict[str, tuple[Path, ...]] = field(default_factory=dict)
     loops: tuple[Path, ...] = ()
     keypoints: tuple[int, int] | None = None
@@ -66,8 +72,8 @@ class DataSpec:
     max_det: int = SCORED
 
     def __post_init__(self) -> None:
-        if not self.label_classes:
-            object.__setattr__(self, "label_classes", len(self.names))
+        if not self.label_names:
+            object.__setattr__(self, "label_names", self.names)
 
     @property
     def classes(self) -> int:
@@ -82,19 +88,27 @@ class DataSpec:
         pictures = self.splits.get(split, ())
         if pictures:
             return pictures
-        line = line_of(self.source, "valid" if split == "val" and self.source.suffix == ".data" else split)
+        darknet = self.source.suffix == ".data"
+        key = "valid" if split == "val" and darknet else split
         if split in self.missing:
+            paths = "the working directory" if darknet else "`path:`, itself relative to this file"
             raise UserError(
                 f"'{split}' has no pictures: {self.missing[split]}",
                 where=self.source,
-                line=line,
-                todo="correct the path (relative paths start at `path:`, itself relative to this file)",
+                line=line_of(self.source, key),
+                todo=self.advice.get(split) or f"correct the path (relative paths start at {paths})",
             )
-        raise UserError(
-            f"names no '{split}' split; it has {', '.join(self.splits) or 'none'}",
-            where=self.source,
-            todo=f"add a line `{split}: images/{split}` (a folder, a list file, or a list of these)",
-        )
+        has = f"names no '{split}' split; it has {', '.join(self.splits) or 'none'}"
+        if split in self.near:
+            written, line = self.near[split]
+            todo = f"call it `{key}`, as it is called here"
+            raise UserError(f"{has}, and a key `{written}`", where=self.source, line=line, todo=todo)
+        todo = f"add a line `{split}: images/{split}` (a folder, a list file, or a list of these)"
+        if darknet:
+            todo = f"add a line `{key} = {key}.txt`: a file with one picture a line"
+        if split == "val" and self.splits.get("train"):
+            todo += f"; or divide the pictures: thinyolo convert yolo {self.source.parent} --out NEW --shares 80 10 10"
+        raise UserError(has, where=self.source, todo=todo)
 
 
 def label_places(picture: str | Path) -> tuple[Path, ...]:
@@ -159,10 +173,12 @@ def load_spec(path: str | Path | DataSpec, single_cls: bool = False) -> DataSpec
         reason = why_no_file(source)
         text = "there is no data set file" if reason == "does not exist" else f"the data set's file {reason}:"
         todo = "give --data the path of a yaml like cfg/datasets/example.yaml, or 'shapes', the built-in set"
-        if inside := sorted(each.name for each in source.glob("*.y*ml")) if is_folder(source) else []:
-            todo = f"name the file: {source / inside[0]}"
+        if is_folder(source):
+            todo = what_lies_in(source)
         raise UserError(f"{text} {str(path)[:200]!r}", todo=todo)
     source = Path(os.path.abspath(source))
+    if source.suffix.lower() not in (".data", ".yaml", ".yml") and (todo := what_else(source)):
+        raise UserError("is no data set's yaml", where=source, todo=todo)
     spec = _found(from_darknet(source) if source.suffix == ".data" else from_yaml(source), source)
     if not any(spec.splits.values()):
         for split in spec.missing:
@@ -188,12 +204,22 @@ def _found(said: Description, source: Path) -> DataSpec:
         keypoints=said.keypoints,
         pixel_range=said.pixel_range,
         max_det=said.max_det or SCORED,
+        near=said.near,
     )
     loops: list[Path] = []
     for split, entries in said.entries.items():
         loops += _collect(spec, split, entries, finder)
     finder.announce(source)
     return replace(spec, loops=tuple(dict.fromkeys(loops)))
+
+
+SEVERAL = r"\s*[,;|]\s*|\s+"
+"""What stands between places in a line that should be a list."""
+
+
+def _several(entry: str, finder: Finder) -> bool:
+    parts = re.split(SEVERAL, entry.strip())
+    return 1 < len(parts) <= 100 and all(part and finder.find(part) for part in parts)
 
 
 def _collect(spec: DataSpec, split: str, entries: list[str], finder: Finder) -> list[Path]:
@@ -207,13 +233,30 @@ def _collect(spec: DataSpec, split: str, entries: list[str], finder: Finder) -> 
         place = finder.find(entry)
         if place is None:
             absent.append(f"{entry[:200]!r} is not in {finder.roots[0]}")
+            if tail := finder.tail(entry):
+                spec.advice[split] = f"{tail} lies here: write `{tail}` in the place of {entry[:200]!r}"
+            elif _several(entry, finder):
+                spec.advice[split] = f"write a list: {split}: [{', '.join(re.split(SEVERAL, entry.strip()))}]"
+            elif any(sign in entry for sign in "*?["):
+                spec.advice[split] = (
+                    f"patterns are not read: name the folder, {re.split(r'/?[^/]*[*?[]', entry)[0] or '.'}"
+                )
+            elif "://" in entry:
+                spec.advice[split] = "download the pictures, and name their folder: nothing is fetched here"
+            elif lying := folders_with_pictures(spec.source.parent):
+                spec.advice[split] = f"correct the path; there are pictures in {', '.join(lying)}"
             continue
         if is_folder(place):
             folders.append(place)
             pictures, back = pictures_under(place)
             loops += back
         else:
-            pictures = pictures_at(place, finder.roots, finder)
+            try:
+                pictures = pictures_at(place, finder.roots, finder)
+            except NoneThereError as error:
+                absent.append(f"{error.where}:{error.line}: {error.problem}")
+                spec.advice[split] = error.todo
+                continue
         for picture in pictures:
             found.setdefault(Path(real(picture.parent), picture.name), picture)
     if found:
@@ -222,4 +265,6 @@ def _collect(spec: DataSpec, split: str, entries: list[str], finder: Finder) -> 
             log.warning("%s: part of '%s' is left out: %s", spec.source, split, text)
     else:
         spec.missing[split] = "; ".join(absent) or f"no picture in {', '.join(map(repr, entries))[:300]}"
+        if not absent and (lying := folders_with_pictures(spec.source.parent)):
+            spec.advice[split] = f"name another folder; there are pictures in {', '.join(lying)}"
     return loops

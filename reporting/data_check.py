@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from data.labels import CheckReport, Scan
+from data.pictures import NOTES
 from data.problems import LEFT_OUT, summary
 
 SMALL, LARGE = 32, 96
@@ -74,8 +75,11 @@ def sizes_lines(report: CheckReport) -> list[str]:
         known = [fact for fact in alike if fact.low is not None and fact.high is not None]
         text = f"{len(alike):,} pictures of {bits} bits"
         if len(known) == len(alike):
-            text += f", values {min(fact.low or 0 for fact in known)} to {max(fact.high or 0 for fact in known)}"
+            text += f", values {min(fact.low or 0 for fact in known):g} to {max(fact.high or 0 for fact in known):g}"
         lines.append(text)
+    for note, told in NOTES.items():
+        if count := sum(note in fact.notes for fact in facts):
+            lines.append(f"{count:,} pictures {told}")
     return lines
 
 

@@ -312,7 +312,8 @@ def _picture_or_reason(
     try:
         return _picture(look, path, image, target, labels, draw)
     except (cv2.error, MemoryError) as error:  # one bad picture never ends a folder
-        raise UserError(f"nothing can be detected in the picture: {str(error)[:200]}", where=path) from error
+        problem = f"nothing can be detected in the picture: {str(error)[:200]}"
+        raise UserError(problem, where=path, todo="cut it into tiles, shrink it, or give a smaller --imgsz") from error
 
 
 def _picture(

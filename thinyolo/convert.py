@@ -1,4 +1,4 @@
-"""`thinyolo convert voc|coco|hand`: annotations of other programs become the usual layout."""
+"""`thinyolo convert voc|coco|hand|yolo`: annotations of other programs become the usual layout."""
 
 from __future__ import annotations
 
@@ -124,6 +124,20 @@ class HandOptions:
     to: ConvertOptions = field(default_factory=ConvertOptions)
 
 
+@dataclass
+class YoloOptions:
+    """YOLO labels without parts."""
+
+    folder: str = option(
+        "",
+        "folder of pictures and labels: images and labels in it, or both in one folder",
+        group=ANNOTATIONS,
+        positional=True,
+        required=True,
+    )
+    to: ConvertOptions = field(default_factory=ConvertOptions)
+
+
 def convert_voc(options: VocOptions) -> None:
     """A folder of XML files."""
     from data.convert import voc_to_yolo
@@ -161,6 +175,13 @@ def convert_hand(options: HandOptions) -> None:
 
     images = user_path(options.images) if options.images else None
     _tell(hand_to_yolo(user_path(options.annotations), images, splits=options.to.shares, **options.to.arguments()))
+
+
+def convert_yolo(options: YoloOptions) -> None:
+    """A folder of pictures and YOLO labels."""
+    from data.convert import yolo_to_yolo
+
+    _tell(yolo_to_yolo(user_path(options.folder), splits=options.to.shares, **options.to.arguments()))
 
 
 def _tell(done: Converted) -> None:
@@ -212,4 +233,15 @@ HAND = Command(
     epilog="""\
 examples:
   %(prog)s hand_dataset --out sets/hand""",
+)
+YOLO = Command(
+    "convert yolo",
+    "a folder of pictures and YOLO labels is divided in train, val and test",
+    YoloOptions,
+    lambda: convert_yolo,
+    description=DESCRIPTION,
+    epilog="""\
+examples:
+  %(prog)s export_of_my_tool --shares 80 10 10 --out sets/mine
+  %(prog)s photos --names cat,dog --shares 80 20 0 --out sets/pets""",
 )

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from common.command_line import Command
 from common.errors import UserError, closest, run_cleanly
 from thinyolo.check import CHECK
-from thinyolo.convert import COCO, HAND, VOC
+from thinyolo.convert import COCO, HAND, VOC, YOLO
 from thinyolo.export import EXPORT
 from thinyolo.latency import LATENCY
 from thinyolo.predict import PREDICT
@@ -18,7 +18,7 @@ from thinyolo.val import VAL
 
 COMMANDS: dict[str, Command] = {
     each.name: each
-    for each in (TRAIN, PRUNE, DISTILL, ABLATE, VAL, PREDICT, EXPORT, LATENCY, VOC, COCO, HAND, CHECK, REPORT)
+    for each in (TRAIN, PRUNE, DISTILL, ABLATE, VAL, PREDICT, EXPORT, LATENCY, VOC, COCO, HAND, YOLO, CHECK, REPORT)
 }
 
 ABOUT = """\

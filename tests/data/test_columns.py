@@ -47,13 +47,14 @@ def kinds(path: Path) -> set[str]:
     return {problem.kind for problem in check(path, ["train"]).problems}
 
 
+OUTLYING = np.array([[-0.9, -0.6], [0.7, -0.9], [1.2, 0.3]])
 QUARTERS = np.array([[-0.3, -0.4], [0.2, -0.1], [0.0, 0.3]])
 
 
-def keypoint_lines(found: np.ndarray, visible: object = None) -> list[str]:
+def keypoint_lines(found: np.ndarray, visible: object = None, shares: np.ndarray = QUARTERS) -> list[str]:
     lines = []
     for box in found:
-        points = [list(map(float, point)) + ([] if visible is None else [visible]) for point in around(box, QUARTERS)]
+        points = [list(map(float, point)) + ([] if visible is None else [visible]) for point in around(box, shares)]
         lines.append(text(0, *map(float, box), *(value for point in points for value in point)))
     return lines
 
@@ -74,6 +75,65 @@ def test_the_yaml_may_say_how_many_keypoints_there_are(tmp_path: Path) -> None:
     assert kind == "needs 5 numbers: class cx cy w h"
 
 
+@pytest.mark.parametrize("visible", [0, 1, 2])
+def test_keypoints_outside_their_boxes_are_known_by_their_visibilities(tmp_path: Path, visible: int) -> None:
+    found = boxes(8)
+    path = a_set(tmp_path, keypoint_lines(found, visible, OUTLYING))
+    assert kinds(path) == {"keypoints left out; the box before them is taken"}
+    np.testing.assert_allclose(rows(path), np.concatenate([found[number::4] for number in range(4)]), atol=2e-6)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_keypoints_outside_their_boxes_are_not_taken_for_polygons(tmp_path: Path, count: int) -> None:
+    lines = keypoint_lines(boxes(8), None, OUTLYING[-count:])
+    errors = check(a_set(tmp_path / "unsaid", lines), ["train"]).errors
+    assert len(errors) == 8
+    assert all("a box with keypoints or a polygon" in error.detail for error in errors)
+    assert "kpt_shape" in errors[0].todo
+    said = a_set(tmp_path / "said", lines, f"kpt_shape: [{count}, 2]\n")
+    assert kinds(said) == {"keypoints left out; the box before them is taken"}
+    polygons = check(a_set(tmp_path / "none", lines, "kpt_shape: []\n"), ["train"])
+    assert "polygon turned into the box around it" in {problem.kind for problem in polygons.problems}
+
+
+@pytest.mark.parametrize("labelled", [0.0, 0.4])
+def test_keypoints_that_nobody_labelled_are_no_corners_of_polygons(tmp_path: Path, labelled: float) -> None:
+    rng = np.random.default_rng(1)
+    found = boxes(40) * [1, 1, 0.5, 0.5]
+    points = [around(box, rng.uniform(-0.5, 0.5, (5, 2))) * (rng.random((5, 1)) < labelled) for box in found]
+    lines = [text(0, *map(float, box), *map(float, row.ravel())) for box, row in zip(found, points)]
+    path = a_set(tmp_path, lines)
+    assert kinds(path) == {"keypoints left out; the box before them is taken"}
+    np.testing.assert_allclose(rows(path), np.concatenate([found[number::4] for number in range(4)]), atol=2e-6)
+
+
+def test_top_left_corners_of_small_boxes_are_known_by_the_sides_they_leave(tmp_path: Path) -> None:
+    rng = np.random.default_rng(5)
+    sides = rng.uniform(0.02, 0.1, (200, 2))
+    found = np.concatenate([rng.uniform(sides / 2, 1 - sides / 2), sides], axis=1)
+    lines = [text(0, *map(float, np.concatenate([box[:2] - box[2:] / 2, box[2:]]))) for box in found]
+    (error,) = check(a_set(tmp_path / "top left", lines), ["train"]).errors
+    assert "the numbers look like the top left corner, width and height" in error.kind
+    careless = found + [0.02, 0.02, 0, 0] * np.sign(found - 0.5)
+    lines = [text(0, *map(float, box)) for box in careless]
+    assert not check(a_set(tmp_path / "careless", lines), ["train"]).errors
+
+
+def test_corners_of_turned_boxes_may_leave_the_picture(tmp_path: Path) -> None:
+    lines = ["0 .95 .5 1.04 .6 .95 .7 .86 .6", "0 .1 -.05 .2 .05 .1 .15 .0 .05"] * 2
+    report = check(a_set(tmp_path, lines), ["train"])
+    assert not report.errors
+    np.testing.assert_allclose(report.scans["train"].labels[0], [[0, 0.93, 0.6, 0.14, 0.2]], atol=1e-6)
+
+
+def test_one_broken_line_does_not_make_polygons_of_boxes_with_keypoints(tmp_path: Path) -> None:
+    lines = keypoint_lines(boxes(12))
+    lines[5] = lines[5].rsplit(" ", 2)[0]
+    report = check(a_set(tmp_path, lines), ["train"])
+    assert len(report.errors) == 1
+    assert report.scans["train"].boxes == 11
+
+
 def test_polygons_and_turned_boxes_stay_polygons(tmp_path: Path) -> None:
     found = boxes(8)
     quarters = np.array([[-0.5, 0.1], [0.1, 0.5], [0.5, -0.1], [-0.1, -0.5]])
@@ -88,18 +148,18 @@ def test_polygons_and_turned_boxes_stay_polygons(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("after", "words"),
     [
-        (lambda number: (0.5 + number / 100,), "6 given: a box and a confidence or an angle"),
-        (lambda number: (number,), "6 given: a box and a track"),
-        (lambda number: (0.9, number % 2), "7 given: a box with a confidence and a track"),
-        (lambda number: (number + 10, 0.9), "7 given: a box with a confidence and a track"),
+        (lambda number: (0.5 + number / 100,), "class cx cy w h confidence"),
+        (lambda number: (number,), "class cx cy w h id"),
+        (lambda number: (0.9 - number / 100, number % 2), "class cx cy w h confidence id"),
+        (lambda number: (number + 10, 0.9), "class cx cy w h id confidence"),
     ],
 )
 def test_columns_of_trackers_are_refused(tmp_path: Path, after, words: str) -> None:
     lines = [text(0, *map(float, box), *after(number)) for number, box in enumerate(boxes(8))]
     problems = check(a_set(tmp_path, lines), ["train"]).problems
     assert {problem.severity for problem in problems} == {"error"}
-    assert all(words in problem.detail for problem in problems)
-    assert "first five numbers" in problems[0].todo
+    assert {problem.kind for problem in problems} == {f"is not `class cx cy w h`; looks like {words}"}
+    assert "awk '{print $1,$2,$3,$4,$5}'" in problems[0].todo
 
 
 def corners(box: np.ndarray) -> np.ndarray:
@@ -112,7 +172,8 @@ def corners(box: np.ndarray) -> np.ndarray:
         (corners, "the corners x1 y1 x2 y2"),
         (lambda box: corners(box)[[1, 0, 3, 2]], "the corners x1 y1 x2 y2"),
         (lambda box: np.concatenate([box[:2] - box[2:] / 2, box[2:]]), "the top left corner, width and height"),
-        (lambda box: corners(box)[[0, 2, 1, 3]], "something else than centre and size"),
+        (lambda box: corners(box)[[0, 2, 1, 3]], "the sides x1 x2 y1 y2"),
+        (lambda box: 1 - corners(box) / 3, "something else than centre and size"),
     ],
 )
 def test_corners_are_not_taken_for_centres(tmp_path: Path, form, guess: str) -> None:

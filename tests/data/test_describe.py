@@ -155,3 +155,77 @@ def test_a_folder_in_the_place_of_the_file_names_the_one_that_lies_in_it(tmp_pat
     path = a_set(tmp_path, "names: [a]")
     with pytest.raises(UserError, match=f"is a folder, not a file: .*\n  -> name the file: .*{path.name}"):
         load_spec(path.parent)
+
+
+@pytest.mark.parametrize(
+    ("text", "words", "todo"),
+    [
+        (
+            "train: images/train\nvalid: images/val\nnames: [a]",
+            "yaml:2: names no 'val' split.* key `valid`",
+            "call it `val`",
+        ),
+        ("Train: images/train\nval: images/val\nnames: [a]", "yaml:1: names no 'train' split.* key `Train`", "`train`"),
+        ("train_dir: images/train\nval: images/val\nnames: [a]", "yaml:1: names no 'train' split", "`train`"),
+        ("Names: [a]", "yaml:3: has no `names`, but `Names`", "call it `names`"),
+        ("classes: [a]", "yaml:3: has no `names`, but `classes`", "call it `names`"),
+        ("names: [a]\nnc: 2", "yaml:4: `nc: 2` disagrees with the 1 name", "write `nc: 1`"),
+        ("nc: 0", "yaml:3: `nc` must be a whole number", "leave out `nc`"),
+        ("names: {0: a, 2: b}", r"run from 0 to 1; \[1\] missing", "1: unused"),
+        ("names: {1: a, 2: b}", r"run from 0 to 1; \[0\] missing", "from 0, and the labels like them"),
+        ("names: {a: 0, b: 1}", "must be whole numbers, not 'a'", "0: a, 1: b"),
+        ("names: cat, dog", "a list or a map of class names, and is 'cat, dog'", r"names: \[cat, dog\]"),
+        ("names: \"['cat', 'dog']\"", "a list or a map", "take away the quotes"),
+        ("names: classes.txt", "a list or a map", "they are in classes.txt"),
+        ("names:\n- 0: cat\n- 1: dog", "yaml:4: names must be a word", "a map: names: {0: cat, 1: dog}"),
+        ("names: 3", "and is '3'", "add e.g. `names: "),
+        ("\tnames: [a]", "yaml:3: is not valid yaml", "indent with spaces"),
+        ("train:images/train\nval:images/val\nnames:[a]", "is not a data set", "a space after each colon"),
+        ("names: [a", "is not valid yaml", "close the list"),
+        ('path: "C:\\data"\nnames: [a]', "yaml:3: is not valid yaml", "single quotes"),
+        ("names: [a]\n---\nnames: [b]", "is not valid yaml", "from the second --- on"),
+        ("names: [%a]", "is not valid yaml", "in quotes"),
+        ("train: {path: images/train}\nnames: [a]", "`train` must be a word", "name a folder"),
+        (
+            "train: images/train, images/val\nval: images/val\nnames: [a]",
+            "not in",
+            r"train: \[images/train, images/val\]",
+        ),
+        ("train: http://x/a\nval: images/val\nnames: [a]", "not in", "download"),
+        ("train: pictures\nval: images/val\nnames: [a]", "not in", "there are pictures in images/train, images/val"),
+        ('{"images": [], "annotations": [], "categories": []}', "is COCO's JSON", "thinyolo convert coco"),
+        ("names: [a]\nkpt_shape: 17", "must be a list of numbers", "kpt_shape: "),
+    ],
+)
+def test_what_is_wrong_with_a_yaml_is_told_with_what_to_write(tmp_path: Path, text: str, words: str, todo: str) -> None:
+    full = text if "images" in text else f"train: images/train\nval: images/val\n{text}\n"
+    path = a_set(tmp_path, "names: [a]")
+    path.write_text(full)
+    with pytest.raises(UserError, match=rf"(?s){words}.*\n  -> .*{todo}"):
+        check(path).announce()
+
+
+def test_a_bomb_of_merged_maps_does_not_go_off(tmp_path: Path) -> None:
+    lines = ["m0: &m0 {x: y}"]
+    lines += [f"m{n}: &m{n} {{<<: [{', '.join([f'*m{n - 1}'] * 50)}], k{n}: v}}" for n in range(1, 40)]
+    lines += ["round: &r {<<: *m39}", "<<: *r", "names: [a]"]
+    start = time.process_time()
+    assert load_spec(a_set(tmp_path, "\n".join(lines))).names == ("a",)
+    assert time.process_time() - start < 2
+
+
+def test_merged_maps_are_read_and_own_keys_go_first(tmp_path: Path) -> None:
+    path = a_set(tmp_path, "names: [a]")
+    path.write_text("base: &b\n  train: images/train\n  names: [z]\n<<: *b\nval: images/val\nnames: [a]\n")
+    spec = load_spec(path)
+    assert (spec.names, len(spec.splits["train"]), len(spec.splits["val"])) == (("a",), 1, 1)
+
+
+def test_keys_of_another_case_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert load_spec(a_set(tmp_path, "names: [a]\nMax_Det: 3")).max_det == 100
+    assert "data.yaml:4: `Max_Det` is not used -> call it `max_det`" in caplog.text
+
+
+def test_a_split_that_is_empty_is_as_good_as_none(tmp_path: Path) -> None:
+    for test in ("", "''", "[]", "null", "~"):
+        assert "test" not in load_spec(a_set(tmp_path / (test or "x"), f"names: [a]\ntest: {test}")).splits

@@ -62,7 +62,7 @@ def described(root: Path, train: str, val: str = "images/val") -> Path:
 def test_labels_are_found_where_darknet_finds_them(tmp_path: Path, picture: str, label: str) -> None:
     (tmp_path / label).parent.mkdir(parents=True)
     (tmp_path / label).write_text(GOOD)
-    rows, problems = read_labels(tmp_path / picture, 1)
+    rows, problems = read_labels(tmp_path / picture, "a")
     assert (len(rows), problems) == (1, [])
     assert label_path(tmp_path / picture) == tmp_path / label
 
@@ -130,6 +130,27 @@ def test_the_same_holds_for_val_and_test(tmp_path: Path) -> None:
     for split in ("val", "test"):
         with pytest.raises(UserError, match="no label file is found"):
             Dataset(path, split, (32, 32))
+
+
+@pytest.mark.parametrize(
+    ("where", "name", "todo"),
+    [
+        ("labels", "0.txt", "belongs to {root}/labels/train/0.txt"),
+        ("label/train", "0.txt", "belongs to {root}/labels/train/0.txt"),
+        ("labels/train", "0.TXT", "belongs to {root}/labels/train/0.txt"),
+        ("labels/train", "0.png.txt", "belongs to {root}/labels/train/0.txt"),
+        ("xml", "0.xml", "thinyolo convert voc {root}/xml --images {root}/images/train"),
+    ],
+)
+def test_labels_that_lie_elsewhere_are_told(tmp_path: Path, where: str, name: str, todo: str) -> None:
+    pictures(tmp_path / "images/train", None)
+    (tmp_path / where).mkdir(parents=True)
+    (tmp_path / where / name).write_text(GOOD)
+    (error,) = check(described(tmp_path, "images/train"), ["train"]).errors
+    assert todo.format(root=tmp_path) in error.todo
+    pictures(tmp_path / "other/images", tmp_path / "other/labels", first=10)
+    (error,) = check(described(tmp_path, "[images/train, other/images]"), ["train"]).errors
+    assert todo.format(root=tmp_path) in error.todo
 
 
 def test_empty_label_files_make_a_source_background_on_purpose(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from common.errors import UserError
 from data.dataset import Dataset
 from data.labels import check
 from data.pictures import picture_facts, picture_shapes, read_picture
+from reporting.data_check import sizes_lines
 from tests.data.made import write_set
 
 ONE = "0 .5 .5 .5 .5\n"
@@ -37,6 +38,16 @@ def test_crushed_depth_is_told_with_the_range_found(tmp_path: Path, high: int, s
         problem.kind == f"the values of the pictures of 16 bits lie in 0 to {high}: {left} of 256 grey levels are left"
     )
     assert f"pixel_range: [0, {high}]" in problem.todo
+
+
+def test_a_hot_pixel_hides_no_crushed_depth(tmp_path: Path) -> None:
+    path = deep(tmp_path, 4095)
+    for file in (tmp_path / "images/train").iterdir():
+        values = cv2.imread(str(file), cv2.IMREAD_UNCHANGED)
+        values[3, 4] = 65535
+        assert cv2.imwrite(str(file), values)
+    (problem,) = check(path, ["train"]).problems
+    assert "16 of 256 grey levels are left" in problem.kind
 
 
 def test_a_pixel_range_stretches_what_is_trained_on(tmp_path: Path) -> None:
@@ -137,3 +148,132 @@ def test_names_that_are_no_utf8_are_pictures_like_others(tmp_path: Path) -> None
     for cache in (None, "disk"):
         dataset = Dataset(path, "train", (8, 8), cache=cache)
         assert len(dataset[0].boxes) == 1
+
+
+def noise(seed: int = 0, shape: tuple[int, ...] = (48, 64, 3)) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 255, shape).astype(np.uint8)
+
+
+def saved(path: Path, kind: str | None = None, mode: str = "RGB", frames: int = 1, **options: object) -> Path:
+    """A picture as Pillow writes it."""
+    images = [Image.fromarray(noise(seed)).convert(mode) for seed in range(frames)]
+    if frames > 1:
+        options |= {"save_all": True, "append_images": images[1:]}
+    if mode in ("RGBA", "LA"):
+        images[0].putalpha(128)
+    if options.get("exif"):
+        exif = Image.Exif()
+        exif[274] = options["exif"]
+        options["exif"] = exif
+    path.parent.mkdir(parents=True, exist_ok=True)
+    images[0].save(path, kind, **options)
+    return path
+
+
+ODD: dict[str, tuple[dict[str, object], tuple[str, ...]]] = {
+    "a.jfif": ({"kind": "JPEG"}, ()),
+    "a.mpo": ({"frames": 2}, ()),
+    "animated.webp": ({"frames": 3}, ("frames",)),
+    "animated.png": ({"frames": 2}, ("frames",)),
+    "animated.apng": ({"kind": "PNG", "frames": 2}, ("frames",)),
+    "pages.tif": ({"frames": 4}, ("frames",)),
+    "palette.png": ({"mode": "P"}, ("palette",)),
+    "palette.bmp": ({"mode": "P"}, ("palette",)),
+    "cmyk.jpg": ({"mode": "CMYK"}, ("CMYK",)),
+    "cmyk.tif": ({"mode": "CMYK"}, ("CMYK",)),
+    "alpha.png": ({"mode": "RGBA"}, ("transparent",)),
+    "alpha.webp": ({"mode": "RGBA", "lossless": True}, ("transparent",)),
+    "alpha.tif": ({"mode": "RGBA"}, ("transparent",)),
+    "greyalpha.png": ({"mode": "LA"}, ("transparent",)),
+    "palettealpha.png": ({"mode": "P", "transparency": bytes(256)}, ("palette", "transparent")),
+    "bits.png": ({"mode": "1"}, ()),
+    "turned.jpg": ({"exif": 6}, ("turned",)),
+    "turned.png": ({"exif": 3}, ("turned",)),
+    "upright.jpg": ({"exif": 1}, ()),
+    "grey.jpg": ({"mode": "L"}, ()),
+    "lab.tif": ({"mode": "LAB"}, ()),
+    "a.jp2": ({}, ()),
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_odd_pictures_are_read_and_what_is_odd_is_noted(tmp_path: Path, name: str) -> None:
+    how, notes = ODD[name]
+    path = saved(tmp_path / name, **how)  # type: ignore[arg-type]
+    (facts,) = picture_facts([path])
+    assert not isinstance(facts, str)
+    assert facts.notes == notes
+    assert read_picture(path).shape == (*facts.shape, 3)
+    assert picture_facts([path]) == [facts], "and remembered"
+
+
+def test_check_tells_how_many_pictures_are_odd(tmp_path: Path) -> None:
+    path = write_set(tmp_path, {"train": [(noise(number), ONE) for number in range(3)]})
+    saved(tmp_path / "images/train/train000.png", mode="RGBA")
+    saved(tmp_path / "images/train/train001.png", mode="P")
+    saved(tmp_path / "images/train/train002.png", frames=2)
+    report = check(path, ["train"])
+    lines = sizes_lines(report)
+    assert any(line.startswith("1 pictures with transparency, which is dropped") for line in lines)
+    assert any(line.startswith("1 pictures with a palette") for line in lines)
+    (several,) = report.problems
+    assert (several.severity, several.file.name) == ("warning", "train002.png")
+    assert several.kind == "picture of several frames or pages; the first is used"
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("kind", [np.float32, np.int32])
+def test_values_without_a_range_need_one(tmp_path: Path, channels: int, kind: type) -> None:
+    values = np.linspace(0, 1000, 48 * 64).reshape(48, 64).astype(kind)
+    path = write_set(tmp_path, {"train": [(noise(), ONE)], "val": [(noise(1), ONE)]}, suffix=".tif")
+    picture = tmp_path / "images/train/train000.tif"
+    assert cv2.imwrite(str(picture), values if channels == 1 else np.dstack([values] * 3))
+    (left_out, error) = check(path, ["train"]).problems
+    assert left_out.kind == "picture left out: its values have no range of their own"
+    assert left_out.detail == "32 bits, from 0 to 1000"
+    assert "pixel_range" in left_out.todo
+    assert error.kind == "none of the pictures of 'train' can be read"
+    with pytest.raises(UserError, match=r"no range of their own, here 0 to 1000\n  -> .*pixel_range"):
+        read_picture(picture)
+    path.write_text(path.read_text() + "pixel_range: [0, 1000]\n")
+    assert not check(path, ["train"]).problems
+    image = Dataset(path, "train", (48, 64))[0].image
+    assert (int(image.min()), int(image.max())) == (0, 255)
+
+
+def test_numbers_that_are_none_in_a_picture_become_black(tmp_path: Path) -> None:
+    values = np.full((8, 8), 0.5, np.float32)
+    values[0, 0], values[1, 1] = np.nan, np.inf
+    assert cv2.imwrite(str(tmp_path / "x.tif"), values)
+    (facts,) = picture_facts([tmp_path / "x.tif"])
+    assert not isinstance(facts, str)
+    assert (facts.low, facts.high) == (0.5, 0.5)
+    assert read_picture(tmp_path / "x.tif", (0, 1))[0, 0].tolist() == [0, 0, 0]
+    assert read_picture(tmp_path / "x.tif", (0, 1))[1, 1].tolist() == [255, 255, 255]
+
+
+def test_pictures_that_take_no_part_are_named(tmp_path: Path) -> None:
+    path = write_set(tmp_path, {"train": [(noise(), ONE)], "val": [(noise(1), ONE)]})
+    folder = tmp_path / "images/train"
+    for name in ("a.gif", "b.ico", "c.HDR", "d.exr", "e.avif", "f.heic", "g.mp4", "notes.txt", "._h.jpg", "i.json"):
+        (folder / name).write_bytes(b"x")
+    saved(folder / ".hidden.jpg")
+    saved(folder / "no_ending", "PNG")
+    saved(folder / "photo.jpg_large", "JPEG")
+    os.mkfifo(folder / "pipe")
+    told = {problem.file.name: problem.kind for problem in check(path, ["train"]).warnings}
+    kinds = {
+        "picture of a kind that is not read": {"a.gif", "b.ico", "c.HDR", "d.exr", "e.avif", "f.heic"},
+        "video among pictures; it is not read": {"g.mp4"},
+        "picture whose name begins with a dot; it is not read": {".hidden.jpg"},
+        "picture whose name does not end like that of one; it is not read": {"no_ending", "photo.jpg_large"},
+    }
+    assert told == {name: kind for kind, names in kinds.items() for name in names}
+    assert not check(path, ["val"]).problems
+
+
+def test_opencv_says_nothing_of_its_own(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert cv2.imwrite(str(tmp_path / "x.tif"), np.zeros((8, 8), np.float32))
+    with pytest.raises(UserError):
+        read_picture(tmp_path / "x.tif")
+    assert capfd.readouterr() == ("", "")

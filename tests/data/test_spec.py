@@ -65,14 +65,14 @@ def test_single_class_keeps_how_many_the_files_use(tmp_path: Path) -> None:
     path = write_set(tmp_path, {"train": [(BLACK, ONE)]})
     spec = load_spec(path, single_cls=True)
     assert spec.classes == 1
-    assert spec.label_classes == 2
+    assert len(spec.label_names) == 2
     assert load_spec(load_spec(path), single_cls=True) == spec == load_spec(spec, single_cls=True)
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("train: images/train\nnames: [a]\nnc: 2\n", r"data\.yaml:3: .*nc: 2.* 1 names"),
+        ("train: images/train\nnames: [a]\nnc: 2\n", r"data\.yaml:3: .*nc: 2.* 1 name "),
         ("train: images/train\nnames: {0: a, 2: b}\n", r"data\.yaml:2: .*\[1\] missing"),
         ("train: images/train\nnames: {x: a}\n", r"data\.yaml:2: .*whole numbers"),
         ("train: images/train\n", r"`names` must be"),

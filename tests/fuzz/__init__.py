@@ -38,7 +38,7 @@ class Reader:
         read: reads what lies there; may raise `UserError` and nothing else.
     """
 
-    make: Callable[[random.Random, Path], None]
+    make: Callable[[random.Random, Path], object]
     read: Callable[[Path], object]
 
 
@@ -50,6 +50,21 @@ def readers() -> dict[str, Reader]:
             for reader, entry in import_module(f"{__name__}.{name}").READERS.items():
                 found[reader] = entry if isinstance(entry, Reader) else Reader(*entry)
     return found
+
+
+CORPUS = Path(__file__).parent / "corpus"
+"""Cases that once failed, or are the first of their kind: the folder of a case, in that of its reader."""
+
+
+def corpus() -> list[tuple[str, str]]:
+    """Reader and name of each case that is kept."""
+    return sorted((case.parent.name, case.name) for case in CORPUS.glob("*/*"))
+
+
+def kept(name: str, case: str) -> Reader:
+    """The reader of a case that is kept, which is given its files as they are."""
+    reader = readers()[name]
+    return Reader(lambda rng, folder: shutil.copytree(CORPUS / name / case, folder, dirs_exist_ok=True), reader.read)
 
 
 def run_case(name: str, reader: Reader, seed: int, folder: Path, warm: bool = True) -> str:

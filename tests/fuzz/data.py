@@ -18,10 +18,10 @@ from PIL import Image
 from common.errors import UserError
 from data import check
 from data.cache import DiskCache
-from data.convert import coco_to_yolo, read_names, voc_to_yolo
+from data.convert import coco_to_yolo, read_names, voc_to_yolo, yolo_to_yolo
 from data.convert_hand import MatFiles
 from data.describe import names_listed
-from data.pictures import picture_facts, read_picture
+from data.pictures import RANGELESS, picture_facts, read_picture
 from data.spec import load_spec
 from tests.fuzz import Reader
 from tests.fuzz.mutate import NUMBERS, damage, damaged, write
@@ -44,6 +44,23 @@ def turned(kind: str) -> bytes:
     return buffer.getvalue()
 
 
+@cache
+def odd(kind: str, mode: str = "RGB", frames: int = 1) -> bytes:
+    """A picture of several frames, with a palette, in CMYK, with transparency."""
+    rng = np.random.default_rng(len(kind))
+    images = [Image.fromarray(rng.integers(0, 255, (12, 16, 3)).astype(np.uint8)).convert(mode) for _ in range(frames)]
+    if mode == "RGBA":
+        images[0].putalpha(99)
+    buffer = io.BytesIO()
+    images[0].save(buffer, kind, **({"save_all": True, "append_images": images[1:]} if frames > 1 else {}))
+    return buffer.getvalue()
+
+
+@cache
+def floating(shape: tuple[int, ...]) -> bytes:
+    return cv2.imencode(".tif", np.linspace(0, 1, 12 * 16 * shape[-1]).reshape(shape).astype(np.float32))[1].tobytes()
+
+
 YAML = b"path: .\ntrain: images/train\nval: [images/val]\ntest:\nnc: 2\nnames:\n  0: cat\n  1: dog\n"
 LABELS = (
     b"0 0.5 0.5 0.2 0.1\n1 0.25 0.75 0.5 0.5\n",
@@ -52,6 +69,14 @@ LABELS = (
     b"0 .5 .4 .2 .1 .9 3\n" * 4,
     b"0 .5 .4 .2 .1 .48 .38 2 .52 .38 1\n" * 2,
     b"",
+    # What other programs write, which has to be recognised.
+    b"0,0.5,0.5,0.2,0.1\n1;0,25;0,75;0,5;0,5\n" * 2,
+    b"cat 0.5 0.5 0.2 0.1\nfire truck 1 2 3 4\n'dog', 10%, 20%, 5%, 7 %\n" * 2,
+    b"imagesource:GoogleEarth\ngsd:0.1\n1 2 9 2 9 8 1 8 large-vehicle 0\n2 2 9 2 9 8 2 8 ship 1\n" * 2,
+    b'class x y w h\n3\n# a\n{"a": [1]}\n<a>\n1 2 9 8 0.9 1\n3 2 9 7 0.8 0\n' * 2,
+    b"0 8 6 3 2\n1 4 4 8 5\n0 1 1 16 12\n" * 2,
+    b"1,1,3,2,5,4,1,-1,-1,-1\n2,1,3,3,5,4,1,-1,-1,-1\n" * 2,
+    b".1 .2 .5 .3 .4 .8 .2 .9 .3 .3 .7 .7\n.1 .2 .5 .3 .4 .8 .2 .9\n" * 2,
 )
 
 
@@ -82,11 +107,34 @@ YAMLS = (
     b"a: &a [x, x]\nb: &b [*a, *a]\nc: &c [*b, *b]\ntrain: images/train\nval: images/val\nnames: *c\n",
     b"train: images/train\nval: images/val\nnc: 2\n",
     b"{train: images/train, val: images/val, names: {0: a, 1: b}}",
+    b"base: &b {train: images/train, names: [a, b]}\n<<: [*b, *b]\nval: images/val\n",
+    b"Train: images/train\nvalid: images/val\nclasses: [a, b]\nNC: 2\n",
+    b"path: C:\\set\ntrain: /content/x/images/train\nval: images/train, images/val\nnames: 'a, b'\n",
 )
 
 
 def make_yaml(rng: random.Random, folder: Path) -> None:
     damage(rng, folder, {**a_set(rng), "data.yaml": rng.choice(YAMLS)}, ("data.yaml",))
+
+
+def make_layout(rng: random.Random, folder: Path) -> None:
+    """A folder as a labelling program exports it, without a yaml."""
+    names = rng.choice(("classes.txt", "obj.names", "_darknet.labels", "notes.json"))
+    images, labels = rng.choice(
+        (("images", "labels"), ("obj_train_data", "obj_train_data"), ("train/images", "train/labels"))
+    )
+    files = {f"set/{names}": b"cat\ndog\n", f"set/{images}/a.png": picture(), f"set/{images}/b.jpg": picture(".jpg")}
+    files |= {f"set/{labels}/a.txt": rng.choice(LABELS), f"set/{labels}/b.txt": LABELS[0]}
+    if rng.random() < 0.5:
+        files["set/obj.data"] = b"classes = 2\ntrain = data/train.txt\nnames = data/obj.names\n"
+        files["set/train.txt"] = rng.choice((b"data/", b"/content/", b"C:\\x\\", b"")) + f"{images}/a.png\n".encode()
+    damage(rng, folder, files, (f"set/{names}", f"set/{labels}/a.txt", *(["set/train.txt"] if len(files) > 5 else [])))
+
+
+def read_layout(folder: Path) -> None:
+    for name in (".", *(path.name for path in sorted((folder / "set").iterdir()))):
+        _try(load_spec, folder / "set" / name)
+    _try(yolo_to_yolo, folder / "set", folder / "out", splits=(50, 25, 25))
 
 
 def make_darknet(rng: random.Random, folder: Path) -> None:
@@ -118,9 +166,9 @@ def read_names_everywhere(folder: Path) -> None:
     _try(names_listed, folder / "c.names")
 
 
-def _try(read: Callable[..., object], *arguments: object) -> None:
+def _try(read: Callable[..., object], *arguments: object, **options: object) -> None:
     with suppress(UserError):
-        read(*arguments)
+        read(*arguments, **options)
 
 
 VOC = b"""<annotation><filename>a.png</filename><size><width>16</width><height>12</height><depth>3</depth></size>
@@ -207,6 +255,16 @@ def make_pictures(rng: random.Random, folder: Path) -> None:
             turned("TIFF"),
             turned("PNG"),
             turned("WEBP"),
+            odd("PNG", frames=3),
+            odd("WEBP", frames=3),
+            odd("TIFF", frames=3),
+            odd("GIF", frames=3),
+            odd("PNG", "P"),
+            odd("PNG", "RGBA"),
+            odd("TIFF", "CMYK"),
+            odd("JPEG", "CMYK"),
+            floating((12, 16, 1)),
+            floating((12, 16, 3)),
         )
     )
     damage(rng, folder, {f"x{kind}": raw}, (f"x{kind}",))
@@ -224,7 +282,10 @@ def read_pictures(folder: Path) -> None:
         if isinstance(facts, str):
             _try(read_picture, path)
         else:
-            assert read_picture(path).shape == (*facts.shape, 3)
+            if RANGELESS in facts.notes:
+                _try(read_picture, path)
+            else:
+                assert read_picture(path).shape == (*facts.shape, 3)
             assert read_picture(path, (0, 4095)).shape == (*facts.shape, 3)
 
 
@@ -232,7 +293,9 @@ def make_cache(rng: random.Random, folder: Path) -> None:
     buffer = io.BytesIO()
     np.save(buffer, np.zeros((4, 5, 3), np.uint8))
     damage(rng, folder, {"seed.npy": buffer.getvalue() + b"abcd", "a.png": picture()}, ("seed.npy",))
-    remembered = f'{{"{folder}/a.png": {{"stamp": [1, {rng.choice(NUMBERS)}], "result": [12, 16, 16, 0, 4095]}}}}'
+    remembered = (
+        f'{{"{folder}/a.png": {{"stamp": [1, {rng.choice(NUMBERS)}], "result": [12, 16, 16, 0, 4095, ["turned"]]}}}}'
+    )
     (folder / "memory.json").write_bytes(damaged(rng, remembered.encode()))
 
 
@@ -281,6 +344,7 @@ def make_folders(rng: random.Random, folder: Path) -> None:
 READERS = {
     "labels": Reader(make_labels, read_set),
     "yaml": Reader(make_yaml, read_set),
+    "layouts": Reader(make_layout, read_layout),
     "darknet": Reader(make_darknet, read_darknet),
     "names": Reader(make_names, read_names_everywhere),
     "voc": Reader(make_voc, read_voc),

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from common.errors import UserError
-from tests.fuzz import Reader, readers, run_case
+from tests.fuzz import Reader, corpus, kept, readers, run_case
 
 
 @pytest.fixture(autouse=True)
@@ -32,6 +32,11 @@ def test_whatever_is_in_the_files_comes_out_as_a_result_or_a_user_error(name: st
         )
 
     cases()
+
+
+@pytest.mark.parametrize(("name", "case"), corpus(), ids="/".join)
+def test_cases_that_were_kept_stay_mended(name: str, case: str, tmp_path: Path) -> None:
+    assert not run_case(name, kept(name, case), 0, tmp_path / "case", warm=False)
 
 
 def nothing(rng: random.Random, folder: Path) -> None:

@@ -76,7 +76,7 @@ def test_a_page_is_written_of_a_set_in_which_nothing_is_right(path: Path, tmp_pa
         label.write_text("x\n")
     text = write_data_page(tmp_path / "page.html", check(path)).read_text()
     assert "no training would start on it" in text
-    assert "needs 5 numbers" in text
+    assert "is not `class cx cy w h`" in text
 
 
 def test_a_device_or_a_folder_is_not_replaced_by_the_page(path: Path, tmp_path: Path) -> None:
