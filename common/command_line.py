@@ -16,6 +16,7 @@ from common.log import log, show_log
 from common.options import HYP, Option, canonical, describe, from_dict, options, read_yaml, shown, shown_default
 from common.reading import shown_path
 from common.rundir import ARGS, COMMANDS, LATEST, find_run, network_in
+from common.saved import check_saved
 
 Config = TypeVar("Config")
 EVERYTHING = "all"
@@ -263,6 +264,7 @@ def _resumed(cls: type[Config], given: dict[str, Any], known: dict[str, Option])
         command = COMMANDS.get(run.absolute().parent.name, "")
         log.info("--resume: the newest run that is not done, as by thinyolo %s --resume %s", command, run)
     values = read_yaml(cls, run / ARGS)
+    check_saved(cls, run / ARGS, values)
     for key, value in given.items():
         if key not in ("resume", "project") and not known[key].metadata["resumable"] and values.get(key) != value:
             free = ", ".join(each.flag for each in known.values() if each.metadata["resumable"])

@@ -28,7 +28,6 @@ from typing import Any, TypeVar
 import yaml
 
 from common.errors import UserError, closest
-from common.files import whole_file
 from common.reading import read_text
 
 Config = TypeVar("Config")
@@ -342,9 +341,3 @@ def load_config(cls: type[Config], path: str | Path) -> Config:
     """The configuration a run was started with, from its `args.yaml` (or the run's folder)."""
     path = Path(path)
     return from_dict(cls, read_yaml(cls, path / "args.yaml" if os.path.isdir(path) else path))
-
-
-def save_config(config: Any, path: str | Path) -> None:
-    """Write every resolved option as flat YAML that `load_config` and ``--hyp`` read back."""
-    with whole_file(path) as temporary:
-        temporary.write_text(yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True), encoding="utf-8")

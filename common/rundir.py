@@ -8,8 +8,12 @@ from pathlib import Path
 
 from common.errors import UserError
 from common.reading import shown_path
+from common.saved import saved_identity
 
 ARGS, START, REPORT = "args.yaml", "start.pt", "report.html"
+RESULTS = "results.csv"
+MARK = "run"
+"""Where a checkpoint has its `mark`, under "extra"."""
 LAST, BEST = Path("weights") / "last.pt", Path("weights") / "best.pt"
 LATEST = "latest"
 COMMANDS = {"train": "train", "train_prune": "prune", "finetune_kd": "distill", "ablate": "ablate"}
@@ -97,6 +101,40 @@ def _newest_unfinished(project: Path, kinds: Sequence[str]) -> Path:
 
 def _touched(run: Path) -> float:
     return max(path.stat().st_mtime for path in (run, *run.glob("*"), *run.glob("**/weights/last.pt")))
+
+
+def run_of(path: str | Path) -> Path | None:
+    """The folder of the run that a file is in: the nearest above it with an `args.yaml`."""
+    return next((folder for folder in Path(path).parents if os.path.isfile(folder / ARGS)), None)
+
+
+def mark(path: str | Path) -> dict[str, str]:
+    """Which file of which run `path` is: what a checkpoint carries, so that another in its place is told.
+
+    Empty where no folder above it is a run's.
+    """
+    path = Path(os.path.abspath(path))
+    run = run_of(path)
+    return {"run": saved_identity(run / ARGS), "file": path.relative_to(run).as_posix()} if run else {}
+
+
+def check_mark(kept: object, path: str | Path, todo: str) -> None:
+    """Refuse a file of a run that is another run's, or another file of this one.
+
+    Args:
+        kept: the `mark` in the file; anything else where it was written by an earlier version or elsewhere.
+        todo: what to do then.
+
+    Raises:
+        UserError: it does not belong there.
+    """
+    here = mark(path)
+    if not here or not (here["run"] or kept) or kept == here:
+        return
+    whose = "another run's"
+    if isinstance(kept, dict) and kept.get("run") == here["run"]:
+        whose = f"a copy of {kept.get('file')}"
+    raise UserError(f"is not the file that this run left here: it is {whose}", where=path, todo=todo)
 
 
 def network_in(run: str | Path) -> Path:

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import ClassVar
 
 from common.errors import UserError
-from common.options import option, save_config
+from common.options import option
+from common.saved import save_config
 from data.options import BATCH, AugmentConfig
 from models.options import LossConfig
 from models.resize import AUTO, RESIZE
@@ -303,5 +304,5 @@ class TrainConfig:
         return frozen
 
     def save(self, path: str | Path) -> None:
-        """Write the resolved options as YAML; `load_config` and ``--hyp`` read it back."""
+        """Write the resolved options as YAML; `load_config` and ``--hyp`` read it back. See `save_config`."""
         save_config(self, path)

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 import data as data_room
+import models
 from common.errors import UserError
 from common.log import log
 from data.batch import Batch
@@ -86,6 +87,7 @@ class Trainer:
         self.objective = objective.to(self.device).to(memory_format=torch.channels_last)
         self.network = objective.network
         self._check()
+        self.began_with = models.fingerprint(self.network)
         self.network.with_image_size(config.input_size)  # the checkpoints are used at the size they were trained for
         self.frozen = config.frozen_layers(len(self.network.layers))
         freeze(self.network, self.frozen)
@@ -141,7 +143,7 @@ class Trainer:
         for hook in self.hooks:
             hook.begin(self.network)
         if distributed.is_main() and self.progress.best_score < 0:
-            (self.run_dir / checkpoints.BEST).unlink(missing_ok=True)  # of an older run in a reused folder
+            checkpoints.clear_older(self.run_dir, begins=not self.progress.step)
         try:
             while not self.progress.finished:
                 began = time.monotonic()
@@ -308,10 +310,10 @@ class Trainer:
 
     def _publish(self) -> None:
         """`results.csv` and now and then its figure; an epoch that is not in `last.pt` yet is written over."""
-        write_results(self.run_dir / "results.csv", self.progress.history)
+        write_results(self.run_dir / checkpoints.RESULTS, self.progress.history)
         # Drawing takes seconds, which short epochs do not have.
         if self.progress.finished or time.monotonic() - self._plotted > SECONDS_BETWEEN_PLOTS:
-            plot_results(self.run_dir / "results.csv", self.run_dir / "results.png")
+            plot_results(self.run_dir / checkpoints.RESULTS, self.run_dir / "results.png")
             self._plotted = time.monotonic()
 
     def _averaged(self) -> Any:
@@ -323,8 +325,9 @@ class Trainer:
 
     @cached_property
     def _data(self) -> dict[str, Any]:
-        """By what a resumed training knows its data again; every `last.pt` holds it."""
-        return {"pictures": checkpoints.pictures_of(self.spec), "labels": self.feed.train_set.scan.digest()}
+        """By what a resumed training knows its data and its start again; every `last.pt` holds it."""
+        pictures, labels = checkpoints.pictures_of(self.spec), self.feed.train_set.scan.digest()
+        return {"pictures": pictures, "labels": labels, "start": self.began_with}
 
     def _save_last(self) -> None:
         if not distributed.is_main():
@@ -350,13 +353,14 @@ class Trainer:
         fitted or channels pruned since the cfg was read.
 
         Raises:
-            UserError: the checkpoint is of another network, objective or set of hooks, or of other labels.
+            UserError: the checkpoint is of another run, start, network, objective or set of hooks, or of other labels.
         """
         training = checkpoints.read_last(self.run_dir)
         if training is None:
             return False
         where = self.run_dir / checkpoints.LAST
         checkpoints.check_labels(training.get("labels"), self._data["labels"], self.spec, where)
+        checkpoints.check_start(training.get("start"), self.began_with, where)
         hooks = [hook for hook in self.hooks if hook.state_dict()]
         states = [state for state in training["hooks"] if state]
         if len(states) != len(hooks):
@@ -384,7 +388,7 @@ class Trainer:
             raise UserError(
                 f"does not fit this training: {_said(error)}",
                 where=where,
-                todo="resume with the options it was started with, or start anew: the file may be damaged",
+                todo=f"put a sound copy of it back; or {checkpoints.anew(self.run_dir)}",
             ) from None
         self.progress = Progress(**training["progress"])
         log.info("%s: going on at epoch %d, step %d", self.run_dir, self.progress.epoch, self.progress.step)
