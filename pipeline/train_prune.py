@@ -113,7 +113,8 @@ class PruneRun(Line):
     def _start(self) -> Network:
         """What the run begins with, kept in its folder: a resumed run begins with the same bits."""
         kept = self.folder / START
-        if self._left(kept):
+        begun = bool(self.config.resume) and any(self.folder.glob(f"*/{checkpoints.LAST}"))
+        if begun or self._left(kept):
             content = checkpoints.read_own(kept)
             checkpoints.check_pictures(content["extra"].get("pictures"), self.spec, kept)
         elif distributed.is_main():

@@ -117,9 +117,9 @@ def test_heads_of_a_cfg_follow_the_classes_of_the_data_and_untrained_heads_are_r
 @pytest.mark.parametrize(
     "arguments, said",
     [
-        (["val", "--model", "tiny.pt", "--data", "set.yaml", "--workers", "-1"], "-1 is below 0"),
-        (["val", "--model", "tiny.pt", "--data", "set.yaml", "--batch-size", "0"], "0 is below 1"),
-        (["predict", "--model", "tiny.pt", "--source", "set", "--max-det", "0"], "0 is below 1"),
+        (["val", "--model", "tiny.pt", "--data", "set.yaml", "--workers", "-1"], "-1 is not between 0 and 1024"),
+        (["val", "--model", "tiny.pt", "--data", "set.yaml", "--batch-size", "0"], "0 is not between 1 and 65536"),
+        (["predict", "--model", "tiny.pt", "--source", "set", "--max-det", "0"], "0 is not between 1 and 100000"),
         (["predict", "--model", "tiny.pt", "--source", "set", "--max-det", "many"], "whole number"),
     ],
 )
