@@ -28,6 +28,9 @@ NETWORKS = (
 )
 """What the stages of a run leave, the last first."""
 
+NETWORK_FILES = (".pt", ".pth", ".onnx", ".xml", ".engine", ".weights", ".cfg")
+"""How a file of a network ends, whoever runs it."""
+
 made_here: set[Path] = set()
 """The folders this process made: nobody else has anything in these."""
 
@@ -150,5 +153,11 @@ def network_in(run: str | Path) -> Path:
     others = sorted(path for path in run.glob(f"*/*/{BEST}"))
     if others:
         raise UserError("holds several networks", where=run, todo=f"name one, for example {others[0]}")
-    what = "is a run's folder without a network yet" if (run / ARGS).exists() else "is a folder, and no run's"
-    raise UserError(what, where=run, todo="name a file: a .pt, or one of an exported network")
+    if (run / ARGS).exists():
+        raise UserError("is a run's folder without a network yet", where=run, todo="name a file: a .pt of another run")
+    there = sorted(path for path in run.glob("*") if path.suffix in NETWORK_FILES and path.is_file())
+    what = "is a folder, and no run's"
+    if not there:
+        raise UserError(f"{what}; no network is in it", where=run, todo="name a file: a .pt, or an exported network")
+    named = ", ".join(path.name for path in there[:6]) + (", ..." if len(there) > 6 else "")
+    raise UserError(f"{what}; in it are {named}", where=run, todo=f"name one, for example {there[0]}")

@@ -20,8 +20,9 @@ from common.reading import read_text
 from common.rundir import BEST, LAST, MARK, NETWORKS, RESULTS, check_mark, mark, run_of
 from data import DataSpec
 from data.contents import labels_digest, last_changed, pictures_digest
-from models.content import check_parts, need_state, need_type
+from models.content import PIXEL_RANGE, check_parts, misfit, need_state, need_type
 from models.network import Network
+from models.weights import need_sound
 
 NAMES = "names"  # no split is called so
 MADE_AGAIN = "delete it, and the run makes it again"
@@ -97,6 +98,11 @@ PROGRESS = {
     each.name: {"int": int, "float": _NUMBER, "bool": bool}.get(str(each.type), list if "list" in each.type else dict)
     for each in fields(Progress)
 }
+
+
+def read_with(spec: DataSpec) -> dict[str, Any]:
+    """What a network's `meta` says of how the pictures it learnt from were read; None where there is nothing to say."""
+    return {PIXEL_RANGE: list(spec.pixel_range) if spec.pixel_range else None}
 
 
 def save_last(run_dir: Path, averaged: Network, kind: str, progress: Progress, state: dict[str, Any]) -> None:
@@ -291,6 +297,23 @@ def check_start(kept: str | None, now: str, where: Path) -> None:
             where=where,
             todo=f"put that file back as it was; or {anew(where.parents[1])}",
         )
+
+
+def check_weights(training: dict[str, Any], network: Network, where: Path) -> None:
+    """Refuse weights that are no numbers, or not those of `network`.
+
+    Raises:
+        UserError: naming the first of them.
+    """
+    for part in ("network", "ema"):
+        for name, tensor in training[part].items():
+            need_sound(tensor, name, where)
+        if wrong := misfit(network.state_dict(), training[part]):
+            raise UserError(
+                f"does not fit this training: {wrong}",
+                where=where,
+                todo=f"resume with the options the run was started with; or {anew(where.parents[1])}",
+            )
 
 
 def clear_older(run_dir: Path, begins: bool) -> None:

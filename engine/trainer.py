@@ -35,7 +35,6 @@ from engine.progress import EpochBar, memory_used, summary, write_results
 from engine.seams import Hooks, Objective
 from engine.step import grouped, resized, step_seed, training_step
 from models.network import Network
-from models.weights import need_sound
 
 FITNESS = "val/mAP50-95"
 _SIZE = 2  # keeps the random stream of a step's size apart from the step's own (`step_seed`)
@@ -320,7 +319,7 @@ class Trainer:
         """The network that is validated and saved."""
         averaged = self.ema.module
         averaged.lineage = self.network.lineage
-        averaged.meta = {**self.network.meta, "seen": self.progress.seen}
+        averaged.meta = {**self.network.meta, "seen": self.progress.seen, **checkpoints.read_with(self.spec)}
         return averaged
 
     @cached_property
@@ -369,8 +368,7 @@ class Trainer:
                 where=where,
                 todo="resume with the options the run was started with",
             )
-        for name, tensor in training["network"].items():
-            need_sound(tensor, name, where)
+        checkpoints.check_weights(training, self.network, where)
         try:
             self.network.load_state_dict(training["network"])
             self.ema.module.load_state_dict(training["ema"])

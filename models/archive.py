@@ -19,6 +19,7 @@ from common.errors import UserError
 from common.reading import need_file
 
 MAX_PICKLE_BYTES = 64 << 20  # a checkpoint's pickle is about 1 MB: its tensors lie outside
+MAX_OPCODES = 2_000_000  # one of the largest networks, with its training, has 100,000
 MAX_BYTES = 16 << 30  # of a file: more than the state of the largest network's training takes in float64
 # What zipfile and zlib say of an archive with wrong bytes in it.
 DAMAGED = (
@@ -113,7 +114,12 @@ class Archive:
         """The pickle taken apart: (opcode, argument), not executed."""
         pickled = self.entry("data.pkl", MAX_PICKLE_BYTES)
         try:
-            for opcode, argument, _ in pickletools.genops(pickled):
+            for number, (opcode, argument, _) in enumerate(pickletools.genops(pickled)):
+                if number >= MAX_OPCODES:
+                    raise self._error(
+                        f"its pickle has more than {MAX_OPCODES:,} instructions, which no checkpoint needs",
+                        todo="use only files that a training program saved, from a source you trust",
+                    )
                 yield opcode.name, argument
         except (ValueError, OverflowError, UnicodeError) as error:
             raise self._error(f"its pickle is damaged: {error}") from error

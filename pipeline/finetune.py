@@ -32,7 +32,7 @@ from pipeline.show import side_by_side
 from pipeline.spent import progress_of
 from pipeline.stage import check_space, load_network, stage_tracker, train_network
 from reporting.report import Row, text_table, write_report
-from reporting.results import Scores, interval_of, pictures, scores, shown_split, table
+from reporting.results import Scores, counted, footnote, interval_of, pictures, scores, shown_split, table
 from reporting.speed import Speeds
 from reporting.verdict import verdict
 
@@ -310,6 +310,7 @@ def report(result: FinetuneResult, config: TrainConfig, solved: Sequence[str] = 
             "split": split,
             "size": config.input_size,
             "measured_with": speeds.measured_with,
+            "counted": counted(result.scores["student"][split]),
             "baseline": rows[0].name,
             "pruning": [("solved before the first step", "\n".join(solved))] if solved else [],
             "results": {"fine-tuning": result.run / "results.csv"},
@@ -320,7 +321,8 @@ def report(result: FinetuneResult, config: TrainConfig, solved: Sequence[str] = 
         },
     )
     memory = f"peak memory: {memory_used(distributed.start(config.device)):.1f} GB"
-    told = [text_table(rows), speeds.measured_with, line, memory, f"best student: {result.run / BEST}"]
+    note = footnote(result.scores["student"][split])
+    told = [text_table(rows), speeds.measured_with, note, line, memory, f"best student: {result.run / BEST}"]
     return "\n".join(filter(None, told))
 
 
