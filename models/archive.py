@@ -19,7 +19,7 @@ from common.errors import UserError
 from common.reading import need_file
 
 MAX_PICKLE_BYTES = 64 << 20  # a checkpoint's pickle is about 1 MB: its tensors lie outside
-MAX_OPCODES = 2_000_000  # one of the largest networks, with its training, has 100,000
+MAX_OPCODES = 1_000_000  # one of the largest networks, with its training, has 100,000
 MAX_BYTES = 16 << 30  # of a file: more than the state of the largest network's training takes in float64
 # What zipfile and zlib say of an archive with wrong bytes in it.
 DAMAGED = (

@@ -17,6 +17,7 @@ from engine.evaluate import score_pictures
 from engine.metrics import PictureBoxes
 from export.options import ExportOptions
 from models.network import Network
+from reporting.results import counted, footnote
 from tests.engine.test_evaluate import TINY, write_set
 from thinyolo.main import main
 from thinyolo.val import score_table
@@ -178,3 +179,7 @@ def test_the_table_names_the_cap_where_it_matters(scored, said):
     score = score_pictures([PictureBoxes(sure, truth, (1200, 1200)), few], ["square"], scored=scored)
     assert said in score_table(score)
     assert "scored: the" not in score_table(score_pictures([few], ["square"]))
+    assert f"mAP counts the {scored} most confident boxes of a class in a picture (max_det)" in footnote(score)
+    assert ("1 of the 2 pictures hold more" in footnote(score)) == (scored == 100)
+    assert footnote(score_pictures([few], ["square"])) == ""
+    assert "mAP counts the 100 most" in counted(score_pictures([few], ["square"]))

@@ -7,6 +7,7 @@ import os
 import pickle
 import struct
 import sys
+import time
 import types
 import zipfile
 from pathlib import Path
@@ -389,3 +390,12 @@ def test_truncated_and_foreign_files_are_user_errors(genuine, tmp_path):
         file.writestr("readme", "hello")
     with pytest.raises(UserError, match=r"no data\.pkl"):
         read_torch_file(broken)
+
+
+@pytest.mark.parametrize("one", [b"}", b"N", b"J\0\0\0\0", b"(", b"]", b"h\0"], ids=repr)
+def test_a_pickle_of_nothing_but_instructions_is_given_up_in_two_seconds(one: bytes, tmp_path: Path) -> None:
+    path = archive(tmp_path / "bomb.pt", b"\x80\x02]q\0" + one * (60_000_000 // len(one)) + b".")
+    began = time.process_time()
+    with pytest.raises(UserError, match="more than 1,000,000 instructions"):
+        read_torch_file(path)
+    assert time.process_time() - began < 2
