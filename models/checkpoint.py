@@ -25,6 +25,7 @@ from models.unpickle import read_plain
 from models.weights import LoadReport, load_darknet, need_sound
 
 WHAT_TO_GIVE = "give a .pt written by ThinYOLO, a YOLOv5, YOLOv8, YOLO11 or YOLO26 .pt, or a cfg with its .weights"
+EXPORTED = (".onnx", ".xml", ".engine")
 Anchors = Sequence[Sequence[tuple[float, float]]]
 
 
@@ -140,6 +141,13 @@ def load(
     classes = len(names) if classes is None and names is not None else classes
     if os.path.isdir(source) and not _of_package(source):
         source = network_in(source)
+    for each in (source, weights):
+        if each is not None and Path(each).suffix in EXPORTED:
+            raise UserError(
+                "is an exported file: it can be run (thinyolo val, predict, latency), and no more",
+                where=each,
+                todo="give the .pt that it was made of",
+            )
     if Path(source).suffix == ".weights":
         raise UserError(
             "holds tensors but no structure",

@@ -100,7 +100,9 @@ def read_header(path: str | Path) -> tuple[int, int, int]:
     except OSError as error:
         raise UserError(f"cannot be read: {error.strerror}", where=path) from error
     if len(raw) < 16:
-        raise UserError(f"has {len(raw)} bytes, too few for the header of a .weights file", where=path)
+        raise UserError(
+            f"has {len(raw)} bytes, too few for the header of a .weights file", where=path, todo="is it one?"
+        )
     major, minor, _ = struct.unpack_from("<3i", raw)
     wide = major * 10 + minor >= 2 and major < 1000 and minor < 1000
     start = 20 if wide else 16

@@ -343,3 +343,19 @@ def test_the_range_of_deep_pixels_is_two_numbers(sound):
         torch.save({**content, "meta": {**content["meta"], "pixel_range": wrong}}, path)
         with pytest.raises(UserError, match="'pixel_range'"):
             models.load(path)
+
+
+@pytest.mark.parametrize("name", ["net.onnx", "net.xml", "net.engine"])
+def test_an_exported_file_is_no_network_to_train(name, tmp_path):
+    (tmp_path / name).write_bytes(b"graph")
+    for given in ({"source": tmp_path / name}, {"source": "yolov3-tiny", "weights": tmp_path / name}):
+        with pytest.raises(UserError, match="is an exported file") as refused:
+            models.load(**given)
+        assert refused.value.todo == "give the .pt that it was made of"
+
+
+@pytest.mark.parametrize("text", ["hello", "<net/>", "0 .5 .5 .2 .2", "{}"])
+def test_what_is_no_cfg_at_all_is_asked_for(text, tmp_path):
+    (tmp_path / "x.cfg").write_text(text)
+    with pytest.raises(UserError, match=r"is it a Darknet cfg\? One begins with \[net\]"):
+        models.load(tmp_path / "x.cfg")
