@@ -84,6 +84,11 @@ def find_run(resume: str | Path, project: str | Path = "runs", kinds: Sequence[s
                 f"{folder} is a run of thinyolo {COMMANDS[kind]}", todo=f"thinyolo {COMMANDS[kind]} --resume {folder}"
             )
         return folder
+    if left := next((name for name in (*NETWORKS, START) if os.path.isfile(path / name)), ""):
+        raise UserError(
+            f"--resume {shown_path(resume)}: the run's {ARGS} is gone, and with it its options",
+            todo=f"put it back, or start a new run from what there is: --weights {path / left}",
+        )
     raise UserError(
         f"--resume {shown_path(resume)}: neither it nor a folder above it holds an {ARGS}",
         todo="name the run's folder, for example runs/train/exp",

@@ -106,6 +106,11 @@ def test_options_that_were_cut_off_are_no_defaults(part: float, resume: Resume) 
     assert re.search(r"\d+ of the run's options are not in it \(.*\): it is cut off", resume())
 
 
+def test_a_run_without_its_options_is_told_with_what_there_is(resume: Resume) -> None:
+    (RUN / ARGS).unlink()
+    assert "the run's args.yaml is gone, and with it its options -> put it back, or start a new run" in resume()
+
+
 def test_an_option_that_was_changed_is_refused_but_not_one_that_may_change(resume: Resume) -> None:
     text = (RUN / ARGS).read_text()
     assert "workers: 0\n" in text
