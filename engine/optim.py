@@ -39,7 +39,7 @@ def make_optimizer(objective: Objective, config: TrainConfig) -> Optimizer:
     ]
     groups = [group for group in groups if group["params"]]
     # On a CPU one kernel a tensor instead of a dozen: for a small network the optimiser is 20 times faster. On a GPU
-    # torch's own choice stays: loss scaling treats fused optimisers differently.
+    # torch's own choice stays: its fused SGD moves the momentum in a step that a loss scale skips.
     fused = True if all(each.device.type == "cpu" for each in trainable) else None
     if config.optimizer == "adamw":
         return AdamW(groups, lr=config.lr0, betas=(config.momentum, 0.999), fused=fused)

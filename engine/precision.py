@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -110,9 +111,28 @@ class Precision:
         """
         if self.kind == "apex":
             self._amp.initialize([network], optimizer, opt_level=self.opt_level, verbosity=0)
+            self._suspend()
+
+    def _suspend(self) -> None:
+        """O1 patches torch's functions for the whole process: validation, averages, a cut and the next stage would
+        compute in half precision as well, and what mixes FP64 and FP32 is refused. So the casts rest but for a forward
+        pass."""
+        if self.opt_level == "O1":
+            self._resting = self._amp.disable_casts()
+            self._resting.__enter__()
+
+    @contextmanager
+    def _apex_casts(self) -> Iterator[None]:
+        self._resting.__exit__(None, None, None)
+        try:
+            yield
+        finally:
+            self._suspend()
 
     def autocast(self) -> AbstractContextManager[Any]:
-        """The context of a forward pass. Apex needs none: it patches torch's functions."""
+        """The context of a forward pass."""
+        if self.kind == "apex" and self.opt_level == "O1":
+            return self._apex_casts()
         if self.dtype is None:
             return nullcontext()
         return torch.autocast(self.device.type, dtype=self.dtype)
@@ -144,6 +164,7 @@ class Precision:
             # After an overflow Apex swaps `optimizer.step` for one that skips, and says so only in this private mark.
             skipped = bool(getattr(getattr(optimizer, "_amp_stash", None), "already_patched", False))
             optimizer.step()
+            self._suspend()  # Apex's wrapper of `step` lets the casts rest, and then wakes them
             return not skipped
         if self._scaler is None:
             optimizer.step()

@@ -193,8 +193,9 @@ class Trainer:
         norm = clip_gradients(self.optimizer, config.clip)
         if not precision.scales and healthy and not math.isfinite(norm):
             self._refuse("the gradient", norm)
-        for hook in self.hooks:
-            hook.before_step(self.network, done)
+        if math.isfinite(norm):  # else the loss scale was too large, and the step will be skipped
+            for hook in self.hooks:
+                hook.before_step(self.network, done)
         stepped = precision.step(self.optimizer)
         self.optimizer.zero_grad()  # without arguments: Apex puts in one of its own that takes none
         progress.step += 1

@@ -34,6 +34,10 @@ being the optimiser steps left to its deadline::
 which is a straight line to exactly 0 where no gradient objects, and exactly 0 at n = 1 whatever the gradient and the
 optimiser do. There is nothing to tune, under SGD and AdamW alike. No other gamma is touched.
 
+**Blocks.** Where the cut is to take shortcut blocks (``shortcuts=4``), they are called along the same curve, the least
+important first, and fade to exactly nothing (`prune.fading`); the share of the target is then that of a network
+without them.
+
 **Backing off.** Where the validation mAP50-95 falls below (1 - tolerance) times the best of this training, the curve
 stands still and called groups not yet at zero are let go, until the mAP is back; the rest of the curve then starts
 anew from there and may end as late as LATEST, if that is still a WINDOW away. What stays below the target is said, with
@@ -57,11 +61,14 @@ from engine.evaluate import Score
 from models.network import Network
 from prune.budgets import COMPUTED, Budget
 from prune.cost import Cost
+from prune.fading import FadingBlocks
 from prune.identities import ChannelGraph, Mask
+from prune.layers import held_layers
 from prune.plan import CutPlan
 from prune.schedules import USUAL_TARGET
 from prune.select import Selection, Selector
 from prune.sparsity import NEAR_ZERO, Sparsity
+from prune.surgery import layer_number
 
 WATCHED = "val/mAP50-95"
 
@@ -92,6 +99,7 @@ class AutoSparsity(Sparsity):
     Attributes:
         target: the share that is to go: of the prunable gammas, or 1 - the budget.
         share: how much of it has gone: is at exactly 0 when last ranked or at the end of an epoch.
+        blocks: the shortcut blocks that fade.
         obstacle: why the network's structure does not allow the target; "" where it does.
     """
 
@@ -124,6 +132,10 @@ class AutoSparsity(Sparsity):
         self.prices = self.sizes.clamp(min=1)  # (N,) what each group's importance is divided by
         self.importance = torch.zeros(count)  # (N,) at the groups' own numbers, like the next one
         self.deadline = torch.full((count,), math.inf)  # progress by which a group is at 0; infinite: not called
+        protected = {layer_number(name) for name in held_layers(self.graph, self.plan.include, self.plan.exclude)}
+        fading = self.plan.shortcuts if isinstance(self.plan.shortcuts, int) else 0
+        self.blocks = FadingBlocks(net, self.graph, fading, protected)
+        self._cost: Cost | None = None
         self._measure: Callable[[Mask], float] = self._gammas_kept
         self.goal = f"{target:.0%} of the prunable channels"
         if kept:
@@ -133,15 +145,26 @@ class AutoSparsity(Sparsity):
         self._wanted = 0.0  # the share that has been called for
         self._at, self._pace, self._ranked = -1.0, 0.0, -1.0  # progress now, per step, and at the last ranking
         self._best, self._held, self._said = -1.0, False, ""
-        self._limits = self.graph  # in which frozen gammas are fixed as well
+        self._limits = self.graph  # in which frozen gammas are fixed as well, and called blocks are gone
         self.begin(net)
 
     def begin(self, network: Network) -> None:
         super().begin(network)
+        self.blocks.begin(network)
+        self._reachable()
+        self._strike(self.blocks.called.numpy())
+
+    def _strike(self, gone: np.ndarray) -> None:
+        """From now on everything is about the network without these blocks, ``(B,)`` bool."""
+        lost = self.blocks.modules_gone(gone)
         frozen = [name for name, (gamma, _) in zip(self.masks, self._gammas) if not gamma.requires_grad]
         # A group with a frozen gamma cannot go: fix all of it.
-        self._limits = self.graph.fixing(self.graph.norms[name] for name in frozen) if frozen else self.graph
-        self._reachable()
+        graph = self.graph.fixing(self.graph.norms[name] for name in frozen) if frozen else self.graph
+        self._limits = graph.lacking(lost) if lost else graph
+        left = [self.graph.root[self.graph.norms[name][mask]] for name, mask in self.masks.items() if name not in lost]
+        groups = np.concatenate([*left, np.zeros(0, np.int64)])
+        self._sizes_left = np.bincount(groups, minlength=len(self.graph.root)).astype(float)
+        self._cost_left = self._cost.without(lost) if self._cost and lost else self._cost
 
     def _aim_at(self, net: Network, budget: Budget, kept: float) -> None:
         if budget.price is None:
@@ -149,9 +172,14 @@ class AutoSparsity(Sparsity):
                 f"budget='{budget.name}={kept:g}' has to be measured: sparsity cannot aim at it",
                 todo=f"give one of {', '.join(COMPUTED)}, or a target share of channels",
             )
-        cost = Cost(net, self.graph, self.plan.size or net.image_size)
+        cost = self._cost = self._cost_left = Cost(net, self.graph, self.plan.size or net.image_size)
         self.target, self.goal = 1 - kept, f"{1 - kept:.0%} of the {budget.name}"
-        self._measure = lambda keep: cost.share(keep, budget.name)
+
+        def share(keep: Mask) -> float:
+            assert self._cost_left is not None
+            return self._cost_left.share(keep, budget.name)
+
+        self._measure = share
         prices = np.bincount(self.graph.root, budget.price(cost), len(self.graph.root))
         self.prices = torch.from_numpy(prices / cost.whole[budget.name]).float().clamp(min=1e-9)
 
@@ -163,6 +191,8 @@ class AutoSparsity(Sparsity):
         if 0 <= self._at < progress:
             self._pace = progress - self._at
         self._at = progress
+        share = min(1.0, self._pace / MEMORY) if self._pace else 1.0
+        self.blocks.note(share)
         gammas = [gamma for gamma, _ in self._gammas]
         if not gammas:
             return
@@ -171,7 +201,7 @@ class AutoSparsity(Sparsity):
         change = torch.zeros(len(self.importance), device=device)
         change.index_add_(0, self._on(device, "channels"), torch.cat(changes).float())
         fresh = change.square() / self._on(device, "prices")
-        self._on(device, "importance").lerp_(fresh, min(1.0, self._pace / MEMORY) if self._pace else 1.0)
+        self._on(device, "importance").lerp_(fresh, share)
 
     @torch.no_grad()
     def after_step(self, network: Network, lr: float, progress: float) -> None:
@@ -189,6 +219,7 @@ class AutoSparsity(Sparsity):
         for gamma, factor in zip(gammas, factors.split([len(gamma) for gamma in gammas])):
             if gamma.requires_grad:
                 gamma.mul_(factor.to(gamma.dtype))
+        self.blocks.fade(progress, self._pace)
 
     def _on(self, device: torch.device, name: str) -> Tensor:
         """The tensor attribute, moved to the device once."""
@@ -212,6 +243,10 @@ class AutoSparsity(Sparsity):
         if wanted <= self._wanted:  # the end of the curve: what is called stays called
             return
         self._wanted = wanted
+        blocks = distributed.broadcast(self.blocks.wanted(wanted / self.target))
+        if blocks.any():
+            self.blocks.call(blocks, progress + WINDOW)
+            self._strike(blocks)
         at_zero = self._at_zero(network)
         importance = self.importance.double().cpu()
         importance[at_zero] = -1.0
@@ -225,7 +260,7 @@ class AutoSparsity(Sparsity):
     def _lowest(self, importance: np.ndarray, wanted: float) -> np.ndarray:
         """``(N,)`` bool over groups: the least important ones that make up the share, or as many as may go."""
         graph = self._limits
-        scores = {name: importance[graph.root[graph.norms[name]]] for name in self.masks}
+        scores = {name: importance[graph.root[graph.norms[name]]] for name in self.masks if name in graph.norms}
         selector = Selector(graph, scores, self.plan.layer_keep, self.plan.round_to, self.plan.strategy)
         selection = selector.least()
         if self._measure(selection.keep) < 1 - wanted:
@@ -233,15 +268,16 @@ class AutoSparsity(Sparsity):
         return self._gone(selection)
 
     def _gone(self, selection: Selection) -> np.ndarray:
-        return ~selection.keep & (self.sizes.cpu().numpy() > 0)
+        return ~selection.keep & (self._sizes_left > 0)
 
     def _gammas_kept(self, keep: Mask) -> float:
         """The share of prunable gammas whose group stays, by the ``(N,)`` keep mask over identities."""
-        sizes = self.sizes.cpu().double().numpy()
+        sizes = self._sizes_left
         return float(sizes[keep].sum() / max(sizes.sum(), 1.0))
 
     def _reachable(self) -> None:
         """Set `obstacle` where not even the largest cut leaves the target share at zero, and say it once."""
+        self._strike(self.blocks.lowest())
         gone = self._lowest(np.zeros(len(self.importance)), 1.0)
         most = self._gone_share(gone)
         said, self.obstacle = self.obstacle, ""
@@ -275,6 +311,8 @@ class AutoSparsity(Sparsity):
             self._watch(metrics[WATCHED], int(metrics.get("epoch", 0)), at_zero)
         wanted = self.share if self._held else self.curve(self._at + self._pace)
         found |= {"sparsity/at_zero": self.share, "sparsity/wanted": wanted, "sparsity/held": float(self._held)}
+        if self.blocks.remove:
+            found["sparsity/blocks"] = float(self.blocks.silent.sum())
         return found
 
     def _watch(self, score: float, epoch: int, at_zero: Tensor) -> None:
@@ -291,6 +329,8 @@ class AutoSparsity(Sparsity):
                 log.info("auto sparsity holds at %.1f %%: %s", 100 * self.share, self._said)
             self._held, self._wanted = True, self.share
             self.deadline = torch.where(at_zero, self.deadline.cpu(), math.inf)
+            self.blocks.release()
+            self._strike(self.blocks.called.numpy())
         elif self._held and self._at < LATEST - WINDOW:  # later there would be no time to recover
             # What is left of the curve, at the pace it would have had, as far as there is time.
             begin, _, until = self._course
@@ -301,7 +341,8 @@ class AutoSparsity(Sparsity):
 
     def _complete(self, at_zero: Tensor) -> bool:
         """The curve has called for all of the target, and all that was called is at zero: ``(N,)`` bool over groups."""
-        return self._wanted >= self.target and bool(at_zero[self.deadline.cpu() < math.inf].all())
+        done = bool(at_zero[self.deadline.cpu() < math.inf].all()) and self.blocks.complete
+        return self._wanted >= self.target and done
 
     def after_validation(
         self, network: Network, averaged: Network, score: Score, evaluate: Callable[[Network], Score]
@@ -320,6 +361,8 @@ class AutoSparsity(Sparsity):
     def conclusion(self) -> str:
         """One sentence for the end of the training: the target reached, or why not."""
         reached = f"{self.share:.1%} at zero"
+        if self.blocks.remove:
+            reached += f", {int(self.blocks.silent.sum())} of {self.blocks.remove} shortcut blocks silent"
         if self.share >= self.target - 1e-9:
             return f"{reached}; the target of {self.goal} is reached"
         if self.obstacle:
@@ -345,6 +388,7 @@ class AutoSparsity(Sparsity):
             "best": self._best,
             "held": self._held,
             "said": self._said,
+            "blocks": self.blocks.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -360,3 +404,6 @@ class AutoSparsity(Sparsity):
         self.share, self._course, self._wanted = state["share"], (begin, share, until), state["wanted"]
         self._at, self._pace, self._ranked = state["place"]
         self._best, self._held, self._said = state["best"], state["held"], state["said"]
+        if len(state.get("blocks", {}).get("deadline", ())) == len(self.blocks.blocks):
+            self.blocks.load_state_dict(state["blocks"])
+            self._strike(self.blocks.called.numpy())

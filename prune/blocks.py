@@ -22,12 +22,14 @@ class Block:
         branch: numbers of the layers that only the branch needs; they go with it.
         score: mean |gamma| of the last BatchNorm in the branch; None where there is none.
         obstacle: why it cannot be removed; empty if it can.
+        norm: number of the convolution that has that BatchNorm.
     """
 
     layer: int
     branch: tuple[int, ...] = ()
     score: float | None = None
     obstacle: str = ""
+    norm: int | None = None
 
 
 def find_blocks(net: Network) -> list[Block]:
@@ -56,7 +58,8 @@ def _block(net: Network, section: Section, number: dict[Section, int], readers: 
     gone = _only_for(branch, section, skip, readers, number)
     gamma = net.convolutions[last].bn
     assert gamma is not None
-    return Block(layer, tuple(sorted(number[item] for item in gone)), float(gamma.weight.detach().abs().mean()))
+    score = float(gamma.weight.detach().abs().mean())
+    return Block(layer, tuple(sorted(number[item] for item in gone)), score, norm=last)
 
 
 def residual_ends(section: Section, number: dict[Section, int]) -> tuple[Section, Section] | None:

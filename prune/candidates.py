@@ -11,7 +11,7 @@ How many blocks that is, is found on the uncut graph with the blocks' layers str
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -173,12 +173,7 @@ class Candidates:
         if count not in self._estimates:
             layers = {layer for block in self.order[:count] for layer in block.branch}
             gone = {name for name in [*self.graph.convs, *self.graph.norms] if layer_number(name) in layers}
-            graph = replace(
-                self.graph,
-                convs={name: conv for name, conv in self.graph.convs.items() if name not in gone},
-                norms={name: ids for name, ids in self.graph.norms.items() if name not in gone},
-                constraints=[item for item in self.graph.constraints if item.name not in gone],
-            )
+            graph = self.graph.lacking(gone)
             left = self.ranking.renamed({name: name for name in self.ranking.positions if name not in gone})
             self._estimates[count] = (self._selector(graph, self.held - gone, left), self.whole.without(gone))
         return self._estimates[count]

@@ -8,7 +8,7 @@ numpy integer arrays over identities; nothing loops over channels.
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -167,6 +167,15 @@ class ChannelGraph:
                 )
             held += [conv.makes for conv in found]
         return self.fixing(held)
+
+    def lacking(self, modules: Collection[str]) -> ChannelGraph:
+        """The graph once these convolutions, BatchNorms and joins are gone; identities keep their numbers."""
+        return replace(
+            self,
+            convs={name: conv for name, conv in self.convs.items() if name not in modules},
+            norms={name: ids for name, ids in self.norms.items() if name not in modules},
+            constraints=[item for item in self.constraints if item.name not in modules],
+        )
 
     def fixing(self, more: Iterable[Ids]) -> ChannelGraph:
         """A graph in which these channels, and what is tied to them, are fixed too."""

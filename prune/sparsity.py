@@ -225,15 +225,18 @@ def gamma_metrics(values: Tensor) -> dict[str, float]:
 def settle_ema(live: nn.Module, ema: nn.Module) -> int:
     """Set the EMA's gammas to 0 where the live ones are exactly 0; returns how many changed.
 
-    An average never quite reaches 0. Sparsity is measured and cut on the EMA weights, so this closes the stage.
+    An average never quite reaches 0. Sparsity is measured and cut on the EMA weights, so this closes the stage. A beta
+    that went to 0 with its gamma, of a block that is to be cut, is set to 0 as well.
     """
     changed = 0
     twins = dict(ema.named_modules())
     for name, module in live.named_modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.weight is not None:
-            gamma = twins[name].weight
+            gamma, beta = twins[name].weight, twins[name].bias
             assert isinstance(gamma, Tensor)
-            dead = (module.weight == 0).to(gamma.device) & (gamma != 0)
+            assert isinstance(beta, Tensor)
+            dead = (module.weight == 0).to(gamma.device)
+            changed += int((dead & (gamma != 0)).sum())
             gamma.masked_fill_(dead, 0.0)
-            changed += int(dead.sum())
+            beta.masked_fill_(dead & (module.bias == 0).to(beta.device), 0.0)
     return changed

@@ -20,8 +20,18 @@ from engine.precision import Precision, apex_problem
 Install = Callable[[dict[str, str]], None]
 
 AMP = """
+import contextlib
+
 calls = []
 scale = 8.0
+active = True
+
+@contextlib.contextmanager
+def disable_casts():  # as Apex's own, which does not clean up after an exception
+    global active
+    active = False
+    yield
+    active = True
 
 def initialize(models, optimizer, opt_level, verbosity):
     calls.append(("initialize", len(models), opt_level))
@@ -135,6 +145,28 @@ def test_student_alone_is_initialised_at_its_level(install: Install, level: str)
     student = nn.Linear(2, 1)
     precision.prepare(student, torch.optim.SGD(student.parameters(), 0.1))
     assert sys.modules["apex.amp"].calls == [("initialize", 1, level)]
+
+
+def test_casts_of_o1_rest_but_for_a_forward_pass(install: Install) -> None:
+    """Else validation, averaged weights, a cut and every later stage of the process would be in half precision too."""
+    install(NVIDIA)
+    layer = nn.Linear(2, 1)
+    for _ in range(2):  # two stages of one process
+        precision = Precision("apex", "O1", "cuda")
+        optimizer = torch.optim.SGD(layer.parameters(), 0.1)
+        precision.prepare(layer, optimizer)
+        amp = sys.modules["apex.amp"]
+        assert not amp.active
+        for _ in range(2):
+            with precision.autocast():
+                assert amp.active
+            assert not amp.active
+        with pytest.raises(ArithmeticError), precision.autocast():
+            raise ArithmeticError("a loss that is not finite")
+        assert not amp.active
+        amp.active = True  # as Apex leaves it behind its own `optimizer.step`
+        precision.step(optimizer)
+        assert not amp.active
 
 
 def test_apex_unscales_once_after_the_last_batch_of_a_step(install: Install) -> None:

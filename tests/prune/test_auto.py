@@ -369,3 +369,56 @@ def test_selector_is_asked_for_no_more_than_wanted() -> None:
     gone = hook._lowest(np.random.default_rng(0).random(len(hook.importance)), 0.37)
     share = 1 - hook._gammas_kept(~gone[hook.graph.root])
     assert 0.37 <= share <= 0.37 + float(hook.sizes.max() / hook.sizes.sum())
+
+
+@pytest.mark.parametrize("kind", ["sgd", "adamw"])
+def test_blocks_of_the_cut_fade_to_nothing_and_then_cost_nothing(kind: str) -> None:
+    """A silent block can be taken out without changing any answer."""
+    net = make("yolov5")
+    for layer in net.convolutions.values():
+        if layer.bn is not None:
+            torch.nn.init.uniform_(layer.bn.bias, -0.5, 0.5)
+    plan = prune.CutPlan(budget="params=0.5", shortcuts=1, layer_keep=0.05)
+    hook = prune.AutoSparsity(net, plan=plan)
+    rows = train(net, hook, range(STEPS), kind)
+    assert rows[1]["sparsity/blocks"] == 0
+    assert rows[-1]["sparsity/blocks"] == 1
+    assert "1 of 1 shortcut blocks silent; the target of 50% of the params is reached" in hook.conclusion()
+    assert hook.share >= 0.5
+    net.eval()
+    thin = prune.prune(net, shortcuts=1).network.eval()
+    assert len(thin.convolutions) < len(net.convolutions)
+    images = torch.rand(2, 3, 64, 64)
+    for ours, whole in zip(thin(images), net(images)):
+        torch.testing.assert_close(ours, whole, rtol=1e-4, atol=1e-5)
+    assert prune.prune(net, plan).report.alive == 0, "the whole cut finds nothing in use"
+
+
+def test_the_block_that_the_loss_minds_least_fades_whatever_its_gammas() -> None:
+    net = make("residual")
+    blocks = [block for block in prune.find_blocks(net) if not block.obstacle]
+    assert len(blocks) > 1
+    least = blocks[-1]
+    for block in blocks:
+        net.convolutions[block.norm].bn.weight.data.fill_(0.1 if block is not least else 1.0)  # type: ignore[index, union-attr]
+    hook = prune.AutoSparsity(net, target=0.3, plan=prune.CutPlan(ratio=0.3, shortcuts=1))
+    names = {name: number for number, layer in net.convolutions.items() for name in [f"layers.{number}.bn"]}
+    push(net, hook, gradient=lambda name, weight: torch.full_like(weight, 1e-6 if names[name] == least.norm else 10.0))
+    silent = [block for block, quiet in zip(hook.blocks.blocks, hook.blocks.silent) if quiet]
+    assert [block.layer for block in silent] == [least.layer]
+
+
+def test_fading_goes_on_after_a_resume_and_is_let_go_where_the_map_falls() -> None:
+    net = make("yolov5")
+    plan = prune.CutPlan(budget="params=0.5", shortcuts=1)
+    twin = copy.deepcopy(net)
+    hook, optimizer = prune.AutoSparsity(net, plan=plan), optimiser(net, "sgd")
+    train(net, hook, range(STEPS // 4), optimizer=optimizer)
+    again = prune.AutoSparsity(twin, plan=plan)
+    again.load_state_dict(copy.deepcopy(hook.state_dict()))
+    assert torch.equal(again.blocks.deadline, hook.blocks.deadline)
+    assert torch.equal(again.blocks.importance, hook.blocks.importance)
+    assert again.blocks.called.any(), "a block is on its way after a quarter of the training"
+    hook._watch(0.9, 1, hook._at_zero(net))
+    hook._watch(0.1, 2, hook._at_zero(net))
+    assert not hook.blocks.called[~hook.blocks.silent].any()
