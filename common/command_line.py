@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 import typing
 from collections.abc import Callable, Sequence
@@ -16,9 +17,12 @@ from common.log import log, show_log
 from common.options import HYP, Option, canonical, describe, from_dict, options, read_yaml, shown, shown_default
 from common.reading import shown_path
 from common.rundir import ARGS, COMMANDS, LATEST, find_run, network_in
+from common.saved import check_saved
 
 Config = TypeVar("Config")
 EVERYTHING = "all"
+PATHS = {"FILE", "FOLDER", "DIR", "PATH", "MODEL", "RUN"}
+"""What stands in the help for a path."""
 
 
 @dataclass(frozen=True)
@@ -189,6 +193,8 @@ def _command_line(cls: type, argv: Sequence[str], parser: argparse.ArgumentParse
     for word in argv:
         name, equals, value = word.partition("=")
         words.append(spelled.get(canonical(name), name) + equals + value if name.startswith("--") else word)
+    # By itself argparse takes -1e-3 and -inf for flags.
+    parser._negative_number_matcher = re.compile(r"-(\.?[0-9]|inf|nan)", re.IGNORECASE)
     given, unknown = parser.parse_known_args(words)
     known = options(cls)
     if unknown:
@@ -196,14 +202,44 @@ def _command_line(cls: type, argv: Sequence[str], parser: argparse.ArgumentParse
         near = closest(unknown[0].lstrip("-").partition("=")[0], flags, 0.5)
         hint = f"did you mean {flags[near[0]]}? " if near and unknown[0].startswith("-") else ""
         raise UserError(f"unknown argument {unknown[0]!r}", todo=f"{hint}--help lists all options")
+    _say_twice(words, parser)
     values = {}
     for key, value in vars(given).items():
         try:
             values[key] = known[key].convert(value)
         except ValueError as error:
             said = " ".join(value) if isinstance(value, list) else value
-            raise UserError(f"{known[key].flag} {said} {error}", todo=describe(known[key])) from None
+            raise UserError(f"{known[key].flag} {shown_path(said, 80)} {error}", todo=describe(known[key])) from None
     return values
+
+
+def _say_twice(words: Sequence[str], parser: argparse.ArgumentParser) -> None:
+    """Of an option that is there twice the last one counts, as everywhere; it is said, for the first may be meant."""
+    seen: dict[str, str] = {}
+    for number, word in enumerate(words):
+        name, equals, value = word.partition("=")
+        action = parser._option_string_actions.get(name)
+        if action is None:
+            continue
+        given = value if equals else " ".join([name, *words[number + 1 : number + 2]])
+        if seen.get(action.dest, given) != given:
+            log.warning("%s is given more than once: the last one counts", name)
+        seen[action.dest] = given
+
+
+def _refuse_empty(given: dict[str, Any], values: dict[str, Any], known: dict[str, Option]) -> None:
+    """An empty path that changes nothing is a shell's variable that was not set.
+
+    Args:
+        given: what the command line says.
+        values: what would count without it.
+    """
+    for key, value in given.items():
+        if value == "" and known[key].metadata["metavar"] in PATHS and not values.get(key, known[key].default):
+            raise UserError(
+                f"{known[key].flag} is given an empty value: a variable of the shell that is not set?",
+                todo=f"leave it out, or give one. {describe(known[key])}",
+            )
 
 
 def parse_config(
@@ -227,7 +263,10 @@ def parse_config(
     known = options(cls)
     if given.get("resume"):
         return _resumed(cls, given, known)
+    if given.get("hyp") == "":
+        _refuse_empty(given, {}, known)
     values = read_yaml(cls, find_hyp(given["hyp"], cls)) if given.get("hyp") else {}
+    _refuse_empty(given, values, known)
     values.update(given)
     return from_dict(cls, values)
 
@@ -263,6 +302,7 @@ def _resumed(cls: type[Config], given: dict[str, Any], known: dict[str, Option])
         command = COMMANDS.get(run.absolute().parent.name, "")
         log.info("--resume: the newest run that is not done, as by thinyolo %s --resume %s", command, run)
     values = read_yaml(cls, run / ARGS)
+    check_saved(cls, run / ARGS, values)
     for key, value in given.items():
         if key not in ("resume", "project") and not known[key].metadata["resumable"] and values.get(key) != value:
             free = ", ".join(each.flag for each in known.values() if each.metadata["resumable"])

@@ -28,13 +28,11 @@ from typing import Any, TypeVar
 import yaml
 
 from common.errors import UserError, closest
-from common.files import whole_file
 from common.reading import read_text
 
 Config = TypeVar("Config")
 HYP = Path(__file__).resolve().parent.parent / "cfg" / "hyp"
 """The files that ``--hyp`` knows by name."""
-MOST = 2**63 - 1  # what torch and numpy take
 
 
 def option(
@@ -62,7 +60,8 @@ def option(
         default: also shown in the help.
         help: what the option does and what it trades.
         group: the heading of ``--help`` it stands under; None: that of the dataclasses it is nested in, or "run".
-        choices, low, high: allowed values (both ends allowed).
+        choices: allowed values.
+        low, high: the least and the greatest allowed value; every number of a command has both.
         flags: further spellings (``-sr``, ``--s``); one that equals the field's name is the one shown (``--t_cfg``).
         const: the value of the bare flag, where the flag may come without a value.
         resumable: may be changed when a run is resumed, because the numbers do not depend on it.
@@ -142,20 +141,34 @@ class Option:
         value = _convert(value if value is None or isinstance(value, list) else str(value), self.type)
         if value is None:
             return None
-        if isinstance(value, (int, float)) and MOST < abs(value) < math.inf:
-            raise ValueError("is beyond what a number here can be")
         choices = self.metadata["choices"]
         if choices and "off" in choices and str(value).lower() in ("no", "false"):
             value = "off"  # what YAML 1.1 takes for the same
         if choices and value not in choices:
             raise ValueError(f"is none of {', '.join(map(str, choices))}")
-        low, high = self.metadata["low"], self.metadata["high"]
-        under, over = low is not None and not value >= low, high is not None and not value <= high
-        if under or over:
-            if low is not None and high is not None:
-                raise ValueError(f"is not between {low:g} and {high:g}")
-            raise ValueError(f"is below {low:g}: it has to be at least that" if under else f"is above {high:g}")
+        for part in value if isinstance(value, (tuple, list)) else (value,):
+            self._check_bounds(part)
         return value
+
+    def _check_bounds(self, value: Any) -> None:
+        """Raise a `ValueError` where a number is beyond what is allowed, or is none at all (nan)."""
+        low, high = self.metadata["low"], self.metadata["high"]
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            return
+        under, over = low is not None and not value >= low, high is not None and not value <= high
+        if (under or over) and low is not None and high is not None:
+            raise ValueError(f"is not between {bound(low)} and {bound(high)}")
+        if under or over:
+            raise ValueError(
+                f"is below {bound(low)}: it has to be at least that" if under else f"is above {bound(high)}"
+            )
+        if not math.isfinite(value):
+            raise ValueError("is not a finite number")
+
+
+def bound(number: float) -> str:
+    """An end of an allowed range, as people write it."""
+    return f"{number:.0f}" if number == int(number) else f"{number:g}"
 
 
 def canonical(name: str) -> str:
@@ -343,9 +356,3 @@ def load_config(cls: type[Config], path: str | Path) -> Config:
     """The configuration a run was started with, from its `args.yaml` (or the run's folder)."""
     path = Path(path)
     return from_dict(cls, read_yaml(cls, path / "args.yaml" if os.path.isdir(path) else path))
-
-
-def save_config(config: Any, path: str | Path) -> None:
-    """Write every resolved option as flat YAML that `load_config` and ``--hyp`` read back."""
-    with whole_file(path) as temporary:
-        temporary.write_text(yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True), encoding="utf-8")

@@ -109,11 +109,23 @@ def read_text(path: str | Path, most: int = MOST_TEXT, todo: str = "check the pa
     try:
         text = raw.decode("utf-8-sig", "replace" if lossy else "strict")
     except UnicodeDecodeError as error:
+        if kind := _binary(raw):
+            raise UserError(f"is {kind}, no text file", where=path, todo=todo) from None
         kind = "UTF-16" if raw[:2] in (b"\xff\xfe", b"\xfe\xff") else f"byte {raw[error.start]:#04x}"
         line = raw[: error.start].count(b"\n") + 1
         todo = f"save it as UTF-8 text, e.g. iconv -f {'UTF-16' if kind == 'UTF-16' else 'LATIN1'} -t UTF-8 OLD > NEW"
         raise UserError(f"is not a text file in UTF-8 ({kind})", where=path, line=line, todo=todo) from None
     return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+_MAGIC = {b"PK\x03\x04": "a zip archive (as a .pt is one)", b"\x89PNG": "a picture", b"\xff\xd8\xff": "a picture"}
+
+
+def _binary(raw: bytes) -> str:
+    """What bytes are that were never a text in any encoding; "" where they may be one."""
+    known = next((kind for magic, kind in _MAGIC.items() if raw.startswith(magic)), "")
+    wide = raw[:2] in (b"\xff\xfe", b"\xfe\xff")
+    return known or ("a binary file" if b"\0" in raw[:4096] and not wide else "")
 
 
 def lines_of(text: str) -> list[str]:

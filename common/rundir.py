@@ -8,8 +8,12 @@ from pathlib import Path
 
 from common.errors import UserError
 from common.reading import shown_path
+from common.saved import saved_identity
 
 ARGS, START, REPORT = "args.yaml", "start.pt", "report.html"
+RESULTS = "results.csv"
+MARK = "run"
+"""Where a checkpoint has its `mark`, under "extra"."""
 LAST, BEST = Path("weights") / "last.pt", Path("weights") / "best.pt"
 LATEST = "latest"
 COMMANDS = {"train": "train", "train_prune": "prune", "finetune_kd": "distill", "ablate": "ablate"}
@@ -23,6 +27,9 @@ NETWORKS = (
     str(LAST),
 )
 """What the stages of a run leave, the last first."""
+
+NETWORK_FILES = (".pt", ".pth", ".onnx", ".xml", ".engine", ".weights", ".cfg")
+"""How a file of a network ends, whoever runs it."""
 
 made_here: set[Path] = set()
 """The folders this process made: nobody else has anything in these."""
@@ -77,6 +84,11 @@ def find_run(resume: str | Path, project: str | Path = "runs", kinds: Sequence[s
                 f"{folder} is a run of thinyolo {COMMANDS[kind]}", todo=f"thinyolo {COMMANDS[kind]} --resume {folder}"
             )
         return folder
+    if left := next((name for name in (*NETWORKS, START) if os.path.isfile(path / name)), ""):
+        raise UserError(
+            f"--resume {shown_path(resume)}: the run's {ARGS} is gone, and with it its options",
+            todo=f"put it back, or start a new run from what there is: --weights {path / left}",
+        )
     raise UserError(
         f"--resume {shown_path(resume)}: neither it nor a folder above it holds an {ARGS}",
         todo="name the run's folder, for example runs/train/exp",
@@ -99,6 +111,40 @@ def _touched(run: Path) -> float:
     return max(path.stat().st_mtime for path in (run, *run.glob("*"), *run.glob("**/weights/last.pt")))
 
 
+def run_of(path: str | Path) -> Path | None:
+    """The folder of the run that a file is in: the nearest above it with an `args.yaml`."""
+    return next((folder for folder in Path(path).parents if os.path.isfile(folder / ARGS)), None)
+
+
+def mark(path: str | Path) -> dict[str, str]:
+    """Which file of which run `path` is: what a checkpoint carries, so that another in its place is told.
+
+    Empty where no folder above it is a run's.
+    """
+    path = Path(os.path.abspath(path))
+    run = run_of(path)
+    return {"run": saved_identity(run / ARGS), "file": path.relative_to(run).as_posix()} if run else {}
+
+
+def check_mark(kept: object, path: str | Path, todo: str) -> None:
+    """Refuse a file of a run that is another run's, or another file of this one.
+
+    Args:
+        kept: the `mark` in the file; anything else where it was written by an earlier version or elsewhere.
+        todo: what to do then.
+
+    Raises:
+        UserError: it does not belong there.
+    """
+    here = mark(path)
+    if not here or not (here["run"] or kept) or kept == here:
+        return
+    whose = "another run's"
+    if isinstance(kept, dict) and kept.get("run") == here["run"]:
+        whose = f"a copy of {kept.get('file')}"
+    raise UserError(f"is not the file that this run left here: it is {whose}", where=path, todo=todo)
+
+
 def network_in(run: str | Path) -> Path:
     """The network that a run's folder stands for: what its last stage has left.
 
@@ -112,5 +158,11 @@ def network_in(run: str | Path) -> Path:
     others = sorted(path for path in run.glob(f"*/*/{BEST}"))
     if others:
         raise UserError("holds several networks", where=run, todo=f"name one, for example {others[0]}")
-    what = "is a run's folder without a network yet" if (run / ARGS).exists() else "is a folder, and no run's"
-    raise UserError(what, where=run, todo="name a file: a .pt, or one of an exported network")
+    if (run / ARGS).exists():
+        raise UserError("is a run's folder without a network yet", where=run, todo="name a file: a .pt of another run")
+    there = sorted(path for path in run.glob("*") if path.suffix in NETWORK_FILES and path.is_file())
+    what = "is a folder, and no run's"
+    if not there:
+        raise UserError(f"{what}; no network is in it", where=run, todo="name a file: a .pt, or an exported network")
+    named = ", ".join(path.name for path in there[:6]) + (", ..." if len(there) > 6 else "")
+    raise UserError(f"{what}; in it are {named}", where=run, todo=f"name one, for example {there[0]}")

@@ -35,6 +35,7 @@ class KDConfig(KDModes):
         "the most that a mode's gradient may be, as a share of the detection loss's (norms, measured every 100 steps); "
         "0 is no limit. A student far from its teacher would learn little else",
         low=0,
+        high=1000,
     )
     kd_balance: float = option(
         0.0,
@@ -42,6 +43,7 @@ class KDConfig(KDModes):
         "mode with twice its default weight gets twice that); 0 leaves the weights as they are",
         low=0,
         const=0.3,
+        high=100,
     )
 
     @property

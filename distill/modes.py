@@ -42,6 +42,7 @@ class Hinton(Mode):
         "hinton: 1 asks for the probabilities themselves; higher T looks more at scores that both are sure of",
         key="kd_temperature",
         low=0.01,
+        high=1000,
     )
     classes: str = option(
         "auto",
@@ -70,7 +71,11 @@ class Bounded(Mode):
     needs_truth = True
 
     margin: float = option(
-        0.0, "bounded: how far the student has to beat the teacher before the term lets go", key="kd_margin"
+        0.0,
+        "bounded: how far the student has to beat the teacher before the term lets go",
+        key="kd_margin",
+        low=-1000,
+        high=1000,
     )
     distance: str = option(
         "l2",
@@ -106,6 +111,7 @@ class Scaled(Mode):
         "scaled: the teacher's detections of a class compete within so many cells (odd)",
         key="kd_scaled_window",
         low=1,
+        high=1001,
     )
 
     def load(self) -> Loss:
@@ -145,6 +151,7 @@ class LD(Mode):
         "ld: higher T looks more at distances that the teacher holds for unlikely",
         key="kd_ld_temperature",
         low=0.01,
+        high=1000,
     )
 
     def load(self) -> Loss:
@@ -227,7 +234,11 @@ class CWD(FeatureMode):
     weight = 5.0
 
     temperature: float = option(
-        4.0, "cwd: higher looks at all places, lower at the most active ones", key="kd_cwd_temperature", low=0.01
+        4.0,
+        "cwd: higher looks at all places, lower at the most active ones",
+        key="kd_cwd_temperature",
+        low=0.01,
+        high=1000,
     )
 
     def load(self) -> Loss:
@@ -284,10 +295,14 @@ class FGD(FeatureMode):
     weight = 0.3
 
     temperature: float = option(
-        0.5, "fgd: higher spreads the attention over more cells and channels", key="kd_fgd_temperature", low=0.01
+        0.5,
+        "fgd: higher spreads the attention over more cells and channels",
+        key="kd_fgd_temperature",
+        low=0.01,
+        high=1000,
     )
     background: float = option(
-        0.5, "fgd: what the background counts against the objects", key="kd_fgd_background", low=0
+        0.5, "fgd: what the background counts against the objects", key="kd_fgd_background", low=0, high=1000
     )
 
     def load(self) -> Loss:

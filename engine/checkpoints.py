@@ -6,6 +6,7 @@ Both are ordinary checkpoints of the averaged weights; `last.pt` holds the state
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,17 @@ from torch import Tensor
 
 import models
 from common.errors import UserError
-from common.rundir import BEST, LAST
+from common.log import log
+from common.reading import read_text
+from common.rundir import BEST, LAST, MARK, NETWORKS, RESULTS, check_mark, mark, run_of
 from data import DataSpec
-from models.content import check_parts, need_state, need_type
+from data.contents import labels_digest, last_changed, pictures_digest
+from models.content import PIXEL_RANGE, check_parts, misfit, need_state, need_type
 from models.network import Network
+from models.weights import need_sound
 
 NAMES = "names"  # no split is called so
+MADE_AGAIN = "delete it, and the run makes it again"
 
 
 @dataclass
@@ -94,31 +100,99 @@ PROGRESS = {
 }
 
 
+def read_with(spec: DataSpec) -> dict[str, Any]:
+    """What a network's `meta` says of how the pictures it learnt from were read; None where there is nothing to say."""
+    return {PIXEL_RANGE: list(spec.pixel_range) if spec.pixel_range else None}
+
+
 def save_last(run_dir: Path, averaged: Network, kind: str, progress: Progress, state: dict[str, Any]) -> None:
     """Write `last.pt`: the averaged weights, and under "training" everything a resumed training needs."""
     training = {"kind": kind, "progress": asdict(progress), **state}
-    models.save(averaged, run_dir / LAST, extra={"training": training})
+    models.save(averaged, run_dir / LAST, extra={MARK: mark(run_dir / LAST), "training": training})
 
 
 def save_best(run_dir: Path, averaged: Network, kind: str, progress: Progress, metrics: dict[str, float]) -> None:
     """Write `best.pt`: the averaged weights with the score they reached."""
-    extra = {"kind": kind, "epoch": progress.epoch, "step": progress.step, "metrics": metrics}
+    extra = {MARK: mark(run_dir / BEST), "kind": kind, "epoch": progress.epoch, "step": progress.step}
+    extra["metrics"] = metrics
     models.save(averaged, run_dir / BEST, extra=extra)
+
+
+def read_own(path: Path, remade: str = "") -> dict[str, Any]:
+    """The content of a checkpoint that the run left itself, read to go on with the run.
+
+    Args:
+        remade: what to delete so that the run makes it again; "": it cannot.
+
+    Raises:
+        UserError: it is damaged or is not this run's (`common.rundir.check_mark`); with what is left.
+    """
+    run = run_of(path)
+    again = f"--resume {run or path.parent}"
+    todo = (
+        f"put a copy of it back, or {remade}; then {again}"
+        if remade
+        else (f"put a copy of it back, then {again}; or start a new run")
+    )
+    try:
+        content = models.read_checkpoint(path)
+    except UserError as error:
+        problem = f"{error.problem}. This file of the run is lost{_left(path, run)}"
+        raise UserError(problem, where=path, todo=todo) from error
+    check_mark(content["extra"].get(MARK), path, todo)
+    return content
+
+
+def own_network(path: Path, remade: str = "") -> Network:
+    """The network in such a checkpoint."""
+    return models.from_checkpoint(read_own(path, remade), path)
+
+
+def _left(path: Path, run: Path | None) -> str:
+    """Which networks a run still has beside `path`, as the end of a sentence."""
+    names = [name for name in NETWORKS if run and (run / name).is_file() and run / name != path]
+    return f"; {', '.join(names)} {'are' if len(names) > 1 else 'is'} still there" if names else ""
+
+
+def anew(run_dir: str | Path) -> str:
+    """What to delete so that the training in a folder is done again."""
+    return f"delete {Path(run_dir) / LAST} and {Path(run_dir) / RESULTS}, to train this stage again from its beginning"
+
+
+def check_begun(run_dir: Path) -> None:
+    """Refuse to begin a training anew without a word where one has been going on.
+
+    Raises:
+        UserError: two epochs or more are in `results.csv`, and there is no `last.pt`.
+    """
+    table = run_dir / RESULTS
+    rows = len(read_text(table, lossy=True).split()) - 1 if table.is_file() else 0  # no cell has a space in it
+    if rows > 1:
+        run = run_of(run_dir / LAST)
+        raise UserError(
+            f"is not there, and {RESULTS} tells of {rows} epochs: the state of this training is lost"
+            + _left(run_dir / LAST, run),
+            where=run_dir / LAST,
+            todo=f"put a copy of it back, or delete {run_dir / RESULTS}, to train this stage again from its beginning; "
+            f"then go on with --resume {run or run_dir}",
+        )
+    if rows:
+        log.info("%s: killed before its first %s was written: it begins anew", run_dir, LAST.name)
 
 
 def read_last(run_dir: str | Path) -> dict[str, Any] | None:
     """The "training" part of a run's `last.pt`; None if there is none yet.
 
     Raises:
-        UserError: the file is no checkpoint of a training.
+        UserError: the file is damaged, no checkpoint of a training, or another run's.
     """
     path = Path(run_dir) / LAST
-    if not path.is_file():
+    if not os.path.lexists(path):
         return None
-    training: dict[str, Any] | None = models.read_checkpoint(path)["extra"].get("training")
+    training: dict[str, Any] | None = read_own(path, anew(run_dir))["extra"].get("training")
     if training is None:
         raise UserError("holds weights, no state of a training", where=path, todo=f"start anew with --weights {path}")
-    todo = f"take another checkpoint, or start anew with --weights {path}"
+    todo = f"take another checkpoint; or {anew(run_dir)}"
     need_type(training, dict, "its state of a training is", path, todo)
     check_parts(training, TRAINING, "its state of a training", path, todo)
     check_parts(training["progress"], PROGRESS, "its progress", path, todo)
@@ -132,14 +206,16 @@ def read_last(run_dir: str | Path) -> dict[str, Any] | None:
 
 
 def pictures_of(spec: DataSpec) -> dict[str, Any]:
-    """What a run remembers of its data: split -> number of pictures, and a digest of their names and folders' names;
-    and the names of the classes, in order."""
+    """What a run remembers of its data: split -> number of pictures, and digests of their names with their folders'
+    names ("sha256"), of their contents and of their label files; and the names of the classes, in order."""
     found: dict[str, Any] = {
         split: {
             "count": len(paths),
             "sha256": hashlib.sha256(
                 "\n".join(f"{path.parent.name}/{path.name}" for path in paths).encode(errors="surrogateescape")
             ).hexdigest(),
+            "contents": pictures_digest(paths),
+            "labels": labels_digest(paths),
         }
         for split, paths in spec.splits.items()
         if paths
@@ -148,14 +224,14 @@ def pictures_of(spec: DataSpec) -> dict[str, Any]:
 
 
 def check_pictures(kept: Any, spec: DataSpec, where: Path) -> None:
-    """Refuse to go on with other pictures than those a run began with.
+    """Refuse to go on with other data than those a run began with.
 
     Args:
-        kept: what `pictures_of` said then; anything else was written by an earlier version, and nothing is known.
+        kept: what `pictures_of` said then; what earlier versions did not keep is not known, and not compared.
         where: the file that says so.
 
     Raises:
-        UserError: with the numbers then and now.
+        UserError: with what changed in each split.
     """
     if not isinstance(kept, dict):
         return
@@ -168,19 +244,28 @@ def check_pictures(kept: Any, spec: DataSpec, where: Path) -> None:
             where=where,
             todo="write them as they were, or start a new run with --weights and what this one has so far",
         )
-    changed = [split for split in {**kept, **now} if kept.get(split) != now.get(split)]
-    if not changed:
-        return
-    counts = ((split, *((each.get(split) or {}).get("count", 0) for each in (kept, now))) for split in changed)
-    told = ", ".join(
-        f"{split} had {then} pictures and has {here}" if then != here else f"{split} has other {here} pictures"
-        for split, then, here in counts
-    )
-    raise UserError(
-        f"the data set is not the one this run began with: {told} ({spec.source})",
-        where=where,
-        todo="bring the pictures back, or start a new run with --weights and what this one has so far",
-    )
+    told = [_changed(split, kept.get(split) or {}, now.get(split) or {}, spec) for split in {**kept, **now}]
+    if any(told):
+        raise UserError(
+            f"the data set is not the one this run began with: {'; '.join(filter(None, told))} ({spec.source})",
+            where=where,
+            todo="bring it back as it was, or start a new run with --weights and what this one has so far",
+        )
+
+
+def _changed(split: str, then: dict[str, Any], now: dict[str, Any], spec: DataSpec) -> str:
+    """What is not as it was in a split; "" where nothing is."""
+    before, count = then.get("count", 0), now.get("count", 0)
+    if before != count:
+        return f"{split} had {before} pictures and has {count}"
+    if then.get("sha256") != now.get("sha256"):
+        return f"{split} has other {count} pictures"
+    pictures = spec.splits.get(split, ())
+    if then.get("contents") not in (None, now.get("contents")):
+        return f"{split} has other pictures under the same names (written last: {last_changed(pictures)})"
+    if then.get("labels") not in (None, now.get("labels")):
+        return f"{split} has other labels (written last: {last_changed(pictures, labels=True)})"
+    return ""
 
 
 def check_labels(kept: str | None, now: str, spec: DataSpec, where: Path) -> None:
@@ -196,6 +281,49 @@ def check_labels(kept: str | None, now: str, spec: DataSpec, where: Path) -> Non
             where=where,
             todo="bring them back as they were, or start a new run with --weights and what this one has so far",
         )
+
+
+def check_start(kept: str | None, now: str, where: Path) -> None:
+    """Refuse to go on with a training that began with other weights: fingerprints then (earlier versions kept none) and
+    now. Whoever trains without a run's folder may build the network from `last.pt` itself.
+
+    Raises:
+        UserError: they differ.
+    """
+    if kept not in (None, now) and run_of(where):
+        raise UserError(
+            "is of a training that began with other weights than this one would: a file they come from (--weights, or "
+            "an earlier stage's) has been replaced",
+            where=where,
+            todo=f"put that file back as it was; or {anew(where.parents[1])}",
+        )
+
+
+def check_weights(training: dict[str, Any], network: Network, where: Path) -> None:
+    """Refuse weights that are no numbers, or not those of `network`.
+
+    Raises:
+        UserError: naming the first of them.
+    """
+    for part in ("network", "ema"):
+        for name, tensor in training[part].items():
+            need_sound(tensor, name, where)
+        if wrong := misfit(network.state_dict(), training[part]):
+            raise UserError(
+                f"does not fit this training: {wrong}",
+                where=where,
+                todo=f"resume with the options the run was started with; or {anew(where.parents[1])}",
+            )
+
+
+def clear_older(run_dir: Path, begins: bool) -> None:
+    """Delete what an older run has left in a folder that is used again.
+
+    Args:
+        begins: the training is at its first step; else only `best.pt` may be an older run's.
+    """
+    for name in (BEST, LAST, RESULTS) if begins else (BEST,):
+        (run_dir / name).unlink(missing_ok=True)
 
 
 def batch_of(run_dir: str | Path) -> int:

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import ClassVar
 
 from common.errors import UserError
-from common.options import option, save_config
+from common.options import option
+from common.saved import save_config
 from data.options import BATCH, AugmentConfig
 from models.options import LossConfig
 from models.resize import AUTO, RESIZE
@@ -111,6 +112,7 @@ class TrainConfig:
         group=TRAINING,
         low=1,
         main=True,
+        high=1_000_000,
     )
     batch_size: int = option(
         BATCH,
@@ -120,6 +122,7 @@ class TrainConfig:
         low=-1,
         flags=("--batch",),
         main=True,
+        high=65_536,
     )
     nominal_batch: int = option(
         0,
@@ -127,6 +130,7 @@ class TrainConfig:
         "1 steps on every batch. 0 looks at the data: 64, halved down to --batch-size until an epoch has 25 steps",
         group=TRAINING,
         low=0,
+        high=1_000_000,
     )
     multi_scale: float = option(
         0.0,
@@ -141,6 +145,7 @@ class TrainConfig:
         "epochs at the end without mosaic and mixup, so that training ends on natural pictures",
         group=TRAINING,
         low=0,
+        high=1_000_000,
     )
     patience: int = option(
         0,
@@ -148,6 +153,7 @@ class TrainConfig:
         "rate reach its end)",
         group=TRAINING,
         low=0,
+        high=1_000_000,
     )
     freeze: str = option(
         "",
@@ -161,7 +167,9 @@ class TrainConfig:
         "keep BatchNorm statistics as they are: for batches too small to estimate them",
         group=TRAINING,
     )
-    val_every: int = option(1, "epochs between validations; the last epoch is always validated", group=TRAINING, low=1)
+    val_every: int = option(
+        1, "epochs between validations; the last epoch is always validated", group=TRAINING, low=1, high=1_000_000
+    )
 
     # --- optimiser
     optimizer: str = option(
@@ -178,6 +186,7 @@ class TrainConfig:
         group=OPTIMISER,
         low=1e-9,
         main=True,
+        high=10,
     )
     lrf: float = option(0.01, "last learning rate as a share of --lr0", group=OPTIMISER, low=0, high=1)
     momentum: float = option(0.937, "SGD momentum, or AdamW's beta1", group=OPTIMISER, low=0, high=0.9999)
@@ -186,12 +195,14 @@ class TrainConfig:
         "pull on convolution weights (never on gammas, betas and biases): less overfitting, weaker fit",
         group=OPTIMISER,
         low=0,
+        high=10,
     )
     warmup_epochs: float = option(
         3.0,
         "epochs in which the learning rate rises from nearly 0: more is safer from random weights",
         group=OPTIMISER,
         low=0,
+        high=1_000_000,
     )
     ema_decay: float = option(
         0.9998,
@@ -205,6 +216,7 @@ class TrainConfig:
         "largest global gradient norm; 0 never clips: a guard against rare bad batches",
         group=OPTIMISER,
         low=0,
+        high=1e9,
     )
 
     # --- augmentation and loss: declared where they are used
@@ -243,6 +255,7 @@ class TrainConfig:
         "of every random choice: same seed, same numbers (on one machine, with equal --threads)",
         group=RUN,
         low=0,
+        high=2**32 - 1,
     )
     device: str = option(
         "",
@@ -265,6 +278,7 @@ class TrainConfig:
         group=RUN,
         low=0,
         resumable=True,
+        high=1_000_000_000,
     )
     wandb: str = option(
         "auto",
@@ -303,5 +317,5 @@ class TrainConfig:
         return frozen
 
     def save(self, path: str | Path) -> None:
-        """Write the resolved options as YAML; `load_config` and ``--hyp`` read it back."""
+        """Write the resolved options as YAML; `load_config` and ``--hyp`` read it back. See `save_config`."""
         save_config(self, path)

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 import data as data_room
+import models
 from common.errors import UserError
 from common.log import log
 from data.batch import Batch
@@ -34,7 +35,6 @@ from engine.progress import EpochBar, memory_used, summary, write_results
 from engine.seams import Hooks, Objective
 from engine.step import grouped, resized, step_seed, training_step
 from models.network import Network
-from models.weights import need_sound
 
 FITNESS = "val/mAP50-95"
 _SIZE = 2  # keeps the random stream of a step's size apart from the step's own (`step_seed`)
@@ -86,6 +86,7 @@ class Trainer:
         self.objective = objective.to(self.device).to(memory_format=torch.channels_last)
         self.network = objective.network
         self._check()
+        self.began_with = models.fingerprint(self.network)
         self.network.with_image_size(config.input_size)  # the checkpoints are used at the size they were trained for
         self.frozen = config.frozen_layers(len(self.network.layers))
         freeze(self.network, self.frozen)
@@ -141,7 +142,7 @@ class Trainer:
         for hook in self.hooks:
             hook.begin(self.network)
         if distributed.is_main() and self.progress.best_score < 0:
-            (self.run_dir / checkpoints.BEST).unlink(missing_ok=True)  # of an older run in a reused folder
+            checkpoints.clear_older(self.run_dir, begins=not self.progress.step)
         try:
             while not self.progress.finished:
                 began = time.monotonic()
@@ -309,23 +310,24 @@ class Trainer:
 
     def _publish(self) -> None:
         """`results.csv` and now and then its figure; an epoch that is not in `last.pt` yet is written over."""
-        write_results(self.run_dir / "results.csv", self.progress.history)
+        write_results(self.run_dir / checkpoints.RESULTS, self.progress.history)
         # Drawing takes seconds, which short epochs do not have.
         if self.progress.finished or time.monotonic() - self._plotted > SECONDS_BETWEEN_PLOTS:
-            plot_results(self.run_dir / "results.csv", self.run_dir / "results.png")
+            plot_results(self.run_dir / checkpoints.RESULTS, self.run_dir / "results.png")
             self._plotted = time.monotonic()
 
     def _averaged(self) -> Any:
         """The network that is validated and saved."""
         averaged = self.ema.module
         averaged.lineage = self.network.lineage
-        averaged.meta = {**self.network.meta, "seen": self.progress.seen}
+        averaged.meta = {**self.network.meta, "seen": self.progress.seen, **checkpoints.read_with(self.spec)}
         return averaged
 
     @cached_property
     def _data(self) -> dict[str, Any]:
-        """By what a resumed training knows its data again; every `last.pt` holds it."""
-        return {"pictures": checkpoints.pictures_of(self.spec), "labels": self.feed.train_set.scan.digest()}
+        """By what a resumed training knows its data and its start again; every `last.pt` holds it."""
+        pictures, labels = checkpoints.pictures_of(self.spec), self.feed.train_set.scan.digest()
+        return {"pictures": pictures, "labels": labels, "start": self.began_with}
 
     def _save_last(self) -> None:
         if not distributed.is_main():
@@ -351,13 +353,14 @@ class Trainer:
         fitted or channels pruned since the cfg was read.
 
         Raises:
-            UserError: the checkpoint is of another network, objective or set of hooks, or of other labels.
+            UserError: the checkpoint is of another run, start, network, objective or set of hooks, or of other labels.
         """
         training = checkpoints.read_last(self.run_dir)
         if training is None:
             return False
         where = self.run_dir / checkpoints.LAST
         checkpoints.check_labels(training.get("labels"), self._data["labels"], self.spec, where)
+        checkpoints.check_start(training.get("start"), self.began_with, where)
         hooks = [hook for hook in self.hooks if hook.state_dict()]
         states = [state for state in training["hooks"] if state]
         if len(states) != len(hooks):
@@ -366,8 +369,7 @@ class Trainer:
                 where=where,
                 todo="resume with the options the run was started with",
             )
-        for name, tensor in training["network"].items():
-            need_sound(tensor, name, where)
+        checkpoints.check_weights(training, self.network, where)
         try:
             self.network.load_state_dict(training["network"])
             self.ema.module.load_state_dict(training["ema"])
@@ -385,7 +387,7 @@ class Trainer:
             raise UserError(
                 f"does not fit this training: {_said(error)}",
                 where=where,
-                todo="resume with the options it was started with, or start anew: the file may be damaged",
+                todo=f"put a sound copy of it back; or {checkpoints.anew(self.run_dir)}",
             ) from None
         self.progress = Progress(**training["progress"])
         log.info("%s: going on at epoch %d, step %d", self.run_dir, self.progress.epoch, self.progress.step)

@@ -15,6 +15,7 @@ from common.errors import UserError
 from data.augment import GREY
 from export.formats import EARLIER_OUTPUTS
 from export.options import DETECTION
+from models.content import PIXEL_RANGE
 from models.heads import FAMILIES, HeadSpec, spec_read
 from models.network import Network
 from models.resize import LETTERBOX, RESIZE, STRETCH
@@ -48,6 +49,7 @@ class Description:
         nms: what chooses the boxes inside the graph, where `outputs` is "boxes": "conf", "iou", "max_det"; of
             one-to-one heads "max_det" alone.
         resize: how pictures are brought to the size, see `models.resize`.
+        pixel_range: the values that become 0 and 1 of pictures with more than 8 bits, where the training says so.
     """
 
     names: tuple[str, ...]
@@ -61,6 +63,7 @@ class Description:
     fingerprint: str = ""
     nms: Mapping[str, float] | None = None
     resize: str = LETTERBOX
+    pixel_range: tuple[float, float] | None = None
 
     @property
     def classes(self) -> int:
@@ -86,12 +89,20 @@ class Description:
             "fingerprint": self.fingerprint,
             "nms": dict(self.nms) if self.nms else None,
             "resize": self.resize,
+            "pixel_range": list(self.pixel_range) if self.pixel_range else None,
             "input": {"channels": "RGB", "divided_by": 255, "fill": GREY},
-            "input_meaning": f"(B, 3, H, W) float32, RGB, 0..1; {RESIZING[self.resize]}",
+            "input_meaning": f"(B, 3, H, W) float32, RGB, 0..1; {self.deep}{RESIZING[self.resize]}",
             "output_meaning": self.spec.outputs[self.outputs],
             "detection": {"one_to_one": self.spec.one_to_one, **DETECTION},
             "detection_meaning": self.choice,
         }
+
+    @property
+    def deep(self) -> str:
+        """What is done with pictures of more than 8 bits, where the training says it."""
+        if not self.pixel_range:
+            return ""
+        return "of pictures with more than 8 bits the values from {:g} to {:g} become 0..1; ".format(*self.pixel_range)
 
     @property
     def choice(self) -> str:
@@ -134,7 +145,8 @@ class Description:
         coded = {"names", "heads", "size", "any_size", "batch", "stride", "nms"}  # other programs may add keys
         try:
             words = {key: metadata[key] for key in text if key in metadata}
-            return cls.from_dict(words | {key: json.loads(metadata[key]) for key in coded})
+            later = {"pixel_range"} & metadata.keys()
+            return cls.from_dict(words | {key: json.loads(metadata[key]) for key in (*coded, *later)})
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(
                 f"its metadata are damaged: {type(error).__name__}: {error}",
@@ -160,6 +172,7 @@ class Description:
             fingerprint=content["fingerprint"],
             nms=content["nms"],
             resize=resize,
+            pixel_range=(float(ends[0]), float(ends[1])) if (ends := content.get("pixel_range")) else None,
         )
 
 
@@ -174,6 +187,7 @@ def describe(net: Network, size: tuple[int, int] | None = None, **more: Any) -> 
         stride=net.max_stride,
         fingerprint=fingerprint(net),
         resize=net.resize,
+        pixel_range=tuple(net.meta.get(PIXEL_RANGE) or ()) or None,
         **more,
     )
 

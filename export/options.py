@@ -102,7 +102,7 @@ class ExportOptions:
         group=GRAPH,
         metavar="SIZE",
     )
-    batch: int = option(1, "pictures at a time (--dynamic batch takes any number)", group=GRAPH, low=1)
+    batch: int = option(1, "pictures at a time (--dynamic batch takes any number)", group=GRAPH, low=1, high=65_536)
     dynamic: str = option(
         "none",
         "what is left open until the file runs; OpenCV takes no open size",
@@ -124,6 +124,7 @@ class ExportOptions:
         "most boxes: NMS keeps them a picture and class, one-to-one heads a picture",
         group=GRAPH,
         low=1,
+        high=100_000,
     )
     half: bool = option(False, "openvino, tensorrt and ncnn: weights in FP16, half the size (not int8)", group=GRAPH)
 
@@ -141,7 +142,11 @@ class ExportOptions:
     )
     single_cls: bool = option(False, "all classes count as one", group=JUDGING)
     calibrate: int = option(
-        128, "training pictures that set the ranges of INT8: more catch rarer values", group=JUDGING, low=1
+        128,
+        "training pictures that set the ranges of INT8: more catch rarer values",
+        group=JUDGING,
+        low=1,
+        high=1_000_000,
     )
     max_drop: float | None = option(
         None,
@@ -149,6 +154,7 @@ class ExportOptions:
         "to it there is no file; without: what costs least",
         group=JUDGING,
         low=0,
+        high=1,
     )
     reduce_range: bool = option(
         False, "INT8 weights in 7 bits: for x86 CPUs without VNNI, whose 8-bit sums overflow", group=JUDGING

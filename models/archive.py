@@ -19,6 +19,8 @@ from common.errors import UserError
 from common.reading import need_file
 
 MAX_PICKLE_BYTES = 64 << 20  # a checkpoint's pickle is about 1 MB: its tensors lie outside
+MAX_OPCODES = 1_000_000  # one of the largest networks, with its training, has 100,000
+MAX_LISTING = 8 << 20  # bytes of the list of an archive's entries: 60,000 of them
 MAX_BYTES = 16 << 30  # of a file: more than the state of the largest network's training takes in float64
 # What zipfile and zlib say of an archive with wrong bytes in it.
 DAMAGED = (
@@ -59,6 +61,7 @@ class Archive:
         try:
             if not zipfile.is_zipfile(self.path):
                 raise self._not_a_zip()
+            self._need_short_listing()
             self.zip = zipfile.ZipFile(self.path)
         except DAMAGED as error:
             raise self._error(f"cannot be read: {error}", todo="check the path; else fetch the file again") from error
@@ -73,6 +76,13 @@ class Archive:
 
     def __exit__(self, *_: object) -> None:
         self.zip.close()
+
+    def _need_short_listing(self) -> None:
+        """Refuse an archive whose entries would take seconds to be listed; zipfile reads them all when it opens it."""
+        with open(self.path, "rb") as handle:
+            end = zipfile._EndRecData(handle)  # type: ignore[attr-defined]
+        if end and end[5] > MAX_LISTING:
+            raise self._error("lists more entries than a checkpoint has", todo="check the path")
 
     def _error(self, problem: str, todo: str = AGAIN) -> UserError:
         return UserError(problem, where=self.path, todo=todo)
@@ -113,7 +123,12 @@ class Archive:
         """The pickle taken apart: (opcode, argument), not executed."""
         pickled = self.entry("data.pkl", MAX_PICKLE_BYTES)
         try:
-            for opcode, argument, _ in pickletools.genops(pickled):
+            for number, (opcode, argument, _) in enumerate(pickletools.genops(pickled)):
+                if number >= MAX_OPCODES:
+                    raise self._error(
+                        f"its pickle has more than {MAX_OPCODES:,} instructions, which no checkpoint needs",
+                        todo="use only files that a training program saved, from a source you trust",
+                    )
                 yield opcode.name, argument
         except (ValueError, OverflowError, UnicodeError) as error:
             raise self._error(f"its pickle is damaged: {error}") from error

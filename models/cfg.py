@@ -324,7 +324,10 @@ def _blocks(text: str, source: str) -> list[Section]:
             continue
         key, equals, value = (part.strip() for part in content.partition("="))
         if not equals or not key:
-            raise UserError(f"'{content}' is neither a [section] nor key=value", where=source, line=line)
+            todo = "correct the line" if sections else "is it a Darknet cfg? One begins with [net]"
+            raise UserError(
+                f"'{content[:80]}' is neither a [section] nor key=value", where=source, line=line, todo=todo
+            )
         if not sections:
             raise UserError(
                 f"'{content}' stands before the first section", where=source, line=line, todo="a cfg begins with [net]"

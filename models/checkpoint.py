@@ -13,10 +13,10 @@ from common.errors import UserError
 from common.files import whole_file
 from common.log import log
 from common.reading import need_file, shown_path
-from common.rundir import ARGS, network_in
+from common.rundir import network_in
 from models.archive import MAX_BYTES, MAX_PICKLE_BYTES, Archive
 from models.cfg import Cfg, parse_cfg, read_cfg
-from models.content import FORMAT, check_content
+from models.content import DAMAGED, FORMAT, check_content, misfit
 from models.initial import init_weights
 from models.network import Network, adapt_classes
 from models.resize import KEY
@@ -25,6 +25,7 @@ from models.unpickle import read_plain
 from models.weights import LoadReport, load_darknet, need_sound
 
 WHAT_TO_GIVE = "give a .pt written by ThinYOLO, a YOLOv5, YOLOv8, YOLO11 or YOLO26 .pt, or a cfg with its .weights"
+EXPORTED = (".onnx", ".xml", ".engine")
 Anchors = Sequence[Sequence[tuple[float, float]]]
 
 
@@ -72,10 +73,9 @@ def from_checkpoint(content: dict[str, Any], source: str | Path = "checkpoint") 
     for name, tensor in content["state"].items():
         need_sound(tensor, name, source)
     net = Network(parse_cfg(content["cfg"], source=str(source)), content["names"])
-    try:
-        net.load_state_dict(content["state"])
-    except RuntimeError as error:
-        raise UserError(f"its tensors do not belong to its cfg: {error}", where=source) from error
+    if wrong := misfit(net.state_dict(), content["state"]):
+        raise UserError(f"its tensors do not belong to its cfg: {wrong}", where=source, todo=DAMAGED)
+    net.load_state_dict(content["state"])
     net.lineage, net.meta = content["lineage"], content["meta"]
     dtype = next((tensor.dtype for tensor in content["state"].values() if tensor.is_floating_point()), torch.float32)
     if dtype == torch.float64:
@@ -94,15 +94,22 @@ def _shipped() -> Path:
     return Path(next(iter(cfg.__path__)))
 
 
+def _of_package(name: str | Path) -> Path | None:
+    """The cfg of the package that `name` means, if it may mean one."""
+    path = Path(name)
+    if len(path.parts) == 1 or path.parts[:-1] == ("cfg",):
+        shipped = _shipped() / (path.name if path.suffix == ".cfg" else f"{path.name}.cfg")
+        return shipped if os.path.isfile(shipped) else None
+    return None
+
+
 def cfg_path(name: str | Path) -> Path:
     """The file `name` means: a path as it is, else a cfg of the package ("yolov3", "yolov3.cfg", "cfg/yolov3.cfg")."""
     path = Path(name)
     if os.path.lexists(path) and not os.path.isdir(path):
         return path  # whether it can be read is told when it is read
-    if len(path.parts) == 1 or path.parts[:-1] == ("cfg",):
-        shipped = _shipped() / (path.name if path.suffix == ".cfg" else f"{path.name}.cfg")
-        if os.path.isfile(shipped):
-            return shipped
+    if shipped := _of_package(path):
+        return shipped
     raise UserError(
         f"'{shown_path(name)}' does not exist",
         todo=f"give a .cfg or .pt file, or one of: {', '.join(available_cfgs())}",
@@ -132,13 +139,21 @@ def load(
         UserError: naming the file, and what would do instead.
     """
     classes = len(names) if classes is None and names is not None else classes
+    if os.path.isdir(source) and not _of_package(source):
+        source = network_in(source)
+    for each in (source, weights):
+        if each is not None and Path(each).suffix in EXPORTED:
+            raise UserError(
+                "is an exported file: it can be run (thinyolo val, predict, latency), and no more",
+                where=each,
+                todo="give the .pt that it was made of",
+            )
     if Path(source).suffix == ".weights":
         raise UserError(
             "holds tensors but no structure",
             where=source,
             todo=f"give its cfg and pass it as weights: load('yolov3.cfg', weights='{source}')",
         )
-    source = network_in(source) if os.path.isfile(Path(source) / ARGS) else source
     path = Path(source) if Path(source).suffix in (".pt", ".pth") else cfg_path(source)
     if path.suffix in (".pt", ".pth"):
         net = _adapted(_read_pt(path), classes, names)

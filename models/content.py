@@ -5,6 +5,7 @@ What is checked is the form: which parts there are and of which type each is, as
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from common.errors import UserError
 FORMAT = "thinyolo/1"
 PARTS: dict[str, type] = {"cfg": str, "names": list, "state": dict, "lineage": list, "meta": dict, "extra": dict}
 ENTRY: dict[str, type] = {"sha256": str, "kind": str, "layers": dict}
+PIXEL_RANGE = "pixel_range"
 META: dict[str, type] = {
     "seen": int,
     "teacher": dict,
@@ -23,6 +25,7 @@ META: dict[str, type] = {
     "kd_off": str,
     "unlabelled": dict,
     "trained_for": list,
+    PIXEL_RANGE: list,
 }
 """What is looked up there, where it is there."""
 
@@ -77,6 +80,11 @@ def check_content(content: Mapping[Any, Any], path: str | Path) -> None:
     for name, kind in META.items():
         if content["meta"].get(name) is not None:
             need_type(content["meta"][name], kind, f"its 'meta' has {name!r}", path)
+    ends = content["meta"].get(PIXEL_RANGE) or [0, 1]
+    for end in ends:
+        need_type(end, (int, float), f"its 'meta' has {PIXEL_RANGE!r}, which holds a value", path)
+    if len(ends) != 2 or not -math.inf < ends[0] < ends[1] < math.inf:
+        raise UserError(f"is damaged: its 'meta' has {PIXEL_RANGE!r}, which is no range", where=path, todo=DAMAGED)
 
 
 def need_state(state: Any, what: str, path: str | Path) -> None:
@@ -85,3 +93,18 @@ def need_state(state: Any, what: str, path: str | Path) -> None:
     for name, tensor in state.items():
         need_type(name, str, f"{what} has a name", path)
         need_type(tensor, Tensor, f"{what} has {name!r}", path)
+
+
+def misfit(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
+    """In which ways tensors do not fit a network's, with their numbers and the first of each; "" where all fit."""
+    said = []
+    if absent := [name for name in own if name not in given]:
+        said.append(f"{len(absent)} of its {len(own)} tensors are missing, the first {absent[0]}")
+    if others := [name for name in given if name not in own]:
+        said.append(f"{len(others)} tensors are in it that the network does not have, the first {others[0]!r}"[:300])
+    unlike = [name for name in own if name in given and own[name].shape != given[name].shape]
+    if unlike:
+        first = unlike[0]
+        shapes = f"{list(given[first].shape)}, and has to be {list(own[first].shape)}"
+        said.append(f"{len(unlike)} tensors are of another shape, the first {first}: {shapes}")
+    return "; ".join(said)

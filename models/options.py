@@ -20,7 +20,7 @@ GAINS = {
 def _gain(term: str, help: str) -> Any:
     words = {"anchored": "with anchors", "free": "without"}
     usual = [f"{gains[term]:g} {words[family]}" for family, gains in GAINS.items() if term in gains]
-    return option(None, f"gain of the {help} (none: {' and '.join(usual)})")
+    return option(None, f"gain of the {help} (none: {' and '.join(usual)})", low=0, high=1e6)
 
 
 @dataclass
@@ -43,15 +43,21 @@ class LossConfig:
         1.0,
         "with anchors: the objectness a matched cell learns: 0 = always 1, 1 = its box's overlap with the truth, so "
         "that scores rank boxes by quality; between = a blend",
+        low=0,
+        high=1,
     )
     obj_balance: float = option(
         1.5,
         "with anchors: how much more the objectness of fine heads counts: weight ~ stride ^ -value, mean 1 over "
         "heads; their objects are a smaller share of their many cells",
+        low=-10,
+        high=10,
     )
     label_smoothing: float = option(
         0.0,
         "with anchors: class targets e/2 and 1 - e/2 instead of 0 and 1: less sure, for noisy labels",
+        low=0,
+        high=1,
     )
 
     def __post_init__(self) -> None:

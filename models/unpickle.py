@@ -43,6 +43,8 @@ RECORD_NAMES = {
     *("datetime.datetime", "argparse.Namespace", "numpy.dtype", "numpy.ndarray", "_codecs.encode"),
 }
 
+MAX_STACK = 100_000  # pickle takes a list or a dict a thousand at a time; a tuple as a whole
+
 # What may be a key: hashing a deeply nested tuple can exhaust the C stack.
 Scalar = (str, bytes, int, float, type(None))
 
@@ -152,6 +154,8 @@ class _Machine:
                 return self.stack.pop()
             if opcode in self.IGNORED:
                 continue
+            if len(self.stack) > MAX_STACK:
+                raise Refused("its pickle heaps up more values than a checkpoint holds in one place")
             if opcode in self.CONSTANTS:
                 self.stack.append(self.CONSTANTS[opcode])
             elif opcode in self.LITERALS:

@@ -100,7 +100,9 @@ def read_header(path: str | Path) -> tuple[int, int, int]:
     except OSError as error:
         raise UserError(f"cannot be read: {error.strerror}", where=path) from error
     if len(raw) < 16:
-        raise UserError(f"has {len(raw)} bytes, too few for the header of a .weights file", where=path)
+        raise UserError(
+            f"has {len(raw)} bytes, too few for the header of a .weights file", where=path, todo="is it one?"
+        )
     major, minor, _ = struct.unpack_from("<3i", raw)
     wide = major * 10 + minor >= 2 and major < 1000 and minor < 1000
     start = 20 if wide else 16
@@ -119,12 +121,16 @@ def read_weights(path: str | Path) -> tuple[int, np.ndarray]:
     return seen, np.fromfile(path, "<f4", offset=start)
 
 
+MOST = 1e12
+"""No training leaves a weight near it; of weights not far beyond it float32 makes infinite answers."""
+
+
 def need_sound(tensor: Tensor, name: str, path: str | Path) -> None:
     """Refuse a tensor that no training leaves: its network would find nothing, and say nothing of why.
 
     Raises:
         UserError: naming the tensor (``layers.NUMBER. ...``) and how many of its values are NaN or infinite, or
-            variances below 0; or its values are no fractions.
+            variances below 0, or beyond `MOST`; or its values are no fractions.
     """
     if name.endswith("num_batches_tracked"):
         return
@@ -134,6 +140,8 @@ def need_sound(tensor: Tensor, name: str, path: str | Path) -> None:
     said, bad = "are not finite (NaN or infinite)", ~torch.isfinite(tensor)
     if name.endswith("running_var") and not bad.any():
         said, bad = "are below 0, which no variance is", tensor < 0
+    if not bad.any():
+        said, bad = f"are beyond {MOST:g}: sums of them are infinite, so nothing would be found", tensor.abs() > MOST
     if count := int(bad.sum()):
         raise UserError(f"{count} of the {tensor.numel()} values of {name} {said}", where=path, todo=todo)
 

@@ -85,9 +85,9 @@ def run_cell(cell: Cell) -> dict[str, Any]:
     begun = read_json(cell.folder / CELL).get("key") == cell.key
     identity = {"key": cell.key, "modes": cell.variant, "seed": cell.seed}
     if distributed.is_main() and not begun:
-        cell.config.save(cell.folder / ARGS)
-        for other in (checkpoints.LAST, ID_FILE):  # of other settings: neither their weights nor their W&B run
+        for other in (ARGS, checkpoints.LAST, ID_FILE):  # of other settings: neither their weights nor their W&B run
             (cell.folder / other).unlink(missing_ok=True)
+        cell.config.save(cell.folder / ARGS)
         write_json(cell.folder / CELL, identity)
     distributed.barrier()
     config = replace(cell.config, resume=str(cell.folder))

@@ -41,6 +41,9 @@ class Variant:
         return f"{name[: LONGEST - 9]}-{hashlib.sha256(self.text.encode()).hexdigest()[:8]}"
 
 
+MOST_SEEDS = 1000
+
+
 def parse_seeds(text: str) -> list[int]:
     """The seeds ``--seeds`` means: "5" the first five, "5-9" those, "0,3,7" those.
 
@@ -49,13 +52,14 @@ def parse_seeds(text: str) -> list[int]:
     """
     seeds: list[int] = []
     for part in text.split(","):
-        found = re.fullmatch(r"\s*(\d+)\s*(?:-\s*(\d+)\s*)?", part)
+        found = re.fullmatch(r"\s*([0-9]{1,9})\s*(?:-\s*([0-9]{1,9})\s*)?", part)
         if found is None:
             raise UserError(f"--seeds {text}: '{part.strip()}' is neither a number nor a range", todo="5, 5-9 or 0,3,7")
         low = int(found[1])
-        seeds += range(low, int(found[2]) + 1) if found[2] else [low]
-    if text.strip().isdigit():
-        seeds = list(range(int(text)))
+        named = range(low, int(found[2]) + 1) if found[2] else range(low) if "," not in text else range(low, low + 1)
+        if len(named) > MOST_SEEDS:
+            raise UserError(f"--seeds {text} names more than {MOST_SEEDS} seeds", todo="5, 5-9 or 0,3,7")
+        seeds += named
     if not seeds or len(set(seeds)) < len(seeds):
         raise UserError(f"--seeds {text} names {'a seed twice' if seeds else 'no seed'}", todo="5, 5-9 or 0,3,7")
     return seeds

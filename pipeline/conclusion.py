@@ -19,7 +19,7 @@ from pipeline.show import LayerRow, channel_bars, side_by_side
 from pipeline.spent import LONGER, improving, longer_row, progress_of, spent
 from pipeline.stage import stage_tracker
 from reporting.report import EPOCHS, Row, text_table, write_report
-from reporting.results import Scores, interval_of, pictures, scores, shown_split, table
+from reporting.results import Scores, counted, footnote, interval_of, pictures, scores, shown_split, table
 from reporting.speed import Speeds
 from reporting.verdict import short_verdict, verdict
 
@@ -82,6 +82,7 @@ class Line:
         rows, speeds = table(self.networks, {name: self.scored[name][split] for name in self.networks}, size)
         rows = [replace(row, epochs=sum(self._epochs(row.name)), note=self.notes.get(row.name, "")) for row in rows]
         line = self._verdict({row.name: row for row in rows}, speeds, split) if last != self.first else ""
+        score = self.scored[last][split]
         figures, shown = pictures(drawn / split)
         if last != self.first:
             pair = {name: self.networks[name] for name in (self.first, last)}
@@ -95,6 +96,7 @@ class Line:
                 "split": split,
                 "size": size,
                 "measured_with": speeds.measured_with,
+                "counted": counted(score),
                 "baseline": self.first,
                 "channels": channel_bars(self.layers),
                 "pruning": self.told,
@@ -108,7 +110,8 @@ class Line:
             },
         )
         self._track_end(rows, line, shown)
-        return "\n".join(filter(None, ["", text_table(rows), speeds.measured_with, EPOCHS, line, f"report: {page}"]))
+        told = ["", text_table(rows), speeds.measured_with, footnote(score), EPOCHS, line, f"report: {page}"]
+        return "\n".join(filter(None, told))
 
     def _epochs(self, name: str) -> list[int]:
         """Of each training behind a network."""

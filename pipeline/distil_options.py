@@ -53,7 +53,12 @@ class DistilConfig(TrainConfig):
         main=True,
     )
     unlabelled_every: int = option(
-        10, "of a video one frame in so many: neighbouring frames show the same", group=DISTILLATION, column=True, low=1
+        10,
+        "of a video one frame in so many: neighbouring frames show the same",
+        group=DISTILLATION,
+        column=True,
+        low=1,
+        high=1_000_000,
     )
     unlabelled_ratio: float = option(
         1.0,
@@ -61,6 +66,7 @@ class DistilConfig(TrainConfig):
         group=DISTILLATION,
         column=True,
         low=0.01,
+        high=1000,
     )
     unlabelled_as: str = option(
         KD,
@@ -78,6 +84,7 @@ class DistilConfig(TrainConfig):
         group=DISTILLATION,
         low=0,
         const=2,
+        high=100,
     )
     list_modes: bool = option(
         False, "show the KD terms, their papers and weights, and exit", group=DISTILLATION, main=True

@@ -9,11 +9,10 @@ from typing import TypeVar
 
 import torch
 
-import models
 from common.errors import UserError
 from common.log import log
 from common.options import to_dict
-from common.rundir import BEST, LAST
+from common.rundir import BEST
 from data import DataSpec, choose_anchors, load_spec
 from data.labels import scan
 from distill import KDObjective, Teacher
@@ -25,6 +24,7 @@ from engine.evaluate import Score
 from engine.progress import memory_used
 from engine.seams import Hooks
 from models.network import Network
+from pipeline.begun import check_teacher, kd_off, said_before
 from pipeline.crossfit import check_members, members_of_pictures
 from pipeline.distil_options import DistilConfig
 from pipeline.footage import FootageColumns, FootageFacts, check_footage, footage_of, gathered, uses_footage
@@ -32,7 +32,7 @@ from pipeline.show import side_by_side
 from pipeline.spent import progress_of
 from pipeline.stage import check_space, load_network, stage_tracker, train_network
 from reporting.report import Row, text_table, write_report
-from reporting.results import Scores, interval_of, pictures, scores, shown_split, table
+from reporting.results import Scores, counted, footnote, interval_of, pictures, scores, shown_split, table
 from reporting.speed import Speeds
 from reporting.verdict import verdict
 
@@ -106,13 +106,15 @@ def finetune(
         log.info("%s", reason)
     check_space(student, config, run, 1)
     guide = make_teacher(config, student, spec, teacher)
+    before = said_before(config, run)
+    check_teacher(before, guide, run)
     found: dict[str, Scores] = dict(known or {})
     with stage_tracker(config, run, kind, group, name) as tracker:
         if "start" not in found:
             found["start"] = scores(student, spec, config, splits=("val",))
         if guide is not None and "teacher" not in found:
             found["teacher"] = teacher_scores(guide, spec, config, run / "teacher" if figures else None)
-        off = kd_off(config, run, found) if known is None else ""  # an ablation goes on
+        off = kd_off(config, before, found) if known is None else ""  # an ablation goes on
         if known is None:
             _announce(found, off)
         for earlier in ("kd_off", "unlabelled"):  # what it says of an earlier fine-tune
@@ -151,26 +153,6 @@ def finetune(
         if distributed.is_main():
             _track(result, tracker, f"{group or run.name}-{kind}" if figures else "")
     return result
-
-
-def kd_off(config: DistilConfig, run: Path, found: Mapping[str, Scores]) -> str:
-    """Why a fine-tune goes without its teacher, in a sentence; "" where it does not.
-
-    Where nobody chose the modes (``--kd auto``), a teacher below its student before the first step is not listened to.
-    A resumed fine-tune keeps what was decided when it began: its checkpoint says it.
-    """
-    last = run / LAST
-    if config.resume and last.exists():
-        return str(models.read_checkpoint(last)["meta"].get("kd_off", ""))
-    if not config.distil.is_auto or "teacher" not in found:
-        return ""
-    theirs, ours = (found[name]["val"].map50_95 for name in ("teacher", "start"))
-    if theirs >= ours:
-        return ""
-    return (
-        f"KD off: the teacher (val mAP50-95 {theirs:.4f}) was below the student ({ours:.4f}) before its first step"
-        + ("; so --unlabelled is not used" if config.unlabelled else "")
-    )
 
 
 class BesideTeacher(Hooks):
@@ -328,6 +310,7 @@ def report(result: FinetuneResult, config: TrainConfig, solved: Sequence[str] = 
             "split": split,
             "size": config.input_size,
             "measured_with": speeds.measured_with,
+            "counted": counted(result.scores["student"][split]),
             "baseline": rows[0].name,
             "pruning": [("solved before the first step", "\n".join(solved))] if solved else [],
             "results": {"fine-tuning": result.run / "results.csv"},
@@ -338,7 +321,8 @@ def report(result: FinetuneResult, config: TrainConfig, solved: Sequence[str] = 
         },
     )
     memory = f"peak memory: {memory_used(distributed.start(config.device)):.1f} GB"
-    told = [text_table(rows), speeds.measured_with, line, memory, f"best student: {result.run / BEST}"]
+    note = footnote(result.scores["student"][split])
+    told = [text_table(rows), speeds.measured_with, note, line, memory, f"best student: {result.run / BEST}"]
     return "\n".join(filter(None, told))
 
 

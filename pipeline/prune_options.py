@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -70,6 +71,7 @@ class PruneConfig(DistilConfig):
         low=0,
         flags=("--strength",),
         main=True,
+        high=10,
     )
     sparse_form: str = option(
         "auto",
@@ -78,8 +80,8 @@ class PruneConfig(DistilConfig):
         group=SPARSE,
         choices=("auto", *FORMS),
     )
-    sparse_epochs: int = option(0, "epochs of this stage; 0: those of --epochs", group=SPARSE, low=0)
-    sparse_lr0: float = option(0.0, "peak learning rate of this stage; 0: that of --lr0", group=SPARSE, low=0)
+    sparse_epochs: int = option(0, "epochs of this stage; 0: those of --epochs", group=SPARSE, low=0, high=1_000_000)
+    sparse_lr0: float = option(0.0, "peak learning rate of this stage; 0: that of --lr0", group=SPARSE, low=0, high=10)
     drop_heads: str = option(
         "",
         "heads to cut off before the baseline, with all that only they read: auto takes those whose scale holds less "
@@ -139,7 +141,11 @@ class PruneConfig(DistilConfig):
     )
     rounds: int = like(CutPlan, "rounds", group=PRUNING)
     round_epochs: int = option(
-        0, "epochs of the training between two cuts; 0: a tenth of --epochs, at least one", group=PRUNING, low=0
+        0,
+        "epochs of the training between two cuts; 0: a tenth of --epochs, at least one",
+        group=PRUNING,
+        low=0,
+        high=1_000_000,
     )
     then_kd: bool = option(False, "go on to the student, with the baseline as its teacher", group=STUDENT, main=True)
     compare_plain: bool = option(
@@ -154,8 +160,12 @@ class PruneConfig(DistilConfig):
         "with one that was trained as long: a row of its own; about as much time again as these stages take, or more",
         group=STUDENT,
     )
-    finetune_epochs: int = option(0, "epochs of the fine-tune; 0: those of --epochs", group=STUDENT, low=0)
-    finetune_lr0: float = option(0.0, "peak learning rate of the fine-tune; 0: that of --lr0", group=STUDENT, low=0)
+    finetune_epochs: int = option(
+        0, "epochs of the fine-tune; 0: those of --epochs", group=STUDENT, low=0, high=1_000_000
+    )
+    finetune_lr0: float = option(
+        0.0, "peak learning rate of the fine-tune; 0: that of --lr0", group=STUDENT, low=0, high=10
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -166,7 +176,7 @@ class PruneConfig(DistilConfig):
 
     def _check_pruning(self) -> None:
         self.shortcuts = str(self.shortcuts).strip().lower()
-        if self.shortcuts != "auto" and not self.shortcuts.isdigit():
+        if self.shortcuts != "auto" and not re.fullmatch(r"[0-9]{1,6}", self.shortcuts):
             raise UserError(f"--shortcuts {self.shortcuts} is neither a number nor auto", todo="--shortcuts 8")
         if self.prune in ("0", "1", "2"):
             raise UserError(
@@ -211,21 +221,25 @@ class PruneConfig(DistilConfig):
     @property
     def _depth(self) -> dict[str, Any]:
         """How deep channels are cut: one of the plan's `budget`, `ratio` and `max_drop`; none if only blocks go."""
-        what = self.budget.partition("=")[0].strip().lower()
-        if not what and self.max_drop:
+        if not self.budget and self.max_drop:
             return {"max_drop": self.max_drop}
-        if what in ("", "none", "off"):
+        if self.budget.lower() in ("none", "off"):
             return {}
-        if what == "ratio":
+        if self.budget.partition("=")[0].strip().lower() == "ratio":
             return {"ratio": _share(self.budget)}
         try:
-            parse_budget(self.budget)
+            _, share = parse_budget(self.budget)
         except UserError:
             raise UserError(
                 f"--prune {self.prune} is not a share to keep",
                 todo=f"write one of {', '.join(BUDGETS)} and a number in 0..1, as {USUAL_BUDGET}; or ratio=0.7, the "
                 "share of the scores that goes",
             ) from None
+        if share == 1:
+            raise UserError(
+                f"--prune {self.prune} keeps everything",
+                todo=f"a share below 1, as {USUAL_BUDGET}; none cuts no channels",
+            )
         return {"budget": self.budget}
 
     @property

@@ -9,10 +9,10 @@ from pathlib import Path
 import models
 from common.errors import UserError
 from common.log import log
-from common.rundir import LAST
+from common.rundir import LAST, MARK, mark
 from data import DataSpec, load_spec
 from distill import Teacher
-from engine import distributed
+from engine import checkpoints, distributed
 from models.network import Network
 from pipeline.calibration import Calibration
 from pipeline.distil_options import TEACHER, AblateConfig
@@ -38,7 +38,7 @@ class SolvedStart:
 
     @classmethod
     def read(cls, path: Path) -> SolvedStart:
-        content = models.read_checkpoint(path)
+        content = checkpoints.read_own(path, checkpoints.MADE_AGAIN)
         return cls(path, models.from_checkpoint(content, path), content["extra"]["solved"])
 
 
@@ -102,6 +102,6 @@ def solve_start(
             told, *worst = Calibration(config, spec, student.resize).solve(solved, ancestor).lines()
         lines = [f"for {said}: {told}", *worst]
         log.info("the student, before the first step: %s", "\n".join(lines))
-        models.save(solved, path, extra={"solved": lines})
+        models.save(solved, path, extra={MARK: mark(path), "solved": lines})
     distributed.barrier()
     return SolvedStart.read(path)

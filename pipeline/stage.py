@@ -58,7 +58,8 @@ def start_run(config: TrainConfig, kind: str) -> Path:
         else:
             run = make_run_dir(config.project, kind, config.name, exist_ok=config.exist_ok)
             hold(run)
-            (run / REPORT).unlink(missing_ok=True)  # of an older run in a reused folder: a run with it is done
+            for older in (REPORT, ARGS):  # of another run in a reused folder: its report, its identity
+                (run / older).unlink(missing_ok=True)
             config.save(run / ARGS)
     return distributed.broadcast(run)
 
@@ -104,6 +105,8 @@ def train_network(
 ) -> Network:
     """Train one stage in its own folder, or go on with it where it stopped; the best network by val mAP50-95."""
     training = checkpoints.read_last(run) if config.resume else None
+    if config.resume and training is None:
+        checkpoints.check_begun(run)
     if training is not None:
         checkpoints.check_pictures(training.get("pictures"), spec, run / LAST)
     done = checkpoints.ended(run, training)
@@ -118,7 +121,7 @@ def train_network(
     elif training is not None:  # what the objective has told of itself
         objective.load_state_dict(training["adapters"], strict=False)
     distributed.barrier()
-    return models.load(done.best)
+    return checkpoints.own_network(done.best, checkpoints.anew(run))
 
 
 def check_space(network: Network, config: TrainConfig, run: Path, trainings: int) -> None:

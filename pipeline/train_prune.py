@@ -12,7 +12,7 @@ import prune
 from common.errors import UserError
 from common.files import whole_file
 from common.log import log
-from common.rundir import START
+from common.rundir import MARK, START, mark
 from data import DataSpec, choose_anchors
 from distill import Teacher
 from engine import Hooks, checkpoints, distributed
@@ -113,11 +113,13 @@ class PruneRun(Line):
     def _start(self) -> Network:
         """What the run begins with, kept in its folder: a resumed run begins with the same bits."""
         kept = self.folder / START
-        if self._left(kept):
-            checkpoints.check_pictures(models.read_checkpoint(kept)["extra"].get("pictures"), self.spec, kept)
+        begun = bool(self.config.resume) and any(self.folder.glob(f"*/{checkpoints.LAST}"))
+        if begun or self._left(kept):
+            content = checkpoints.read_own(kept)
+            checkpoints.check_pictures(content["extra"].get("pictures"), self.spec, kept)
         elif distributed.is_main():
             first = first_network(self.config, self.spec)
-            models.save(first, kept, extra={"pictures": checkpoints.pictures_of(self.spec)})
+            models.save(first, kept, extra={MARK: mark(kept), "pictures": checkpoints.pictures_of(self.spec)})
         distributed.barrier()
         return models.load(kept)
 
@@ -153,7 +155,7 @@ class PruneRun(Line):
         state = checkpoints.read_last(folder)
         hooked = state["hooks"][0] if state else {"history": []}
         self.gammas = quantiles(hooked["history"], hooked.get("histograms", ()))
-        return models.load(settled)
+        return checkpoints.own_network(settled, checkpoints.MADE_AGAIN)
 
     def _settle(self, folder: Path, settled: Path) -> None:
         """An average never quite reaches 0: where the live gamma is exactly 0, so is the averaged one from now on."""
@@ -209,10 +211,10 @@ class PruneRun(Line):
             rows = layer_rows(cutter.uncut, result.network, self.config.input_size, held)
             write_rows(folder / "channels.csv", rows)
             self._track_cut(folder, number, rows, (cutter.uncut, result.network))
-            extra = {"pruning": result.report.as_dict(), "report": text, "layers": rows}
+            extra = {MARK: mark(path), "pruning": result.report.as_dict(), "report": text, "layers": rows}
             models.save(result.network, path, extra=extra)
         distributed.barrier()
-        content = models.read_checkpoint(path)
+        content = checkpoints.read_own(path, checkpoints.MADE_AGAIN)
         self.layers = content["extra"]["layers"]
         title = f"cut {number} of {self.config.rounds}" if self.config.rounds > 1 else "what the cut did"
         self.told.append((title, content["extra"]["report"]))
@@ -335,7 +337,7 @@ class PruneRun(Line):
     ) -> Network:
         folder = self.folder / stage
         if self._left(folder) and (done := checkpoints.finished(folder)):
-            return models.load(done.best)
+            return checkpoints.own_network(done.best, checkpoints.anew(folder))
         hooks: list[Hooks] = []
         with stage_tracker(config, folder, stage, self.folder.name) as tracker:
             if sparsity:
@@ -352,5 +354,5 @@ class PruneRun(Line):
     @staticmethod
     def _keep(network: Network, path: Path) -> None:
         if distributed.is_main():
-            models.save(network, path)
+            models.save(network, path, extra={MARK: mark(path)})
         distributed.barrier()

@@ -89,6 +89,7 @@ class CutPlan:
         1,
         "keep multiples of so many channels, rounded up, the budget still met; 16 suits CPUs with AVX512, 8 others",
         low=1,
+        high=4096,
     )
     fold: bool = option(
         True,
@@ -103,7 +104,9 @@ class CutPlan:
     seed: int = 0
     shortcuts: int | Auto = 0
     max_drop: float | None = None
-    rounds: int = option(1, "reach the budget in so many cuts, with a short training between two: for deep cuts", low=1)
+    rounds: int = option(
+        1, "reach the budget in so many cuts, with a short training between two: for deep cuts", low=1, high=100
+    )
 
     def __post_init__(self) -> None:
         self._check_types()

@@ -78,8 +78,10 @@ def _usage(name: str, description: Description) -> list[str]:
     meaning = description.as_dict()
     # In a cfg the [yolo] sections decode, each program in its own way; the logits before them are the same everywhere.
     place = "before the [yolo] sections: " if name.endswith(".cfg") else ""
+    ends = description.pixel_range
+    deep = f" --pixel-range {ends[0]:g},{ends[1]:g}` (of pictures with more than 8 bits)" if ends else "`"
     lines = [
-        f"- `thinyolo predict --model {name} --source pictures/`",
+        f"- `thinyolo predict --model {name} --source pictures/{deep}",
         f"- pictures: {size}, {batch}",
         f"- input: {meaning['input_meaning']}",
         f"- output: {place}{meaning['output_meaning']}",

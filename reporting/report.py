@@ -52,7 +52,8 @@ class Summary(TypedDict, total=False):
         title, intro: the heading and a sentence below it.
         verdict: the verdict, a comparison a line.
         rows: the table; `split` the split it was scored on, `size` the (H, W) it was measured at, `measured_with` what
-            its times are, `baseline` the name of the row others are compared with.
+            its times are, `counted` which boxes its mAP counts, `baseline` the name of the row that others are compared
+            with.
         pruning: (heading, text) of each cut: what was asked, what was removed, what held the rest.
         channels: (layer, channels before, channels after) in the network's order, for the figure.
         layers: the layer-by-layer table, a mapping a row, all with the same keys.
@@ -72,6 +73,7 @@ class Summary(TypedDict, total=False):
     split: str
     size: tuple[int, int]
     measured_with: str
+    counted: str
     baseline: str
     pruning: Sequence[tuple[str, str]]
     channels: Sequence[tuple[Any, int, int]]
@@ -179,6 +181,8 @@ def _table_caption(summary: Summary) -> str:
         height, width = summary["size"]
         parts.append(f"MACs and CPU time at {height} x {width} pixels (H x W), one picture")
     if text := summary.get("measured_with"):
+        parts.append(text)
+    if text := summary.get("counted"):
         parts.append(text)
     if any(row.epochs is not None for row in summary.get("rows", ())):
         parts.append(EPOCHS)

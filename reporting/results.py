@@ -12,6 +12,7 @@ from engine import distributed, evaluate
 from engine.bootstrap import Interval, paired_interval
 from engine.config import TrainConfig
 from engine.evaluate import Score
+from engine.metrics import SCORED
 from models.network import Network
 from reporting.report import Row
 from reporting.speed import Speeds, measured_speeds
@@ -78,6 +79,17 @@ def table(
         for name, network in networks.items()
     ]
     return rows, speeds
+
+
+def counted(score: Score) -> str:
+    """Which boxes an mAP counts, in a sentence: more than so many of a class in a picture are not looked at."""
+    more = f"; {score.crowded} of the {score.images} pictures hold more, so it stays low" if score.crowded else ""
+    return f"mAP counts the {score.scored} most confident boxes of a class in a picture (max_det){more}"
+
+
+def footnote(score: Score) -> str:
+    """`counted`, where the number is not COCO's or some picture holds more; else "", for it changes nothing."""
+    return counted(score) if score.crowded or score.scored != SCORED else ""
 
 
 def interval_of(before: Score, after: Score) -> Interval | None:

@@ -47,6 +47,8 @@ class ConvertOptions:
         group=SET,
         nargs=3,
         metavar="TRAIN VAL TEST",
+        low=0,
+        high=1e9,
     )
     link: bool = option(False, "symbolic links to the pictures instead of copies", group=SET)
     force: bool = option(False, "replace an earlier conversion in --out", group=SET)

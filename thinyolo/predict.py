@@ -55,13 +55,15 @@ class PredictOptions:
         high=1,
         metavar="P",
     )
-    max_det: int = option(int(DETECTION["max_det"]), "most boxes a picture", group=BOXES, low=1)
+    max_det: int = option(int(DETECTION["max_det"]), "most boxes a picture", group=BOXES, low=1, high=100_000)
     agnostic_nms: bool = option(False, "one box an object, even if two classes claim it", group=BOXES)
     pixel_range: tuple[float, ...] = option(
         (),
         "values that become black and white in pictures of more than 8 bits, as in the yaml of the training",
         group=BOXES,
         metavar="LOW,HIGH",
+        low=-(2**31),
+        high=2**32,
     )
     run: RunOptions = field(default_factory=RunOptions)
 

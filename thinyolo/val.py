@@ -34,8 +34,8 @@ class ValOptions:
     data: str = option("", "the data set's yaml (or Darknet .data)", group=DATA, metavar="FILE", required=True)
     split: str = option("val", "which pictures", group=DATA, choices=SPLITS)
     single_cls: bool = option(False, "all classes count as one", group=DATA)
-    batch_size: int = option(BATCH, "pictures at a time", group=DATA, low=1)
-    workers: int = option(0, "processes that read pictures", group=DATA, low=0)
+    batch_size: int = option(BATCH, "pictures at a time", group=DATA, low=1, high=65_536)
+    workers: int = option(0, "processes that read pictures", group=DATA, low=0, high=1024)
     max_det: int = option(
         0,
         "boxes of a class that are scored in a picture; 0: the data set's `max_det`, else 100 as in COCO",

@@ -17,6 +17,7 @@ from engine.evaluate import score_pictures
 from engine.metrics import PictureBoxes
 from export.options import ExportOptions
 from models.network import Network
+from reporting.results import counted, footnote
 from tests.engine.test_evaluate import TINY, write_set
 from thinyolo.main import main
 from thinyolo.val import score_table
@@ -117,9 +118,9 @@ def test_heads_of_a_cfg_follow_the_classes_of_the_data_and_untrained_heads_are_r
 @pytest.mark.parametrize(
     "arguments, said",
     [
-        (["val", "--model", "tiny.pt", "--data", "set.yaml", "--workers", "-1"], "-1 is below 0"),
-        (["val", "--model", "tiny.pt", "--data", "set.yaml", "--batch-size", "0"], "0 is below 1"),
-        (["predict", "--model", "tiny.pt", "--source", "set", "--max-det", "0"], "0 is below 1"),
+        (["val", "--model", "tiny.pt", "--data", "set.yaml", "--workers", "-1"], "-1 is not between 0 and 1024"),
+        (["val", "--model", "tiny.pt", "--data", "set.yaml", "--batch-size", "0"], "0 is not between 1 and 65536"),
+        (["predict", "--model", "tiny.pt", "--source", "set", "--max-det", "0"], "0 is not between 1 and 100000"),
         (["predict", "--model", "tiny.pt", "--source", "set", "--max-det", "many"], "whole number"),
     ],
 )
@@ -178,3 +179,7 @@ def test_the_table_names_the_cap_where_it_matters(scored, said):
     score = score_pictures([PictureBoxes(sure, truth, (1200, 1200)), few], ["square"], scored=scored)
     assert said in score_table(score)
     assert "scored: the" not in score_table(score_pictures([few], ["square"]))
+    assert f"mAP counts the {scored} most confident boxes of a class in a picture (max_det)" in footnote(score)
+    assert ("1 of the 2 pictures hold more" in footnote(score)) == (scored == 100)
+    assert footnote(score_pictures([few], ["square"])) == ""
+    assert "mAP counts the 100 most" in counted(score_pictures([few], ["square"]))

@@ -108,7 +108,7 @@ def test_unknown_yaml_key_names_line_and_closest_key(tmp_path: Path) -> None:
     assert "'momentum'" in caught.value.todo
 
 
-@pytest.mark.parametrize("flags", [["--clip", "inf"], ["--lr0", "inf"], ["--clip", "1e400"]])
+@pytest.mark.parametrize("flags", [["--clip", "1e9"], ["--lr0", "1e-9"], ["--warmup-epochs", "1_0.5"]])
 def test_what_the_command_line_accepts_is_read_back_from_args_yaml(tmp_path: Path, flags: list[str]) -> None:
     config = parse_config(TrainConfig, flags)
     config.save(tmp_path / "args.yaml")
@@ -136,7 +136,7 @@ def test_unknown_yaml_key_that_resembles_none_is_refused_all_the_same(tmp_path: 
         ("lr0: 0.1\nepochs: 2.5\n", 2, "not a whole number"),
         ("single_cls: maybe\n", 1, "neither true nor false"),
         ("optimizer: adam\n", 1, "none of sgd, adamw"),
-        ("\nlr0: -1\n", 2, "at least"),
+        ("\nlr0: -1\n", 2, "not between 1e-09 and 10"),
         ("lr0: 0.1\nlr0: 0.2\n", 2, "twice"),
         ("lr0: [0.1\nepochs: 3\n", 2, "YAML"),
         ("- lr0\n", 1, "key: value"),
@@ -408,3 +408,23 @@ def test_a_run_whose_folder_was_deleted_meanwhile_does_not_end_as_if_nothing_had
     with no_trace_if_refused(run, resumed=False):
         assert (run / LOCK).exists()
     assert list(run.iterdir()) == [], "the next process may have it"
+
+
+def test_an_option_given_twice_is_said_and_the_last_one_counts(caplog: pytest.LogCaptureFixture) -> None:
+    assert parse_config(TrainConfig, ["--epochs", "3", "--epochs=5", "--lr0", "0.1", "--lr0", "0.1"]).epochs == 5
+    assert caplog.messages == ["--epochs is given more than once: the last one counts"]
+
+
+def test_a_negative_number_is_no_flag() -> None:
+    for word in ("-1e-3", "-.5", "-inf", "-1e400", "-1"):
+        with pytest.raises(UserError, match=f"--lr0 {word} is not between 1e-09 and 10"):
+            parse_config(TrainConfig, ["--lr0", word])
+
+
+def test_an_empty_value_is_refused_unless_it_undoes_one(tmp_path: Path) -> None:
+    for flag in ("--weights", "--hyp", "--resume", "--data"):
+        with pytest.raises(UserError, match=f"{flag} is given an empty value"):
+            parse_config(TrainConfig, [flag, ""])
+    hyp = tmp_path / "hyp.yaml"
+    hyp.write_text("weights: net.pt\n")
+    assert parse_config(TrainConfig, ["--hyp", str(hyp), "--weights", ""]).weights == ""

@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 
 import models
+from common.rundir import ARGS, MARK
 
-MEASURED = {"seconds", "memory_gb"}
+MEASURED = {"seconds", "memory_gb", MARK}
+"""And the identity of a run, which is drawn."""
 # Figures, and what holds measured times: only that they are there.
 ONLY_THERE = {"report.html", "gammas.png", "channels.png", "ablation.png", "table.txt", "table.csv", "step_cost.json"}
 ONLY_THERE |= {"table.json"}
@@ -33,6 +36,8 @@ def differences(one: Path, other: Path) -> Iterator[str]:
 def _content(path: Path) -> Any:
     if path.suffix == ".pt":
         return models.read_checkpoint(path)
+    if path.name == ARGS:
+        return yaml.safe_load(path.read_text())
     if path.suffix == ".json":
         return json.loads(path.read_text())
     if path.suffix == ".csv":

@@ -21,7 +21,7 @@ from torch import nn
 import data
 import models
 from common.command_line import parse_config
-from common.rundir import LAST
+from common.rundir import LAST, MARK
 from data.footage import scan_footage
 from engine import distributed
 from engine.config import TrainConfig
@@ -134,7 +134,7 @@ def state(run: Path) -> dict[str, Any]:
         elif isinstance(value, (list, tuple)):
             for number, inner in enumerate(value):
                 walk(f"{name}.{number}", inner)
-        elif name.rpartition(".")[2] not in ("seconds", "memory_gb"):
+        elif name.rpartition(".")[2] not in ("seconds", "memory_gb") and not name.startswith(f".extra.{MARK}."):
             flat[name] = value
 
     walk("", {key: content[key] for key in ("state", "meta", "extra")})

@@ -220,3 +220,15 @@ def test_an_incomplete_state_of_a_training_is_told(part: str, pictures: Path, tm
         torch.save({**sound, "extra": {"training": training}}, tmp_path / LAST)
         with pytest.raises(UserError, match=str(tmp_path / LAST)):
             trainer.resume()
+
+
+@pytest.mark.parametrize("ends", [None, (0.0, 4095.0)])
+def test_checkpoints_say_how_deep_pictures_were_read(
+    ends: tuple[float, float] | None, pictures: Path, tmp_path: Path
+) -> None:
+    trainer = make_trainer(tmp_path, [f"--data={pictures}", "--epochs=1"])
+    trainer.network.meta["pixel_range"] = [1.0, 2.0]  # of what it was trained on before
+    trainer.spec = replace(trainer.spec, pixel_range=ends)
+    trainer._save_last()
+    kept = models.load(tmp_path / LAST).meta["pixel_range"]
+    assert kept == (list(ends) if ends else None)

@@ -127,7 +127,7 @@ def test_memory_is_measured_in_a_process_of_its_own(files):
         (["latency", "absent.onnx"], "does not exist"),
         (["latency", "net.pt", "--runtime", "fast"], "none of auto"),
         (["latency", "net.onnx", "--imgsz", "64"], "takes 32x32"),
-        (["latency", "net.pt", "--rounds", "0"], "too few"),
+        (["latency", "net.pt", "--rounds", "0"], "--rounds 0 is not between 1 and 100000"),
         (["latency", "net.pt", "--threads", "-1"], "is not between 0 and 1024"),
         (["latency", "net.pt", "--json", "net.pt/out.json"], "nothing can be written into net.pt"),
         (["latency", "net.pt", "--json", "."], "is a folder"),

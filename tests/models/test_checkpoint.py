@@ -295,3 +295,67 @@ def test_a_runs_folder_stands_for_the_network_it_has_left(sound):
     cfg = models.load(run).cfg.text()
     (path.parent / "net.cfg").write_text(cfg)
     assert models.load(path.parent / "net.cfg", weights=run).load_report.missing == []
+
+
+def test_tensors_that_do_not_fit_are_counted_and_the_first_of_each_named(sound):
+    path, content = sound
+    names = [name for name in content["state"] if name.endswith("conv.weight")]
+    state = dict(content["state"])
+    del state[names[0]], state[names[1]]
+    state[names[2]] = state[names[2]][:1]
+    state["layers.99.conv.weight"] = torch.zeros(3)
+    torch.save({**content, "state": state}, path)
+    with pytest.raises(UserError) as refused:
+        models.load(path)
+    said = refused.value.problem
+    assert f"2 of its {len(content['state'])} tensors are missing, the first {names[0]}" in said
+    assert "1 tensors are in it that the network does not have, the first 'layers.99.conv.weight'" in said
+    assert f"1 tensors are of another shape, the first {names[2]}: [1, " in said
+    assert refused.value.todo
+    assert "load_state_dict" not in said
+    assert "size mismatch" not in said
+
+
+def test_a_weight_that_overflows_is_refused(sound):
+    path, content = sound
+    name = next(name for name in content["state"] if name.endswith("conv.weight"))
+    content["state"][name].view(-1)[0] = 1e38
+    torch.save(content, path)
+    with pytest.raises(UserError, match=rf"1 of the \d+ values of {name} are beyond 1e\+12"):
+        models.load(path)
+
+
+@pytest.mark.parametrize("there", [(), ("a.onnx", "a-int8.onnx", "a.onnx.card.md")])
+@pytest.mark.parametrize("way", ["network", "weights"])
+def test_a_folder_in_the_place_of_a_network_names_the_networks_in_it(there, way, tmp_path):
+    folder = tmp_path / "exported"
+    folder.mkdir()
+    for name in there:
+        (folder / name).touch()
+    said = "in it are a-int8.onnx, a.onnx" if there else "no network is in it"
+    with pytest.raises(UserError, match=said):
+        models.load("yolov3-tiny", weights=folder) if way == "weights" else models.load(folder)
+
+
+def test_the_range_of_deep_pixels_is_two_numbers(sound):
+    path, content = sound
+    for wrong in ([1], ["0", "1"], [5, 1], [float("nan"), 1], "x"):
+        torch.save({**content, "meta": {**content["meta"], "pixel_range": wrong}}, path)
+        with pytest.raises(UserError, match="'pixel_range'"):
+            models.load(path)
+
+
+@pytest.mark.parametrize("name", ["net.onnx", "net.xml", "net.engine"])
+def test_an_exported_file_is_no_network_to_train(name, tmp_path):
+    (tmp_path / name).write_bytes(b"graph")
+    for given in ({"source": tmp_path / name}, {"source": "yolov3-tiny", "weights": tmp_path / name}):
+        with pytest.raises(UserError, match="is an exported file") as refused:
+            models.load(**given)
+        assert refused.value.todo == "give the .pt that it was made of"
+
+
+@pytest.mark.parametrize("text", ["hello", "<net/>", "0 .5 .5 .2 .2", "{}"])
+def test_what_is_no_cfg_at_all_is_asked_for(text, tmp_path):
+    (tmp_path / "x.cfg").write_text(text)
+    with pytest.raises(UserError, match=r"is it a Darknet cfg\? One begins with \[net\]"):
+        models.load(tmp_path / "x.cfg")

@@ -7,6 +7,7 @@ import os
 import pickle
 import struct
 import sys
+import time
 import types
 import zipfile
 from pathlib import Path
@@ -389,3 +390,24 @@ def test_truncated_and_foreign_files_are_user_errors(genuine, tmp_path):
         file.writestr("readme", "hello")
     with pytest.raises(UserError, match=r"no data\.pkl"):
         read_torch_file(broken)
+
+
+@pytest.mark.parametrize("one", [b"}", b"N", b"J\0\0\0\0", b"(", b"]", b"h\0a"], ids=repr)
+def test_a_pickle_of_nothing_but_instructions_is_given_up_in_two_seconds(one: bytes, tmp_path: Path) -> None:
+    path = archive(tmp_path / "bomb.pt", b"\x80\x02]q\0" + one * (60_000_000 // len(one)) + b".")
+    began = time.process_time()
+    with pytest.raises(UserError, match=r"more than 1,000,000 instructions|heaps up more values"):
+        read_torch_file(path)
+    assert time.process_time() - began < 2
+
+
+def test_an_archive_of_nothing_but_entries_is_not_listed(tmp_path: Path) -> None:
+    path = tmp_path / "many.pt"
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("archive/data.pkl", b"\x80\x02}.")
+        for number in range(120_000):
+            file.writestr(f"archive/{number:040}", b"")
+    began = time.process_time()
+    with pytest.raises(UserError, match="lists more entries than a checkpoint has"):
+        read_torch_file(path)
+    assert time.process_time() - began < 1

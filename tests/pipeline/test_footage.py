@@ -195,5 +195,5 @@ def test_switched_off_teacher_takes_its_footage_along(folder: Path) -> None:
     from pipeline.finetune import kd_off
 
     found = {name: {"val": SimpleNamespace(map50_95=value)} for name, value in (("teacher", 0.1), ("start", 0.3))}
-    assert "so --unlabelled is not used" in kd_off(config_of(folder, "auto"), folder, found)  # type: ignore[arg-type]
-    assert "--unlabelled" not in kd_off(config_of(folder, "auto", unlabelled=()), folder, found)  # type: ignore[arg-type]
+    assert "so --unlabelled is not used" in kd_off(config_of(folder, "auto"), {}, found)  # type: ignore[arg-type]
+    assert "--unlabelled" not in kd_off(config_of(folder, "auto", unlabelled=()), {}, found)  # type: ignore[arg-type]

@@ -11,7 +11,7 @@ import torch
 
 import models
 import prune
-from export.description import describe
+from export.description import Description, describe
 from models.network import Network
 from reporting.card import write_card
 from reporting.origin import network_facts
@@ -63,6 +63,20 @@ def test_a_student_far_from_its_pruning_knows_its_ratio_and_its_cut(runs: Runs) 
     assert facts["lineage"]["kd"] == "bounded"
     assert facts["source"]["kind"] == "student"
     assert facts_of(runs.pruned)["source"]["kind"] == "pruned"
+
+
+def test_the_card_says_how_deep_pictures_were_read(runs: Runs, tmp_path: Path) -> None:
+    net, file = models.load(runs.student), tmp_path / "net.onnx"
+    file.write_bytes(b"graph")
+    assert "pixel-range" not in write_card(file, describe(net), facts_of(runs.student), {}).read_text()
+    net.meta["pixel_range"] = [0.0, 4095.0]
+    text = write_card(file, describe(net), facts_of(runs.student), {}).read_text()
+    assert "--pixel-range 0,4095`" in text
+    assert "of pictures with more than 8 bits the values from 0 to 4095 become 0..1" in text
+    again = Description.from_metadata(describe(net).metadata(), file)
+    assert again.pixel_range == (0, 4095)
+    older = {key: value for key, value in describe(net).metadata().items() if key != "pixel_range"}
+    assert Description.from_metadata(older, file).pixel_range is None
 
 
 def test_the_card_says_it_in_words_and_names_no_folder_of_the_machine(runs: Runs, tmp_path: Path) -> None:
