@@ -17,12 +17,15 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from common.errors import UserError
+from common.memory import keep_freed_memory
 from data.batch import Batch
 from data.options import BATCH
 from engine.bootstrap import Matches, match
 from engine.metrics import AREAS, CONFIDENCES, SCORED, Curves, PictureBoxes, coco_scores, confusion_matrix, curves
 from engine.postprocess import postprocess, to_original
 from models.heads import HeadSpec, spec_read
+from models.inference import for_inference
+from models.network import Network
 
 CONFIDENCE, NMS_IOU, KEPT = 0.001, 0.6, 300
 SAMPLES = 16  # pictures kept for the prediction mosaic
@@ -41,6 +44,7 @@ class Detector(Protocol):
     def resize(self) -> str: ...
     def __call__(self, images: Tensor, /) -> list[Tensor]: ...
     def decode(self, heads: Sequence[Tensor], /) -> Tensor: ...
+    def decode_above(self, heads: Sequence[Tensor], least: float, /) -> list[Tensor]: ...
     def parameters(self) -> Iterator[nn.Parameter]: ...
     def to(self, device: torch.device, /) -> Any: ...
     def eval(self) -> Any: ...
@@ -192,18 +196,21 @@ def detect(
 ) -> tuple[list[PictureBoxes], list[Sample]]:
     """Run `net` over batches: every picture's boxes in original pixels, and the first `keep` pictures for drawing.
 
+    A `Network` is copied, and the copy made faster (`models.for_inference`).
     Where more than COCO's 100 boxes of a class are `scored`, so many more are kept.
     """
+    keep_freed_memory()
     most = max(KEPT, KEPT * scored // SCORED)
     device = torch.device(device) if device is not None else device_of(net)
     training = net.training
     net.to(device).eval()
+    fast = for_inference(net) if isinstance(net, Network) else net
     pictures: list[PictureBoxes] = []
     samples: list[Sample] = []
     try:
         for batch in tqdm(batches, desc="evaluate", unit="batch", leave=False, disable=not progress):
             ready = batch.prepared(device)
-            decoded = net.decode(net(ready.images))
+            decoded = fast.decode_above(fast(ready.images), CONFIDENCE)
             found = [boxes.cpu() for boxes in postprocess(decoded, spec_read(net.specs), CONFIDENCE, NMS_IOU, most)]
             _collect(batch, found, pictures, samples, keep)
     finally:

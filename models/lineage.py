@@ -2,7 +2,7 @@
 
 A lineage is a list with an entry per ancestor, oldest first::
 
-    {"sha256": fingerprint of the ancestor, "kind": "baseline" | "sparse" | "pruned" | ...,
+    {"sha256": fingerprint of the ancestor (of earlier versions: `full_digest`), "kind": "baseline" | "sparse" | "pruned" | ...,
      "parameters": its own, "layers": {"12": {"layer": 15, "kept": [0, 3, 4]}},
      "cut": what pruning it was asked for and did, where it was pruned}
 
@@ -17,7 +17,7 @@ from typing import Any
 
 from common.errors import UserError
 from models.network import ConvKey, Network
-from models.summary import fingerprint, parameters
+from models.summary import fingerprint, full_digest, parameters
 
 Entry = dict[str, Any]
 Lineage = list[Entry]
@@ -92,11 +92,20 @@ def descend(parent: Network, kind: str, step: Step) -> Lineage:
     return [*compose(parent.lineage, step), entry_for(parent, kind, step)]
 
 
+def known_as(lineage: Lineage, net: Network) -> str:
+    """What `lineage` calls `net`: its fingerprint, or what earlier versions called it by. Its fingerprint where it is
+    no ancestor."""
+    own, known = fingerprint(net), {entry["sha256"] for entry in lineage}
+    if own in known or not known:
+        return own
+    return before if (before := full_digest(net)) in known else own
+
+
 def kept_channels(lineage: Lineage, ancestor: str, layer: ConvKey) -> tuple[ConvKey, list[int]]:
     """(ancestor's layer, its channels) that the student's convolution `layer` came from.
 
     Args:
-        ancestor: the ancestor's fingerprint.
+        ancestor: what the lineage calls it (`known_as`).
 
     Raises:
         UserError: for a network that is no ancestor, naming those that are; KeyError for a layer without a row.
