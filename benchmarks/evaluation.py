@@ -7,7 +7,8 @@
 Each checkout scores in a process of its own, one thread, and they take turns. What is timed is `engine.evaluate` as
 training calls it after an epoch: pictures in RAM, everything else included, from network and data set to the score.
 Without --network three shipped networks are scored with random weights, their heads shifted until 2000 boxes a picture
-are as sure as they have to be, as trained networks' are; nearly all of them are wrong. Shown are medians over rounds, and the ratio in the same round.
+are as sure as they have to be, as trained networks' are; nearly all of them are wrong. Shown are medians over rounds,
+and the ratio in the same round.
 """
 
 from __future__ import annotations
@@ -75,7 +76,7 @@ dataset = data.Dataset(spec, split, size, cache="ram", resize=net.resize)
 if int(most):
     for name in ("pictures", "shapes", "labels"):
         setattr(dataset, name, getattr(dataset, name)[: int(most)])
-print(json.dumps([len(dataset), len(names)]), file=answer, flush=True)
+print(json.dumps([models.__file__, len(dataset), len(names)]), file=answer, flush=True)
 while sys.stdin.readline():
     began = time.process_time()
     score = engine.evaluate(net, spec, split, dataset=dataset)
@@ -90,12 +91,15 @@ class Child:
     def __init__(self, folder: Path, given: str, arguments: argparse.Namespace):
         if not (folder / "engine").is_dir():
             raise UserError(f"--against {folder} is no checkout of ThinYOLO: it has no folder engine")
-        words = [given, arguments.data, arguments.split, arguments.pictures, arguments.classes]
+        source, _, side = given.rpartition(":")
+        words = [f"{_absolute(source)}:{side}", _absolute(arguments.data)]
+        words += [arguments.split, str(arguments.pictures), str(arguments.classes)]
         self.process = subprocess.Popen(
-            [sys.executable, "-c", CHILD, *map(str, words)],
+            [sys.executable, "-c", CHILD, *words],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
+            cwd=folder,  # the first place where a program given by -c looks for modules
             env={**os.environ, "PYTHONPATH": str(folder.resolve()), "OMP_NUM_THREADS": "1"},
         )
 
@@ -118,12 +122,19 @@ class Child:
         self.process.wait()
 
 
+def _absolute(given: str) -> str:
+    """A file that is there by its whole path; the name of something built in stays."""
+    return str(Path(given).resolve()) if Path(given).is_file() else given
+
+
 def measure(given: str, arguments: argparse.Namespace) -> list[str]:
     """A row of the table."""
     folders = [Path(arguments.against), ROOT] if arguments.against else [ROOT]
     children = [Child(folder, given, arguments) for folder in folders]
     try:
-        pictures, classes = [child.answer() for child in children][0]
+        for child, folder in zip(children, folders, strict=True):
+            where, pictures, classes = child.answer()
+            assert Path(where).is_relative_to(folder.resolve()), f"{where} is not of {folder}"
         rounds = []
         for number in range(arguments.rounds + 1):  # the first does not count
             order = children if number % 2 else children[::-1]

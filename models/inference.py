@@ -34,7 +34,8 @@ def _fold(layer: Conv) -> None:
     bn, conv = layer.bn, layer.conv
     if bn is None:
         return
-    assert bn.running_mean is not None and bn.running_var is not None
+    assert bn.running_mean is not None
+    assert bn.running_var is not None
     scale = bn.weight.double() / (bn.running_var.double() + bn.eps).sqrt()
     shift = bn.bias.double() - bn.running_mean.double() * scale
     if conv.bias is not None:

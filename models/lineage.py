@@ -2,12 +2,13 @@
 
 A lineage is a list with an entry per ancestor, oldest first::
 
-    {"sha256": fingerprint of the ancestor (of earlier versions: `full_digest`), "kind": "baseline" | "sparse" | "pruned" | ...,
+    {"sha256": fingerprint of the ancestor, "kind": "baseline" | "sparse" | "pruned" | ...,
      "parameters": its own, "layers": {"12": {"layer": 15, "kept": [0, 3, 4]}},
      "cut": what pruning it was asked for and did, where it was pruned}
 
 which says: channel k of the student's convolution 12 is channel ``kept[k]`` of the ancestor's convolution 15. A
 convolution inside a `[timm]` section is called as in `Network.conv_modules`: "0.model.layer1.0.conv1", on both sides.
+Earlier versions called an ancestor by its `full_digest`; `known_as` looks for both.
 """
 
 from __future__ import annotations

@@ -25,7 +25,8 @@ def test_the_copy_computes_the_same_function_and_the_network_is_not_touched(name
     before = {key: tensor.clone() for key, tensor in net.state_dict().items()}
     images = torch.rand(2, 3, 64, 64, dtype=torch.float64)
     fast = for_inference(net.train())
-    assert net.training and not fast.training
+    assert net.training
+    assert not fast.training
     assert not any(layer.bn for layer in fast.convolutions.values())
     assert all(torch.equal(before[key], tensor) for key, tensor in net.state_dict().items())
     with torch.no_grad():
