@@ -14,6 +14,7 @@ from typing import Any, NoReturn, TypeVar
 
 from common.errors import UserError, closest, run_cleanly
 from common.log import log, show_log
+from common.memory import keep_freed_memory
 from common.options import HYP, Option, canonical, describe, from_dict, options, read_yaml, shown, shown_default
 from common.reading import shown_path
 from common.rundir import ARGS, COMMANDS, LATEST, find_run, network_in
@@ -54,6 +55,7 @@ class Command:
         """`main` for callers that handle a `UserError` themselves."""
         show_log()
         options = self.parse(argv, prog)  # before anything heavy is imported
+        keep_freed_memory()
         return self.load()(options)
 
     def parse(self, argv: Sequence[str], prog: str = "") -> Any:

@@ -52,5 +52,5 @@ class Batch:
         """The batch on `device` with float images in 0..1, channels last in memory as training keeps its networks."""
         images = self.images.to(device, non_blocking=True, memory_format=torch.channels_last)
         if images.dtype == torch.uint8:
-            images = images.float() / 255
+            images = images.float().div_(255)
         return replace(self, images=images, targets=self.targets.to(device, non_blocking=True))

@@ -60,6 +60,9 @@ class Dataset(TorchDataset[Sample]):
         found: the pictures and their boxes, where they are known already: the split is not read then.
         folds: a sample is made of pictures of one fold only (`folds_of`), or its teacher would have seen a part of it.
         resize: how pictures are brought to `size`: as their network wants them (`Network.resize`).
+        rectangles: (pictures a batch, stride): pictures go by their shape, and those of a batch are no larger than it
+            takes to hold them, in multiples of the stride; without augmentation and in this order only. None: all are
+            of `size`.
 
     Attributes:
         scan: what was read from the disk (counts, labels as shares of the picture), for `choose_anchors`.
@@ -80,6 +83,7 @@ class Dataset(TorchDataset[Sample]):
         found: Scan | None = None,
         folds: int = 1,
         resize: str = LETTERBOX,
+        rectangles: tuple[int, int] | None = None,
     ):
         self.spec = load_spec(spec)
         self.split, self.augment, self.seed, self.close_mosaic_from = split, augment, seed, close_mosaic_from
@@ -93,6 +97,10 @@ class Dataset(TorchDataset[Sample]):
             announce(self.spec, found.problems)
         self.scan = found
         self.pictures, self.shapes, self.labels = found.pictures, found.shapes, found.labels
+        self._sizes = [self.size] * len(self.pictures)
+        if rectangles is not None:
+            assert augment is None, "augmented pictures are all of one size"
+            self._arrange(*rectangles)
         self._fitted = self._make_cache(cache)
         self._fold = folds_of(len(self.pictures), folds)
         self._folds = [np.flatnonzero(self._fold == number) for number in range(folds)]
@@ -107,7 +115,7 @@ class Dataset(TorchDataset[Sample]):
         path = str(self.pictures[index])
         if self.augment is None or not isinstance(key, tuple):
             inner, labels = self._take(index)
-            image, record = letterbox(inner, self.size, path, self.resize)
+            image, record = letterbox(inner, self._sizes[index], path, self.resize)
             boxes = pixel_boxes(labels, np.array(inner.shape[1::-1], np.float32), np.array(record.pad, np.float32))
             original = (int(self.shapes[index][0]), int(self.shapes[index][1]))
             scale = (inner.shape[1] / original[1], inner.shape[0] / original[0])
@@ -127,6 +135,18 @@ class Dataset(TorchDataset[Sample]):
             )
             record = Letterbox((int(self.shapes[index][0]), int(self.shapes[index][1])), (1.0, 1.0), (0.0, 0.0), path)
         return Sample(to_tensor(image), torch.from_numpy(centre_boxes(boxes)), index, record)
+
+    def _arrange(self, batch: int, step: int) -> None:
+        """Sort the pictures by height to width, and give each batch of them the size that its largest ones need."""
+        fitted = np.array([fitted_size((int(h), int(w)), self.size, self.resize) for h, w in self.shapes]).reshape(
+            -1, 2
+        )
+        order = np.argsort(fitted[:, 0] / fitted[:, 1], kind="stable")
+        self.pictures, self.labels = ([each[place] for place in order] for each in (self.pictures, self.labels))
+        self.shapes, fitted = self.shapes[order], fitted[order]
+        for start in range(0, len(order), batch):
+            height, width = (int(-(-side // step) * step) for side in fitted[start : start + batch].max(0))
+            self._sizes[start : start + batch] = [(height, width)] * len(order[start : start + batch])
 
     def _take(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         return self._fitted(index), self.labels[index]

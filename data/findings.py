@@ -100,6 +100,8 @@ def crowded(spec: DataSpec, pictures: Sequence[Path], labels: Sequence[np.ndarra
     """Pictures with more objects of a class than are scored."""
     found = []
     for picture, rows in zip(pictures, labels, strict=True):
+        if len(rows) <= spec.max_det:
+            continue
         counts = np.bincount(rows[:, 0].astype(int), minlength=1)
         if counts.max() > spec.max_det:
             found.append((int(counts.max()), picture, spec.names[int(counts.argmax())]))

@@ -58,6 +58,9 @@ def without_labels(spec: DataSpec, split: str, pictures: Sequence[Path], absent:
 
 def shared_labels(pictures: Sequence[Path], files: Sequence[Path | None]) -> list[Problem]:
     """Pictures that go by the same label file, as a.jpg and a.png do."""
+    there = [str(file) for file in files if file is not None]
+    if len(set(there)) == len(there):
+        return []
     owners: dict[Path, list[Path]] = {}
     for picture, file in zip(pictures, files, strict=True):
         if file is not None:
@@ -125,7 +128,7 @@ def labels_without_picture(spec: DataSpec, split: str) -> list[Problem]:
     """Label files in the folders of a split's labels that no picture of the data set goes with."""
     pictured: dict[Path, set[str]] = {}  # folder of labels -> the pictures it may belong to
     for name in sorted(spec.splits, key=lambda other: other != split):  # this split's folders first
-        for folder in {picture.parent for picture in spec.splits[name]}:
+        for folder in map(Path, {os.path.dirname(picture) for picture in spec.splits[name]}):
             for labels in {place.parent for place in label_places(folder / "any.jpg")} - {folder}:
                 if (name == split or labels in pictured) and is_folder(labels) and is_folder(folder):
                     pictured.setdefault(labels, set()).update(_pictures_in(folder))

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 
 from common.errors import UserError
 from models.cfg import Section
-from models.lineage import kept_channels
+from models.lineage import kept_channels, known_as
 from models.network import Network, head_feeders
-from models.summary import fingerprint
 
 
 @dataclass(frozen=True)
@@ -101,7 +100,7 @@ def pairs_on_lineage(student: Network, teacher: Network, *, layers: str = "stage
     Raises:
         UserError: the teacher is no ancestor of the student (its ancestors are named), or no layer is left.
     """
-    ancestor, fed = fingerprint(teacher), set(student.head_convolutions)
+    ancestor, fed = known_as(student.lineage, teacher), set(student.head_convolutions)
     rows: dict[int, tuple[int, list[int]]] = {}
     for number in student.convolutions:
         if number in fed:

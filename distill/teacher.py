@@ -17,6 +17,7 @@ from common.errors import UserError
 from common.log import log
 from distill.alignment import Alignment, align, describe, pair_classes
 from models.heads import DecodedSpec, HeadReader, HeadSpec, decode_heads
+from models.lineage import Lineage
 from models.network import Network
 from models.resize import with_resize
 from models.spec import Outputs
@@ -242,10 +243,14 @@ class Teacher:
         back = torch.cat(rows).argsort()
         return [torch.cat(parts)[back] for parts in zip(*answers)]
 
+    def known_as(self, lineage: Lineage) -> str:
+        """What a student's lineage calls it, or would call it (`models.known_as`); several, joined by +."""
+        return "+".join(models.known_as(lineage, each) for each in self.members)
+
     @property
     def fingerprint(self) -> str:
         """sha256 of all weights and BatchNorm statistics; the same after any number of steps. Several, joined by +."""
-        return "+".join(models.fingerprint(each) for each in self.members)
+        return "+".join(models.full_digest(each) for each in self.members)
 
 
 @contextmanager

@@ -6,6 +6,9 @@ confusion matrix are counted here. All boxes are in pixels of the original pictu
 
 from __future__ import annotations
 
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -96,17 +99,31 @@ def coco_scores(pictures: list[PictureBoxes], classes: int, scored: int = SCORED
     """
     from faster_coco_eval import COCO, COCOeval_faster
 
-    truth, found = coco_records(pictures, classes)
-    # loadRes would make a polygon of every box; as annotations of their own the results are ready as they are.
-    results = COCO({**truth, "annotations": found})
-    evaluation = COCOeval_faster(COCO(truth), results, "bbox", print_function=_quiet)
-    evaluation.params.maxDets = [scored]
-    evaluation.evaluate()
-    evaluation.accumulate()
+    with _collector_paused():
+        truth, found = coco_records(pictures, classes)
+        # loadRes would make a polygon of every box; as annotations of their own the results are ready as they are.
+        results = COCO({**truth, "annotations": found})
+        evaluation = COCOeval_faster(COCO(truth), results, "bbox", print_function=_quiet)
+        evaluation.params.maxDets = [scored]
+        evaluation.evaluate()
+        evaluation.accumulate()
     # (IoU, recall, class, area, maxDets); -1 where there is no ground truth
     precision = np.asarray(evaluation.eval["precision"], dtype=np.float64)[..., -1]
     precision = np.where(precision < 0, np.nan, precision)
     return CocoScores(ap=precision.mean(1), precision=precision[0, :, :, 0].T)
+
+
+@contextmanager
+def _collector_paused() -> Iterator[None]:
+    """A dict for each of 100,000 boxes makes Python look for cycles in everything there is, again and again."""
+    if not gc.isenabled():
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 def _quiet(*_: object) -> None:

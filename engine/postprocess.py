@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
-from torchvision.ops import batched_nms
+from torchvision.ops import batched_nms, nms
 
 from data.batch import Letterbox
 from models.heads import HeadSpec
@@ -13,10 +16,13 @@ from models.heads import HeadSpec
 # a confidence of .001 (2 million candidates at 640 px and 80 classes), of which 300 boxes are kept: only the most
 # confident ones enter. Trained networks stay far below the cap, so it does not change their scores.
 MAX_CANDIDATES = 30_000
+FEW = 1000
+"""So many boxes are suppressed in one call, classes moved apart by an offset; more, class by class (as torchvision has
+it on a CPU, with less around each class)."""
 
 
 def postprocess(
-    decoded: Tensor,
+    decoded: Tensor | Sequence[Tensor],
     spec: HeadSpec,
     conf: float = 0.001,
     iou: float = 0.6,
@@ -31,7 +37,8 @@ def postprocess(
 
     Args:
         decoded: ``(B, N, 5 + C)`` from `Network.decode`: cx, cy, w, h in pixels, objectness, class probabilities; or
-            what else the family of `spec` decodes to.
+            what else the family of `spec` decodes to. Or such rows picture by picture, as `Network.decode_above` gives
+            those that may pass `conf`.
         spec: one of the heads that were decoded (`models.heads.spec_read`), all of which are read alike.
         conf: least confidence (objectness x class probability) a box needs.
         iou: boxes of one class overlapping a more confident one by more than this are dropped.
@@ -48,7 +55,7 @@ def postprocess(
         _one_picture(
             *spec.candidates(rows, conf), conf, overlap, max_boxes, multi_label, class_agnostic, max_candidates
         )
-        for rows in decoded.detach().float()
+        for rows in (each.detach().float() for each in decoded)
     ]
 
 
@@ -99,10 +106,23 @@ def _first_kept(boxes: Tensor, confidence: Tensor, group: Tensor, iou: float, co
     """
     k = 2 * count
     while True:
-        keep: Tensor = batched_nms(boxes[:k], confidence[:k], group[:k], iou)
+        keep = _kept(boxes[:k], confidence[:k], group[:k], iou)
         if len(keep) >= count or k >= len(boxes):
             return keep[:count]
-        k *= 4
+        # As many as it takes if the share that is kept stays; at least twice, at most four times as many.
+        k = min(max(math.ceil(1.5 * k * count / max(1, len(keep))), 2 * k), 4 * k)
+
+
+def _kept(boxes: Tensor, confidence: Tensor, group: Tensor, iou: float) -> Tensor:
+    """The places NMS keeps of candidates sorted by confidence, each group for itself."""
+    if len(boxes) <= FEW or boxes.device.type != "cpu":
+        kept: Tensor = batched_nms(boxes, confidence, group, iou)
+        return kept
+    order = group.argsort(stable=True)
+    counts = group.bincount()
+    parts = zip(*(each.split(counts.tolist()) for each in (order, boxes[order], confidence[order])), strict=True)
+    found = [places[nms(mine, sure, iou)] if len(places) > 1 else places for places, mine, sure in parts if len(places)]
+    return torch.cat(found).sort()[0]
 
 
 def to_original(boxes: Tensor, letterbox: Letterbox) -> Tensor:

@@ -21,6 +21,7 @@ import data as data_room
 import models
 from common.errors import UserError
 from common.log import log
+from common.memory import keep_freed_memory
 from data.batch import Batch
 from data.footage import Footage
 from engine import checkpoints, distributed
@@ -79,6 +80,7 @@ class Trainer:
     ):
         self.config, self.spec, self.run_dir, self.kind = config, spec, Path(run_dir), kind
         self.hooks, self.tracker = tuple(hooks), tracker
+        keep_freed_memory()
         if config.threads:
             torch.set_num_threads(config.threads)
         self.device = distributed.start(config.device)

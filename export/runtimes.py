@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from common.errors import UserError
 from export.description import Description
-from models.heads import HeadSpec, decode_heads
+from models.heads import HeadSpec, decode_heads, decode_heads_above
 from models.network import Network
 
 Run = Callable[[np.ndarray], Sequence[np.ndarray]]
@@ -57,6 +57,12 @@ class Runtime(nn.Module):
         if self.description.outputs != "heads":
             return outputs[0]
         return decode_heads(outputs, self.specs)
+
+    def decode_above(self, outputs: Sequence[Tensor], least: float) -> list[Tensor]:
+        """As `Network.decode_above`; of a file that decodes itself, all rows."""
+        if self.description.outputs != "heads":
+            return list(outputs[0])
+        return decode_heads_above(outputs, self.specs, least)
 
     def _part(self, content: np.ndarray, step: int) -> list[Tensor]:
         """The outputs for at most `step` pictures, filled up where the file wants exactly so many."""

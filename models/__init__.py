@@ -12,14 +12,24 @@ if TYPE_CHECKING:
     from models.heads.anchored import AnchoredSpec
     from models.heads.free import FreeSpec
     from models.heads.spec import HeadSpec, decode_head, decode_matched, encode_boxes
+    from models.inference import for_inference
     from models.initial import init_heads, init_weights
-    from models.lineage import compose, descend, entry_for, identity_lineage, identity_step, kept_channels
+    from models.lineage import compose, descend, entry_for, identity_lineage, identity_step, kept_channels, known_as
     from models.loss.anchored import DetectionLoss
     from models.loss.criterion import Criterion, criterion
     from models.network import Network
     from models.portable import opencv_problems, portable
     from models.spec import HeadMatches, Matches, Outputs, Places
-    from models.summary import LayerCost, fingerprint, layer_table, macs, megabytes, parameters, weights_bytes
+    from models.summary import (
+        LayerCost,
+        fingerprint,
+        full_digest,
+        layer_table,
+        macs,
+        megabytes,
+        parameters,
+        weights_bytes,
+    )
     from models.timm_lower import lowered
     from models.weights import LoadReport, load_darknet, save_darknet
 
@@ -50,12 +60,15 @@ __all__ = [
     "encode_boxes",
     "entry_for",
     "fingerprint",
+    "for_inference",
     "from_checkpoint",
+    "full_digest",
     "identity_lineage",
     "identity_step",
     "init_heads",
     "init_weights",
     "kept_channels",
+    "known_as",
     "layer_table",
     "load",
     "load_darknet",

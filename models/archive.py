@@ -35,6 +35,7 @@ DAMAGED = (
     IndexError,
     OverflowError,
 )
+PIECE = 1 << 20  # bytes read at a time
 LEGACY_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # how torch.save began before 1.6
 
 AGAIN = "fetch it again and compare its size"
@@ -97,7 +98,7 @@ class Archive:
             )
         return self._error("is not a torch file (no zip archive), or it is cut off")
 
-    def entry(self, name: str, limit: int, exact: int | None = None) -> bytes:
+    def entry(self, name: str, limit: int, exact: int | None = None) -> bytearray:
         """The bytes of one entry.
 
         Args:
@@ -113,7 +114,14 @@ class Archive:
                 raise self._error(f"its entry {info.filename} is compressed or too long ({info.file_size} bytes)")
             if exact is not None and info.file_size != exact:
                 raise self._error(f"its entry {info.filename} has {info.file_size} bytes, and has to have {exact}")
-            return self.zip.read(info)
+            found, place = bytearray(info.file_size), 0
+            with self.zip.open(info) as stream:  # piece by piece: no second copy of a whole entry
+                while piece := stream.read(PIECE):
+                    found[place : place + len(piece)] = piece
+                    place += len(piece)
+            if len(found) != info.file_size or place != info.file_size:
+                raise self._error(f"its entry {info.filename} has {place} bytes, and says {info.file_size}")
+            return found
         except KeyError:
             raise self._error(f"lacks its entry {self.prefix + name}") from None
         except DAMAGED as error:
@@ -121,7 +129,7 @@ class Archive:
 
     def opcodes(self) -> Iterator[tuple[str, Any]]:
         """The pickle taken apart: (opcode, argument), not executed."""
-        pickled = self.entry("data.pkl", MAX_PICKLE_BYTES)
+        pickled = bytes(self.entry("data.pkl", MAX_PICKLE_BYTES))
         try:
             for number, (opcode, argument, _) in enumerate(pickletools.genops(pickled)):
                 if number >= MAX_OPCODES:
@@ -147,7 +155,7 @@ class Archive:
             needed = count * dtype.itemsize
             raw = self.entry(f"data/{key}", self.bytes, exact=needed)
             empty = torch.empty(0, dtype=dtype)
-            self._storages[key] = torch.frombuffer(bytearray(raw), dtype=dtype) if count else empty
+            self._storages[key] = torch.frombuffer(raw, dtype=dtype) if count else empty
         found = self._storages[key]
         if found.dtype != dtype or found.numel() != count:
             raise Refused(f"reads its storage {key} in two ways")

@@ -68,18 +68,30 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     return content
 
 
-def from_checkpoint(content: dict[str, Any], source: str | Path = "checkpoint") -> Network:
-    """The network a checkpoint's content (see `read_checkpoint`) describes."""
-    for name, tensor in content["state"].items():
+def from_checkpoint(content: dict[str, Any], source: str | Path = "checkpoint", take: bool = False) -> Network:
+    """The network a checkpoint's content (see `read_checkpoint`) describes.
+
+    Args:
+        take: the content's tensors become the network's, and are gone from the content: none is held twice.
+    """
+    state = content["state"]
+    for name, tensor in state.items():
         need_sound(tensor, name, source)
-    net = Network(parse_cfg(content["cfg"], source=str(source)), content["names"])
-    if wrong := misfit(net.state_dict(), content["state"]):
+    with torch.device("meta"):  # its tensors come from the file
+        net = Network(parse_cfg(content["cfg"], source=str(source)), content["names"])
+    if wrong := misfit(net.state_dict(), state):
         raise UserError(f"its tensors do not belong to its cfg: {wrong}", where=source, todo=DAMAGED)
-    net.load_state_dict(content["state"])
+    dtype = next((tensor.dtype for tensor in state.values() if tensor.is_floating_point()), torch.float32)
+    dtype = torch.float64 if dtype == torch.float64 else torch.float32
+    own = {}
+    for name in list(state):
+        tensor = state.pop(name) if take else state[name].clone()
+        own[name] = (tensor.to(dtype) if tensor.is_floating_point() else tensor).contiguous()
+    net.load_state_dict(own, assign=True)
+    if any(tensor.is_meta for tensor in (*net.parameters(), *net.buffers())):  # what a backbone keeps out of files
+        net = Network(net.cfg, content["names"])
+        net.to(dtype).load_state_dict(own)
     net.lineage, net.meta = content["lineage"], content["meta"]
-    dtype = next((tensor.dtype for tensor in content["state"].values() if tensor.is_floating_point()), torch.float32)
-    if dtype == torch.float64:
-        net.double().load_state_dict(content["state"])
     return net
 
 
@@ -176,7 +188,7 @@ def _read_pt(path: Path) -> Network:
             return load_yolov5(path)
         if is_ultralytics(path):
             return load_ultralytics(path)
-    return from_checkpoint(read_checkpoint(path), path)
+    return from_checkpoint(read_checkpoint(path), path, take=True)
 
 
 def _is_ours(path: Path) -> bool:

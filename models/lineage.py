@@ -8,6 +8,7 @@ A lineage is a list with an entry per ancestor, oldest first::
 
 which says: channel k of the student's convolution 12 is channel ``kept[k]`` of the ancestor's convolution 15. A
 convolution inside a `[timm]` section is called as in `Network.conv_modules`: "0.model.layer1.0.conv1", on both sides.
+Earlier versions called an ancestor by its `full_digest`; `known_as` looks for both.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any
 
 from common.errors import UserError
 from models.network import ConvKey, Network
-from models.summary import fingerprint, parameters
+from models.summary import fingerprint, full_digest, parameters
 
 Entry = dict[str, Any]
 Lineage = list[Entry]
@@ -92,11 +93,20 @@ def descend(parent: Network, kind: str, step: Step) -> Lineage:
     return [*compose(parent.lineage, step), entry_for(parent, kind, step)]
 
 
+def known_as(lineage: Lineage, net: Network) -> str:
+    """What `lineage` calls `net`: its fingerprint, or what earlier versions called it by. Its fingerprint where it is
+    no ancestor."""
+    own, known = fingerprint(net), {entry["sha256"] for entry in lineage}
+    if own in known or not known:
+        return own
+    return before if (before := full_digest(net)) in known else own
+
+
 def kept_channels(lineage: Lineage, ancestor: str, layer: ConvKey) -> tuple[ConvKey, list[int]]:
     """(ancestor's layer, its channels) that the student's convolution `layer` came from.
 
     Args:
-        ancestor: the ancestor's fingerprint.
+        ancestor: what the lineage calls it (`known_as`).
 
     Raises:
         UserError: for a network that is no ancestor, naming those that are; KeyError for a layer without a row.

@@ -12,7 +12,7 @@ from torch import Tensor, fx, nn
 
 from common.errors import UserError
 from models.cfg import Cfg, Section
-from models.heads import HeadSpec, decode_heads, spec_class
+from models.heads import HeadSpec, decode_heads, decode_heads_above, spec_class
 from models.heads.anchored import with_anchors
 from models.kinds import KINDS
 from models.layers import Conv, Head, Layer, Size
@@ -347,6 +347,11 @@ class Network(nn.Module):
         """Logits -> `(B, N, 5+C)`: cx, cy, w, h in pixels of the network input, objectness, class probabilities;
         `(B, N, 4+C)` where the family of heads has no objectness."""
         return decode_heads(heads, self.specs)
+
+    def decode_above(self, heads: Sequence[Tensor], least: float) -> list[Tensor]:
+        """As `decode`, of each picture only the rows in which some confidence may be above `least`: what
+        `engine.postprocess` finds in them is the same, and sooner."""
+        return decode_heads_above(heads, self.specs, least)
 
     def with_image_size(self, size: Size) -> Network:
         """Set the (H, W) of `[net]`: the input for which nobody says otherwise. In place; returns self."""

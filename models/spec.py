@@ -46,9 +46,14 @@ class Places:
     def __len__(self) -> int:
         return len(self.image)
 
+    @property
+    def numbers(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """What they are, as an index."""
+        return self.image, self.anchor, self.row, self.col
+
     def pick(self, head: Tensor) -> Tensor:
         """What these places hold in a ``(B, A, H, W, K)`` tensor: ``(M, K)``."""
-        return head[self.image, self.anchor, self.row, self.col]
+        return head[self.numbers]
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import zlib
 from dataclasses import dataclass
+
+from torch import Tensor
 
 from models.layers import Size
 from models.network import Network
@@ -79,12 +82,30 @@ def megabytes(net: Network) -> float:
 
 
 def fingerprint(net: Network) -> str:
-    """sha256 over what decides the output: the cfg's structure and the tensors as float32.
+    """sha256 over what decides the output: the cfg's structure and a checksum (CRC-32) of every tensor as float32.
 
     Names, training keys, and the way numbers are written do not count; a `.pt` and a `.weights` of one network agree.
+    It tells networks apart that somebody trained or cut, not those that somebody forged.
+    """
+    digest = hashlib.sha256(repr(net.cfg.structure()).encode())
+    for name, tensor in file_tensors(net):
+        digest.update(f"{name} {tensor.numel()} {zlib.crc32(_as_written(tensor)):08x}\n".encode())
+    return digest.hexdigest()
+
+
+def full_digest(net: Network) -> str:
+    """sha256 over the same, but of every byte of the tensors, which takes several times as long.
+
+    What earlier versions called a network by in lineages, and what keys of ablations are made of.
     """
     digest = hashlib.sha256(repr(net.cfg.structure()).encode())
     for name, tensor in file_tensors(net):
         digest.update(name.encode())
-        digest.update(tensor.detach().cpu().float().contiguous().numpy().astype("<f4", copy=False).reshape(-1).data)
+        digest.update(_as_written(tensor))
     return digest.hexdigest()
+
+
+def _as_written(tensor: Tensor) -> memoryview:
+    """The bytes of a tensor in a `.weights` file."""
+    values = tensor.detach().cpu().float().contiguous().numpy().astype("<f4", copy=False)
+    return values.reshape(-1).data

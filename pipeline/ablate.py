@@ -175,7 +175,7 @@ def _key(config: DistilConfig, student: Network, teacher: Teacher, spec: DataSpe
     }
     pictures = {split: str(spec.splits.get(split)) for split in ("train", "val", "test")}
     # Weights that no file fills follow from the cell's own seed.
-    start = models.fingerprint(student) if _has_weights(config) else student.cfg.structure()
+    start = models.full_digest(student) if _has_weights(config) else student.cfg.structure()
     return _digest([settings, start, teacher.fingerprint, list(spec.names), pictures])
 
 
@@ -217,7 +217,7 @@ def _starts(
     for said in dict.fromkeys(replace(config, **variant.options).reconstruct for variant in variants):
         if said:
             ancestor = ancestor_of(said, student, teacher)
-            path = run / f"solved-{_digest([key, models.fingerprint(ancestor), config.seed])}.pt"
+            path = run / f"solved-{_digest([key, models.full_digest(ancestor), config.seed])}.pt"
             found[said] = solve_start(config, spec, student, ancestor, said, path, keep=True)
     return found
 

@@ -122,7 +122,7 @@ def finetune(
         if off:
             student.meta["kd_off"] = off
         elif guide is not None:
-            student.meta["teacher"] = {"source": guide.source, "sha256": guide.fingerprint}
+            student.meta["teacher"] = {"source": guide.source, "sha256": guide.known_as(student.lineage)}
         footage, facts = None, None
         if config.unlabelled and not uses_footage(config):
             log.info("--kd %s learns nothing from pictures without labels: it goes without", config.distil.kd)

@@ -77,7 +77,7 @@ def ancestor_of(said: str, student: Network, teacher: Teacher | None) -> Network
         )
     else:
         ancestor, name = teacher.members[0], teacher.source
-    sha256 = models.fingerprint(ancestor)
+    sha256 = models.known_as(student.lineage, ancestor)
     if all(entry["sha256"] != sha256 for entry in student.lineage):
         known = ", ".join(f"{entry['kind']} ({entry['sha256'][:12]})" for entry in student.lineage) or "none"
         raise UserError(

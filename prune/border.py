@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 
 from common.errors import UserError
-from models.lineage import conv_key, moved_key
+from models.lineage import conv_key, known_as, moved_key
 from models.network import Network
-from models.summary import fingerprint
 from prune.blocks import cut_blocks, find_blocks
 from prune.tracing import trace
 
@@ -54,7 +53,7 @@ def gammas_at_zero(fat: Network, thin: Network) -> Network:
     Raises:
         UserError: as `border_error`.
     """
-    sha = fingerprint(fat)
+    sha = known_as(thin.lineage, fat)
     entry = next((entry for entry in reversed(thin.lineage) if entry["sha256"] == sha), None)
     if entry is None:
         known = ", ".join(f"{entry['kind']} ({entry['sha256'][:12]})" for entry in thin.lineage) or "none"

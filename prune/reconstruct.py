@@ -27,9 +27,8 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from common.errors import UserError
 from data.batch import Batch
-from models.lineage import conv_key, kept_channels, module_name
+from models.lineage import conv_key, kept_channels, known_as, module_name
 from models.network import ConvKey, Network
-from models.summary import fingerprint
 from prune.identities import ChannelGraph, Conv
 from prune.least_squares import Activation, Equations, Solution, missed
 from prune.lockstep import Lockstep
@@ -135,7 +134,7 @@ def reconstruct(
     Raises:
         UserError: `ancestor` is none of `thin`, or there is no picture.
     """
-    origins = _origins(thin, fingerprint(ancestor))
+    origins = _origins(thin, known_as(thin.lineage, ancestor))
     graphs = trace(thin), trace(ancestor)
     report = Reconstruction()
     if _removed_only_zeros(ancestor, graphs[1], origins):

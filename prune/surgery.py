@@ -83,9 +83,11 @@ def _sliced_weight(weight: Tensor, conv: Conv, keep: Mask) -> Tensor:
 
 
 def _block(weight: Tensor, rows: Mask, columns: Mask) -> Tensor:
-    """The kept rows and columns in one go, so that a large weight is never copied whole."""
-    wanted = [torch.from_numpy(np.flatnonzero(mask)).to(weight.device) for mask in (rows, columns)]
-    return weight[wanted[0][:, None], wanted[1][None]]
+    """The kept rows, of them the kept columns: whole runs are copied, which indexing both at once does not."""
+    for dimension, mask in enumerate((rows, columns)):
+        if not mask.all():
+            weight = weight.index_select(dimension, torch.from_numpy(np.flatnonzero(mask)).to(weight.device))
+    return weight.clone() if rows.all() and columns.all() else weight
 
 
 def _fold(done: dict[str, Tensor], conv: Conv, added: Tensor) -> None:

@@ -121,7 +121,7 @@ def _lineage(net: Network, run: Path | None) -> Facts:
     cuts = [entry["cut"] for entry in net.lineage if "cut" in entry]
     if len(parameters) < len(net.lineage):
         for content, other in _relatives(run):
-            parameters.setdefault(models.fingerprint(other), models.parameters(other))
+            parameters.setdefault(models.known_as(net.lineage, other), models.parameters(other))
             if not cuts and "pruning" in content["extra"] and _channels(other) == _channels(net):
                 report = content["extra"]["pruning"]
                 asked = {key: value for key, value in report["asked"].items() if value not in (None, (), 0)}

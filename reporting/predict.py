@@ -112,7 +112,7 @@ def detect_picture(net: Detector, image: np.ndarray, options: PredictOptions | N
     fitted, record = letterbox(image, options.size or net.image_size, resize=net.resize)
     device = device_of(net)
     batch = torch.from_numpy(np.ascontiguousarray(fitted.transpose(2, 0, 1)))[None].to(device).float() / 255
-    decoded = net.decode(net(batch))
+    decoded = net.decode_above(net(batch), options.conf)
     boxes = postprocess(
         decoded,
         spec_read(net.specs),

@@ -43,6 +43,12 @@ class ValOptions:
         low=0,
         high=100_000,
     )
+    rect: bool = option(
+        False,
+        "batches of pictures of like shape, without the grey around them: faster where few are square, and not the "
+        "score of a training, whose pictures have grey edges",
+        group=DATA,
+    )
     plots: bool = option(True, "numbers only", group=DATA)
     run: RunOptions = field(default_factory=RunOptions)
 
@@ -66,6 +72,7 @@ def val(options: ValOptions) -> None:
         workers=options.workers,
         plots_dir=folder if options.plots else None,
         progress=sys.stderr.isatty(),
+        rect=options.rect,
     )
     record = {
         "weights": str(options.model),
@@ -75,6 +82,7 @@ def val(options: ValOptions) -> None:
         "images": score.images,
         "boxes": score.boxes,
         "max_det": score.scored,
+        "rect": options.rect,
         "confidence": score.confidence,
         **score.as_dict(),
         "classes": score.per_class,

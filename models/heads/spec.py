@@ -7,6 +7,7 @@ comes in.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
@@ -236,6 +237,50 @@ class HeadSpec(HeadReader):
     def averages_with(self, other: HeadSpec) -> bool:
         """Do box logits mean the same in both?"""
 
+    def decode_above(self, logits: Tensor, least: float) -> tuple[Tensor, Tensor]:
+        """As `decode`, of those places alone in which some confidence may be above `least`.
+
+        Most are told from their logits, before anything is made of them.
+
+        Returns:
+            ``(M,)`` the picture of each, in order, and within a picture as `decode` has them; ``(M, 5 + C)`` or
+            ``(M, 4 + C)`` decoded rows.
+        """
+        from models.spec import Places
+
+        z = at_least_fp32(logits)
+        objectness = self.objectness_logits(z)
+        # A score can only be below the objectness; `<=` and not `>`, so that what is no number goes on as it did.
+        if objectness is not None:
+            hopeless = objectness[..., 0] <= _logit_below(least)
+        elif not self.softmax:
+            hopeless = self.class_logits(z).amax(-1) <= _logit_below(least)
+        else:
+            hopeless = torch.zeros(z.shape[:-1], dtype=torch.bool, device=z.device)
+        places = Places(*(~hopeless).nonzero(as_tuple=True))
+        rows = places.pick(z)
+        if objectness is not None and not self.softmax:
+            best = self.class_logits(rows).amax(-1).sigmoid() * objectness[..., 0][places.numbers].sigmoid()
+            kept = (~(best <= least * (1 - _MARGIN))).nonzero(as_tuple=True)[0]
+            rows, places = rows[kept], Places(*(each[kept] for each in places.numbers))
+        certain = self.objectness_logits(rows)
+        parts = [
+            self.boxes_at(rows, places),
+            *(() if certain is None else (certain.sigmoid(),)),
+            self.class_scores(rows),
+        ]
+        return places.image, torch.cat(parts, 1)
+
+
+# Far above what two ways of computing one sigmoid differ by.
+_MARGIN = 1e-4
+
+
+def _logit_below(probability: float) -> float:
+    """The logit of a little less than `probability`."""
+    probability = min(probability * (1 - _MARGIN), 1 - _MARGIN)
+    return math.log(probability / (1 - probability)) if probability > 0 else -math.inf
+
 
 Reader = TypeVar("Reader", bound=HeadReader)
 
@@ -260,6 +305,20 @@ def decode_heads(heads: Sequence[Tensor], specs: Sequence[HeadReader]) -> Tensor
     read = spec_read(specs).one_to_one
     chosen = [(spec, head) for spec, head in zip(specs, heads, strict=True) if spec.one_to_one == read]
     return torch.cat([spec.decode(head).flatten(1, 3) for spec, head in chosen], 1)
+
+
+def decode_heads_above(heads: Sequence[Tensor], specs: Sequence[HeadSpec], least: float) -> list[Tensor]:
+    """As `decode_heads`, of each picture only the rows in which some confidence may be above `least`, ``(n, 5 + C)``
+    or ``(n, 4 + C)``, in the same order."""
+    read = spec_read(specs).one_to_one
+    found: list[list[Tensor]] = [[] for _ in heads[0]]
+    for spec, head in zip(specs, heads, strict=True):
+        if spec.one_to_one == read:
+            image, rows = spec.decode_above(head, least)
+            counts = image.bincount(minlength=len(head)).tolist()
+            for parts, part in zip(found, rows.split(counts), strict=True):
+                parts.append(part)
+    return [torch.cat(parts) for parts in found]
 
 
 def spec_read(specs: Sequence[Reader]) -> Reader:

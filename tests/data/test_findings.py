@@ -77,7 +77,28 @@ def test_copies_read_each_file_once_however_many_are_of_a_size(tmp_path: Path, m
     monkeypatch.setitem(copies.__globals__, "_digest", lambda path: read.append(path) or digest(path))
     same = copies(sorted(tmp_path.glob("b*")), sorted(tmp_path.glob("a*")))
     assert {copy.name: original.name for copy, original in same.items()} == {f"b{n}": f"a{n + 30}" for n in range(30)}
-    assert len(read) == len(set(read)) == 120
+    assert len(read) == len(set(read)) == 60
+
+
+def test_large_files_of_one_size_are_glimpsed_at_and_only_those_that_seem_alike_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body = bytes(100_000)
+    for number in range(20):
+        (tmp_path / f"a{number}").write_bytes(body + bytes([number]) + body)
+        (tmp_path / f"b{number}").write_bytes(body + bytes([number + 15]) + body)
+    (tmp_path / "b99").write_bytes(body[:60_000] + b"!" + body[60_001:] + bytes([3]) + body)
+    read: list[Path] = []
+    digest = copies.__globals__["_digest"]
+    monkeypatch.setitem(copies.__globals__, "_digest", lambda path: read.append(path) or digest(path))
+    same = copies(sorted(tmp_path.glob("b*")), sorted(tmp_path.glob("a*")))
+    assert {copy.name: original.name for copy, original in same.items()} == {f"b{n}": f"a{n + 15}" for n in range(5)}
+    assert {path.name for path in read} == {
+        *(f"b{n}" for n in range(5)),
+        *(f"a{n + 15}" for n in range(5)),
+        "b99",
+        "a3",
+    }
 
 
 def test_loops_of_links_and_kinds_that_are_not_read_are_told(tmp_path: Path) -> None:

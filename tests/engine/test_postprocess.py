@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torchvision.ops import batched_nms, box_convert
+from torchvision.ops import batched_nms, box_convert, nms
 
 from data.batch import Letterbox
 from engine.postprocess import postprocess, to_original
@@ -71,6 +71,27 @@ def test_stopping_early_keeps_exactly_what_full_suppression_keeps_first(seed, co
     keep = batched_nms(boxes, confidence[row, label], label, 0.5)[:limit]
     expected = torch.cat((boxes[keep], confidence[row, label][keep, None], label[keep, None].float()), 1)
     torch.testing.assert_close(mine, expected)
+
+
+@pytest.mark.parametrize("size, classes", [(60, 2), (400, 80)])
+def test_thousands_of_candidates_are_suppressed_as_class_by_class(size, classes):
+    spec = AnchoredSpec(((8.0, 8.0),), 8, classes)
+    generator = torch.Generator().manual_seed(classes)
+    rows = torch.rand(1500, 5 + classes, generator=generator)
+    rows[:, :2] *= 100
+    rows[:, 2:4] = rows[:, 2:4] * size + 1
+    rows[:, 5:] *= torch.rand(1500, classes, generator=generator) < 4 / classes
+    (mine,) = postprocess(rows[None], spec, conf=0.01, iou=0.5, max_boxes=300)
+    confidence = rows[:, 4:5] * rows[:, 5:]
+    row, label = (confidence > 0.01).nonzero(as_tuple=True)
+    sure, order = confidence[row, label].sort(descending=True, stable=True)
+    row, label = row[order], label[order]
+    centre, half = rows[row, :2], rows[row, 2:4] / 2
+    boxes = torch.cat((centre - half, centre + half), 1)
+    keep = [torch.where(label == each)[0] for each in range(classes)]
+    keep = torch.cat([places[nms(boxes[places], sure[places], 0.5)] for places in keep]).sort()[0][:300]
+    assert len(row) > 1000
+    torch.testing.assert_close(mine, torch.cat((boxes[keep], sure[keep, None], label[keep, None].float()), 1))
 
 
 def test_boxes_return_to_the_original_picture_and_are_clipped_to_it():

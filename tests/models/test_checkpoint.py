@@ -2,6 +2,8 @@ import contextlib
 import os
 import pickle
 import random
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -359,3 +361,28 @@ def test_what_is_no_cfg_at_all_is_asked_for(text, tmp_path):
     (tmp_path / "x.cfg").write_text(text)
     with pytest.raises(UserError, match=r"is it a Darknet cfg\? One begins with \[net\]"):
         models.load(tmp_path / "x.cfg")
+def test_what_is_loaded_is_held_once(tmp_path):
+    models.save(models.Network(models.read_cfg(models.cfg_path("yolov3-tiny"))), tmp_path / "net.pt")
+    program = f"""
+import re, torch, models, models.checkpoint, models.unpickle, models.yolov5, models.ultralytics
+def now(what):
+    return int(re.search(what + r":\\s+(\\d+)", open("/proc/self/status").read())[1]) * 1024
+models.Network(models.parse_cfg({TINY["csp"]!r}))
+before = now("VmRSS")
+net = models.load({str(tmp_path / "net.pt")!r})
+tensors = sum(each.numel() * each.element_size() for each in net.state_dict().values())
+print((now("VmHWM") - before) / tensors)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) < 2.1, "1, and 25 MB of what is no tensor; read, copied and checked at once it takes 3"
+
+
+def test_the_content_of_a_checkpoint_stays_its_owners(tmp_path):
+    net = alive(tiny())
+    models.save(net, tmp_path / "net.pt")
+    content = models.read_checkpoint(tmp_path / "net.pt")
+    again = models.from_checkpoint(content)
+    with torch.no_grad():
+        again.layers[0].conv.weight.zero_()
+    assert content["state"]["layers.0.conv.weight"].abs().sum() > 0

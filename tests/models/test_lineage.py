@@ -1,7 +1,12 @@
 import pytest
+import torch
 
 import models
+import prune
+import prune.border
 from common.errors import UserError
+from distill.pairs import pairs_on_lineage
+from tests.alive import alive
 from tests.nets import TINY
 
 
@@ -43,3 +48,22 @@ def test_a_stranger_is_refused_by_name(net):
     with pytest.raises(UserError, match="no ancestor") as caught:
         models.kept_channels(models.descend(net, "baseline", models.identity_step(net)), "f" * 64, 0)
     assert "baseline" in str(caught.value)
+
+
+def test_an_ancestor_is_known_by_what_an_earlier_version_called_it(net):
+    lineage = models.descend(net, "baseline", models.identity_step(net))
+    assert models.known_as(lineage, net) == models.fingerprint(net) == lineage[0]["sha256"]
+    earlier = [{**lineage[0], "sha256": models.full_digest(net)}]
+    assert models.known_as(earlier, net) == models.full_digest(net) != models.fingerprint(net)
+    assert models.kept_channels(earlier, models.known_as(earlier, net), 0) == (0, list(range(8)))
+    stranger = models.Network(models.parse_cfg(TINY["gated"]))
+    assert models.known_as(earlier, stranger) == models.fingerprint(stranger)
+
+
+def test_students_of_earlier_versions_are_still_paired_and_solved(net):
+    alive(net)
+    thin = prune.channels(net, ratio=0.3, size=(64, 64)).network
+    thin.lineage = [{**entry, "sha256": models.full_digest(net)} for entry in thin.lineage]
+    assert pairs_on_lineage(thin, net, layers="all")
+    prune.border.gammas_at_zero(net, thin)
+    prune.reconstruct(thin, net, torch.rand(2, 3, 64, 64))
