@@ -86,7 +86,7 @@ def told(run_dir: Path) -> str:
     assert training is not None
     row = training["progress"]["history"][-1]
     scale = training["precision"]["state"]
-    shown = ", ".join(f"{name} {value:.4g}" for name, value in row.items() if name in ("total", "mAP50-95"))
+    shown = ", ".join(f"{name} {value:.4g}" for name, value in row.items() if name in ("train/total", "val/mAP50-95"))
     return f"{shown}; loss scale {scale}" if scale else shown
 
 
