@@ -15,11 +15,13 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+from common.addresses import without_secrets
+
 LONGEST = 2000  # characters of a line: what was read may be of any length
 
 
 class UserError(Exception):
-    """What is wrong, where, and what to do about it.
+    """What is wrong, where, and what to do about it; the logins of addresses are left out.
 
     Args:
         problem: one sentence naming the offending value.
@@ -29,9 +31,11 @@ class UserError(Exception):
     """
 
     def __init__(self, problem: str, *, where: str | Path | None = None, line: int | None = None, todo: str = ""):
+        problem, todo = without_secrets(problem), without_secrets(todo)
         self.problem, self.where, self.line, self.todo = problem, where, line, todo
         place = "" if where is None or where == "" else f"{where}:{line}: " if line is not None else f"{where}: "
         lines = (f"{place}{problem}" + (f"\n  -> {todo}" if todo else "")).split("\n")
+        lines[0] = without_secrets(lines[0])
         super().__init__("\n".join(each if len(each) <= LONGEST else f"{each[:LONGEST]} [...]" for each in lines))
 
 

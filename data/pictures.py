@@ -29,8 +29,11 @@ DEEP_SUFFIXES = frozenset([".png", ".tif", ".tiff", ".pgm", ".ppm", ".pnm", ".jp
 """Endings of pictures that may have more than 8 bits."""
 DARK = 32
 """Where no picture of 8 bits has a value of this or more, they were stored with fewer bits than they have."""
+# What is wrong with a picture is said in our words, with its name. OpenCV 4 and 5 have the call in different places.
 if hasattr(cv2, "setLogLevel"):
-    cv2.setLogLevel(0)  # what is wrong with a picture is said in our words, with its name
+    cv2.setLogLevel(0)
+elif hasattr(cv2, "utils") and hasattr(cv2.utils, "logging"):
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 _AS_STORED = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
 
 
@@ -63,8 +66,14 @@ def read_picture(path: str | Path, pixel_range: tuple[float, float] | None = Non
     Raises:
         UserError: the file is absent, is not a picture or too large a one.
     """
-    raw = _raw(Path(path))
-    image = _decoded(raw, Path(path), cv2.IMREAD_COLOR if pixel_range is None else _AS_STORED)
+    return decode_picture(_raw(Path(path)), path, pixel_range)
+
+
+def decode_picture(raw: np.ndarray, name: str | Path, pixel_range: tuple[float, float] | None = None) -> np.ndarray:
+    """`read_picture` of what is in memory: the bytes of a file, ``(n,)`` uint8, that messages call `name`."""
+    if not raw.size:
+        raise UserError("the file is empty", where=name, todo="replace or remove it")
+    image = _decoded(raw, name, cv2.IMREAD_COLOR if pixel_range is None else _AS_STORED)
     if pixel_range is not None and image.dtype != np.uint8:
         low, high = pixel_range
         image = np.clip((image.astype(np.float32) - low) * (255 / (high - low)), 0, 255).round().astype(np.uint8)
@@ -84,7 +93,7 @@ def _raw(path: Path) -> np.ndarray:
     return raw
 
 
-def _decoded(raw: np.ndarray, path: Path, how: int) -> np.ndarray:
+def _decoded(raw: np.ndarray, path: str | Path, how: int) -> np.ndarray:
     _refuse_cut_png(raw, path)
     _refuse_too_large(raw, path)
     try:
@@ -98,7 +107,7 @@ def _decoded(raw: np.ndarray, path: Path, how: int) -> np.ndarray:
     return image
 
 
-def _refuse_cut_png(raw: np.ndarray, path: Path) -> None:
+def _refuse_cut_png(raw: np.ndarray, path: str | Path) -> None:
     """OpenCV asks for as much memory as a part of a PNG says it is long, and reads on for minutes."""
     if raw[:8].tobytes() != b"\x89PNG\r\n\x1a\n":
         return
@@ -109,7 +118,7 @@ def _refuse_cut_png(raw: np.ndarray, path: Path) -> None:
         raise UserError("truncated or damaged: a part of it would end behind the file's end", where=path)
 
 
-def _refuse_too_large(raw: np.ndarray, path: Path) -> None:
+def _refuse_too_large(raw: np.ndarray, path: str | Path) -> None:
     """A few bytes can declare more pixels than there is memory; the header is looked at before anything is unpacked."""
     try:
         width, height = _opened(raw).size
