@@ -50,7 +50,7 @@ def open_model(
     """
     import torch
 
-    path = network_in(path) if os.path.isdir(path) else Path(path)
+    path = chosen_network(path)
     if reason := why_no_file(path):
         raise UserError(f"{shown_path(path)} {reason}", todo=f"give {FILES}, or a run's folder")
     if path.suffix not in CAN_RUN:
@@ -72,6 +72,15 @@ def open_model(
     if runtime == "torch":
         return _on_device(net, device)
     return _from_memory(net, runtime, rounded_up(size or net.image_size, net.max_stride), threads, path)
+
+
+def chosen_network(path: str | Path) -> Path:
+    """The file `path`, or which one the folder of a run stands for; that is said."""
+    if not os.path.isdir(path):
+        return Path(path)
+    file = network_in(path)
+    log.info("%s stands for %s", path, file.relative_to(path))
+    return file
 
 
 def _with_heads(file: Runtime, heads: str) -> Runtime:

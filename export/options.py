@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import UserError, closest
+from common.log import log
 from common.options import option
 from common.rundir import network_in
 from data.spec import SPLITS
@@ -187,7 +188,8 @@ class ExportOptions:
                 "where the network has such heads",
             )
         if os.path.isdir(self.weights):
-            self.weights = str(network_in(self.weights))
+            folder, self.weights = self.weights, str(network_in(self.weights))
+            log.info("%s stands for %s", folder, os.path.relpath(self.weights, folder))
         if Path(self.weights).suffix not in (".pt", ".pth", ".weights", ".cfg"):
             raise UserError(
                 f"--weights {self.weights}: only a network of PyTorch or Darknet can be exported",

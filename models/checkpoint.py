@@ -13,7 +13,7 @@ from common.errors import UserError
 from common.files import whole_file
 from common.log import log
 from common.reading import need_file, shown_path
-from common.rundir import ARGS, network_in
+from common.rundir import network_in, stands_for_network
 from models.archive import MAX_BYTES, MAX_PICKLE_BYTES, Archive
 from models.cfg import Cfg, parse_cfg, read_cfg
 from models.content import FORMAT, check_content
@@ -138,7 +138,7 @@ def load(
             where=source,
             todo=f"give its cfg and pass it as weights: load('yolov3.cfg', weights='{source}')",
         )
-    source = network_in(source) if os.path.isfile(Path(source) / ARGS) else source
+    source = network_in(source) if os.path.isdir(source) and stands_for_network(source) else source
     path = Path(source) if Path(source).suffix in (".pt", ".pth") else cfg_path(source)
     if path.suffix in (".pt", ".pth"):
         net = _adapted(_read_pt(path), classes, names)
