@@ -219,16 +219,22 @@ def _top(node: _Node, values: str, output: str) -> None:
 
 
 def _nodes(model: Any, prefix: str, constants: Mapping[str, np.ndarray]) -> _Node:
-    """A function that appends nodes to a model; what they read and make is called ``prefix/name``."""
+    """A function that appends nodes to a model; what they read and make is called ``prefix/name``.
+
+    Of `constants` those are written that a node reads: ONNX Runtime warns of others whenever it opens the file.
+    """
     from onnx import helper, numpy_helper
 
     graph = model.graph
-    graph.initializer.extend(numpy_helper.from_array(value, f"{prefix}/{name}") for name, value in constants.items())
+    waiting = dict(constants)
 
     def names(text: str) -> list[str]:
         return [name if name in ("decoded", "detections") else f"{prefix}/{name}" for name in text.split()]
 
     def node(kind: str, inputs: str, output: str, **attributes: Any) -> None:
+        for each in inputs.split():
+            if each in waiting:
+                graph.initializer.append(numpy_helper.from_array(waiting.pop(each), f"{prefix}/{each}"))
         name = f"{prefix}/{kind}_{output.split()[-1]}"
         graph.node.append(helper.make_node(kind, names(inputs), names(output), name=name, **attributes))
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from models.heads.spec import HeadSpec, decode_head, decode_matched, encode_boxes
     from models.initial import init_heads, init_weights
     from models.lineage import compose, descend, entry_for, identity_lineage, identity_step, kept_channels
+    from models.load_report import LoadReport
     from models.loss.anchored import DetectionLoss
     from models.loss.criterion import Criterion, criterion
     from models.network import Network
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from models.spec import HeadMatches, Matches, Outputs, Places
     from models.summary import LayerCost, fingerprint, layer_table, macs, megabytes, parameters, weights_bytes
     from models.timm_lower import lowered
-    from models.weights import LoadReport, load_darknet, save_darknet
+    from models.weights import load_darknet, save_darknet
 
 __all__ = [
     "AnchoredSpec",

@@ -74,6 +74,8 @@ def load_network(config: TrainConfig, names: Sequence[str] | None) -> Network:
         raise UserError("there is no network", todo="--weights thin.pt, or --cfg thin.cfg --weights thin.weights")
     if config.cfg:
         network = models.load(config.cfg, weights=config.weights or None, names=names)
+        if theirs := [key for key in ("learning_rate", "burn_in", "max_batches") if key in network.cfg.net.options]:
+            log.info("%s: %s and the like say nothing here: --lr0, --epochs, ... do", config.cfg, ", ".join(theirs))
     else:
         network = models.load(config.weights, names=names)
     return with_resize(network.for_pictures(), config.resize, config.weights)

@@ -5,13 +5,16 @@ from __future__ import annotations
 import builtins
 
 import onnx
+import onnxruntime
 import pytest
 import torch
 
 import models
 import prune
 from common.errors import UserError
+from export.description import describe
 from export.latency import OnnxLatency
+from export.onnx_graph import finished, model_of
 from export.to_onnx import INPUT, onnx_model, session
 from models.network import Network
 from tests import nets
@@ -63,3 +66,26 @@ def test_latency_of_a_thinner_network_is_told_in_the_first_ones_milliseconds():
     whole = clock(fat)
     assert whole == clock.reference_ms > 0
     assert clock(thin) < 0.8 * whole
+
+
+FREE = nets.dual(3, bins=4)
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "outputs"),
+    [
+        (nets.RESIDUAL, "one-to-many", "decoded"),
+        (nets.RESIDUAL, "one-to-many", "boxes"),
+        (FREE, "one-to-many", "boxes"),
+        (FREE, "one-to-one", "boxes"),
+    ],
+)
+def test_onnx_runtime_has_nothing_to_say_of_a_file(text, kind, outputs, capfd):
+    net = models.only_heads(network(text), kind).eval()
+    nms = {"max_det": 300} if kind == "one-to-one" else {"conf": 0.25, "iou": 0.45, "max_det": 300}
+    nms = nms if outputs == "boxes" else None
+    model = finished(model_of(onnx_model(net, (64, 64))), describe(net, (64, 64), outputs=outputs, nms=nms))
+    read = {name for node in model.graph.node for name in node.input}
+    assert {value.name for value in model.graph.initializer} <= read
+    onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    assert capfd.readouterr().err == ""
