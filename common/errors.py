@@ -47,14 +47,14 @@ def closest(word: str, known: Iterable[str], cutoff: float = 0.6, most: int = 1)
     return difflib.get_close_matches(word, known, n=most, cutoff=cutoff)
 
 
-def run_cleanly(main: Callable[[], int | None], after_stop: str = "") -> int:
+def run_cleanly(main: Callable[[], int | None], after_stop: Callable[[], str] | None = None) -> int:
     """Run an entry point; a `UserError` is printed without a traceback and gives exit status 2.
 
     A SIGTERM, by which batch systems and `kill` end a process, is a Ctrl-C: what is open is closed, what can be said is
     said. Who no longer reads our output (``| head``) ends us quietly.
 
     Args:
-        after_stop: what to say to somebody who pressed Ctrl-C, how to go on.
+        after_stop: tells what to say to somebody who pressed Ctrl-C, how to go on.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -68,7 +68,7 @@ def run_cleanly(main: Callable[[], int | None], after_stop: str = "") -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as stopped:
-        print(f"\nstopped. {after_stop}".rstrip(), file=sys.stderr)
+        print(f"\nstopped. {after_stop() if after_stop else ''}".rstrip(), file=sys.stderr)
         return 128 + (signal.SIGTERM if isinstance(stopped, _Terminated) else signal.SIGINT)
     except BrokenPipeError:
         with contextlib.suppress(OSError, ValueError):  # or Python tries once more at its end, and complains

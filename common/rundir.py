@@ -31,6 +31,8 @@ NETWORKS = (
 )
 """What the stages of a run leave, the last first; then what one stage leaves in its folder, and in its ``weights``."""
 
+begun: list[Path] = []
+"""The run that this process works at, once it has one: what to go on with after a Ctrl-C."""
 made_here: set[Path] = set()
 """The folders this process made: nobody else has anything in these."""
 
@@ -108,6 +110,15 @@ def _newest_unfinished(project: Path, kinds: Sequence[str]) -> Path:
 
 def _touched(run: Path) -> float:
     return max(path.stat().st_mtime for path in (run, *run.glob("*"), *run.glob("**/weights/last.pt")))
+
+
+def go_on() -> str:
+    """What to type to go on with the run that was stopped; "" where none was begun."""
+    if not begun:
+        return "Nothing was begun yet."
+    run = begun[-1]
+    kind = run.absolute().parent.name
+    return f"Go on with: thinyolo {COMMANDS.get(kind, 'train')} --resume {run}" if run.exists() else ""
 
 
 def stands_for_network(folder: str | Path) -> bool:

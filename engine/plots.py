@@ -145,6 +145,39 @@ def plot_confusion(matrix: np.ndarray, names: Sequence[str], path: str | Path) -
     return save_figure(figure, path)
 
 
+def plot_labels(labels: Sequence[np.ndarray], names: Sequence[str], path: str | Path) -> Path | None:
+    """What a split's labels are like: boxes of each class, where their centres lie, how wide and high they are.
+
+    Args:
+        labels: a picture each, ``(t, 5)``: class, cx, cy, w, h as shares of the picture.
+        names: class names.
+
+    Returns:
+        `path`, or None where there is no box.
+    """
+    boxes = np.concatenate([each[:, :5] for each in labels]) if labels else np.zeros((0, 5))
+    if not len(boxes):
+        return None
+    figure, (classes, centres, sizes) = new_figure(1, 3, width=15)
+    counts = np.bincount(boxes[:, 0].astype(int), minlength=len(names))
+    few = len(names) <= NAMED_CLASSES
+    colours = [tuple(value / 255 for value in class_colour(number)) for number in range(len(counts))] if few else BLUE
+    classes.bar(range(len(counts)), counts, color=colours)
+    if few:
+        classes.set_xticks(range(len(names)), names, rotation=30 if len(names) > 4 else 0)
+    classes.set(ylabel="boxes", title=f"{len(boxes):,} boxes in {len(labels):,} pictures")
+    spread = ((0, 1), (0, 1))
+    for axes, (x, y), title in (
+        (centres, (boxes[:, 1], boxes[:, 2]), "Centres of the boxes"),
+        (sizes, (boxes[:, 3], boxes[:, 4]), "Width and height of the boxes"),
+    ):
+        axes.hist2d(x, y, bins=40, range=spread, cmap="Blues")
+        axes.grid(False)
+        axes.set(title=title, xlabel="share of the picture's width", ylabel="share of its height")
+    centres.invert_yaxis()  # as in a picture, the top is up
+    return save_figure(figure, path)
+
+
 def plot_results(results: str | Path, path: str | Path, reference: Mapping[str, float] | None = None) -> Path | None:
     """The training curves of a `results.csv`, a panel a quantity.
 
@@ -216,7 +249,7 @@ def plot_compared(results: Mapping[str, str | Path], quantity: str, path: str | 
         shown = np.isfinite(columns[quantity])
         last = columns[quantity][shown][-1]
         axes.plot(
-            columns["epoch"][shown] + 1,
+            columns["epoch"][shown],
             columns[quantity][shown],
             "o-",
             color=colour,

@@ -20,6 +20,7 @@ from export.runtimes import Opened, Runtime
 from models.dropping import only_heads
 from models.heads import ONE_TO_MANY, ONE_TO_ONE
 from models.network import Network
+from models.official import where_to_get
 from models.resize import AUTO, with_resize
 
 
@@ -52,7 +53,8 @@ def open_model(
 
     path = chosen_network(path)
     if reason := why_no_file(path):
-        raise UserError(f"{shown_path(path)} {reason}", todo=f"give {FILES}, or a run's folder")
+        todo = where_to_get(path) or f"give {FILES}, or a run's folder"
+        raise UserError(f"{shown_path(path)} {reason}", todo=todo)
     if path.suffix not in CAN_RUN:
         raise UserError(f"nobody here can run a file called *{path.suffix}", where=path, todo=f"give {FILES}")
     able = CAN_RUN[path.suffix]

@@ -20,6 +20,7 @@ from models.content import FORMAT, check_content
 from models.initial import init_weights
 from models.load_report import LoadReport
 from models.network import Network, adapt_classes
+from models.official import where_to_get
 from models.resize import KEY
 from models.timm_pretrained import load_pretrained
 from models.unpickle import read_plain
@@ -156,7 +157,7 @@ def _read_pt(path: Path) -> Network:
     from models.ultralytics import is_ultralytics, load_ultralytics
     from models.yolov5 import is_yolov5, load_yolov5
 
-    need_file(path, MAX_BYTES, "check the path of the .pt")
+    need_file(path, MAX_BYTES, where_to_get(path) or "check the path of the .pt")
     if not _is_ours(path):  # which is told by a look, the others by reading all that they name
         if is_yolov5(path):
             return load_yolov5(path)

@@ -22,6 +22,7 @@ from models.layers import Conv
 from models.limits import MOST_WEIGHTS
 from models.load_report import LoadReport
 from models.network import Network, adapt_classes
+from models.official import where_to_get
 from models.portable import opencv_problems, portable
 from models.resize import KEY, LETTERBOX
 from models.timm_lower import lowered
@@ -66,7 +67,7 @@ def read_header(path: str | Path) -> tuple[int, int, int]:
     Raises:
         UserError: it cannot be read, or is no such file.
     """
-    size = need_file(path, 20 + 4 * MOST_WEIGHTS, "is it the file of weights?")
+    size = need_file(path, 20 + 4 * MOST_WEIGHTS, where_to_get(path) or "is it the file of weights?")
     try:
         with open(path, "rb") as handle:
             raw = handle.read(20)

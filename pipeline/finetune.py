@@ -28,10 +28,10 @@ from models.network import Network
 from pipeline.crossfit import check_members, members_of_pictures
 from pipeline.distil_options import DistilConfig
 from pipeline.footage import FootageColumns, FootageFacts, check_footage, footage_of, gathered, uses_footage
-from pipeline.show import side_by_side
+from pipeline.show import side_by_side, training_pictures
 from pipeline.spent import progress_of
 from pipeline.stage import check_space, load_network, stage_tracker, train_network
-from reporting.report import Row, text_table, write_report
+from reporting.report import Row, scored_on, text_table, write_report
 from reporting.results import Scores, interval_of, pictures, scores, shown_split, table
 from reporting.speed import Speeds
 from reporting.verdict import verdict
@@ -106,6 +106,7 @@ def finetune(
         log.info("%s", reason)
     check_space(student, config, run, 1)
     guide = make_teacher(config, student, spec, teacher)
+    refuse_modes(config, student, guide)
     found: dict[str, Scores] = dict(known or {})
     with stage_tracker(config, run, kind, group, name) as tracker:
         if "start" not in found:
@@ -151,6 +152,16 @@ def finetune(
         if distributed.is_main():
             _track(result, tracker, f"{group or run.name}-{kind}" if figures else "")
     return result
+
+
+def refuse_modes(config: DistilConfig, student: Network, teacher: Teacher | None) -> None:
+    """Refuse modes that cannot work on this pair now: to score both networks takes minutes.
+
+    Raises:
+        UserError: naming the mode, and those that can.
+    """
+    if teacher is not None and not config.distil.is_auto:
+        KDObjective(student, teacher, kd=config.distil)
 
 
 def kd_off(config: DistilConfig, run: Path, found: Mapping[str, Scores]) -> str:
@@ -331,14 +342,15 @@ def report(result: FinetuneResult, config: TrainConfig, solved: Sequence[str] = 
             "baseline": rows[0].name,
             "pruning": [("solved before the first step", "\n".join(solved))] if solved else [],
             "results": {"fine-tuning": result.run / "results.csv"},
-            "figures": figures,
+            "figures": [*training_pictures(result.run, result.run, spec), *figures],
             "pictures": shown,
             "settings": {"student": to_dict(config)},
             "lineage": result.student.lineage,
         },
     )
     memory = f"peak memory: {memory_used(distributed.start(config.device)):.1f} GB"
-    told = [text_table(rows), speeds.measured_with, line, memory, f"best student: {result.run / BEST}"]
+    mean = scored_on(split, result.scores["student"][split].images, config.input_size)
+    told = [text_table(rows), mean, speeds.measured_with, line, memory, f"best student: {result.run / BEST}"]
     return "\n".join(filter(None, told))
 
 

@@ -17,6 +17,7 @@ from common.rundir import make_run_dir
 from data.options import BATCH
 from data.spec import SCORED, SPLITS
 from export.options import NetworkOptions, network_file
+from reporting.verdict import CHECK_INPUT, NOTHING
 from thinyolo.run_options import RunOptions
 
 if TYPE_CHECKING:
@@ -81,7 +82,11 @@ def val(options: ValOptions) -> None:
     }
     with whole_file(folder / "score.json") as temporary:
         temporary.write_text(json.dumps(record, indent=1), encoding="utf-8")
+    height, width = size
+    print(f"{options.model} on {options.split} of {options.data}: {score.images} pictures at {width}x{height}")
     print(score_table(score))
+    if score.map50 < NOTHING:
+        print(f"it detects nothing here ({CHECK_INPUT})")
     print(f"\nwritten to {folder}")
 
 

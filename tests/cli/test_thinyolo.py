@@ -58,6 +58,8 @@ def test_val_prints_a_table_and_writes_figures_and_json(tmp_path, weights, small
     assert done.returncode == 0, done.stderr
     assert "mAP50-95" in done.stdout
     assert "disc" in done.stdout
+    assert f"{weights} on val of {small_set}: 3 pictures at 64x64" in done.stdout
+    assert "it detects nothing here" in done.stdout, "it is not trained"
     folder = tmp_path / "runs/val/first"
     record = json.loads((folder / "score.json").read_text())
     assert (record["images"], record["boxes"], record["size"]) == (3, 2, [64, 64])

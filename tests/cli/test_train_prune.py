@@ -212,7 +212,7 @@ def test_each_epoch_is_one_commit_with_what_the_stage_is_about(run: Path) -> Non
     }
     for stage, names in told.items():
         epochs = [row for row in history(tracked(run, stage), 2) if "epoch" in row]
-        assert [(row["epoch"], row["_step"]) for row in epochs] == [(0, 0), (1, 1)], stage
+        assert [(row["epoch"], row["_step"]) for row in epochs] == [(1, 1), (2, 2)], stage
         for name in names:
             assert all(value(row, name) is not None for row in epochs), name
     graph_masks = sum(sum(row["gammas"]["values"]) for row in history(tracked(run, "sparse"), 2)) / 2
@@ -481,7 +481,7 @@ def test_mistakes_end_with_a_sentence_and_status_2(
     error = capsys.readouterr().err
     assert said in error
     assert "Traceback" not in error
-    assert "epoch 0" not in error, "nothing is trained before it is said"
+    assert "epoch 1" not in error, "nothing is trained before it is said"
     assert not list((material / "runs").glob("*/wrong*")), "and no folder is left"
 
 

@@ -14,9 +14,10 @@ from common.command_line import find_hyp, parse_config
 from common.errors import UserError
 from common.lock import LOCK, hold
 from common.options import load_config, option, options, read_yaml, to_dict
-from common.rundir import find_run, make_run_dir, network_in
+from common.rundir import find_run, go_on, make_run_dir, network_in
 from engine.config import TrainConfig
 from engine.rundir import no_trace_if_refused
+from thinyolo.training import PRUNE, TRAIN
 
 HOLD = "import sys, time; from pathlib import Path; from common.lock import hold; hold(Path(sys.argv[1])); "
 HYP = Path(__file__).resolve().parents[2] / "cfg" / "hyp"
@@ -371,6 +372,24 @@ def test_what_a_run_stands_for_is_what_its_last_stage_left(runs: Path) -> None:
         network_in(runs / "ablate/g")
     with pytest.raises(UserError, match="no run's"):
         network_in(runs)
+
+
+def test_a_recipe_is_meant_although_a_folder_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("scratch").mkdir()
+    assert find_hyp("scratch") == HYP / "scratch.yaml"
+
+
+@pytest.mark.parametrize("kind, command", [("train_prune", "prune"), ("finetune_kd", "distill"), ("ablate", "ablate")])
+def test_after_ctrl_c_the_command_to_go_on_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, command: str
+) -> None:
+    monkeypatch.setattr("common.rundir.begun", [])
+    assert "--resume" not in go_on()
+    run = make_run_dir(tmp_path, kind, "exp")
+    monkeypatch.setattr("common.rundir.begun", [run])
+    assert go_on() == f"Go on with: thinyolo {command} --resume {run}"
+    assert PRUNE.after_stop is TRAIN.after_stop is go_on
 
 
 @pytest.mark.parametrize(
