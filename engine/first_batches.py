@@ -39,5 +39,5 @@ def _drawn(batch: Batch, names: Sequence[str]) -> np.ndarray:
         half = mine[:, 4:6] / 2
         boxes = np.concatenate((mine[:, 1:2], mine[:, 2:4] - half, mine[:, 2:4] + half), 1)
         pixels = image if image.dtype == np.uint8 else (image * 255).round().astype(np.uint8)
-        pictures.append(draw_detections(pixels.transpose(1, 2, 0), boxes, names, min_side=1))
+        pictures.append(draw_detections(pixels.transpose(1, 2, 0), boxes, names, min_side=320))
     return mosaic(pictures, max_side=1920)

@@ -39,6 +39,9 @@ NOT_DRAWN = ("step", "time", "seconds", "memory_gb", "gap")  # columns of result
 NAMED_CLASSES = 12  # more lines than this are drawn thin and without a legend entry
 
 
+LEGEND_LINE = 0.1  # of a panel's height, that a line of its legend takes
+
+
 def new_figure(rows: int = 1, columns: int = 1, width: float = 6.4, height: float = 4.2) -> tuple[Figure, list[Axes]]:
     """A figure that needs no display and no clean-up: matplotlib's pyplot is not involved."""
     import matplotlib
@@ -56,7 +59,7 @@ def _whole_numbers(axes: Axes) -> None:
     """There is no epoch 2.5."""
     from matplotlib.ticker import MaxNLocator
 
-    axes.xaxis.set_major_locator(MaxNLocator(nbins="auto", integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(nbins="auto", integer=True, min_n_ticks=1))
 
 
 def save_figure(figure: Figure, path: str | Path) -> Path:
@@ -204,6 +207,7 @@ def plot_results(results: str | Path, path: str | Path, reference: Mapping[str, 
         repeated = source == "val" and f"student/{quantity}" in columns
         repeated |= name.count("/") > 1  # of a class: in the table and in W&B, but a panel a class is too many
         quantity = "share of the total" if quantity.startswith("share_") else quantity
+        quantity = "quantiles of |gamma|" if name.startswith("gamma/q") else quantity
         if (
             quantity not in NOT_DRAWN
             and source not in ("gap", "unlabelled")
@@ -224,12 +228,14 @@ def plot_results(results: str | Path, path: str | Path, reference: Mapping[str, 
             panel.plot(x[shown], values[shown], style, color=colour, linewidth=1.6, marker=marker, label=name)
         panel.set_xlim(x[0] - margin, x[-1] + margin)  # all panels alike, however few epochs were validated
         _reference_lines(panel, title, {key: value for key, value in (reference or {}).items() if key not in names})
-        panel.set(title=title, xlabel="epoch")
+        lines = len(panel.get_legend_handles_labels()[0])
+        panel.set(title=title if lines > 1 else names[0], xlabel="epoch")
+        legend = min(0.6, LEGEND_LINE * lines) if lines > 1 else 0.0  # a share of the panel's height, above all lines
         if min(np.nanmin(columns[name]) for name in names) >= 0:  # after all lines: it ends the automatic scale
-            panel.set_ylim(0, 1.05 * panel.get_ylim()[1])
+            panel.set_ylim(0, 1.05 * panel.get_ylim()[1] / (1 - legend))
         _whole_numbers(panel)
-        if len(panel.get_legend_handles_labels()[0]) > 1 or names[0] != title:
-            panel.legend(fontsize=7, framealpha=0.6, edgecolor="none")
+        if legend:
+            panel.legend(fontsize=7, framealpha=0.6, edgecolor="none", loc="upper left", borderaxespad=0.1)
     for panel in axes[len(panels) :]:
         panel.set_axis_off()
     return save_figure(figure, path)

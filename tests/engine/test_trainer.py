@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import cv2
 import pytest
 import torch
 from torch import Tensor
@@ -292,6 +293,14 @@ def test_gradient_that_is_not_finite_stops_before_the_weights_are_touched(pictur
     with pytest.raises(UserError, match="the gradient became nan"):
         trainer.fit()
     assert torch.equal(weights(trainer), before)
+
+
+def test_the_first_three_batches_are_drawn_as_the_network_gets_them(pictures: Path, tmp_path: Path) -> None:
+    train(tmp_path, pictures, "--epochs=2")
+    drawn = sorted(path.name for path in tmp_path.glob("train_batch*"))
+    assert drawn == [f"train_batch{number}.jpg" for number in range(3)]
+    image = cv2.imread(str(tmp_path / drawn[0]))
+    assert (image.max(axis=2).astype(int) - image.min(axis=2) > 60).any(), "there are boxes of a class's colour"
 
 
 def test_epochs_have_one_numbering_wherever_they_are_told(
