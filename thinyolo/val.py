@@ -17,7 +17,6 @@ from common.rundir import make_run_dir
 from data.options import BATCH
 from data.spec import SCORED, SPLITS
 from export.options import NetworkOptions, network_file
-from reporting.verdict import CHECK_INPUT, NOTHING
 from thinyolo.run_options import RunOptions
 
 if TYPE_CHECKING:
@@ -50,6 +49,8 @@ class ValOptions:
 
 def val(options: ValOptions) -> None:
     """Score the network, print the table, write figures and `score.json`."""
+    from reporting.verdict import CHECK_INPUT, NOTHING
+
     spec = data.load_spec(options.data, single_cls=options.single_cls)
     if options.max_det:
         spec = replace(spec, max_det=options.max_det)
