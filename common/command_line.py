@@ -36,7 +36,7 @@ class Command:
         options: the dataclass of its options.
         load: imports the function ``(options) -> exit status or None``; nothing heavy is imported before.
         description, epilog: of ``--help``; %(prog)s in them is how the command was started.
-        after_stop: what to say to somebody who pressed Ctrl-C.
+        after_stop: as of `run_cleanly`.
     """
 
     name: str
@@ -45,7 +45,7 @@ class Command:
     load: Callable[[], Callable[[Any], int | None]]
     description: str = ""
     epilog: str = ""
-    after_stop: str = ""
+    after_stop: str | Callable[[], str] = ""
 
     def main(self, argv: Sequence[str] | None = None, prog: str = "") -> int:
         """Parse `argv`, by default this process's, and run; returns the exit status."""
@@ -280,7 +280,7 @@ def find_hyp(name: str, cls: type | None = None) -> Path:
         cls: whose options they are to be: only files with no others are offered.
     """
     path = Path(name)
-    if not os.path.exists(path) and path.name == name and os.path.exists(HYP / f"{path.stem}.yaml"):
+    if not os.path.isfile(path) and path.name == name and os.path.exists(HYP / f"{path.stem}.yaml"):
         return HYP / f"{path.stem}.yaml"
     if not os.path.exists(path):
         have = ", ".join(each.stem for each in sorted(HYP.glob("*.yaml")) if cls is None or _knows(cls, each))

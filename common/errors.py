@@ -15,11 +15,13 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+from common.addresses import without_secrets
+
 LONGEST = 2000  # characters of a line: what was read may be of any length
 
 
 class UserError(Exception):
-    """What is wrong, where, and what to do about it.
+    """What is wrong, where, and what to do about it; the logins of addresses are left out.
 
     Args:
         problem: one sentence naming the offending value.
@@ -29,9 +31,11 @@ class UserError(Exception):
     """
 
     def __init__(self, problem: str, *, where: str | Path | None = None, line: int | None = None, todo: str = ""):
+        problem, todo = without_secrets(problem), without_secrets(todo)
         self.problem, self.where, self.line, self.todo = problem, where, line, todo
         place = "" if where is None or where == "" else f"{where}:{line}: " if line is not None else f"{where}: "
         lines = (f"{place}{problem}" + (f"\n  -> {todo}" if todo else "")).split("\n")
+        lines[0] = without_secrets(lines[0])
         super().__init__("\n".join(each if len(each) <= LONGEST else f"{each[:LONGEST]} [...]" for each in lines))
 
 
@@ -43,14 +47,14 @@ def closest(word: str, known: Iterable[str], cutoff: float = 0.6, most: int = 1)
     return difflib.get_close_matches(word, known, n=most, cutoff=cutoff)
 
 
-def run_cleanly(main: Callable[[], int | None], after_stop: str = "") -> int:
+def run_cleanly(main: Callable[[], int | None], after_stop: str | Callable[[], str] = "") -> int:
     """Run an entry point; a `UserError` is printed without a traceback and gives exit status 2.
 
     A SIGTERM, by which batch systems and `kill` end a process, is a Ctrl-C: what is open is closed, what can be said is
     said. Who no longer reads our output (``| head``) ends us quietly.
 
     Args:
-        after_stop: what to say to somebody who pressed Ctrl-C, how to go on.
+        after_stop: what to say to somebody who pressed Ctrl-C, how to go on; or what tells it then.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -64,7 +68,8 @@ def run_cleanly(main: Callable[[], int | None], after_stop: str = "") -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as stopped:
-        print(f"\nstopped. {after_stop}".rstrip(), file=sys.stderr)
+        said = after_stop if isinstance(after_stop, str) else after_stop()
+        print(f"\nstopped. {said}".rstrip(), file=sys.stderr)
         return 128 + (signal.SIGTERM if isinstance(stopped, _Terminated) else signal.SIGINT)
     except BrokenPipeError:
         with contextlib.suppress(OSError, ValueError):  # or Python tries once more at its end, and complains

@@ -75,6 +75,20 @@ def release(folder: Path) -> None:
     handle.close()
 
 
+def in_use(folder: Path) -> bool:
+    """Whether another process has `folder`."""
+    if fcntl is None or folder.absolute() in _held:
+        return False
+    try:
+        with open(folder / LOCK, "r+", encoding="utf-8") as handle:
+            fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)  # given back where the file is closed
+    except (BlockingIOError, PermissionError):
+        return True
+    except OSError:  # no lock, or a disk that has none
+        return False
+    return False
+
+
 def _is_still(path: Path, handle: IO[str]) -> bool:
     try:
         return os.path.samestat(path.stat(), os.fstat(handle.fileno()))

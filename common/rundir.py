@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from common.errors import UserError
+from common.lock import in_use
 from common.reading import shown_path
 from common.saved import saved_identity
 
@@ -23,14 +24,22 @@ NETWORKS = (
     "pruned/pruned.pt",
     "sparse/weights/sparse.pt",
     *(f"baseline/{name}" for name in (BEST, LAST)),
+    "cut/pruned.pt",
+    "pruned.pt",
+    "weights/sparse.pt",
     str(BEST),
     str(LAST),
+    "sparse.pt",
+    BEST.name,
+    LAST.name,
 )
-"""What the stages of a run leave, the last first."""
+"""What the stages of a run leave, the last first; then what one stage leaves in its folder, and in its ``weights``."""
 
 NETWORK_FILES = (".pt", ".pth", ".onnx", ".xml", ".engine", ".weights", ".cfg")
 """How a file of a network ends, whoever runs it."""
 
+begun: list[Path] = []
+"""The run that this process works at, once it has one: what to go on with after a Ctrl-C."""
 made_here: set[Path] = set()
 """The folders this process made: nobody else has anything in these."""
 
@@ -98,8 +107,12 @@ def find_run(resume: str | Path, project: str | Path = "runs", kinds: Sequence[s
 def _newest_unfinished(project: Path, kinds: Sequence[str]) -> Path:
     runs = [path.parent for path in project.glob(f"*/*/{ARGS}") if not kinds or path.parent.parent.name in kinds]
     open_ones = [run for run in runs if not (run / REPORT).exists()]
+    if free := [run for run in open_ones if not in_use(run)]:
+        return max(free, key=_touched)
     if open_ones:
-        return max(open_ones, key=_touched)
+        raise UserError(
+            f"the unfinished run {max(open_ones, key=_touched)} is at work in another process", todo="let it end"
+        )
     whose = f" of thinyolo {' or '.join(dict.fromkeys(COMMANDS[kind] for kind in kinds))}" if kinds else ""
     newest = f"; the newest, {max(runs, key=_touched)}, has its {REPORT}" if runs else ""
     raise UserError(
@@ -145,8 +158,23 @@ def check_mark(kept: object, path: str | Path, todo: str) -> None:
     raise UserError(f"is not the file that this run left here: it is {whose}", where=path, todo=todo)
 
 
+def go_on() -> str:
+    """What to type to go on with the run that was stopped; "" where none was begun."""
+    if not begun:
+        return "Nothing was begun yet."
+    run = begun[-1]
+    kind = run.absolute().parent.name
+    return f"Go on with: thinyolo {COMMANDS.get(kind, 'train')} --resume {run}" if run.exists() else ""
+
+
+def stands_for_network(folder: str | Path) -> bool:
+    """Whether a folder can be named in the place of a network: a run's, or a stage's with a network in it."""
+    folder = Path(folder)
+    return any(os.path.isfile(folder / name) for name in (ARGS, *NETWORKS))
+
+
 def network_in(run: str | Path) -> Path:
-    """The network that a run's folder stands for: what its last stage has left.
+    """The network that the folder of a run, or of one of its stages, stands for: what its last stage has left.
 
     Raises:
         UserError: it is no run's folder, or there is none yet, or several that are alike (an ablation).

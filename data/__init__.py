@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from data.loader import Loader, collate, make_loader
     from data.options import AugmentConfig
     from data.problems import Problem
+    from data.sources import find_sources
     from data.spec import DataSpec, label_path, load_spec
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "check_anchors",
     "choose_anchors",
     "collate",
+    "find_sources",
     "fit_anchors",
     "label_path",
     "letterbox",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import logging
 import os
 import zlib
 from collections.abc import Callable, Sequence
@@ -19,7 +20,7 @@ import numpy as np
 from common.cores import available_cores
 from common.errors import UserError
 from common.files import whole_file
-from common.log import log
+from common.log import log, say_once
 from common.reading import read_bytes
 
 Fetch = Callable[[int], np.ndarray]
@@ -64,7 +65,7 @@ def with_cache(kind: str | None, fetch: Fetch, keys: Sequence[str], sizes: Seque
             free / 1e9,
         )
         return fetch
-    log.info("keeping %d pictures in RAM (%.2f GB)", len(sizes), needed / 1e9)
+    say_once(logging.INFO, "keeping %d pictures in RAM (%.2f GB)", len(sizes), needed / 1e9)
     return RamCache(fetch, len(keys))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
 
 from common.errors import UserError
-from common.log import log
+from common.log import say_once
 from data.augment import centre_boxes, fit, fitted_size, letterbox, pixel_boxes, random_sample
 from data.batch import Letterbox
 from data.cache import with_cache
@@ -93,7 +94,7 @@ class Dataset(TorchDataset[Sample]):
         if found is None:
             found = scan(self.spec, split)
             if found.background:
-                log.info("%s: %s: %s", self.spec.source, split, found.counts)
+                say_once(logging.INFO, "%s: %s", split, found.counts)
             announce(self.spec, found.problems)
         self.scan = found
         self.pictures, self.shapes, self.labels = found.pictures, found.shapes, found.labels

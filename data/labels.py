@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from common.errors import UserError
-from common.log import log
+from common.log import say_once
 from data.findings import across_splits, crowded, crushed, leaks, of_several_frames, unread, without_range
 from data.label_lines import ROUNDING, how_to_read, read_label_file, read_labels
 from data.pairing import labels_elsewhere, labels_without_picture, looked_for, shared_labels, without_labels
@@ -164,7 +165,7 @@ class CheckReport:
     def announce(self) -> None:
         """Log counts and warnings; raise `UserError` where there are errors."""
         for name, found in self.scans.items():
-            log.info("%s: %s", name, found.counts)
+            say_once(logging.INFO, "%s: %s", name, found.counts)
         announce(self.spec, self.problems)
 
     def refuse(self) -> None:

@@ -31,7 +31,7 @@ DARK = 32
 """Where no picture of 8 bits has a value of this or more, they were stored with fewer bits than they have."""
 REPLACE = "replace or remove it"
 warnings.filterwarnings("ignore", module="PIL")  # what is damaged is said in our words; files are opened in threads
-# What is wrong with a picture is said in our words, with its name.
+# What is wrong with a picture is said in our words, with its name. OpenCV 4 and 5 have the call in different places.
 if hasattr(cv2, "setLogLevel"):
     cv2.setLogLevel(0)
 elif hasattr(cv2, "utils") and hasattr(cv2.utils, "logging"):
@@ -84,8 +84,14 @@ def read_picture(path: str | Path, pixel_range: tuple[float, float] | None = Non
     Raises:
         UserError: the file is absent, is not a picture or too large a one.
     """
-    raw = _raw(Path(path))
-    image = _decoded(raw, Path(path), cv2.IMREAD_COLOR) if pixel_range is None else _stored(raw, Path(path))
+    return decode_picture(_raw(Path(path)), path, pixel_range)
+
+
+def decode_picture(raw: np.ndarray, name: str | Path, pixel_range: tuple[float, float] | None = None) -> np.ndarray:
+    """`read_picture` of what is in memory: the bytes of a file, ``(n,)`` uint8, that messages call `name`."""
+    if not raw.size:
+        raise UserError("the file is empty", where=name, todo=REPLACE)
+    image = _decoded(raw, name, cv2.IMREAD_COLOR) if pixel_range is None else _stored(raw, name)
     if pixel_range is not None and image.dtype != np.uint8:
         low, high = pixel_range
         values = np.clip(np.nan_to_num(image.astype(np.float32), nan=low), low, high)
@@ -106,7 +112,7 @@ def _raw(path: Path) -> np.ndarray:
     return raw
 
 
-def _decoded(raw: np.ndarray, path: Path, how: int) -> np.ndarray:
+def _decoded(raw: np.ndarray, path: str | Path, how: int) -> np.ndarray:
     image = _unpacked(raw, path, how)
     if image is not None:
         return image
@@ -118,7 +124,7 @@ def _decoded(raw: np.ndarray, path: Path, how: int) -> np.ndarray:
     raise UserError("the file is not a picture OpenCV can read, or is damaged", where=path, todo=REPLACE)
 
 
-def _stored(raw: np.ndarray, path: Path) -> np.ndarray:
+def _stored(raw: np.ndarray, path: str | Path) -> np.ndarray:
     """A picture as (h, w, 3) BGR with the values it is stored with."""
     image = _unpacked(raw, path, _AS_STORED)
     if image is None:  # one channel of floating-point numbers is only read like this
@@ -130,7 +136,7 @@ def _stored(raw: np.ndarray, path: Path) -> np.ndarray:
     return np.ascontiguousarray(image[:, :, :3])
 
 
-def _unpacked(raw: np.ndarray, path: Path, how: int) -> np.ndarray | None:
+def _unpacked(raw: np.ndarray, path: str | Path, how: int) -> np.ndarray | None:
     _refuse_cut_png(raw, path)
     _refuse_too_large(raw, path)
     try:
@@ -139,7 +145,7 @@ def _unpacked(raw: np.ndarray, path: Path, how: int) -> np.ndarray | None:
         raise UserError(f"the picture cannot be read: {str(error)[:200]}", where=path, todo=REPLACE) from error
 
 
-def _refuse_cut_png(raw: np.ndarray, path: Path) -> None:
+def _refuse_cut_png(raw: np.ndarray, path: str | Path) -> None:
     """OpenCV asks for as much memory as a part of a PNG says it is long, and reads on for minutes."""
     if raw[:8].tobytes() != b"\x89PNG\r\n\x1a\n":
         return
@@ -150,7 +156,7 @@ def _refuse_cut_png(raw: np.ndarray, path: Path) -> None:
         raise UserError("truncated or damaged: a part of it would end behind the file's end", where=path, todo=REPLACE)
 
 
-def _refuse_too_large(raw: np.ndarray, path: Path) -> None:
+def _refuse_too_large(raw: np.ndarray, path: str | Path) -> None:
     """A few bytes can declare more pixels than there is memory; the header is looked at before anything is unpacked."""
     try:
         width, height = _opened(raw).size

@@ -6,6 +6,7 @@ working directory.
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections import Counter
@@ -13,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path, PureWindowsPath
 
 from common.errors import UserError
-from common.log import log
+from common.log import say_once
 from common.reading import exists, is_file, is_folder, lines_of, read_text, user_path, why_no_file
 
 
@@ -124,7 +125,14 @@ class Finder:
     def announce(self, source: Path) -> None:
         """Log what was read otherwise than it is written."""
         for how, count in self.read_as.items():
-            log.warning("%s: %s (%s%s)", source, how, self._example[how], f"; {count} times" if count > 1 else "")
+            say_once(
+                logging.WARNING,
+                "%s: %s (%s%s)",
+                source,
+                how,
+                self._example[how],
+                f"; {count} times" if count > 1 else "",
+            )
 
 
 def _is_absolute(entry: str) -> bool:

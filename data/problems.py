@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from common.errors import UserError
-from common.log import log
+from common.log import say_once
 from data.spec import DataSpec
 
 SHOWN = 5
@@ -52,9 +53,9 @@ def announce(spec: DataSpec, problems: Sequence[Problem]) -> None:
     left_out = [problem for problem in problems if problem.severity == LEFT_OUT]
     errors = [problem for problem in problems if problem.severity == ERROR]
     if warnings:
-        log.warning("%s: %s", spec.source, summary(warnings))
+        say_once(logging.WARNING, "%s: %s", spec.source, summary(warnings))
     if left_out:
-        log.error("%s: %s", spec.source, summary(left_out))
+        say_once(logging.ERROR, "%s: %s", spec.source, summary(left_out))
     if not errors:
         return
     first = errors[0]

@@ -33,7 +33,7 @@ class Progress:
     """Where a training stands; plain data.
 
     Attributes:
-        epoch: the current epoch, from 0.
+        epoch: how many epochs are done; people are told `epoch + 1`, the number of the current one.
         batch: batches of this epoch that are done.
         step: optimiser steps done; every random choice of a step and its learning rate follow from it.
         seen: pictures seen, as Darknet counts them.
@@ -41,7 +41,7 @@ class Progress:
         pictures: pictures the sums are over.
         history: the rows of `results.csv`.
         best_score: the best val mAP50-95, below 0 before the first validation that may be the best.
-        best_epoch: its epoch; before that, the last epoch.
+        best_epoch: how many epochs were done before its epoch; until then those before the last epoch.
         finished: the training has ended, by its epochs or by `--patience`.
         seconds: training time so far.
         skipped: steps in a row, up to now, whose losses were no numbers.
@@ -59,6 +59,12 @@ class Progress:
     finished: bool = False
     seconds: float = 0.0
     skipped: int = 0
+
+    @classmethod
+    def of(cls, state: dict[str, Any]) -> Progress:
+        """What a checkpoint holds of it. Rows count epochs from 1; those of older runs counted from 0."""
+        rows = [{**row, "epoch": number} for number, row in enumerate(state["history"], start=1)]
+        return cls(**{**state, "history": rows})
 
     def means(self) -> dict[str, float]:
         """The epoch's running means."""
@@ -113,7 +119,7 @@ def save_last(run_dir: Path, averaged: Network, kind: str, progress: Progress, s
 
 def save_best(run_dir: Path, averaged: Network, kind: str, progress: Progress, metrics: dict[str, float]) -> None:
     """Write `best.pt`: the averaged weights with the score they reached."""
-    extra = {MARK: mark(run_dir / BEST), "kind": kind, "epoch": progress.epoch, "step": progress.step}
+    extra = {MARK: mark(run_dir / BEST), "kind": kind, "epoch": progress.epoch + 1, "step": progress.step}
     extra["metrics"] = metrics
     models.save(averaged, run_dir / BEST, extra=extra)
 
@@ -340,7 +346,7 @@ def ended(run_dir: Path, training: dict[str, Any] | None) -> TrainResult | None:
     """As `finished`, of what `read_last` gave."""
     if training is None or not training["progress"]["finished"]:
         return None
-    return result(run_dir, Progress(**training["progress"]))
+    return result(run_dir, Progress.of(training["progress"]))
 
 
 def result(run_dir: Path, progress: Progress) -> TrainResult:

@@ -271,6 +271,7 @@ class TrainConfig:
         low=0,
         high=1024,
         resumable=True,
+        main=True,
     )
     save_every: int = option(
         0,
@@ -285,6 +286,15 @@ class TrainConfig:
         "Weights & Biases: auto is online when logged in, else offline (wandb sync sends it later)",
         group=RUN,
         choices=("auto", "online", "offline", "off"),
+        resumable=True,
+    )
+    wandb_tags: tuple[str, ...] = option(
+        (), "tags of this run's W&B runs, to find them by", group=RUN, resumable=True, metavar="TAG,..."
+    )
+    tensorboard: bool = option(
+        False,
+        "also record for TensorBoard (`tensorboard --logdir runs`); takes the package tensorboard",
+        group=RUN,
         resumable=True,
     )
 

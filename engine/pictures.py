@@ -62,17 +62,21 @@ def draw_detections(
         cv2.rectangle(canvas, (x1, y1), (x2, y2), class_colour(label), thickness, cv2.LINE_AA)
     for corners, score, label in rows:
         name = names[label] if label < len(names) else str(label)
-        _label(canvas, f"{name}{score}", round(float(corners[0]) * factor), round(float(corners[1]) * factor), label)
+        x1, y1, _, y2 = (round(float(value) * factor) for value in corners)
+        _label(canvas, f"{name}{score}", x1, y1, y2, label)
     return canvas
 
 
-def _label(canvas: np.ndarray, text: str, x: int, y: int, label: int) -> None:
-    """The text on its class's colour, above the point (x, y), inside the picture."""
+def _label(canvas: np.ndarray, text: str, x: int, y1: int, y2: int, label: int) -> None:
+    """The text on its class's colour: above the box if there is room in the picture, else below it, else in it."""
     size = max(0.4, min(canvas.shape[:2]) / 1300)
     weight = max(1, round(size * 1.4))
     (width, height), below = cv2.getTextSize(text, FONT, size, weight)
     x = max(0, min(x, canvas.shape[1] - width - 4))
-    top = max(0, y - height - below - 2)
+    room = height + below + 2
+    top = y1 - room
+    if top < 0:
+        top = y2 + 1 if y2 + 1 + room <= canvas.shape[0] else max(0, y1)
     colour = class_colour(label)
     cv2.rectangle(canvas, (x, top), (x + width + 4, top + height + below + 2), colour, -1)
     luminance = 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2]

@@ -39,6 +39,9 @@ NOT_DRAWN = ("step", "time", "seconds", "memory_gb", "gap")  # columns of result
 NAMED_CLASSES = 12  # more lines than this are drawn thin and without a legend entry
 
 
+LEGEND_LINE = 0.1  # of a panel's height, that a line of its legend takes
+
+
 def new_figure(rows: int = 1, columns: int = 1, width: float = 6.4, height: float = 4.2) -> tuple[Figure, list[Axes]]:
     """A figure that needs no display and no clean-up: matplotlib's pyplot is not involved."""
     import matplotlib
@@ -56,7 +59,7 @@ def _whole_numbers(axes: Axes) -> None:
     """There is no epoch 2.5."""
     from matplotlib.ticker import MaxNLocator
 
-    axes.xaxis.set_major_locator(MaxNLocator(nbins="auto", integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(nbins="auto", integer=True, min_n_ticks=1))
 
 
 def save_figure(figure: Figure, path: str | Path) -> Path:
@@ -145,6 +148,39 @@ def plot_confusion(matrix: np.ndarray, names: Sequence[str], path: str | Path) -
     return save_figure(figure, path)
 
 
+def plot_labels(labels: Sequence[np.ndarray], names: Sequence[str], path: str | Path) -> Path | None:
+    """What a split's labels are like: boxes of each class, where their centres lie, how wide and high they are.
+
+    Args:
+        labels: a picture each, ``(t, 5)``: class, cx, cy, w, h as shares of the picture.
+        names: class names.
+
+    Returns:
+        `path`, or None where there is no box.
+    """
+    boxes = np.concatenate([each[:, :5] for each in labels]) if labels else np.zeros((0, 5))
+    if not len(boxes):
+        return None
+    figure, (classes, centres, sizes) = new_figure(1, 3, width=15)
+    counts = np.bincount(boxes[:, 0].astype(int), minlength=len(names))
+    few = len(names) <= NAMED_CLASSES
+    colours = [tuple(value / 255 for value in class_colour(number)) for number in range(len(counts))] if few else BLUE
+    classes.bar(range(len(counts)), counts, color=colours)
+    if few:
+        classes.set_xticks(range(len(names)), names, rotation=30 if len(names) > 4 else 0)
+    classes.set(ylabel="boxes", title=f"{len(boxes):,} boxes in {len(labels):,} pictures")
+    spread = ((0, 1), (0, 1))
+    for axes, (x, y), title in (
+        (centres, (boxes[:, 1], boxes[:, 2]), "Centres of the boxes"),
+        (sizes, (boxes[:, 3], boxes[:, 4]), "Width and height of the boxes"),
+    ):
+        axes.hist2d(x, y, bins=40, range=spread, cmap="Blues")
+        axes.grid(False)
+        axes.set(title=title, xlabel="share of the picture's width", ylabel="share of its height")
+    centres.invert_yaxis()  # as in a picture, the top is up
+    return save_figure(figure, path)
+
+
 def plot_results(results: str | Path, path: str | Path, reference: Mapping[str, float] | None = None) -> Path | None:
     """The training curves of a `results.csv`, a panel a quantity.
 
@@ -171,6 +207,7 @@ def plot_results(results: str | Path, path: str | Path, reference: Mapping[str, 
         repeated = source == "val" and f"student/{quantity}" in columns
         repeated |= name.count("/") > 1  # of a class: in the table and in W&B, but a panel a class is too many
         quantity = "share of the total" if quantity.startswith("share_") else quantity
+        quantity = "quantiles of |gamma|" if name.startswith("gamma/q") else quantity
         if (
             quantity not in NOT_DRAWN
             and source not in ("gap", "unlabelled")
@@ -191,12 +228,14 @@ def plot_results(results: str | Path, path: str | Path, reference: Mapping[str, 
             panel.plot(x[shown], values[shown], style, color=colour, linewidth=1.6, marker=marker, label=name)
         panel.set_xlim(x[0] - margin, x[-1] + margin)  # all panels alike, however few epochs were validated
         _reference_lines(panel, title, {key: value for key, value in (reference or {}).items() if key not in names})
-        panel.set(title=title, xlabel="epoch")
+        lines = len(panel.get_legend_handles_labels()[0])
+        panel.set(title=title if lines > 1 else names[0], xlabel="epoch")
+        legend = min(0.6, LEGEND_LINE * lines) if lines > 1 else 0.0  # a share of the panel's height, above all lines
         if min(np.nanmin(columns[name]) for name in names) >= 0:  # after all lines: it ends the automatic scale
-            panel.set_ylim(0, 1.05 * panel.get_ylim()[1])
+            panel.set_ylim(0, 1.05 * panel.get_ylim()[1] / (1 - legend))
         _whole_numbers(panel)
-        if len(panel.get_legend_handles_labels()[0]) > 1 or names[0] != title:
-            panel.legend(fontsize=7, framealpha=0.6, edgecolor="none")
+        if legend:
+            panel.legend(fontsize=7, framealpha=0.6, edgecolor="none", loc="upper left", borderaxespad=0.1)
     for panel in axes[len(panels) :]:
         panel.set_axis_off()
     return save_figure(figure, path)
@@ -216,7 +255,7 @@ def plot_compared(results: Mapping[str, str | Path], quantity: str, path: str | 
         shown = np.isfinite(columns[quantity])
         last = columns[quantity][shown][-1]
         axes.plot(
-            columns["epoch"][shown] + 1,
+            columns["epoch"][shown],
             columns[quantity][shown],
             "o-",
             color=colour,

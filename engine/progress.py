@@ -90,7 +90,7 @@ def write_results(path: str | Path, history: Sequence[Mapping[str, float]]) -> N
             writer.writerow(shown)
 
 
-def summary(row: Mapping[str, float]) -> str:
+def summary(row: Mapping[str, float], epochs: int) -> str:
     """The line that stays when an epoch is over."""
     losses = [
         f"{name.removeprefix('train/')} {value:.4g}"
@@ -99,7 +99,7 @@ def summary(row: Mapping[str, float]) -> str:
     ]
     scores = [f"{name} {row['val/' + name]:.4f}" for name in HEADLINE if f"val/{name}" in row]
     further = [f"{words} {row[name]:.4f}" for name, words in ASKED_FOR.items() if name in row]
-    return f"epoch {int(row['epoch'])}: " + ", ".join([*losses, *scores, *further])
+    return f"epoch {int(row['epoch'])}/{epochs}: " + ", ".join([*losses, *scores, *further])
 
 
 def _minor(name: str) -> bool:

@@ -7,6 +7,7 @@ does, training goes on: the first error switches tracking off with one warning.
 from __future__ import annotations
 
 import functools
+import importlib.util
 import netrc
 import os
 import re
@@ -69,10 +70,12 @@ class Tracker:
         group: runs of one comparison (the stages of a pruning run, the modes of an ablation) share it.
         name: shown in W&B; by default the folder's name.
         kind: W&B's job type: "baseline", "sparse", "kd", ...
+        tags: W&B's.
+        tensorboard: write every epoch's values for TensorBoard too, to ``run_dir/tensorboard``, whatever `mode` is.
         settings: further settings of the client (`wandb.Settings`), a server of one's own by `base_url`, say.
 
     Raises:
-        UserError: unknown mode.
+        UserError: unknown mode; TensorBoard is asked for and not installed.
     """
 
     def __init__(
@@ -85,11 +88,14 @@ class Tracker:
         name: str | None = None,
         kind: str | None = None,
         settings: Mapping[str, Any] | None = None,
+        tags: Sequence[str] = (),
+        tensorboard: bool = False,
     ):
         if mode not in MODES:
             raise UserError(f"unknown tracking mode '{mode}'", todo=f"one of {', '.join(MODES)}")
         # The client may write by a process that another program started, in another folder.
         self.run_dir = Path(run_dir).absolute()
+        self._board = board_in(self.run_dir) if tensorboard else None
         self._run: Any = None
         self._pending: dict[str, Any] = {}
         self._last_step = -1
@@ -101,6 +107,7 @@ class Tracker:
             "name": name or self.run_dir.name,
             "job_type": kind,
             "config": _plain(config),
+            "tags": list(tags) or None,
         }
         try:
             self._open(resolved, options, settings or {})
@@ -172,9 +179,16 @@ class Tracker:
         if no_login:
             log.info("W&B: no login, recording offline; send it later with: wandb sync %s", self.folder)
 
-    @_harmless
     def log_epoch(self, epoch: int, values: Mapping[str, float]) -> None:
         """Commit one epoch: `values` and whatever has been waiting, in one step."""
+        if self._board is not None:
+            for name, value in values.items():
+                self._board.add_scalar(name, float(value), epoch)
+            self._board.flush()
+        self._commit(epoch, values)
+
+    @_harmless
+    def _commit(self, epoch: int, values: Mapping[str, float]) -> None:
         # A later stage that counts its epochs from 0 again in the same run must not go back: W&B drops such steps.
         step = max(epoch, self._last_step + 1)
         row = {"epoch": epoch, **{name: float(value) for name, value in values.items()}, **self._pending}
@@ -224,13 +238,39 @@ class Tracker:
         artifact.add_file(str(path))
         self._run.log_artifact(artifact)
 
-    @_harmless
     def finish(self, exit_code: int = 0) -> None:
         """Send what is left and close the run; at most a minute without a network. Safe to call twice."""
+        if self._board is not None:
+            self._board.close()
+        self._close(exit_code)
+
+    @_harmless
+    def _close(self, exit_code: int) -> None:
         run, self._run = self._run, None
         if self._pending:
             run.log(self._pending, step=self._last_step + 1)
         run.finish(exit_code=exit_code)
+
+
+def need_tensorboard() -> None:
+    """Refuse where TensorBoard is not installed.
+
+    Raises:
+        UserError: with what to install.
+    """
+    if importlib.util.find_spec("tensorboard") is None:
+        raise UserError(
+            "--tensorboard needs the package tensorboard, which is not installed here",
+            todo="python -m pip install tensorboard, or -e '.[tensorboard]'; or leave --tensorboard out",
+        )
+
+
+def board_in(run_dir: Path) -> Any:
+    """A writer of TensorBoard's files in the folder of a run."""
+    need_tensorboard()
+    from torch.utils.tensorboard import SummaryWriter
+
+    return SummaryWriter(str(run_dir / "tensorboard"))
 
 
 def close_all() -> None:

@@ -29,6 +29,7 @@ from engine.checkpoints import Progress, TrainResult
 from engine.config import TrainConfig
 from engine.evaluate import Score, evaluate
 from engine.feed import make_feed
+from engine.first_batches import draw_first
 from engine.optim import clip_gradients, freeze, make_ema, make_optimizer, make_schedule, set_train_mode
 from engine.plots import plot_results
 from engine.precision import Precision
@@ -163,6 +164,7 @@ class Trainer:
             progress.epoch, config.epochs, progress.batch + len(loader), progress.batch, show=distributed.is_main()
         )
         for batches in grouped(loader, self.accumulate):
+            draw_first(self.run_dir, batches, progress, self.spec.names)
             self._step(batches)
             bar.update(len(batches), progress.means(), memory_used(self.device))
             if config.save_every and progress.step % config.save_every == 0:
@@ -246,7 +248,7 @@ class Trainer:
         progress, config = self.progress, self.config
         kept = (self.run_dir / checkpoints.LAST).exists()
         raise UserError(
-            f"{what} became {value} in epoch {progress.epoch}, step {progress.step} (learning rate "
+            f"{what} became {value} in epoch {progress.epoch + 1}, step {progress.step} (learning rate "
             f"{self.optimizer.param_groups[0]['lr']:.3g}, {self.precision}); the step was not taken",
             where=self.run_dir if kept else None,
             todo=f"start anew with a smaller --lr0 (now {config.lr0:g}), more --warmup-epochs (now "
@@ -257,10 +259,10 @@ class Trainer:
     def _close_epoch(self, began: float) -> None:
         """Validate, ask the hooks, keep the best, write `results.csv` and `last.pt`, and decide whether to go on."""
         progress, config = self.progress, self.config
-        row: dict[str, float] = {"epoch": progress.epoch, "step": progress.step, **progress.means()}
+        row: dict[str, float] = {"epoch": progress.epoch + 1, "step": progress.step, **progress.means()}
         row["lr"] = self.optimizer.param_groups[0]["lr"]
-        is_last = progress.epoch + 1 >= config.epochs
-        if is_last or (progress.epoch + 1) % config.val_every == 0:
+        is_last = row["epoch"] >= config.epochs
+        if is_last or row["epoch"] % config.val_every == 0:
             row.update(distributed.broadcast(self._validate()))
         for hook in self.hooks:
             row.update(hook.after_epoch(dict(row)))
@@ -285,7 +287,7 @@ class Trainer:
             self._publish()  # first: a training whose last.pt says that it is over is never looked at again
         self._save_last()
         if distributed.is_main():
-            log.info("%s", summary(row))
+            log.info("%s", summary(row, config.epochs))
             if self.tracker is not None:
                 self.tracker.log_epoch(int(row["epoch"]), row)
 
@@ -391,8 +393,8 @@ class Trainer:
                 where=where,
                 todo=f"put a sound copy of it back; or {checkpoints.anew(self.run_dir)}",
             ) from None
-        self.progress = Progress(**training["progress"])
-        log.info("%s: going on at epoch %d, step %d", self.run_dir, self.progress.epoch, self.progress.step)
+        self.progress = Progress.of(training["progress"])
+        log.info("%s: going on at epoch %d, step %d", self.run_dir, self.progress.epoch + 1, self.progress.step)
         return True
 
 

@@ -48,6 +48,7 @@ class Job:
         any_size: every size that the largest stride divides.
         outputs: a key of `export.formats.OUTPUTS`.
         nms: "conf", "iou", "max_det" of the boxes chosen inside the graph, where `outputs` is "boxes".
+        opset: of ONNX; 0: torch's choice.
         half: weights in FP16, in the formats that have them.
         int8_trunk: gives the ONNX model images -> heads in INT8. Raises `UserError` where none is good enough.
     """
@@ -61,13 +62,14 @@ class Job:
     any_size: bool = False
     outputs: str = "heads"
     nms: Mapping[str, float] = field(default_factory=dict)
+    opset: int = 0
     half: bool = False
     int8_trunk: Callable[[], Any] | None = None
 
     @cached_property
     def trunk(self) -> bytes:
         """Images -> heads, FP32, an ONNX model."""
-        return onnx_model(self.net, self.size, self.batch, self.any_size)
+        return onnx_model(self.net, self.size, self.batch, self.any_size, self.opset)
 
     @cached_property
     def fp32(self) -> Any:

@@ -106,7 +106,9 @@ def _with_decode(trunk: Any, description: Description) -> Any:
         ]
     names = [f"head{number}" for number in range(len(heads))]
     shapes = (tuple(dict(free) for _ in heads),) if free else None
-    decoder = model_of(exported(_Decode(description.specs).eval(), tuple(heads), names, ["decoded"], shapes))
+    opset = next(each.version for each in trunk.opset_import if not each.domain)
+    decode = _Decode(description.specs).eval()
+    decoder = model_of(exported(decode, tuple(heads), names, ["decoded"], shapes, opset))
     decoder = onnx.compose.add_prefix(decoder, "decode/")
     trunk.ir_version = decoder.ir_version = max(trunk.ir_version, decoder.ir_version)
     for model in (trunk, decoder):  # shapes of parts that were exported apart: each has its own words for them
@@ -183,7 +185,10 @@ def _append_best(model: Any, most: int) -> None:
     }
     node = _nodes(model, "best", constants)
     node("Slice", "decoded [4] end [2]", "scores")  # (B, N, C)
-    node("ReduceMax", "scores [2]", "best_scores", keepdims=0)  # (B, N)
+    if next(each.version for each in model.opset_import if not each.domain) < 18:  # the axes were an attribute
+        node("ReduceMax", "scores", "best_scores", axes=[2], keepdims=0)  # (B, N)
+    else:
+        node("ReduceMax", "scores [2]", "best_scores", keepdims=0)
     _top(node, "best_scores", "best_places")
     node("Unsqueeze", "best_places [2]", "best_indices")
     node("GatherND", "decoded best_indices", "kept", batch_dims=1)  # (B, M, 4 + C)
@@ -219,16 +224,22 @@ def _top(node: _Node, values: str, output: str) -> None:
 
 
 def _nodes(model: Any, prefix: str, constants: Mapping[str, np.ndarray]) -> _Node:
-    """A function that appends nodes to a model; what they read and make is called ``prefix/name``."""
+    """A function that appends nodes to a model; what they read and make is called ``prefix/name``.
+
+    Of `constants` those are written that a node reads: ONNX Runtime warns of others whenever it opens the file.
+    """
     from onnx import helper, numpy_helper
 
     graph = model.graph
-    graph.initializer.extend(numpy_helper.from_array(value, f"{prefix}/{name}") for name, value in constants.items())
+    waiting = dict(constants)
 
     def names(text: str) -> list[str]:
         return [name if name in ("decoded", "detections") else f"{prefix}/{name}" for name in text.split()]
 
     def node(kind: str, inputs: str, output: str, **attributes: Any) -> None:
+        for each in inputs.split():
+            if each in waiting:
+                graph.initializer.append(numpy_helper.from_array(waiting.pop(each), f"{prefix}/{each}"))
         name = f"{prefix}/{kind}_{output.split()[-1]}"
         graph.node.append(helper.make_node(kind, names(inputs), names(output), name=name, **attributes))
 

@@ -20,6 +20,7 @@ from export.runtimes import Opened, Runtime
 from models.dropping import only_heads
 from models.heads import ONE_TO_MANY, ONE_TO_ONE
 from models.network import Network
+from models.official import where_to_get
 from models.resize import AUTO, with_resize
 
 
@@ -50,9 +51,10 @@ def open_model(
     """
     import torch
 
-    path = network_in(path) if os.path.isdir(path) else Path(path)
+    path = chosen_network(path)
     if reason := why_no_file(path):
-        raise UserError(f"{shown_path(path)} {reason}", todo=f"give {FILES}, or a run's folder")
+        todo = where_to_get(path) or f"give {FILES}, or a run's folder"
+        raise UserError(f"{shown_path(path)} {reason}", todo=todo)
     if path.suffix not in CAN_RUN:
         raise UserError(f"nobody here can run a file called *{path.suffix}", where=path, todo=f"give {FILES}")
     able = CAN_RUN[path.suffix]
@@ -72,6 +74,15 @@ def open_model(
     if runtime == "torch":
         return _on_device(net, device)
     return _from_memory(net, runtime, rounded_up(size or net.image_size, net.max_stride), threads, path)
+
+
+def chosen_network(path: str | Path) -> Path:
+    """The file `path`, or which one the folder of a run stands for; that is said."""
+    if not os.path.isdir(path):
+        return Path(path)
+    file = network_in(path)
+    log.info("%s stands for %s", path, file.relative_to(path))
+    return file
 
 
 def _with_heads(file: Runtime, heads: str) -> Runtime:

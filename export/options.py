@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import UserError, closest
+from common.log import log
 from common.options import option
 from common.rundir import network_in
 from data.spec import SPLITS
@@ -22,6 +23,8 @@ FILES = (
 )
 
 
+LEAST_OPSET, MOST_OPSET = 15, 23
+"""What torch can write of these graphs (an older one it leaves at 18)."""
 DETECTION = {"conf": 0.25, "iou": 0.45, "max_det": 300}
 """With which thresholds boxes are chosen where nobody names others."""
 
@@ -110,6 +113,14 @@ class ExportOptions:
         choices=("none", "batch", "size", "both"),
         const="both",
     )
+    opset: int = option(
+        0,
+        f"opset of .onnx files, {LEAST_OPSET} to {MOST_OPSET}, for programs that take no newer one; 0: torch's choice",
+        group=GRAPH,
+        low=0,
+        high=MOST_OPSET,
+        metavar="N",
+    )
     outputs: str = option(
         "heads",
         "; ".join(f"{name} is {meaning}" for name, meaning in OUTPUTS.items())
@@ -178,6 +189,11 @@ class ExportOptions:
         int8 = [each.name for each in formats if each.integer]
         if self.max_drop is not None and not int8:
             raise UserError("--max-drop bounds what INT8 may cost, and --to names no INT8", todo="add int8 to --to")
+        if self.opset and not any(end.endswith(".onnx") for each in formats for end in each.endings):
+            raise UserError(f"--opset {self.opset} is for .onnx files, and --to names none", todo="leave it out")
+        if 0 < self.opset < LEAST_OPSET:
+            todo = f"--opset {LEAST_OPSET}, the oldest that has all operators of these graphs"
+            raise UserError(f"--opset {self.opset} cannot be written", todo=todo)
         if self.half and not any(each.half for each in formats):
             able = " and ".join(each.name for each in FORMATS.values() if each.half)
             raise UserError(f"--half is for {able}, and --to names neither", todo="leave it out")
@@ -199,7 +215,8 @@ class ExportOptions:
                 "where the network has such heads",
             )
         if os.path.isdir(self.weights):
-            self.weights = str(network_in(self.weights))
+            folder, self.weights = self.weights, str(network_in(self.weights))
+            log.info("%s stands for %s", folder, os.path.relpath(self.weights, folder))
         if Path(self.weights).suffix not in (".pt", ".pth", ".weights", ".cfg"):
             raise UserError(
                 f"--weights {self.weights}: only a network of PyTorch or Darknet can be exported",

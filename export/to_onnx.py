@@ -25,13 +25,14 @@ TOLERANCE = 1e-4
 INPUT = "images"
 
 
-def onnx_model(net: Network, size: tuple[int, int], batch: int = 1, any_size: bool = False) -> bytes:
+def onnx_model(net: Network, size: tuple[int, int], batch: int = 1, any_size: bool = False, opset: int = 0) -> bytes:
     """`net` as an ONNX model, serialised; `net` is left as it is.
 
     Args:
         size: (H, W) of the pictures.
         batch: pictures at a time; 0: any number.
         any_size: pictures of every size the network's largest stride divides.
+        opset: of ONNX; 0: torch's choice.
     """
     need_onnx("onnx", "onnxscript")
     twin = fused(net)
@@ -49,11 +50,18 @@ def onnx_model(net: Network, size: tuple[int, int], batch: int = 1, any_size: bo
         [INPUT],
         [f"head{number}" for number in range(len(twin.specs))],
         (moving,) if moving else None,
+        opset,
     )
 
 
-def exported(module: torch.nn.Module, example: Any, inputs: list[str], outputs: list[str], shapes: Any) -> bytes:
-    """`module` as a serialised ONNX model; `shapes` says which dimensions of its arguments are free."""
+def exported(
+    module: torch.nn.Module, example: Any, inputs: list[str], outputs: list[str], shapes: Any, opset: int = 0
+) -> bytes:
+    """`module` as a serialised ONNX model; `shapes` says which dimensions of its arguments are free.
+
+    Raises:
+        UserError: torch writes another opset than the one asked for.
+    """
     arguments = example if isinstance(example, tuple) else (example,)
     with _quiet(), torch.no_grad():
         program = torch.onnx.export(
@@ -64,8 +72,13 @@ def exported(module: torch.nn.Module, example: Any, inputs: list[str], outputs: 
             dynamic_shapes=shapes,
             dynamo=True,
             verbose=False,
+            opset_version=opset or None,
         )
     assert program is not None
+    written = next(each.version for each in program.model_proto.opset_import if not each.domain)
+    if opset and written != opset:
+        problem = f"--opset {opset}: torch {torch.__version__} writes this network as opset {written}"
+        raise UserError(problem, todo=f"--opset {written}, or leave it out")
     return program.model_proto.SerializeToString()
 
 

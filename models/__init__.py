@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from models.inference import for_inference
     from models.initial import init_heads, init_weights
     from models.lineage import compose, descend, entry_for, identity_lineage, identity_step, kept_channels, known_as
+    from models.load_report import LoadReport
     from models.loss.anchored import DetectionLoss
     from models.loss.criterion import Criterion, criterion
     from models.network import Network
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
         weights_bytes,
     )
     from models.timm_lower import lowered
-    from models.weights import LoadReport, load_darknet, save_darknet
+    from models.weights import load_darknet, save_darknet
 
 __all__ = [
     "AnchoredSpec",

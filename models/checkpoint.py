@@ -18,11 +18,13 @@ from models.archive import MAX_BYTES, MAX_PICKLE_BYTES, Archive
 from models.cfg import Cfg, parse_cfg, read_cfg
 from models.content import DAMAGED, FORMAT, check_content, misfit
 from models.initial import init_weights
+from models.load_report import LoadReport
 from models.network import Network, adapt_classes
+from models.official import where_to_get
 from models.resize import KEY
 from models.timm_pretrained import load_pretrained
 from models.unpickle import read_plain
-from models.weights import LoadReport, load_darknet, need_sound
+from models.weights import load_darknet, need_sound
 
 WHAT_TO_GIVE = "give a .pt written by ThinYOLO, a YOLOv5, YOLOv8, YOLO11 or YOLO26 .pt, or a cfg with its .weights"
 EXPORTED = (".onnx", ".xml", ".engine")
@@ -182,7 +184,7 @@ def _read_pt(path: Path) -> Network:
     from models.ultralytics import is_ultralytics, load_ultralytics
     from models.yolov5 import is_yolov5, load_yolov5
 
-    need_file(path, MAX_BYTES, "check the path of the .pt")
+    need_file(path, MAX_BYTES, where_to_get(path) or "check the path of the .pt")
     if not _is_ours(path):  # which is told by a look, the others by reading all that they name
         if is_yolov5(path):
             return load_yolov5(path)
@@ -202,9 +204,6 @@ def _is_ours(path: Path) -> bool:
 
 def _fresh(cfg: Cfg, classes: int | None, names: Sequence[str] | None) -> Network:
     """A network with initial weights."""
-    training = [key for key in ("learning_rate", "burn_in", "max_batches") if key in cfg.net.options]
-    if training:
-        log.info("%s: %s and other training keys are kept, but --hyp decides", cfg.source, ", ".join(training))
     if classes is not None:
         adapt_classes(cfg, classes)
     net = init_weights(Network(cfg, names))
@@ -267,7 +266,7 @@ def transfer(net: Network, state: dict[str, torch.Tensor], source: str) -> LoadR
             if name not in state:
                 report.missing.append(name)
             elif state[name].shape != tensor.shape:
-                report.unfit[name] = f"{list(state[name].shape)} in the file, {list(tensor.shape)} here"
+                report.refuse(name, state[name].shape, tensor.shape)
             else:
                 tensor.copy_(state[name])
                 report.loaded.append(name)
@@ -280,6 +279,6 @@ def transfer(net: Network, state: dict[str, torch.Tensor], source: str) -> LoadR
             where=source,
             todo="give weights of this network, or a .pt, which brings its own structure, as the network",
         )
-    report.log()
+    report.log(net.cfg)
     net.load_report = report
     return report

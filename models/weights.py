@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -21,39 +20,14 @@ from common.reading import need_file
 from models.cfg import Cfg, Section
 from models.layers import Conv
 from models.limits import MOST_WEIGHTS
+from models.load_report import LoadReport
 from models.network import Network, adapt_classes
+from models.official import where_to_get
 from models.portable import opencv_problems, portable
 from models.resize import KEY, LETTERBOX
 from models.timm_lower import lowered
 
 VERSION = (0, 2, 5)
-
-
-@dataclass
-class LoadReport:
-    """What became of every tensor when weights met a network.
-
-    Attributes:
-        source: the file.
-        loaded: names of the network's tensors that were filled.
-        missing: tensors the file has nothing for; they keep their initial values.
-        unfit: tensor -> why the file's values were not taken.
-    """
-
-    source: str
-    loaded: list[str] = field(default_factory=list)
-    missing: list[str] = field(default_factory=list)
-    unfit: dict[str, str] = field(default_factory=dict)
-
-    def log(self) -> None:
-        """One line when everything fitted; else a warning that lists what did not."""
-        if not self.missing and not self.unfit:
-            log.info("%s: all %d tensors loaded", self.source, len(self.loaded))
-            return
-        lines = [f"{self.source}: {len(self.loaded)} tensors loaded"]
-        lines += [f"  not loaded: {name} ({why})" for name, why in self.unfit.items()]
-        lines += [f"  left at its initial value: {name}" for name in self.missing]
-        log.warning("%s", "\n".join(lines))
 
 
 def conv_tensors(number: int, conv: Conv) -> list[tuple[str, Tensor]]:
@@ -93,7 +67,7 @@ def read_header(path: str | Path) -> tuple[int, int, int]:
     Raises:
         UserError: it cannot be read, or is no such file.
     """
-    size = need_file(path, 20 + 4 * MOST_WEIGHTS, "is it the file of weights?")
+    size = need_file(path, 20 + 4 * MOST_WEIGHTS, where_to_get(path) or "is it the file of weights?")
     try:
         with open(path, "rb") as handle:
             raw = handle.read(20)
@@ -181,11 +155,11 @@ def load_darknet(net: Network, path: str | Path) -> LoadReport:
                 need_sound(part, name, path)
                 place += count
                 if shapes[name] != tuple(tensor.shape):
-                    report.unfit[name] = f"{list(shapes[name])} in the file, {list(tensor.shape)} here"
+                    report.refuse(name, shapes[name], tensor.shape)
                     continue
                 tensor.copy_(part.view(tensor.shape))
                 report.loaded.append(name)
-    report.log()
+    report.log(net.cfg)
     net.load_report = report
     return report
 

@@ -15,10 +15,10 @@ from engine.bootstrap import Interval
 from engine.checkpoints import Progress
 from models.network import Network
 from pipeline.prune_options import PruneConfig
-from pipeline.show import LayerRow, channel_bars, side_by_side
+from pipeline.show import LayerRow, channel_bars, side_by_side, training_pictures
 from pipeline.spent import LONGER, improving, longer_row, progress_of, spent
 from pipeline.stage import stage_tracker
-from reporting.report import EPOCHS, Row, text_table, write_report
+from reporting.report import EPOCHS, Row, scored_on, text_table, write_report
 from reporting.results import Scores, counted, footnote, interval_of, pictures, scores, shown_split, table
 from reporting.speed import Speeds
 from reporting.verdict import short_verdict, verdict
@@ -103,15 +103,21 @@ class Line:
                 "layers": self.layers,
                 "gammas": self.gammas,
                 "results": {stage: self.folder / stage / "results.csv" for stage in self._trained()},
-                "figures": figures,
+                "figures": [*self._training_pictures(), *figures],
                 "pictures": shown,
                 "settings": {"run": to_dict(self.config)},
                 "lineage": self.networks[last].lineage,
             },
         )
         self._track_end(rows, line, shown)
-        told = ["", text_table(rows), speeds.measured_with, footnote(score), EPOCHS, line, f"report: {page}"]
-        return "\n".join(filter(None, told))
+        mean = scored_on(split, score.images, size)
+        footnotes = [mean, speeds.measured_with, footnote(score), EPOCHS]
+        return "\n".join(filter(None, ["", text_table(rows), *footnotes, line, f"report: {page}"]))
+
+    def _training_pictures(self) -> list[tuple[str, Path]]:
+        """Of the first training of this run, if there is one."""
+        first = next((self.folder / stages[0] for stages in self.stages.values() if stages), None)
+        return training_pictures(self.folder, first, self.spec) if first else []
 
     def _epochs(self, name: str) -> list[int]:
         """Of each training behind a network."""

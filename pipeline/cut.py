@@ -53,9 +53,10 @@ def live_cut(alive: float, config: PruneConfig, kind: str) -> str:
     trained = "longer sparsity training (--sparse-epochs)"
     before = trained if kind == "sparse" else "sparsity training first (--stages sparse,prune)"
     off = "" if config.reconstruct else ", and --reconstruct, which is off"
+    after = "the fine-tune that comes next" if config.then_kd else "a fine-tune after it (--then-kd)"
     return (
         f"so {alive:.0%} of the network that was in use went, and mAP with it. What helps: {before}, a cut no "
-        f"deeper than val allows (--max-drop 0.02), a fine-tune after it (--then-kd){off}"
+        f"deeper than val allows (--max-drop 0.02), {after}{off}"
     )
 
 

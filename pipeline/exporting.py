@@ -130,6 +130,7 @@ class Exporter:
             any_size=options.dynamic in ("size", "both"),
             outputs=options.outputs,
             nms={"conf": options.conf, "iou": options.iou, "max_det": options.max_det},
+            opset=options.opset,
             half=options.half,
             int8_trunk=lambda: self.quantised.model,
         )

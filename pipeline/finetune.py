@@ -28,10 +28,10 @@ from pipeline.begun import check_teacher, kd_off, said_before
 from pipeline.crossfit import check_members, members_of_pictures
 from pipeline.distil_options import DistilConfig
 from pipeline.footage import FootageColumns, FootageFacts, check_footage, footage_of, gathered, uses_footage
-from pipeline.show import side_by_side
+from pipeline.show import side_by_side, training_pictures
 from pipeline.spent import progress_of
 from pipeline.stage import check_space, load_network, stage_tracker, train_network
-from reporting.report import Row, text_table, write_report
+from reporting.report import Row, scored_on, text_table, write_report
 from reporting.results import Scores, counted, footnote, interval_of, pictures, scores, shown_split, table
 from reporting.speed import Speeds
 from reporting.verdict import verdict
@@ -108,6 +108,7 @@ def finetune(
     guide = make_teacher(config, student, spec, teacher)
     before = said_before(config, run)
     check_teacher(before, guide, run)
+    refuse_modes(config, student, guide)
     found: dict[str, Scores] = dict(known or {})
     with stage_tracker(config, run, kind, group, name) as tracker:
         if "start" not in found:
@@ -153,6 +154,16 @@ def finetune(
         if distributed.is_main():
             _track(result, tracker, f"{group or run.name}-{kind}" if figures else "")
     return result
+
+
+def refuse_modes(config: DistilConfig, student: Network, teacher: Teacher | None) -> None:
+    """Refuse modes that cannot work on this pair now: to score both networks takes minutes.
+
+    Raises:
+        UserError: naming the mode, and those that can.
+    """
+    if teacher is not None and not config.distil.is_auto:
+        KDObjective(student, teacher, kd=config.distil)
 
 
 class BesideTeacher(Hooks):
@@ -314,7 +325,7 @@ def report(result: FinetuneResult, config: TrainConfig, solved: Sequence[str] = 
             "baseline": rows[0].name,
             "pruning": [("solved before the first step", "\n".join(solved))] if solved else [],
             "results": {"fine-tuning": result.run / "results.csv"},
-            "figures": figures,
+            "figures": [*training_pictures(result.run, result.run, spec), *figures],
             "pictures": shown,
             "settings": {"student": to_dict(config)},
             "lineage": result.student.lineage,
@@ -322,7 +333,8 @@ def report(result: FinetuneResult, config: TrainConfig, solved: Sequence[str] = 
     )
     memory = f"peak memory: {memory_used(distributed.start(config.device)):.1f} GB"
     note = footnote(result.scores["student"][split])
-    told = [text_table(rows), speeds.measured_with, note, line, memory, f"best student: {result.run / BEST}"]
+    mean = scored_on(split, result.scores["student"][split].images, config.input_size)
+    told = [text_table(rows), mean, speeds.measured_with, note, line, memory, f"best student: {result.run / BEST}"]
     return "\n".join(filter(None, told))
 
 

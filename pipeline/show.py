@@ -15,7 +15,9 @@ import models
 import prune
 from common.files import whole_file
 from data import Dataset, DataSpec
+from data.labels import scan
 from engine import Hooks, Tracker
+from engine.plots import plot_labels
 from models.lineage import conv_key
 from models.network import Network
 from prune.select import LayerHeld
@@ -153,6 +155,17 @@ def side_by_side(
     return [(f"{name}: {columns}", picture) for name, picture in found]
 
 
+def training_pictures(folder: Path, first: Path, spec: DataSpec) -> list[tuple[str, Path]]:
+    """(caption, file): what the labels of the training split are like, drawn into `folder`, and the first batches.
+
+    Args:
+        first: the folder of the first training.
+    """
+    labels = plot_labels(scan(spec, "train").labels, spec.names, folder / "labels.png")
+    found = [("training labels", labels)] if labels else []
+    return found + [(f"first batches: {path.stem}", path) for path in sorted(first.glob("train_batch*.jpg"))]
+
+
 def quantiles(history: Sequence[dict[str, float]], histograms: Sequence[Sequence[int]] = ()) -> list[dict[str, Any]]:
     """The history and the histograms of `prune.Sparsity` in the form the report draws."""
     prefix = "gamma/q"
@@ -163,7 +176,7 @@ def quantiles(history: Sequence[dict[str, float]], histograms: Sequence[Sequence
                 int(name.removeprefix(prefix)) / 100: value for name, value in row.items() if name.startswith(prefix)
             },
         }
-        for epoch, row in enumerate(history)
+        for epoch, row in enumerate(history, start=1)
     ]
     for row, counts in zip(rows, histograms):
         row["histogram"] = {"log10_edges": LOG10_EDGES, "counts": counts}

@@ -29,7 +29,7 @@ def progress_of(folder: Path) -> checkpoints.Progress:
     It reads a `last.pt` as a whole, which is several times as large as its network.
     """
     state = checkpoints.read_last(folder)
-    return checkpoints.Progress(**state["progress"]) if state else checkpoints.Progress()
+    return checkpoints.Progress.of(state["progress"]) if state else checkpoints.Progress()
 
 
 def improving(history: Sequence[Mapping[str, float]]) -> str:
@@ -40,7 +40,7 @@ def improving(history: Sequence[Mapping[str, float]]) -> str:
     Args:
         history: the rows of its `results.csv`.
     """
-    scores = [(int(row["epoch"]) + 1, row[FITNESS]) for row in history if FITNESS in row]
+    scores = [(int(row["epoch"]), row[FITNESS]) for row in history if FITNESS in row]
     start = len(history) * LATE
     before = [score for epoch, score in scores if epoch <= start]
     late = [score for epoch, score in scores if epoch > start]

@@ -16,12 +16,13 @@ from common.files import need_space
 from common.lock import hold
 from common.log import log
 from common.options import to_dict
-from common.rundir import ARGS, LAST, REPORT, find_run, make_run_dir
+from common.rundir import ARGS, LAST, REPORT, begun, find_run, make_run_dir
 from data import DataSpec, Footage, check
 from engine import Tracker, checkpoints, distributed
 from engine.config import USUAL_SIZE, TrainConfig
 from engine.objective import DetectionObjective
 from engine.seams import Hooks
+from engine.tracking import need_tensorboard
 from engine.trainer import Trainer
 from models.network import Network
 from models.resize import with_resize
@@ -49,6 +50,8 @@ def start_run(config: TrainConfig, kind: str) -> Path:
 
     It is this process's alone until `no_trace_if_refused` gives it back.
     """
+    if config.tensorboard:
+        need_tensorboard()
     distributed.start(config.device)
     run = None
     if distributed.is_main():
@@ -61,6 +64,7 @@ def start_run(config: TrainConfig, kind: str) -> Path:
             for older in (REPORT, ARGS):  # of another run in a reused folder: its report, its identity
                 (run / older).unlink(missing_ok=True)
             config.save(run / ARGS)
+        begun.append(run)
     return distributed.broadcast(run)
 
 
@@ -75,6 +79,8 @@ def load_network(config: TrainConfig, names: Sequence[str] | None) -> Network:
         raise UserError("there is no network", todo="--weights thin.pt, or --cfg thin.cfg --weights thin.weights")
     if config.cfg:
         network = models.load(config.cfg, weights=config.weights or None, names=names)
+        if theirs := [key for key in ("learning_rate", "burn_in", "max_batches") if key in network.cfg.net.options]:
+            log.info("%s: %s and the like say nothing here: --lr0, --epochs, ... do", config.cfg, ", ".join(theirs))
     else:
         network = models.load(config.weights, names=names)
     return with_resize(network.for_pictures(), config.resize, config.weights)
@@ -145,5 +151,14 @@ def check_space(network: Network, config: TrainConfig, run: Path, trainings: int
 def stage_tracker(config: TrainConfig, folder: Path, kind: str, group: str = "", name: str = "") -> Tracker:
     """The W&B run of a stage; the stages of a run share its name as their group. Rank 0 records for all."""
     name = name or (f"{group}-{kind}" if group else folder.name)
-    mode = config.wandb if distributed.is_main() else "off"
-    return Tracker(folder, to_dict(config), mode, group=group or None, name=name, kind=kind)
+    main = distributed.is_main()
+    return Tracker(
+        folder,
+        to_dict(config),
+        config.wandb if main else "off",
+        group=group or None,
+        name=name,
+        kind=kind,
+        tags=config.wandb_tags,
+        tensorboard=config.tensorboard and main,
+    )

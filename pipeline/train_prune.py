@@ -21,7 +21,7 @@ from models.network import Network
 from pipeline.conclusion import PLAIN, Line
 from pipeline.crossfit import fold_epochs, fold_specs, say_cost
 from pipeline.cut import Cutter
-from pipeline.finetune import FinetuneResult, finetune
+from pipeline.finetune import FinetuneResult, finetune, refuse_modes
 from pipeline.footage import check_footage, gathered
 from pipeline.foresight import check_target, check_trained, check_used
 from pipeline.prune_options import PruneConfig
@@ -51,7 +51,7 @@ class PruneRun(Line):
         """Every chosen stage, then the table, the verdict and the report."""
         start = self._start()
         stages = chosen_stages(self.config, start, self.spec)
-        log.info("%s: %s", self.folder, ", ".join(stages))
+        log.info("%s: stages %s", self.folder, ", ".join(stages))
         if self._anchors(start) == "fit" and "baseline" not in stages:
             asked = "--drop-heads" if start.meta.get("dropped_heads") else "--anchors fit"
             raise UserError(
@@ -97,7 +97,7 @@ class PruneRun(Line):
             check_target(self.config, Cutter(self.config, self.spec, start).rehearse(), stages)
         if "student" in stages:
             if self.config.t_cfg or self.config.t_weights:
-                Teacher.load(self.config.t_cfg, self.config.t_weights, start)
+                refuse_modes(self.config, start, Teacher.load(self.config.t_cfg, self.config.t_weights, start))
             if self.config.cross_fit:
                 self._check_cross_fit(stages)
             if self.config.equal_baseline:
@@ -168,7 +168,8 @@ class PruneRun(Line):
         changed = prune.settle_ema(live, averaged)
         after = scores(averaged, self.spec, self.config, splits=("val",))["val"] if changed else before
         log.info(
-            "sparse: %d averaged gammas whose live gamma is exactly 0 are set to 0; val mAP50-95 %.4f -> %.4f",
+            "sparse: %d channels that training has switched off (scale 0) are so in the saved weights too; "
+            "val mAP50-95 %.4f -> %.4f",
             changed,
             before.map50_95,
             after.map50_95,
@@ -200,7 +201,7 @@ class PruneRun(Line):
         if distributed.is_main() and not self._left(path):
             result = cutter(network, kind, number)
             text = result.report.text()
-            log.info("%s", text)
+            log.info("%s\nmore of the cut: %s", result.report.brief(), folder / "report.txt")
             try:
                 models.save_darknet(result.network, folder / "pruned.cfg", folder / "pruned.weights")
             except UserError as error:  # heads without anchors; a backbone with operators that Darknet has no word for

@@ -110,6 +110,26 @@ class PruneReport:
         asked = {key: value for key, value in self.asked.items() if value not in (None, (), 0)}
         return {"asked": asked, "channels": self.channels, "params": self.params, "macs": self.macs, "size": self.size}
 
+    def brief(self) -> str:
+        """For the screen: what went and what that does; `text` says also what was asked and what held the rest."""
+        lines = [
+            _line("parameters", *self.params),
+            _line(f"multiply-adds at {self.size[0]}x{self.size[1]}", *self.macs),
+            _line("channels", *self.channels),
+        ]
+        if self.latency:
+            before, after = self.latency
+            lines.append(f"latency: {before:.4g} -> {after:.4g} ({100 * (after / before - 1):+.1f} %)")
+        if self.removed_blocks:
+            lines.append(f"shortcut blocks removed: layer {', '.join(map(str, self.removed_blocks))}")
+        if self.gammas[0]:
+            live, removed = self.gammas
+            lines.append(
+                f"{live} of the {removed} removed channels were still in use: they had {self.alive:.1%} of all scales "
+                "(BatchNorm's |gamma|)"
+            )
+        return "\n".join([*lines, *self.solved[:1], *self.notes])
+
     def text(self, by_layer: bool = False) -> str:
         """A few lines for the log; with `by_layer` also a line for each convolution."""
         lines = [

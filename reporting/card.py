@@ -110,7 +110,7 @@ def _measured(file: Mapping[str, Any], record: Mapping[str, Any]) -> list[str]:
     ]
     difference = file.get("difference")
     shown = UNKNOWN if difference is None else f"{difference:.2g} ({file.get('difference_on', '')})"
-    lines.append(f"- largest difference to PyTorch's outputs: {shown}")
+    lines.append(f"- difference to PyTorch's outputs, {file.get('difference_measure', 'the largest')}: {shown}")
     scores = file.get("scores")
     if scores:
         mine, torchs = (f"{scores[k + 'mAP50-95']:.4f}, {scores[k + 'mAP50']:.4f}" for k in ("", "torch_"))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,13 +12,12 @@ import torch
 from common.errors import UserError
 from common.files import need_folder, whole_file
 from common.log import log
-from common.rundir import network_in
 from export.files import megabytes
 from export.formats import CAN_RUN
 from export.latency import Latency, caller, pictures_at_once, time_calls
 from export.machine import surroundings
 from export.memory import peak_memory
-from export.opening import Opened, input_size, open_model
+from export.opening import Opened, chosen_network, input_size, open_model
 from reporting.options import LatencyOptions
 from reporting.tables import short_names, table
 
@@ -76,7 +74,7 @@ def latency(options: LatencyOptions) -> None:
 def _open(options: LatencyOptions, threads: int) -> list[tuple[str, str, Opened, tuple[int, int]]]:
     """(file, runtime, network, (H, W)) of every row."""
     found = []
-    for path in (network_in(each) if os.path.isdir(each) else each for each in options.models):
+    for path in map(chosen_network, options.models):
         able = CAN_RUN.get(Path(path).suffix, ("auto",))
         plain = open_model(path, options.cfg, "auto", threads=threads, device=options.device)
         size = input_size(options.imgsz, plain)

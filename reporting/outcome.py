@@ -70,7 +70,11 @@ def write_cards(made: Sequence[Made], torch_score: Score | None, facts: Facts, a
     for each in made:
         measured: Facts = {"format": each.title, **each.more}
         if each.difference is not None:
-            measured |= {"difference": each.difference.absolute, "difference_on": each.difference.where}
+            measured |= {
+                "difference": each.difference.absolute,
+                "difference_measure": each.difference.measure,
+                "difference_on": each.difference.where,
+            }
         if each.score is not None and torch_score is not None:
             measured["scores"] = {
                 "data": data_name(about.options.data),
@@ -119,8 +123,15 @@ def _footnotes(rows: Sequence[Made], about: About) -> list[str]:
     options = about.options
     where = f"mAP on {options.split} of {options.data}" if options.data else "--data would measure mAP"
     notes = [f"input {about.size[1]}x{about.size[0]}; {where}"]
-    compared = dict.fromkeys(f"{each.what}, {each.where}" for row in rows if (each := row.difference) is not None)
-    notes += [f"difference: the largest to PyTorch's {each}" for each in compared]
+    compared = dict.fromkeys(
+        f"{each.measure} to PyTorch's {each.what}, {each.where}" for row in rows if (each := row.difference) is not None
+    )
+    notes += [f"difference: {each}" for each in compared]
+    if options.data and options.outputs == "boxes" and any(not row.description.spec.one_to_one for row in rows):
+        notes.append(
+            f"mAP of boxes: of those above --conf {options.conf:g} only, at most {options.max_det} of a class; "
+            "PyTorch's counts all down to .001 and so is higher: compare these files with each other"
+        )
     if any(row.latency for row in rows):
         words = "1 thread" if about.threads == 1 else f"{about.threads} threads"
         notes.append(f"latency, CPU: a picture, median of {ROUNDS} interleaved rounds, {words} (thinyolo latency)")

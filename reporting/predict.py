@@ -1,10 +1,11 @@
-"""Run a network on pictures, a folder or a video: drawn pictures, JSON and YOLO txt."""
+"""Run a network on pictures, videos, cameras and streams: drawn pictures, JSON and YOLO txt."""
 
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import statistics
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,20 +18,15 @@ from tqdm import tqdm
 from common.errors import UserError
 from common.files import whole_file
 from common.log import log
-from common.reading import exists, is_file, is_folder, user_path, why_no_file
 from data.augment import letterbox
 from data.dataset import Dataset
 from data.loader import collate
-from data.pictures import deep_range, read_picture
-from data.spec import PICTURE_SUFFIXES
-from data.video import VIDEOS
+from data.sources import LIVE, PICTURE, Film, PictureReader, Source
 from engine.evaluate import Detector, detect, device_of
 from engine.pictures import draw_detections, save_picture, side_by_side
 from engine.postprocess import postprocess, to_original
 from export.options import DETECTION
 from models.heads import spec_read
-
-LABELLED = 480  # smaller pictures are enlarged until their shorter side reaches it: labels need room
 
 
 @dataclass(frozen=True)
@@ -38,16 +34,18 @@ class Prediction:
     """What was found in one picture, or in one frame of a video.
 
     Attributes:
-        source: the file.
+        source: the file, or the address without what lets somebody in.
         size: height and width of the picture.
         boxes: ``(n, 6)`` x1, y1, x2, y2 in pixels of the picture, confidence, class; most confident first.
         frame: the frame's number in a video, from 0.
+        milliseconds: by the clock, from the picture in memory to its boxes: resizing, network, decoding and NMS.
     """
 
     source: str
     size: tuple[int, int]
     boxes: np.ndarray
     frame: int | None = None
+    milliseconds: float = 0.0
 
     def as_dict(self, names: Sequence[str]) -> dict[str, Any]:
         """The JSON form."""
@@ -86,6 +84,7 @@ class PredictOptions:
         max_boxes: most boxes a picture.
         class_agnostic: one box an object, even if two classes claim it.
         pixel_range: see `data.pictures.read_picture`.
+        frames: most frames of a video, a stream or a camera; 0: all.
     """
 
     size: tuple[int, int] | None = None
@@ -94,6 +93,27 @@ class PredictOptions:
     max_boxes: int = int(DETECTION["max_det"])
     class_agnostic: bool = False
     pixel_range: tuple[float, float] | None = None
+    frames: int = 0
+
+
+@dataclass(frozen=True)
+class Found:
+    """What `predict` has found.
+
+    Attributes:
+        predictions: by the caption of a network (of one alone ""), a prediction a picture or frame.
+        unread: how many of the sources could not be read, or were left before their end; each was named.
+        stopped: Ctrl-C came; what was found until then is written.
+    """
+
+    predictions: dict[str, list[Prediction]]
+    unread: int = 0
+    stopped: bool = False
+
+    def milliseconds(self, caption: str) -> float:
+        """The median over pictures, without the first of several, in which much happens for the first time."""
+        times = [each.milliseconds for each in self.predictions[caption]]
+        return statistics.median(times[1:] or times) if times else 0.0
 
 
 @torch.no_grad()
@@ -148,218 +168,149 @@ def compare(
     return pictures
 
 
-def find_sources(source: str | Path) -> list[Path]:
-    """The pictures and videos `source` names: a file, or a folder with everything below it.
-
-    Raises:
-        UserError: it does not exist, or there is nothing to look at in it.
-    """
-    if not str(source).strip():
-        raise UserError("--source is empty", todo="name a picture, a video or a folder of them; . is the current one")
-    path = user_path(source)
-    if not exists(path):
-        raise UserError(f"--source {source} does not exist", todo="name a picture, a video or a folder of them")
-    if not is_folder(path):
-        if reason := why_no_file(path):
-            raise UserError(f"--source {source} {reason}", todo="name a picture, a video or a folder of them")
-        if path.suffix.lower() not in PICTURE_SUFFIXES | VIDEOS:
-            known = ", ".join(sorted(PICTURE_SUFFIXES | VIDEOS))
-            raise UserError(f"--source {source} is neither a picture nor a video", todo=f"known endings: {known}")
-        return [path]
-    endings = PICTURE_SUFFIXES | VIDEOS
-    found = sorted(item for item in path.rglob("*") if item.suffix.lower() in endings and is_file(item))
-    if not found:
-        raise UserError(f"no picture or video in the folder {source}", todo="give another --source")
-    return found
-
-
 def predict(
-    net: Detector,
-    source: str | Path,
-    out: str | Path,
-    options: PredictOptions | None = None,
-    progress: bool = False,
-) -> list[Prediction]:
-    """Detect in everything `source` names and write to `out`.
-
-    Written are the drawn pictures and videos under their own names (sub-folders included), ``labels/NAME.txt`` in YOLO
-    form for pictures, and ``predictions.json`` for all.
-
-    Raises:
-        UserError: nothing of `source` can be read; of several files those that cannot are left out with a warning.
-    """
-
-    def draw(image: np.ndarray, found: Sequence[np.ndarray], min_side: int) -> np.ndarray:
-        return draw_detections(image, found[0], net.names, conf=0, min_side=min_side)
-
-    (predictions,) = _everywhere([net], source, out, [options or PredictOptions()], draw, [""], progress)
-    _write_json(Path(out), [each.as_dict(net.names) for each in predictions])
-    return predictions
-
-
-def predict_side_by_side(
     nets: Mapping[str, Detector],
-    source: str | Path,
+    sources: Sequence[Source],
     out: str | Path,
     options: Mapping[str, PredictOptions],
     progress: bool = False,
-) -> dict[str, list[Prediction]]:
-    """As `predict`, with several networks of the same classes: each picture shows what each of them finds.
+) -> Found:
+    """Detect in all `sources` and write to `out`.
 
-    Written are the pictures, ``labels/CAPTION/NAME.txt`` and one ``predictions.json`` by caption.
+    Written are the drawn pictures and videos under their own names (sub-folders included), in the size they have;
+    ``labels/NAME.txt`` in YOLO form for pictures; and ``predictions.json`` for all. With several networks a picture
+    shows what each of them finds, side by side; there is ``labels/CAPTION/NAME.txt``, and the JSON is by caption.
 
     Args:
-        nets: by the caption of their column.
+        nets: by caption, with the same classes; their modes are the same afterwards.
+        sources: from `data.sources.find_sources`.
         options: by caption too: a file may be made for a size of its own.
+
+    Raises:
+        UserError: nothing of `sources` can be read; of several those that cannot are left out with a warning.
     """
-    names, captions = next(iter(nets.values())).names, list(nets)
-
-    def draw(image: np.ndarray, found: Sequence[np.ndarray], min_side: int) -> np.ndarray:
-        return side_by_side(image, list(zip(captions, found)), names, conf=0)
-
-    folders = [caption.replace("/", "_") for caption in captions]
-    chosen = [options[caption] for caption in captions]
-    found = dict(zip(captions, _everywhere(list(nets.values()), source, out, chosen, draw, folders, progress)))
-    _write_json(Path(out), {caption: [each.as_dict(names) for each in rows] for caption, rows in found.items()})
+    work = _Work(nets, options, Path(out), progress)
+    training = [net.training for net in nets.values()]
+    try:
+        for net in nets.values():
+            net.eval()
+        found = work.through(sources)
+    finally:
+        for net, before in zip(nets.values(), training):
+            net.train(before)
+    _write_json(Path(out), found, next(iter(nets.values())).names)
     return found
 
 
-# (picture, boxes of each network, least side of what is drawn) -> the drawn picture
-_Draw = Callable[[np.ndarray, Sequence[np.ndarray], int], np.ndarray]
-
-
-def _everywhere(
-    nets: Sequence[Detector],
-    source: str | Path,
-    out: str | Path,
-    options: Sequence[PredictOptions],
-    draw: _Draw,
-    folders: Sequence[str],
-    progress: bool,
-) -> list[list[Prediction]]:
-    """Per network its predictions, everything but the JSON written; their modes are the same afterwards."""
-    out = Path(out)
-    training = [net.training for net in nets]
-    root = Path(source) if Path(source).is_dir() else Path(source).parent
-
-    def look(image: np.ndarray) -> list[np.ndarray]:
-        return [detect_picture(net, image, chosen) for net, chosen in zip(nets, options)]
-
-    predictions: list[list[Prediction]] = [[] for _ in nets]
-    sources = find_sources(source)
-    alike = Counter(path.with_suffix("") for path in sources)
-    unread = 0
-    reader = _Reader(options[0].pixel_range)
-    try:
-        for net in nets:
-            net.eval()
-        for path in tqdm(sources, desc="predict", unit="file", disable=not progress):
-            relative = path.relative_to(root)
-            if alike[path.with_suffix("")] > 1:  # a.jpg and a.png: what is written is told apart by the whole name
-                relative = relative.with_name(f"{relative.name}{relative.suffix}")
-            try:
-                if path.suffix.lower() in VIDEOS:
-                    found = _video(look, path, (out / relative).with_suffix(".mp4"), draw, progress)
-                else:
-                    labels = [out / "labels" / folder / relative for folder in folders]
-                    image = reader.read(path)
-                    found = [[each] for each in _picture_or_reason(look, path, image, out / relative, labels, draw)]
-            except UserError as error:
-                unread += 1
-                if unread == len(sources):
-                    raise
-                log.warning("left out: %s", error)
-                continue
-            for rows, more in zip(predictions, found):
-                rows += more
-    finally:
-        for net, before in zip(nets, training):
-            net.train(before)
-    return predictions
-
-
-def _write_json(out: Path, content: Any) -> None:
+def _write_json(out: Path, found: Found, names: Sequence[str]) -> None:
+    by_caption = {caption: [each.as_dict(names) for each in rows] for caption, rows in found.predictions.items()}
+    content = by_caption if len(by_caption) > 1 else next(iter(by_caption.values()))
     with whole_file(out / "predictions.json") as temporary:
         temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
 
 
-_Look = Callable[[np.ndarray], list[np.ndarray]]
+class _Work:
+    """One call of `predict`: what is seen in a picture, drawn and written."""
 
+    def __init__(self, nets: Mapping[str, Detector], options: Mapping[str, PredictOptions], out: Path, progress: bool):
+        self.nets, self.options, self.out, self.progress = nets, options, out, progress
+        self.names = next(iter(nets.values())).names
+        first = options[next(iter(nets))]
+        self.reader, self.most = PictureReader(first.pixel_range), first.frames
+        self.predictions: dict[str, list[Prediction]] = {caption: [] for caption in nets}
 
-class _Reader:
-    """Reads pictures, and says once where more than 8 bits of them are hardly used."""
+    def through(self, sources: Sequence[Source]) -> Found:
+        """Everything but the JSON is written."""
+        unread = 0
+        try:
+            for source in tqdm(sources, desc="predict", unit="file", disable=not self.progress):
+                try:
+                    self._one(source)
+                except UserError as error:
+                    unread += 1
+                    if unread == len(sources):
+                        raise
+                    log.warning("left out: %s", error)
+        except KeyboardInterrupt:
+            if not any(self.predictions.values()):
+                raise
+            return Found(self.predictions, unread, stopped=True)
+        return Found(self.predictions, unread)
 
-    def __init__(self, pixel_range: tuple[float, float] | None):
-        self.pixel_range, self.said = pixel_range, False
-
-    def read(self, path: Path) -> np.ndarray:
-        if self.pixel_range is None and not self.said and (values := deep_range(path)) and values[1] < 2**15:
-            self.said = True
-            log.warning(
-                "%s: its values lie in %d to %d, and read as 8 bits %d of 256 grey levels are left\n"
-                "  -> --pixel-range %d,%d, or what the data set it was trained on has",
-                path,
-                *values,
-                (values[1] >> 8) - (values[0] >> 8) + 1,
-                *values,
-            )
-        return read_picture(path, self.pixel_range)
-
-
-def _picture_or_reason(
-    look: _Look, path: Path, image: np.ndarray, target: Path, labels: Sequence[Path], draw: _Draw
-) -> list[Prediction]:
-    try:
-        return _picture(look, path, image, target, labels, draw)
-    except (cv2.error, MemoryError) as error:  # one bad picture never ends a folder
-        problem = f"nothing can be detected in the picture: {str(error)[:200]}"
-        raise UserError(problem, where=path, todo="cut it into tiles, shrink it, or give a smaller --imgsz") from error
-
-
-def _picture(
-    look: _Look, path: Path, image: np.ndarray, target: Path, labels: Sequence[Path], draw: _Draw
-) -> list[Prediction]:
-    found = look(image)
-    predictions = [Prediction(str(path), (image.shape[0], image.shape[1]), boxes) for boxes in found]
-    suffix = target.suffix if target.suffix.lower() in (".jpg", ".jpeg", ".png") else ".jpg"
-    save_picture(target.with_suffix(suffix), draw(image, found, LABELLED))
-    for prediction, label in zip(predictions, labels):
-        with whole_file(label.with_suffix(".txt")) as temporary:
-            temporary.write_text("".join(line + "\n" for line in prediction.yolo_lines()), encoding="utf-8")
-    return predictions
-
-
-def _video(look: _Look, path: Path, target: Path, draw: _Draw, progress: bool) -> list[list[Prediction]]:
-    """A video is drawn frame by frame; it keeps its frame rate, and alone its size; sound is lost."""
-    reader = cv2.VideoCapture(str(path))
-    rate = reader.get(cv2.CAP_PROP_FPS) or 25.0
-    predictions: list[list[Prediction]] = []
-    writer: cv2.VideoWriter | None = None
-    try:
-        frames = tqdm(_frames(reader), desc=path.name, unit="frame", leave=False, disable=not progress)
-        for number, image in enumerate(frames):
-            found = look(image)
-            predictions.append([Prediction(str(path), image.shape[:2], boxes, frame=number) for boxes in found])
-            drawn = draw(image, found, 1)
-            if writer is None:
-                target.parent.mkdir(parents=True, exist_ok=True)
-                codec = cv2.VideoWriter.fourcc(*"mp4v")
-                writer = cv2.VideoWriter(str(target), codec, rate, (drawn.shape[1], drawn.shape[0]))
-                if not writer.isOpened():
-                    log.warning("%s: this OpenCV cannot write mp4 videos; only the JSON is written", target)
-            writer.write(cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR))
-    finally:
-        reader.release()
-        if writer is not None:
-            writer.release()
-    if not predictions:
-        raise UserError("no frame of this video can be read", where=path, todo="convert it: ffmpeg -i IN out.mp4")
-    return [list(rows) for rows in zip(*predictions)]
-
-
-def _frames(reader: cv2.VideoCapture) -> Iterator[np.ndarray]:
-    while True:
-        good, frame = reader.read()
-        if not good:
+    def _one(self, source: Source) -> None:
+        if source.kind != PICTURE:
+            self._film(source)
             return
-        yield cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
+        image = self.reader.read(source)
+        try:
+            self._picture(source, image)
+        except (cv2.error, MemoryError) as error:  # one bad picture never ends a folder
+            problem = f"nothing can be detected in the picture: {str(error)[:200]}"
+            raise UserError(problem, where=source.shown) from error
+
+    def _look(self, source: Source, image: np.ndarray, frame: int | None = None) -> list[Prediction]:
+        found = []
+        for caption, net in self.nets.items():
+            began = time.perf_counter()
+            boxes = detect_picture(net, image, self.options[caption])
+            took = 1000 * (time.perf_counter() - began)
+            found.append(Prediction(source.shown, (image.shape[0], image.shape[1]), boxes, frame, took))
+        return found
+
+    def _keep(self, found: Sequence[Prediction]) -> None:
+        for rows, prediction in zip(self.predictions.values(), found):
+            rows.append(prediction)
+
+    def _drawn(self, image: np.ndarray, found: Sequence[Prediction]) -> np.ndarray:
+        if len(found) == 1:
+            return draw_detections(image, found[0].boxes, self.names, conf=0, min_side=1)
+        columns = [(caption, each.boxes) for caption, each in zip(self.nets, found)]
+        return side_by_side(image, columns, self.names, conf=0)
+
+    def _picture(self, source: Source, image: np.ndarray) -> None:
+        found = self._look(source, image)
+        written = source.name.suffix.lower() in (".jpg", ".jpeg", ".png")
+        target = self.out / (source.name if written else source.name.with_suffix(".jpg"))
+        save_picture(target, self._drawn(image, found))
+        for caption, prediction in zip(self.nets, found):
+            folder = caption.replace("/", "_") if len(self.nets) > 1 else ""
+            with whole_file((self.out / "labels" / folder / source.name).with_suffix(".txt")) as temporary:
+                temporary.write_text("".join(line + "\n" for line in prediction.yolo_lines()), encoding="utf-8")
+        self._keep(found)
+
+    def _film(self, source: Source) -> None:
+        """Drawn frame by frame; it keeps its frame rate, and of one network its size; sound is lost."""
+        film = Film(source)
+        target = (self.out / source.name).with_suffix(".mp4")
+        writer: cv2.VideoWriter | None = None
+        size: tuple[int, int] | None = None
+        number = -1
+        try:
+            frames = film.frames(self.most)
+            shown = tqdm(frames, desc=source.shown, unit="frame", leave=False, disable=not self.progress)
+            for number, image in enumerate(shown):
+                found = self._look(source, image, number)
+                drawn = self._drawn(image, found)
+                writer = writer or _video_writer(target, film.rate, drawn)
+                size = size or (drawn.shape[1], drawn.shape[0])
+                if size != (drawn.shape[1], drawn.shape[0]):  # a stream may change its size, a video cannot
+                    drawn = cv2.resize(drawn, size, interpolation=cv2.INTER_AREA)
+                writer.write(cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR))
+                self._keep(found)
+        finally:
+            film.close()
+            if writer is not None:
+                writer.release()
+        if number < 0:
+            raise film.unreadable()
+        if source.kind == LIVE and number + 1 != self.most:
+            log.warning("%s ended after %d frames", source.shown, number + 1)
+
+
+def _video_writer(target: Path, rate: float, drawn: np.ndarray) -> cv2.VideoWriter:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    codec = cv2.VideoWriter.fourcc(*"mp4v")
+    writer = cv2.VideoWriter(str(target), codec, rate, (drawn.shape[1], drawn.shape[0]))
+    if not writer.isOpened():
+        log.warning("%s: this OpenCV cannot write mp4 videos; only the JSON is written", target)
+    return writer

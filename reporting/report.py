@@ -88,6 +88,11 @@ class Summary(TypedDict, total=False):
     commands: Sequence[str]
 
 
+def scored_on(split: str, pictures: int, size: tuple[int, int]) -> str:
+    """A footnote of the table: what its mAP is of; `size` is (H, W)."""
+    return f"mAP: on the {pictures} pictures of {split}, at {size[1]}x{size[0]}"
+
+
 EPOCHS = "epochs: of all training in this run that stands behind a network"
 
 # (heading, value of a row, how it is written)

@@ -17,6 +17,7 @@ from models.network import Network
 
 THREADS = 1  # idle threads that wait for each other would count as CPU time
 LEAST_SHARE = 0.8  # of a core: below it other programs ran
+LATER = f"thinyolo latency FAT.pt THIN.pt --threads {THREADS}"
 SPREAD = 1.25  # between the quartiles of the ratio
 
 
@@ -43,7 +44,7 @@ class Speeds:
     def measured_with(self) -> str:
         """A footnote: what the times are, and of which machine."""
         if self.withheld:
-            return f"CPU (ms): not told, {self.withheld}"
+            return f"CPU (ms): not told, {self.withheld}; once it is idle: {LATER}"
         what = f"CPU time of one picture in PyTorch, {_machine()}"
         return f"CPU (ms): {what}; median of {len(next(iter(self.times.values()))[0])} interleaved rounds"
 
@@ -58,11 +59,12 @@ class Speeds:
     def compared(self, before: str, after: str) -> str:
         """A part of the verdict: how much less CPU time the second takes, or why that is not told."""
         if self.withheld:
-            return f"speed not told ({self.withheld})"
+            return f"speed not told ({self.withheld}; later: {LATER})"
         old, new = self.times[before][1], self.times[after][1]
         low, factor, high = np.quantile(old / np.maximum(new, 1e-9), (0.25, 0.5, 0.75))
         if high > SPREAD * low:
-            return f"speed not told (the rounds disagree: the middle half of them says {low:.2f} to {high:.2f} x)"
+            said = f"the rounds disagree: the middle half of them says {low:.2f} to {high:.2f} x"
+            return f"speed not told ({said}; later: {LATER})"
         times = f"{np.median(old):.1f} -> {np.median(new):.1f} ms of CPU time a picture, {_machine()}"
         if round(float(factor), 2) == 1:
             return f"as fast ({times})"

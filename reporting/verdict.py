@@ -7,6 +7,7 @@ from reporting.report import Row
 
 NOTHING = 5e-4
 """A mAP below it shows as 0.000."""
+CHECK_INPUT = "if it should: is --imgsz what it was trained for, are the data set's classes its own, in its order?"
 
 
 def verdict(
@@ -52,7 +53,9 @@ def quality(before: Row, after: Row, split: str = "", interval: Interval | None 
 def _word(before: Row, after: Row, interval: Interval | None) -> str:
     scores = [score for row in (before, after) for score in (row.map50_95, row.map50) if score is not None]
     if max(scores) < NOTHING:
-        return "Neither detects anything yet, so nothing is shown about the quality"
+        return f"Neither detects anything yet, so nothing is shown about the quality ({CHECK_INPUT})"
+    if max(before.map50 or 0.0, before.map50_95 or 0.0) < NOTHING:
+        return f"{before.name} detects nothing here, so it says nothing that {after.name} detects more ({CHECK_INPUT})"
     if interval is None:
         return "Whether that is more than chance was not measured"
     if interval.low is None:

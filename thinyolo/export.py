@@ -9,6 +9,7 @@ from common.errors import UserError
 from common.reading import shown_path
 from export.formats import FORMATS
 from export.options import ExportOptions
+from models.official import where_to_get
 
 DESCRIPTION = """\
 Write a trained network in the formats it will run in.
@@ -42,7 +43,7 @@ def _export(options: ExportOptions) -> int:
     if not os.path.isfile(options.weights):
         raise UserError(
             f"--weights {shown_path(options.weights)} does not exist",
-            todo="give a trained network's .pt or .weights, or a run's folder",
+            todo=where_to_get(options.weights) or "give a trained network's .pt or .weights, or a run's folder",
         )
     from pipeline.exporting import export
 

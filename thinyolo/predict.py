@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import data
 import export
 import reporting
 from common.command_line import Command
@@ -15,6 +17,10 @@ from common.options import option
 from common.rundir import make_run_dir
 from export.options import DETECTION, NetworkOptions, network_file
 from thinyolo.run_options import RunOptions
+
+if TYPE_CHECKING:
+    from export.runtimes import Opened
+    from reporting.predict import Found
 
 BOXES = "boxes"
 
@@ -32,7 +38,18 @@ class PredictOptions:
         metavar="FILE",
     )
     network: NetworkOptions = field(default_factory=NetworkOptions)
-    source: str = option("", "a picture, a video or a folder", group=BOXES, metavar="PATH", required=True)
+    source: tuple[str, ...] = option(
+        (),
+        "pictures, videos, folders of them; a pattern in quotes ('in/*.jpg'); a camera's number (0); an address "
+        "(rtsp://, http://, https://); several of these",
+        group=BOXES,
+        nargs=0,
+        metavar="SOURCE",
+        required=True,
+    )
+    frames: int = option(
+        0, "most frames of a video, a stream or a camera; 0: to its end, or until Ctrl-C", group=BOXES, low=0
+    )
     data: str = option(
         "",
         "class names where the weights hold none (.weights): a data set's yaml, or a .names file, a name a line",
@@ -74,10 +91,10 @@ class PredictOptions:
             raise UserError("--pixel-range takes two numbers, the lower first", todo="--pixel-range 0,4095")
 
 
-def predict(options: PredictOptions) -> None:
-    """Detect, draw, write, and print what was found."""
+def predict(options: PredictOptions) -> int:
+    """Detect, draw, write, and print what was found; 1 where a part of the sources could not be read."""
     files = options.compare or (options.model,)
-    reporting.find_sources(options.source)  # a wrong path is told before a network is loaded and a folder made
+    sources = data.find_sources(options.source)  # a wrong path is told before a network is loaded and a folder made
     names = export.class_names(options.data) if options.data else None
     captions = reporting.short_names(files)
     nets = {caption: export.open_chosen(options.network, file, names) for caption, file in zip(captions, files)}
@@ -91,6 +108,7 @@ def predict(options: PredictOptions) -> None:
             options.max_det,
             options.agnostic_nms,
             (options.pixel_range[0], options.pixel_range[1]) if options.pixel_range else None,
+            options.frames,
         )
         for caption, net in nets.items()
     }
@@ -102,14 +120,37 @@ def predict(options: PredictOptions) -> None:
                 todo="compare networks of one data set, or give its names by --data",
             )
     folder = make_run_dir(options.run.project, "predict", options.run.name, exist_ok=options.run.exist_ok)
-    shown = sys.stderr.isatty()
-    if options.model:
-        found = {"": reporting.predict(first, options.source, folder, settings[captions[0]], progress=shown)}
-    else:
-        found = reporting.predict_side_by_side(nets, options.source, folder, settings, progress=shown)
-    for caption, predictions in found.items():
-        _tell_predictions(caption, predictions, first.names)
+    try:
+        found = reporting.predict(nets, sources, folder, settings, progress=sys.stderr.isatty())
+    except UserError:
+        with contextlib.suppress(OSError):
+            folder.rmdir()  # where nothing was written into it
+        raise
+    for caption, predictions in found.predictions.items():
+        _tell_predictions(caption if options.compare else "", predictions, first.names)
+    _tell_times(found, nets, options)
+    if found.unread:
+        print(f"{found.unread} of {len(sources)} could not be read and were left out: see above")
     print(f"written to {folder}")
+    if found.stopped:
+        raise KeyboardInterrupt
+    return 1 if found.unread else 0
+
+
+def _tell_times(found: Found, nets: Mapping[str, Opened], options: PredictOptions) -> None:
+    import torch
+
+    from engine.evaluate import device_of
+
+    count = len(next(iter(found.predictions.values())))
+    for caption, net in nets.items():
+        device = device_of(net)
+        threads = options.network.threads or torch.get_num_threads()
+        where = f"CPU, {threads} thread{'s' * (threads > 1)}" if device.type == "cpu" else str(device)
+        print(
+            f"{f'{caption}: ' if options.compare else ''}{found.milliseconds(caption):.1f} ms a picture on {where}, "
+            f"the median of {count}: resizing, network and NMS, without reading, drawing and writing"
+        )
 
 
 def _tell_predictions(caption: str, predictions: Sequence[Any], names: Sequence[str], most: int = 20) -> None:
@@ -132,11 +173,22 @@ def _found(boxes: Any, names: Sequence[str]) -> str:
 
 PREDICT = Command(
     "predict",
-    "detect in pictures, a folder or a video",
+    "detect in pictures, folders, videos, a camera or a stream",
     PredictOptions,
     lambda: predict,
     description="""\
-Detect in pictures, a folder of them or a video, with a network of any format. Drawn pictures,
-predictions.json and YOLO txt files (labels/) go to runs/predict/NAME. With --compare the pictures hold what
-each network finds, side by side, and each has its own folder of labels.""",
+Detect in pictures, folders of them, videos, a camera or a stream, with a network of any format. Drawn pictures in
+the size they have, predictions.json and YOLO txt files (labels/) go to runs/predict/NAME. With --compare the pictures
+hold what each network finds, side by side, and each has its own folder of labels. A camera or a stream runs until
+Ctrl-C or --frames; what was found until then is written. Name and password in an address are shown nowhere.""",
+    epilog="""\
+examples:
+  %(prog)s --model runs/train_prune/exp --source holiday/ street.mp4
+  %(prog)s --model student.pt --source 'in/**/*.jpg' --conf 0.4
+  %(prog)s --model student.onnx --source 0 --frames 100
+  %(prog)s --model student.pt --source rtsp://NAME:PASSWORD@192.168.0.7/stream1
+  %(prog)s --compare fat.pt thin.pt --source holiday/
+
+Exit status: 0; 1 where some of the sources could not be read (each is named, the others are done); 2 where none could,
+or something else was wrong.""",
 )

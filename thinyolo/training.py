@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from common.command_line import Command
+from common.rundir import go_on
 from distill.modes import describe_modes
 from engine.config import TrainConfig
 from pipeline.distil_options import AblateAll, AblateConfig
 from pipeline.prune_options import PruneConfig
-
-GO_ON = "Go on later with --resume and the run's folder."
 
 
 def _train() -> Callable[[TrainConfig], None]:
@@ -48,7 +47,7 @@ examples:
   %(prog)s --cfg yolov5n --weights yolov5n.pt --data bccd.yaml --imgsz 320
   %(prog)s --cfg yolov3-tiny --data mine.yaml --hyp scratch
   %(prog)s --resume runs/train/exp                        go on where it was stopped""",
-    after_stop=GO_ON,
+    after_stop=go_on,
 )
 PRUNE = Command(
     "prune",
@@ -69,7 +68,7 @@ examples:
   %(prog)s --weights sparse.pt --data mine.yaml --stages prune --max-drop 0.01     as deep as mAP allows
   %(prog)s --weights mine.pt --data mine.yaml --prune latency=0.5 --shortcuts auto --then-kd
   %(prog)s --resume runs/train_prune/exp                        go on in whichever stage it stopped""",
-    after_stop=GO_ON,
+    after_stop=go_on,
 )
 _EXAMPLES = """\
 examples:
@@ -93,7 +92,7 @@ The student learns from the labels as always; the teacher's terms (--kd) are add
 mAP is measured and printed before the first step, the student's beside it after every epoch. With --ablate, modes are
 trained with equal budgets and several seeds each, and compared in one table.""",
     epilog=_EXAMPLES,
-    after_stop=GO_ON,
+    after_stop=go_on,
 )
 ABLATE = Command(
     "ablate",
@@ -106,5 +105,5 @@ Train a student once per KD mode and seed, with equal budgets, and compare the m
 examples:
   %(prog)s --weights pruned.pt --t_weights baseline.pt --data hand.yaml --modes "none; hinton; bounded" --seeds 5
   %(prog)s --resume runs/ablate/exp                        go on where it was stopped, or add seeds to it""",
-    after_stop=GO_ON,
+    after_stop=go_on,
 )

@@ -55,6 +55,8 @@ class ValOptions:
 
 def val(options: ValOptions) -> None:
     """Score the network, print the table, write figures and `score.json`."""
+    from reporting.verdict import CHECK_INPUT, NOTHING
+
     spec = data.load_spec(options.data, single_cls=options.single_cls)
     if options.max_det:
         spec = replace(spec, max_det=options.max_det)
@@ -89,7 +91,11 @@ def val(options: ValOptions) -> None:
     }
     with whole_file(folder / "score.json") as temporary:
         temporary.write_text(json.dumps(record, indent=1), encoding="utf-8")
+    height, width = size
+    print(f"{options.model} on {options.split} of {options.data}: {score.images} pictures at {width}x{height}")
     print(score_table(score))
+    if score.map50 < NOTHING:
+        print(f"it detects nothing here ({CHECK_INPUT})")
     print(f"\nwritten to {folder}")
 
 

@@ -6,6 +6,7 @@ import pytest
 
 import engine.plots
 import engine.trainer
+import pipeline.show
 
 
 @pytest.fixture
@@ -13,3 +14,4 @@ def no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
     """Drawing takes longer than these trainings."""
     monkeypatch.setattr(engine.plots, "plot_score", lambda *_: [])
     monkeypatch.setattr(engine.trainer, "plot_results", lambda *_: None)
+    monkeypatch.setattr(pipeline.show, "plot_labels", lambda *_: None)

@@ -88,7 +88,7 @@ def test_shares_are_of_the_weighted_total(material: Path, done: subprocess.Compl
 
 
 def test_epochs_line_tells_the_teachers_score_and_the_gap(done: subprocess.CompletedProcess[str]) -> None:
-    lines = [line for line in done.stderr.splitlines() if line.startswith("epoch 1: ")]
+    lines = [line for line in done.stderr.splitlines() if line.startswith("epoch 1/2: ")]
     assert len(lines) == 1
     assert ", teacher mAP50-95 " in lines[0]
     assert ", gap " in lines[0]

@@ -57,6 +57,7 @@ def test_a_teacher_without_anchors_teaches_a_student_with_anchors(
     assert in_process(finetune_kd.main, monkeypatch, folder, *TAUGHT, "--kd", "hinton", "--name", "refused") == 2
     said = capsys.readouterr().err
     assert "the student has heads with 2, 2 anchors, the teacher heads without anchors" in said
+    assert "on val" not in said, "it is refused before both are scored"
     assert not (folder / "runs/finetune_kd/refused").exists()
     assert in_process(finetune_kd.main, monkeypatch, folder, *TAUGHT, "--kd", "scaled,bounded") == 0
     run = folder / "runs/finetune_kd/exp"

@@ -59,6 +59,8 @@ def test_val_prints_a_table_and_writes_figures_and_json(tmp_path, weights, small
     assert done.returncode == 0, done.stderr
     assert "mAP50-95" in done.stdout
     assert "disc" in done.stdout
+    assert f"{weights} on val of {small_set}: 3 pictures at 64x64" in done.stdout
+    assert "it detects nothing here" in done.stdout, "it is not trained"
     folder = tmp_path / "runs/val/first"
     record = json.loads((folder / "score.json").read_text())
     assert (record["images"], record["boxes"], record["size"]) == (3, 2, [64, 64])
@@ -86,6 +88,20 @@ def test_predict_writes_pictures_and_a_second_run_gets_its_own_folder(tmp_path, 
     assert "one.png" in capsys.readouterr().out
     assert sorted(path.name for path in Path("runs/predict").iterdir()) == ["exp", "exp2"]
     assert Path("runs/predict/exp/one.png").is_file()
+
+
+def test_predict_says_how_long_it_took_and_by_its_status_that_a_picture_was_left_out(
+    tmp_path, weights, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    cv2.imwrite("one.png", np.full((50, 70, 3), 99, np.uint8))
+    Path("two.png").write_bytes(b"broken")
+    assert main(["predict", "--weights", str(weights), "--source", "*.png", "--threads", "1"]) == 1
+    text = capsys.readouterr().out
+    assert "ms a picture on CPU, 1 thread" in text
+    assert "1 of 2 could not be read" in text
+    assert main(["predict", "--weights", str(weights), "--source", "two.png"]) == 2
+    assert sorted(path.name for path in Path("runs/predict").iterdir()) == ["exp"], "nothing was written: no folder"
 
 
 def test_class_names_can_come_from_a_names_file(tmp_path, weights, monkeypatch, capsys):

@@ -37,13 +37,14 @@ STAGES = ("baseline", "sparse", "longer", "student", "plain")
 NETWORKS = ["random init", "baseline", "sparse", "pruned", "baseline, trained on", "plain fine-tune", "student"]
 
 FIGURES = ["F1_curve.png", "PR_curve.png", "confusion_matrix.png", "predictions.jpg"]
-TRAINED = ["results.csv", "results.png", "weights/best.pt", "weights/last.pt"]
+TRAINED = ["results.csv", "results.png", "weights/best.pt", "weights/last.pt", "train_batch0.jpg", "train_batch1.jpg"]
 FILES = {
     "args.yaml",
     "start.pt",
     "report.html",
     "channels.png",
     "gammas.png",
+    "labels.png",
     "sparse/weights/sparse.pt",
     *(f"pruned/{name}" for name in ("channels.csv", "pruned.cfg", "pruned.pt", "pruned.weights", "report.txt")),
     *(f"{stage}/{name}" for stage in STAGES for name in TRAINED),
@@ -104,8 +105,9 @@ def test_table_names_every_network_in_order_and_ends_with_the_verdict(
 ) -> None:
     shown = [line for line in done.stdout.splitlines() if line.strip()]
     ruler = next(number for number, line in enumerate(shown) if set(line) == {"-"})
-    names = [line.split("  ")[0] for line in shown[ruler + 1 : -6]]
+    names = [line.split("  ")[0] for line in shown[ruler + 1 : -7]]
     assert names == NETWORKS
+    assert shown[-7] == "mAP: on the 2 pictures of test, at 64x64"
     assert shown[-6].startswith("CPU (ms): ")
     assert shown[-5] == EPOCHS
     assert shown[-4].startswith("student against baseline: ")
@@ -124,7 +126,7 @@ def test_stages_come_in_order_and_the_teacher_is_measured_before_the_student_lea
 ) -> None:
     said = [f"{stage}: {4 if stage == 'longer' else 2} epochs" for stage in STAGES]
     said.insert(0, "--equal-baseline: the uncut baseline is trained on for 4 epochs")
-    said.insert(3, "asked: ")
+    said.insert(3, "more of the cut: ")
     said.insert(5, "teacher on val: mAP50-95 ")
     assert sorted(said, key=done.stderr.index) == said
 
@@ -212,7 +214,7 @@ def test_each_epoch_is_one_commit_with_what_the_stage_is_about(run: Path) -> Non
     }
     for stage, names in told.items():
         epochs = [row for row in history(tracked(run, stage), 2) if "epoch" in row]
-        assert [(row["epoch"], row["_step"]) for row in epochs] == [(0, 0), (1, 1)], stage
+        assert [(row["epoch"], row["_step"]) for row in epochs] == [(1, 1), (2, 2)], stage
         for name in names:
             assert all(value(row, name) is not None for row in epochs), name
     graph_masks = sum(sum(row["gammas"]["values"]) for row in history(tracked(run, "sparse"), 2)) / 2
@@ -481,7 +483,7 @@ def test_mistakes_end_with_a_sentence_and_status_2(
     error = capsys.readouterr().err
     assert said in error
     assert "Traceback" not in error
-    assert "epoch 0" not in error, "nothing is trained before it is said"
+    assert "epoch 1" not in error, "nothing is trained before it is said"
     assert not list((material / "runs").glob("*/wrong*")), "and no folder is left"
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -12,10 +14,12 @@ from common.command_line import find_hyp, parse_config
 from common.errors import UserError
 from common.lock import LOCK, hold
 from common.options import load_config, option, options, read_yaml, to_dict
-from common.rundir import find_run, make_run_dir, network_in
+from common.rundir import find_run, go_on, make_run_dir, network_in
 from engine.config import TrainConfig
 from engine.rundir import no_trace_if_refused
+from thinyolo.training import PRUNE, TRAIN
 
+HOLD = "import sys, time; from pathlib import Path; from common.lock import hold; hold(Path(sys.argv[1])); "
 HYP = Path(__file__).resolve().parents[2] / "cfg" / "hyp"
 
 
@@ -328,7 +332,21 @@ def test_bare_resume_takes_the_newest_unfinished_run_of_its_own_command(
     with caplog.at_level("INFO", "thinyolo"):
         assert parse_config(TrainConfig, ["--resume", "--project", str(runs)]).resume == str(runs / "train/a")
     assert f"thinyolo train --resume {runs / 'train/a'}" in caplog.text
-    (runs / "train/a/report.html").touch()
+    held = subprocess.Popen(
+        [sys.executable, "-c", HOLD + "print(flush=True); time.sleep(99)", str(runs / "train/a")],
+        stdout=subprocess.PIPE,
+    )
+    assert held.stdout is not None
+    held.stdout.readline()
+    with pytest.raises(UserError, match=r"train/a is at work in another process"):
+        parse_config(TrainConfig, ["--resume", "--project", str(runs)])
+    (runs / "train/d").mkdir()
+    shutil.copy(runs / "train/a/args.yaml", runs / "train/d")
+    assert parse_config(TrainConfig, ["--resume", "--project", str(runs)]).resume == str(runs / "train/d")
+    held.kill()
+    held.wait()
+    for name in "ad":
+        (runs / f"train/{name}/report.html").touch()
     with pytest.raises(UserError, match=r"no unfinished run of thinyolo train .*train/."):
         parse_config(TrainConfig, ["--resume", "--project", str(runs)])
 
@@ -355,6 +373,42 @@ def test_what_a_run_stands_for_is_what_its_last_stage_left(runs: Path) -> None:
         network_in(runs / "ablate/g")
     with pytest.raises(UserError, match="no run's"):
         network_in(runs)
+
+
+def test_a_recipe_is_meant_although_a_folder_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("scratch").mkdir()
+    assert find_hyp("scratch") == HYP / "scratch.yaml"
+
+
+@pytest.mark.parametrize("kind, command", [("train_prune", "prune"), ("finetune_kd", "distill"), ("ablate", "ablate")])
+def test_after_ctrl_c_the_command_to_go_on_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, command: str
+) -> None:
+    monkeypatch.setattr("common.rundir.begun", [])
+    assert "--resume" not in go_on()
+    run = make_run_dir(tmp_path, kind, "exp")
+    monkeypatch.setattr("common.rundir.begun", [run])
+    assert go_on() == f"Go on with: thinyolo {command} --resume {run}"
+    assert PRUNE.after_stop is TRAIN.after_stop is go_on
+
+
+@pytest.mark.parametrize(
+    ("folder", "file"),
+    [
+        ("pruned", "pruned.pt"),
+        ("sparse", "weights/sparse.pt"),
+        ("sparse/weights", "sparse.pt"),
+        ("student", "weights/best.pt"),
+        ("student/weights", "best.pt"),
+        ("round1/cut", "pruned.pt"),
+    ],
+)
+def test_a_stages_folder_stands_for_what_the_stage_left(tmp_path: Path, folder: str, file: str) -> None:
+    (tmp_path / folder / file).parent.mkdir(parents=True)
+    for name in (file, file.replace("sparse.pt", "last.pt")):
+        (tmp_path / folder / name).touch()
+    assert network_in(tmp_path / folder) == tmp_path / folder / file
 
 
 @pytest.mark.parametrize(

@@ -162,7 +162,9 @@ def test_empty_label_files_make_a_source_background_on_purpose(tmp_path: Path) -
     assert report.scans["train"].absent == []
 
 
-def test_absent_and_empty_label_files_are_counted_apart(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_absent_and_empty_label_files_are_counted_apart(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pictures(tmp_path / "images/train", tmp_path / "labels/train", count=3)
     pictures(tmp_path / "images/train", tmp_path / "labels/train", count=1, first=3, text="\n")
     pictures(tmp_path / "images/train", None, count=2, first=4)
@@ -178,6 +180,7 @@ def test_absent_and_empty_label_files_are_counted_apart(tmp_path: Path, caplog: 
         report.announce()
     assert f"train: {counts}" in caplog.text
     caplog.clear()
+    monkeypatch.setattr("common.log._said", set())  # another command
     with caplog.at_level(logging.INFO, "thinyolo"):
         assert len(Dataset(path, "train", (32, 32))) == 6
     assert f"train: {counts}" in caplog.text

@@ -127,3 +127,10 @@ def test_histograms_over_time_are_drawn_beside_the_quantiles(tmp_path):
     assert both.shape[1] > 1.7 * alone.shape[1]
     blue = (both[:, both.shape[1] // 2 :].astype(int) @ [1, 0, -1]) > 60
     assert blue.mean() > 0.02, "shares are blue"
+
+
+def test_labels_are_drawn_as_bars_and_maps(tmp_path):
+    labels = [np.array([[0, 0.5, 0.5, 0.2, 0.1], [1, 0.1, 0.9, 0.3, 0.3]]), np.zeros((0, 5))]
+    assert plots.plot_labels(labels, ["cat", "dog"], tmp_path / "labels.png") == tmp_path / "labels.png"
+    assert inked(tmp_path / "labels.png") > 0.05
+    assert plots.plot_labels([np.zeros((0, 5))], ["cat"], tmp_path / "none.png") is None

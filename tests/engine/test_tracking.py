@@ -13,7 +13,7 @@ from wandb.proto import wandb_internal_pb2 as pb
 
 from common.errors import UserError
 from engine import tracking
-from engine.tracking import Tracker
+from engine.tracking import Tracker, need_tensorboard
 from tests.tracked import history, records, settled
 
 
@@ -180,3 +180,47 @@ def test_off_records_nothing(tmp_path):
 def test_an_unknown_mode_is_named(tmp_path):
     with pytest.raises(UserError, match="sometimes"):
         Tracker(tmp_path, mode="sometimes")
+
+
+def test_tags_go_to_the_run(tmp_path):
+    tracker = Tracker(tmp_path / "run", mode="offline", tags=("thin", "night"))
+    assert tracker._run is not None
+    assert set(tracker._run.tags) == {"thin", "night"}
+    tracker.finish()
+
+
+def test_tensorboard_gets_every_epoch_beside_or_without_wandb(tmp_path, monkeypatch):
+    written = []
+
+    class Board:
+        def add_scalar(self, name, value, epoch):
+            written.append((name, value, epoch))
+
+        def flush(self):
+            written.append("flush")
+
+        def close(self):
+            written.append("close")
+
+    monkeypatch.setattr("engine.tracking.board_in", lambda folder: Board())
+    tracker = Tracker(tmp_path / "run", mode="off", tensorboard=True)
+    tracker.log_epoch(1, {"val/mAP50": 0.5})
+    tracker.finish()
+    assert written == [("val/mAP50", 0.5, 1), "flush", "close"]
+
+
+def test_without_the_package_tensorboard_is_refused_with_what_to_install(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"package tensorboard(.|\n)*pip install"):
+        need_tensorboard()
+
+
+def test_tensorboards_files_are_read_back(tmp_path):
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    tracker = Tracker(tmp_path / "run", mode="off", tensorboard=True)
+    for epoch in (1, 2):
+        tracker.log_epoch(epoch, {"val/mAP50": epoch / 4})
+    tracker.finish()
+    events = accumulator.EventAccumulator(str(tmp_path / "run/tensorboard"))
+    events.Reload()
+    assert [(each.step, each.value) for each in events.Scalars("val/mAP50")] == [(1, 0.25), (2, 0.5)]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import cv2
 import pytest
 import torch
 from torch import Tensor
@@ -17,7 +19,7 @@ from common.errors import UserError
 from common.rundir import BEST, LAST
 from data.batch import Batch
 from engine.batchsize import fitting_batch, with_nominal_batch
-from engine.checkpoints import finished
+from engine.checkpoints import Progress, finished
 from engine.config import TrainConfig
 from engine.evaluate import Score
 from engine.feed import make_feed
@@ -177,7 +179,7 @@ def test_hooks_see_clipped_gradients_before_a_step_and_its_rate_after_it(picture
 
 
 class Complete(Hooks):
-    """Its goal is reached with epoch `since`; the validations' mAPs are given."""
+    """Its goal is reached after `since` epochs; the validations' mAPs are given."""
 
     def __init__(self, since: int, scores: tuple[float, ...]):
         self.since, self.scores = since, list(scores)
@@ -186,11 +188,11 @@ class Complete(Hooks):
         return {"val/mAP50-95": self.scores.pop(0)}
 
     def may_be_best(self, metrics: dict[str, float], is_last: bool) -> bool:
-        return metrics["epoch"] >= self.since
+        return metrics["epoch"] > self.since
 
 
 @pytest.mark.parametrize(
-    ("since", "best", "epochs"), [(0, 0, 2), (2, 3, 5), (9, None, 6)], ids=["at once", "later", "never"]
+    ("since", "best", "epochs"), [(0, 1, 2), (2, 4, 5), (9, None, 6)], ids=["at once", "later", "never"]
 )
 def test_best_and_patience_look_only_at_epochs_that_a_hook_calls_complete(
     since: int, best: int | None, epochs: int, pictures: Path, tmp_path: Path
@@ -235,7 +237,7 @@ def test_csv_history_and_tracker_use_the_same_names(pictures: Path, tmp_path: Pa
     )
     with open(tmp_path / "results.csv", newline="") as handle:
         rows = list(csv.DictReader(handle))
-    assert [epoch for epoch, _ in tracker.epochs] == [0, 1, 2]
+    assert [epoch for epoch, _ in tracker.epochs] == [1, 2, 3]
     for row, (_, values), kept in zip(rows, tracker.epochs, trainer.progress.history, strict=True):
         assert {name for name, text in row.items() if text} == values.keys() == kept.keys()
         assert float(row["train/box"]) == pytest.approx(values["train/box"], rel=1e-5)
@@ -293,6 +295,29 @@ def test_gradient_that_is_not_finite_stops_before_the_weights_are_touched(pictur
     assert torch.equal(weights(trainer), before)
 
 
+def test_the_first_three_batches_are_drawn_as_the_network_gets_them(pictures: Path, tmp_path: Path) -> None:
+    train(tmp_path, pictures, "--epochs=2")
+    drawn = sorted(path.name for path in tmp_path.glob("train_batch*"))
+    assert drawn == [f"train_batch{number}.jpg" for number in range(3)]
+    image = cv2.imread(str(tmp_path / drawn[0]))
+    assert (image.max(axis=2).astype(int) - image.min(axis=2) > 60).any(), "there are boxes of a class's colour"
+
+
+def test_epochs_have_one_numbering_wherever_they_are_told(
+    pictures: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO", "thinyolo"):
+        trainer = train(tmp_path, pictures, "--epochs=2")
+    assert "epoch 1/2: " in caplog.text
+    assert "epoch 2/2: " in caplog.text
+    assert "epoch 0" not in caplog.text
+    with open(tmp_path / "results.csv", newline="") as handle:
+        assert [row["epoch"] for row in csv.DictReader(handle)] == ["1", "2"]
+    assert [row["epoch"] for row in trainer.progress.history] == [1, 2]
+    older = asdict(trainer.progress) | {"history": [{"epoch": 0, "step": 3}, {"epoch": 1, "step": 6}]}
+    assert Progress.of(older).history == [{"epoch": 1, "step": 3}, {"epoch": 2, "step": 6}]
+
+
 def test_patience_ends_a_training_that_gets_no_better(
     pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -302,7 +327,7 @@ def test_patience_ends_a_training_that_gets_no_better(
     assert len(trainer.progress.history) == 4
     assert (trainer.progress.best_epoch, trainer.progress.best_score) == (1, 0.3)
     best = models.read_checkpoint(tmp_path / "weights" / "best.pt")["extra"]
-    assert (best["epoch"], best["metrics"]["val/mAP50-95"]) == (1, 0.3)
+    assert (best["epoch"], best["metrics"]["val/mAP50-95"]) == (2, 0.3)
 
 
 def test_frozen_layers_keep_every_bit(pictures: Path, tmp_path: Path) -> None:

@@ -100,6 +100,21 @@ def test_an_int8_file_is_told_without_being_judged() -> None:
     assert compare_outputs(net, opened, noise(SIZE)).limit == TOLERANCE
 
 
+@pytest.mark.parametrize("shift", [0.0, 2.5])
+def test_boxes_of_int8_differ_by_their_median_distance(shift: float) -> None:
+    net = network(1.0)
+    about = describe(net, SIZE, outputs="boxes", batch=0, nms=NMS, precision="int8")
+    spec = net.specs[0]
+    middle = (SEEN[:, :2] + SEEN[:, 2:4]) / 2
+    decoded = spec.decoded_rows(torch.cat((middle, SEEN[:, 2:4] - SEEN[:, :2]), 1), SEEN[:, 4], SEEN[:, 5])[None]
+    rows = torch.cat((torch.zeros(4, 1), SEEN[[0, 2, 4, 5]]), 1)
+    rows[:, 1:5] += shift
+    theirs = Runtime(about, lambda _: [rows.numpy()], "onnxruntime", "net.onnx")
+    found = _boxes(decoded, theirs.decode(theirs(torch.zeros(1, 3, *SIZE))), about, TOLERANCE, "")
+    assert found.absolute == pytest.approx(shift, abs=1e-4)
+    assert "median" in found.measure
+
+
 MOVED, RENAMED = torch.tensor([1.0, 0, 1, 0, 0, 0]), torch.tensor([0.0, 0, 0, 0, 0, 1])
 
 

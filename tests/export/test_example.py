@@ -21,9 +21,10 @@ from export.onnx_graph import finished, model_of
 from export.to_onnx import onnx_model
 from models.network import Network
 from models.resize import with_resize
-from reporting.predict import PredictOptions, predict
+from reporting.predict import PredictOptions
 from tests import nets
 from tests.alive import alive
+from tests.reporting.test_predict import predict
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "run_onnx.py"
 NAMES = ["red", "green", "blue"]

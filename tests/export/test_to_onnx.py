@@ -5,13 +5,17 @@ from __future__ import annotations
 import builtins
 
 import onnx
+import onnxruntime
 import pytest
 import torch
 
 import models
 import prune
 from common.errors import UserError
+from export.description import describe
 from export.latency import OnnxLatency
+from export.onnx_graph import finished, model_of
+from export.options import LEAST_OPSET, ExportOptions
 from export.to_onnx import INPUT, onnx_model, session
 from models.network import Network
 from tests import nets
@@ -63,3 +67,53 @@ def test_latency_of_a_thinner_network_is_told_in_the_first_ones_milliseconds():
     whole = clock(fat)
     assert whole == clock.reference_ms > 0
     assert clock(thin) < 0.8 * whole
+
+
+FREE = nets.dual(3, bins=4)
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "outputs"),
+    [
+        (nets.RESIDUAL, "one-to-many", "decoded"),
+        (nets.RESIDUAL, "one-to-many", "boxes"),
+        (FREE, "one-to-many", "boxes"),
+        (FREE, "one-to-one", "boxes"),
+    ],
+)
+def test_onnx_runtime_has_nothing_to_say_of_a_file(text, kind, outputs, capfd):
+    net = models.only_heads(network(text), kind).eval()
+    nms = {"max_det": 300} if kind == "one-to-one" else {"conf": 0.25, "iou": 0.45, "max_det": 300}
+    nms = nms if outputs == "boxes" else None
+    model = finished(model_of(onnx_model(net, (64, 64))), describe(net, (64, 64), outputs=outputs, nms=nms))
+    read = {name for node in model.graph.node for name in node.input}
+    assert {value.name for value in model.graph.initializer} <= read
+    onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("outputs", ["heads", "boxes"])
+def test_the_opset_asked_for_is_written_and_computes_the_same(outputs):
+    net = network(nets.RESIDUAL).eval()
+    nms = {"conf": 0.25, "iou": 0.45, "max_det": 300}
+    about = describe(net, (64, 64), outputs=outputs, nms=nms if outputs == "boxes" else None)
+    picture = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0)).numpy()
+    found = []
+    for opset in (LEAST_OPSET, 21):
+        model = finished(model_of(onnx_model(net, (64, 64), opset=opset)), about)
+        assert [each.version for each in model.opset_import if not each.domain] == [opset]
+        found.append(session(model.SerializeToString(), 1).run(None, {INPUT: picture}))
+    for first, second in zip(*found, strict=True):
+        assert first == pytest.approx(second, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ({"opset": 11}, f"--opset 11 cannot be written\n  -> --opset {LEAST_OPSET}"),
+        ({"opset": 18, "to": "openvino"}, "--to names none"),
+    ],
+)
+def test_an_opset_that_cannot_be_is_refused_before_anything_is_loaded(words, said):
+    with pytest.raises(UserError, match=said):
+        ExportOptions(weights="net.pt", **words)

@@ -11,6 +11,8 @@ import torch
 import models
 from common.errors import UserError
 from models.lineage import identity_lineage
+from models.load_report import LoadReport
+from models.network import adapt_classes
 from tests.alive import alive
 from tests.nets import TINY
 
@@ -95,11 +97,40 @@ def test_a_checkpoint_whose_tensors_do_not_belong_to_its_cfg_is_a_user_error():
 def test_other_classes_give_a_checkpoint_new_heads_and_keep_the_rest(tmp_path, caplog):
     net = alive(tiny())
     models.save(net, tmp_path / "net.pt")
-    again = models.load(tmp_path / "net.pt", classes=5)
+    with caplog.at_level("INFO", "thinyolo"):
+        again = models.load(tmp_path / "net.pt", classes=5)
     assert again.classes == 5
     assert torch.equal(again.layers[14].conv.weight, net.layers[14].conv.weight)
     assert {name.split(".")[1] for name in again.load_report.unfit} == {"15", "22"}
-    assert "layers.15.conv.weight" in caplog.text
+    assert caplog.text.endswith("3 -> 5 classes: 2 heads start anew (layers 15, 22)\n")
+    assert {record.levelname for record in caplog.records} == {"INFO"}, "nothing is wrong"
+
+
+@pytest.mark.parametrize("name", ["yolov5n", "yolov8n", "yolo26n", "yolov4-tiny"])
+def test_new_classes_are_said_in_one_line_for_every_family_of_heads(name, caplog):
+    cfg = models.read_cfg(models.cfg_path(name))
+    net = models.Network(cfg)
+    wanted = adapt_classes(cfg.copy(), 7)
+    report = LoadReport("file")
+    for layer in wanted:
+        for kind, tensor in net.layers[layer].conv.state_dict().items():
+            fewer = tensor.shape[0] - tensor.shape[0] // 85 * 78 if "v5" in name or "v4" in name else 7
+            report.refuse(f"layers.{layer}.conv.{kind}", (fewer, *tensor.shape[1:]), tensor.shape)
+    with caplog.at_level("INFO", "thinyolo"):
+        report.log(cfg)
+    assert f"7 -> 80 classes: {len(wanted)} heads start anew" in caplog.text
+    assert "not loaded" not in caplog.text
+
+
+def test_what_does_not_fit_is_summed_up_and_not_listed_without_end(caplog):
+    report = LoadReport("file", missing=[f"layers.{n}.bn.bias" for n in (3, 4, 5, 9)])
+    for number in range(40):
+        report.refuse(f"layers.{number}.conv.weight", (3,), (4,))
+    report.log(tiny().cfg)
+    assert "layers.4.conv.weight ([3] in the file, [4] here)" in caplog.text
+    assert "35 more tensors, of layers 5 to 39" in caplog.text
+    assert "left at their initial values: layers 3 to 5, 9" in caplog.text
+    assert len(caplog.text.splitlines()) < 10
 
 
 def test_names_alone_decide_the_classes(tmp_path):
@@ -361,6 +392,8 @@ def test_what_is_no_cfg_at_all_is_asked_for(text, tmp_path):
     (tmp_path / "x.cfg").write_text(text)
     with pytest.raises(UserError, match=r"is it a Darknet cfg\? One begins with \[net\]"):
         models.load(tmp_path / "x.cfg")
+
+
 def test_what_is_loaded_is_held_once(tmp_path):
     models.save(models.Network(models.read_cfg(models.cfg_path("yolov3-tiny"))), tmp_path / "net.pt")
     program = f"""

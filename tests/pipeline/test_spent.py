@@ -10,9 +10,9 @@ from pipeline.spent import epochs_after_baseline, improving, spent
 
 def validated(scores: list[float], every: int = 1) -> list[dict[str, float]]:
     """Rows of a `results.csv`; only every so many epochs are validated, and the last."""
-    rows: list[dict[str, float]] = [{"epoch": epoch} for epoch in range(len(scores))]
+    rows: list[dict[str, float]] = [{"epoch": epoch + 1} for epoch in range(len(scores))]
     for row, score in zip(rows, scores):
-        if (row["epoch"] + 1) % every == 0 or row is rows[-1]:
+        if row["epoch"] % every == 0 or row is rows[-1]:
             row["val/mAP50-95"] = score
     return rows
 

@@ -15,9 +15,11 @@ from torchvision.ops import box_convert, box_iou
 import data
 import models
 from common.errors import UserError
+from data.sources import find_sources
 from engine.pictures import save_picture
 from models.network import Network
-from reporting.predict import PredictOptions, compare, detect_picture, find_sources, predict
+from reporting.predict import Found, Prediction, PredictOptions, compare, detect_picture
+from reporting.predict import predict as predict_all
 from tests.engine.test_evaluate import write_set
 from tests.shared import shared
 
@@ -49,6 +51,15 @@ def net() -> Network:
         head.weight.zero_()
         head.bias.copy_(torch.tensor([0.0, 0, 0, 0, 10, -10, 0]))
     return net.eval()
+
+
+def predict(net: Network, source, out, options: PredictOptions | None = None) -> list[Prediction]:
+    """What one network finds."""
+    return everything(net, [source], out, options).predictions[""]
+
+
+def everything(net: Network, sources, out, options: PredictOptions | None = None) -> Found:
+    return predict_all({"": net}, find_sources(sources), out, {"": options or PredictOptions()})
 
 
 def picture(path, size=(64, 128)) -> None:
@@ -138,7 +149,7 @@ def test_a_broken_picture_in_a_folder_costs_only_itself(net, tmp_path, caplog):
 
 def test_an_empty_folder_is_an_error(tmp_path):
     with pytest.raises(UserError, match="no picture or video"):
-        find_sources(tmp_path)
+        find_sources([tmp_path])
 
 
 def test_networks_are_compared_on_pictures_that_have_boxes(net, tmp_path):
@@ -178,7 +189,7 @@ def test_pictures_of_any_shape_are_drawn_and_not_blown_up(net, tmp_path, size):
 def test_one_bad_picture_never_ends_a_folder(net, tmp_path, monkeypatch, caplog):
     for name in ("a", "b", "c"):
         picture(tmp_path / f"in/{name}.png")
-    monkeypatch.setattr(sys.modules[predict.__module__], "save_picture", failing_at("b", save_picture))
+    monkeypatch.setattr(sys.modules[predict_all.__module__], "save_picture", failing_at("b", save_picture))
     found = predict(net, tmp_path / "in", tmp_path / "out")
     assert [Path(each.source).name for each in found] == ["a.png", "c.png"]
     assert "left out: " in caplog.text
@@ -205,3 +216,45 @@ def test_depth_is_told_once_and_a_range_stretches_it(net, tmp_path, caplog):
     assert not caplog.text
     dark, bright = (cv2.imread(str(tmp_path / name / "a.png"))[0, 0, 0] for name in ("dark", "bright"))
     assert (dark, bright) == (15, 255)
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.bmp"])
+def test_drawn_pictures_have_the_size_of_the_pictures(net, tmp_path, name):
+    picture(tmp_path / "in" / name)
+    predict(net, tmp_path / "in", tmp_path / "out")
+    (drawn,) = (path for path in (tmp_path / "out").iterdir() if path.stem == "a")
+    assert cv2.imread(str(drawn)).shape == (64, 128, 3)
+
+
+def test_files_of_one_name_from_two_folders_are_all_written_and_counted(net, tmp_path):
+    picture(tmp_path / "one/a.png")
+    picture(tmp_path / "two/a.png")
+    (tmp_path / "two/b.png").write_bytes(b"broken")
+    found = everything(net, [tmp_path / "one", tmp_path / "two"], tmp_path / "out")
+    assert (len(found.predictions[""]), found.unread, found.stopped) == (2, 1, False)
+    assert len(list((tmp_path / "out").glob("*.png"))) == len(list((tmp_path / "out/labels").iterdir())) == 2
+    assert found.milliseconds("") == found.predictions[""][1].milliseconds > 0, "without the first"
+
+
+def test_what_was_found_before_ctrl_c_is_written(net, tmp_path, monkeypatch):
+    for name in ("a", "b", "c"):
+        picture(tmp_path / f"in/{name}.png")
+
+    def saved(path, image):
+        if Path(path).stem == "b":
+            raise KeyboardInterrupt
+        return save_picture(path, image)
+
+    monkeypatch.setattr(sys.modules[predict_all.__module__], "save_picture", saved)
+    found = everything(net, [tmp_path / "in"], tmp_path / "out")
+    assert found.stopped
+    written = json.loads((tmp_path / "out/predictions.json").read_text())
+    assert [Path(each["source"]).name for each in written] == ["a.png"]
+
+
+def test_frames_bound_a_video(net, tmp_path):
+    writer = cv2.VideoWriter(str(tmp_path / "in.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 10, (128, 64))
+    for shade in (40, 90, 140):
+        writer.write(np.full((64, 128, 3), shade, np.uint8))
+    writer.release()
+    assert len(predict(net, tmp_path / "in.avi", tmp_path / "out", PredictOptions(frames=2))) == 2

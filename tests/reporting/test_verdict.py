@@ -57,6 +57,14 @@ def test_two_networks_that_detect_nothing_are_not_praised() -> None:
     nothing = Row("baseline", 2, map50_95=0.0, map50=0.0)
     said = verdict(nothing, Row("student", 1, map50_95=0.0001, map50=0.0), interval=Interval(1e-4, 1e-5, 2e-4, 80))
     assert "Neither detects anything" in said
+    assert "--imgsz" in said
+    assert "better" not in said
+
+
+def test_a_network_that_came_and_detects_nothing_is_no_measure() -> None:
+    said = verdict(Row("input", 2, map50_95=0.0, map50=0.0002), scoring(0.5), interval=Interval(0.5, 0.4, 0.6, 80))
+    assert "input detects nothing here" in said
+    assert "is --imgsz what it was trained for" in said
     assert "better" not in said
 
 
@@ -94,6 +102,7 @@ def test_no_speed_is_told_on_a_busy_machine() -> None:
     assert "the machine was busy: this program got 54 % of a core" in speeds.compared("fat", "thin")
     assert speeds.cpu_ms("fat") is None
     assert "busy" in speeds.measured_with
+    assert "thinyolo latency" in speeds.measured_with
 
 
 def test_no_speed_is_told_where_the_rounds_disagree() -> None:
