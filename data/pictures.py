@@ -41,6 +41,9 @@ _AS_STORED = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
 
 SPARE = 0.1
 """Per cent of the values at each end without which a picture shows the same."""
+ANY_RANGE = (0.0, 1.0)
+"""For whom only sizes matter."""
+NO_RANGE = "its values have no range of their own, such as 0 to 255; a pixel_range in the data set's yaml gives one"
 TURNED, FRAMES, RANGELESS = "turned", "frames", "rangeless"
 NOTES = {
     TURNED: "turned as their EXIF orientation says; labels belong to them as they are shown",
@@ -179,9 +182,22 @@ def deep_range(path: Path) -> tuple[int, int] | None:
     return (int(image.min()), int(image.max())) if image.dtype == np.uint16 else None
 
 
-def picture_shapes(paths: Sequence[Path]) -> list[tuple[int, int] | str]:
-    """For each file the (height, width) as shown, or a sentence saying why it cannot be used: see `picture_facts`."""
-    return [found if isinstance(found, str) else found.shape for found in picture_facts(paths)]
+def picture_shapes(
+    paths: Sequence[Path], pixel_range: tuple[float, float] | None = None
+) -> list[tuple[int, int] | str]:
+    """For each file the (height, width) as shown, or a sentence saying why it cannot be used: see `picture_facts`.
+
+    Args:
+        pixel_range: without, pictures that are only read with one cannot be used.
+    """
+    answers: list[tuple[int, int] | str] = []
+    for found in picture_facts(paths):
+        if isinstance(found, Facts):
+            rangeless = RANGELESS in found.notes and pixel_range is None
+            answers.append(NO_RANGE if rangeless else found.shape)
+        else:
+            answers.append(found)
+    return answers
 
 
 def picture_facts(paths: Sequence[Path]) -> list[Facts | str]:
