@@ -104,6 +104,10 @@ def _raw(path: Path) -> np.ndarray:
         raw = np.fromfile(path, np.uint8)  # unlike cv2.imread this also opens non-ASCII names on Windows
     except OSError as error:
         raise UserError(f"the picture cannot be read: {error.strerror or error}", where=path, todo=REPLACE) from error
+    if raw[:24].tobytes().startswith(b"version https://git-lfs"):
+        raise UserError(
+            "a pointer of Git LFS, not the picture itself", where=path, todo="fetch the files: git lfs pull"
+        )
     if not raw.size:
         raise UserError("the file is empty", where=path, todo=REPLACE)
     return raw
