@@ -15,7 +15,7 @@ from common.log import log
 from data.findings import across_splits, crowded, crushed, leaks, of_several_frames, unread, without_range
 from data.label_lines import ROUNDING, Reading, how_to_read, read_label_file, read_labels
 from data.pairing import labels_elsewhere, labels_without_picture, looked_for, shared_labels, without_labels
-from data.pictures import Facts, picture_facts
+from data.pictures import LFS, Facts, picture_facts
 from data.problems import ERROR, LEFT_OUT, WARNING, Problem, announce, remedy
 from data.spec import SPLITS, DataSpec, find_label, load_spec
 
@@ -89,7 +89,8 @@ def scan(spec: DataSpec, split: str) -> Scan:
     result = Scan(split, [], np.zeros((0, 2), int), [], [])
     for picture, facts in zip(listed, picture_facts(listed), strict=True):
         if isinstance(facts, str):
-            result.problems.append(Problem(LEFT_OUT, "picture left out", picture, None, facts))
+            todo = "fetch the files: git lfs pull" if facts == LFS else ""
+            result.problems.append(Problem(LEFT_OUT, "picture left out", picture, None, facts, todo))
         elif rangeless := without_range(spec, picture, facts):
             result.problems.append(rangeless)
         else:

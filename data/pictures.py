@@ -29,6 +29,7 @@ DEEP_SUFFIXES = frozenset([".png", ".tif", ".tiff", ".pgm", ".ppm", ".pnm", ".jp
 """Endings of pictures that may have more than 8 bits."""
 DARK = 32
 """Where no picture of 8 bits has a value of this or more, they were stored with fewer bits than they have."""
+LFS = "a pointer of Git LFS, not the picture itself"
 REPLACE = "replace or remove it"
 warnings.filterwarnings("ignore", module="PIL")  # what is damaged is said in our words; files are opened in threads
 # What is wrong with a picture is said in our words, with its name.
@@ -105,9 +106,7 @@ def _raw(path: Path) -> np.ndarray:
     except OSError as error:
         raise UserError(f"the picture cannot be read: {error.strerror or error}", where=path, todo=REPLACE) from error
     if raw[:24].tobytes().startswith(b"version https://git-lfs"):
-        raise UserError(
-            "a pointer of Git LFS, not the picture itself", where=path, todo="fetch the files: git lfs pull"
-        )
+        raise UserError(LFS, where=path, todo="fetch the files: git lfs pull")
     if not raw.size:
         raise UserError("the file is empty", where=path, todo=REPLACE)
     return raw
