@@ -26,7 +26,7 @@ def for_inference(net: Network) -> Network:
         _fold(layer)
         if isinstance(layer.act, _IN_PLACE):  # nobody else reads what the convolution has just put out
             layer.act.inplace = True
-    return fast.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return fast.to(memory_format=torch.channels_last)
 
 
 def _fold(layer: Conv) -> None:
