@@ -85,6 +85,10 @@ def _of_one_length(table: np.ndarray) -> Columns:
     # One line or two may be a triangle that ends at the picture's edge; of more not all do.
     if length == 6 or (length == 7 and len(table) > 2 and (more == np.round(more)).all(axis=0).any()):
         return Columns(UNKNOWN, length, f"a box and {length - 5} more", FIVE)
+    if length % 5 == 0 and all(_objects(table[:, place : place + 5]) for place in range(0, length, 5)):
+        return Columns(
+            UNKNOWN, length, f"{length // 5} objects in one line", "write one object a line: xargs -n 5 < OLD > NEW"
+        )
     boxes = _boxes(table)
     inside = next((size for size in (3, 2) if (length - 5) % size == 0 and boxes and _in_box(table, size)), 0)
     flags = boxes and length > 7 and (length - 5) % 3 == 0 and _flags(table[:, 7::3])
@@ -125,6 +129,11 @@ def _parallelograms(table: np.ndarray) -> bool:
     gap = np.abs(points[:, 0] - points[:, 1] + points[:, 2] - points[:, 3]).max(axis=1)
     extent = (points.max(axis=1) - points.min(axis=1)).max(axis=1)
     return bool((gap <= 0.05 * extent + ROUNDED).mean() >= ALMOST_ALL)
+
+
+def _objects(table: np.ndarray) -> bool:
+    """Whether these five numbers are a class and a box in all lines."""
+    return bool((table[:, 0] == np.round(table[:, 0])).all() and (table[:, 0] >= 0).all()) and _boxes(table)
 
 
 def _boxes(table: np.ndarray) -> bool:

@@ -21,7 +21,7 @@ from common.log import log
 from common.reading import exists, is_file, is_folder, user_path
 from data.describe import checked_names, names_listed, read_names_node
 from data.labels import ROUNDING
-from data.pictures import MOST_PIXELS, picture_shapes
+from data.pictures import ANY_RANGE, MOST_PIXELS, picture_shapes
 from data.places import FOLDER_SPLITS, split_from_name
 from data.problems import LEFT_OUT, WARNING, Problem, summary
 from data.spec import PICTURE_SUFFIXES, SPLITS
@@ -287,7 +287,7 @@ def _with_boxes(
     """Each readable picture with its good boxes and the (height, width) the boxes are relative to."""
     numbers = {name: number for number, name in enumerate(names)}
     kept = []
-    shapes = picture_shapes([item.picture for item in items])
+    shapes = picture_shapes([item.picture for item in items], ANY_RANGE)
     for item, shape in zip(items, shapes):
         if isinstance(shape, str):
             found.append(Problem(LEFT_OUT, "picture left out", item.picture, None, shape))

@@ -12,7 +12,7 @@ from data.describe import from_darknet, from_yaml, names_listed
 from data.label_lines import how_to_read, read_label_file
 from data.layouts import names_file
 from data.pairing import looked_for
-from data.pictures import picture_shapes
+from data.pictures import ANY_RANGE, picture_shapes
 from data.places import pictures_under
 from data.problems import ERROR, LEFT_OUT, WARNING, Problem, remedy, summary
 from data.spec import find_label
@@ -51,7 +51,7 @@ def yolo_to_yolo(
         problem = f"no picture has a label file; that of {pictures[0].name} is looked for in {looked_for(pictures[0])}"
         raise UserError(problem, where=folder, todo="put the labels there; other formats: thinyolo convert --help")
     problems = [Problem(LEFT_OUT, "picture without a label file", path) for path in pictures if path not in labels]
-    shapes = dict(zip(labels, picture_shapes(list(labels)), strict=True))
+    shapes = dict(zip(labels, picture_shapes(list(labels), ANY_RANGE), strict=True))
     sizes = {labels[picture]: (shape[1], shape[0]) for picture, shape in shapes.items() if not isinstance(shape, str)}
     reading, wrong = how_to_read(list(labels.values()), classes, sizes=sizes)
     problems += wrong

@@ -143,7 +143,8 @@ class Dataset(TorchDataset[Sample]):
             -1, 2
         )
         order = np.argsort(fitted[:, 0] / fitted[:, 1], kind="stable")
-        self.pictures, self.labels = ([each[place] for place in order] for each in (self.pictures, self.labels))
+        self.pictures = [self.pictures[place] for place in order]
+        self.labels = [self.labels[place] for place in order]
         self.shapes, fitted = self.shapes[order], fitted[order]
         for start in range(0, len(order), batch):
             height, width = (int(-(-side // step) * step) for side in fitted[start : start + batch].max(0))

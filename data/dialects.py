@@ -81,13 +81,23 @@ def _is_number(word: str) -> bool:
     return True
 
 
+BEGINNINGS = (
+    ("Git LFS", ("version https://git-lfs", "oid sha256:")),
+    ("HTML", ("<!doctype html", "<html")),
+    ("XML", ("<",)),
+)
+"""Marks of whole files, and what their lines begin with."""
+
+
 def words_of(text: str) -> tuple[list[str], list[str]]:
     """The marks of a line (commas, quotes, ...) and its words without them."""
     marks = []
     if "\0" in text:
-        return ["UTF-16"], []
+        return ["UTF-16" if 4 * text.count("\0") >= len(text) else "bytes"], []
+    if "\ufffd" in text:
+        return ["not UTF-8"], []
     start = text.lstrip("\ufeff")[:40].lower()
-    for mark, begins in (("DOTA header", ("imagesource:", "gsd:")), ("comment", ("#", "//")), ("XML", ("<",))):
+    for mark, begins in (("DOTA header", ("imagesource:", "gsd:")), ("comment", ("#", "//")), *BEGINNINGS):
         if start.startswith(begins):
             return [mark], []
     if start.startswith("{") or re.match(r'["\'][\w ]+["\']\s*:|\[?\s*\{|\[$|[\]}],?$', start):
@@ -162,6 +172,7 @@ DOTA = (
     "write class cx cy w h: the number of the class, then the upright box around the four points, x divided by the "
     "picture's width and y by its height"
 )
+PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 WHOLE = {
     "UTF-16": ("text in UTF-16 or UTF-32", "save it as UTF-8: iconv -f UTF-16 -t UTF-8 OLD > NEW"),
     "DOTA header": (
@@ -169,6 +180,10 @@ WHOLE = {
         "delete such lines: in a copy of the labels: sed -i '/^[a-z]*:/d' {files}",
     ),
     "comment": ("a comment", "delete such lines: label files have none: {sed} '/^[#/]/d' {files}"),
+    "Git LFS": ("a pointer of Git LFS, not the file itself", "fetch the files: git lfs pull"),
+    "HTML": ("a web page", "download the labels again: this is what a server said instead"),
+    "bytes": ("bytes that are no text", "replace the file, or delete it"),
+    "not UTF-8": ("text in another encoding than UTF-8", "save it as UTF-8: iconv -f LATIN1 -t UTF-8 OLD > NEW"),
     "XML": ("XML", "convert it: thinyolo convert voc --help"),
     "JSON": ("JSON", "convert it, if it is COCO's: thinyolo convert coco --help; else export as YOLO"),
 }
@@ -199,7 +214,7 @@ def _dialect(make: Make, lines: Sequence[Wrong], names: Sequence[str], enough: b
     todo = [f'{COPY}: sed -i "{"; ".join(scripts)}" {files}'.replace("`", "")] if scripts else []
     rows = [words_of(line.text)[1] for line in lines]
     if "n" not in kinds or (kinds.count("w") > 1 and kinds.count("n") < 4):
-        first = all(row and not _is_number(row[0]) for row in rows)
+        first = all(row and not any(letter.isdigit() for letter in row[0]) for row in rows)
         what = f"delete such lines, if they are headers: {COPY}: sed -i '/^ *[A-Za-z]/d' {files}"
         return _told(["a line of words, such as a header"], [what], lines) if first else None
     if kinds == "n" and not marks and rows and all(row[0].isdigit() for row in rows):
@@ -242,7 +257,10 @@ def _columns(
     if not table:
         return None
     told, todo = [], []
-    if named:
+    if named == "first" and all(row[0].lower().endswith(PICTURES) for row in rows):
+        told.append("the name of a picture in each line")
+        todo.append(f"take it away: {COPY}: sed -i 's/^[^ ,;]*[ ,;]*//' {files}")
+    elif named:
         told.append("class names in place of numbers")
         todo.append(_numbers_for(rows, named, names, files))
     if len({len(row) for row in table}) == 1:
@@ -253,7 +271,8 @@ def _columns(
                 told.append(phrase(found, named))
                 todo.append("" if named and plain else recipe(found, bool(named)))
             return told, todo
-    outline = _outline(table, sizes, bool(named))
+    # Brackets around brackets are several objects.
+    outline = None if any("[[" in line.text for line in lines) else _outline(table, sizes, bool(named))
     if outline is not None:
         told.append(outline[0])
         todo.append(outline[1])
@@ -304,9 +323,9 @@ def _outline(table: Sequence[Sequence[float]], sizes: np.ndarray, classless: boo
             'write class x y x y ...: awk \'{printf $NF; for (i = 1; i < NF; i++) printf " " $i; print ""}\' OLD > NEW'
         )
         return f"outlines with the class at the end{unit}", "; ".join(filter(None, [todo, divide]))
-    if odd and first and not shares and _points_fit(table, limits, slice(1, None)):
+    if odd and first and not shares and not classless and _points_fit(table, limits, slice(1, None)):
         return "outlines in pixels", f"write class x y x y ...: {divide}"
-    if even and first and _points_fit(table, limits, slice(1, -1)):
+    if even and first and not classless and _points_fit(table, limits, slice(1, -1)):
         todo = "leave out the last number of each line: awk '{$NF = \"\"; print}' OLD > NEW"
         return "outlines with one number more, such as a confidence", todo
     return None

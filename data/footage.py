@@ -174,15 +174,15 @@ def _named(paths: Iterable[Path]) -> str:
     return ", ".join(map(str, shown[:NAMED])) + (", ..." if len(shown) > NAMED else "")
 
 
-def scan_footage(pictures: Sequence[Path]) -> Scan:
-    """Pictures without boxes; those that cannot be read are named and left out.
+def scan_footage(pictures: Sequence[Path], pixel_range: tuple[float, float] | None = None) -> Scan:
+    """Pictures without boxes; those that cannot be read (with the data set's `pixel_range`) are named and left out.
 
     Raises:
         UserError: none can be read.
     """
     found = Scan(UNLABELLED, [], np.zeros((0, 2), int), [], [])
     shapes = []
-    for picture, shape in zip(pictures, picture_shapes(pictures), strict=True):
+    for picture, shape in zip(pictures, picture_shapes(pictures, pixel_range), strict=True):
         if isinstance(shape, str):
             found.problems.append(Problem(LEFT_OUT, "picture left out", picture, None, shape))
         else:

@@ -6,6 +6,7 @@ import hashlib
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,9 @@ import numpy as np
 from common.errors import UserError
 from common.log import say_once
 from data.findings import across_splits, crowded, crushed, leaks, of_several_frames, unread, without_range
-from data.label_lines import ROUNDING, how_to_read, read_label_file, read_labels
+from data.label_lines import ROUNDING, Reading, how_to_read, read_label_file, read_labels
 from data.pairing import labels_elsewhere, labels_without_picture, looked_for, shared_labels, without_labels
-from data.pictures import Facts, picture_facts
+from data.pictures import LFS, Facts, picture_facts
 from data.problems import ERROR, LEFT_OUT, WARNING, Problem, announce, remedy
 from data.spec import SPLITS, DataSpec, find_label, load_spec
 
@@ -89,7 +90,8 @@ def scan(spec: DataSpec, split: str) -> Scan:
     result = Scan(split, [], np.zeros((0, 2), int), [], [])
     for picture, facts in zip(listed, picture_facts(listed), strict=True):
         if isinstance(facts, str):
-            result.problems.append(Problem(LEFT_OUT, "picture left out", picture, None, facts))
+            todo = "fetch the files: git lfs pull" if facts == LFS else ""
+            result.problems.append(Problem(LEFT_OUT, "picture left out", picture, None, facts, todo))
         elif rangeless := without_range(spec, picture, facts):
             result.problems.append(rangeless)
         else:
@@ -97,15 +99,13 @@ def scan(spec: DataSpec, split: str) -> Scan:
             result.facts.append(facts)
     result.shapes = np.array([facts.shape for facts in result.facts], int).reshape(-1, 2)
     files = [find_label(picture) for picture in result.pictures]
-    sides = {path: (int(w), int(h)) for path, (h, w) in zip(files, result.shapes, strict=True) if path}
-    reading, wrong = how_to_read(list(sides), spec.label_names, spec.keypoints, sides)
-    result.problems += wrong
+    readings = _readings(spec, result, files)
     for picture, path in zip(result.pictures, files, strict=True):
         if path is None:
             result.absent.append(picture)
             labels = np.zeros((0, 5), np.float32)
         else:
-            labels, problems = read_label_file(path, len(spec.label_names), reading)
+            labels, problems = read_label_file(path, len(spec.label_names), readings[path])
             result.problems += problems
             result.unusable += not len(labels) and bool(problems)
         if spec.single_cls:
@@ -121,6 +121,22 @@ def scan(spec: DataSpec, split: str) -> Scan:
         result.problems += crowded(spec, result.pictures, result.labels)
         result.problems += leaks(spec.splits.get("train", ()), "train", result.pictures, split)
     return result
+
+
+def _readings(spec: DataSpec, result: Scan, files: Sequence[Path | None]) -> dict[Path, Reading]:
+    """How each label file is read. What came from one source was written by one program: it is looked at together."""
+    folders = spec.folders.get(result.split, ())
+    source = cache(lambda folder: next((each for each in folders if folder.is_relative_to(each)), None))
+    sides: dict[Path | None, dict[Path, tuple[float, float]]] = {}
+    for picture, path, (height, width) in zip(result.pictures, files, result.shapes, strict=True):
+        if path is not None:
+            sides.setdefault(source(picture.parent), {})[path] = (int(width), int(height))
+    readings = {}
+    for together in sides.values():
+        reading, wrong = how_to_read(list(together), spec.label_names, spec.keypoints, together)
+        result.problems += wrong
+        readings.update(dict.fromkeys(together, reading))
+    return readings
 
 
 def _emptiness(spec: DataSpec, result: Scan) -> list[Problem]:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
 
 from common.errors import UserError
+from common.reading import read_text
 from data.describe import names_listed
 from data.places import PICTURE_SUFFIXES, split_from_name, walked
 
+START = 100_000
+"""Characters in which a data set's file names a split or its classes, however it is called itself."""
 NAMES_FILES = ("classes.txt", "obj.names", "_darknet.labels", "labels.txt", "names.txt", "predefined_classes.txt")
 """Files in which programs leave the names of the classes, one a line."""
 
@@ -40,6 +45,9 @@ def what_lies_in(folder: Path) -> str:
 def what_else(file: Path) -> str:
     """What to do with a file that is no yaml by its name; "" where nothing is known."""
     suffix = file.suffix.lower()
+    with contextlib.suppress(UserError):  # what it is, its reader says
+        if re.search(r"^[\s{]*[\"']?(train|val|names)[\"']?\s*:", read_text(file, lossy=True)[:START], re.MULTILINE):
+            return ""
     if suffix in PICTURE_SUFFIXES:
         return "give --data the yaml of a data set; pictures are looked at by `thinyolo predict --source`"
     if suffix in (".zip", ".tar", ".gz", ".tgz", ".rar", ".7z"):

@@ -29,6 +29,7 @@ DEEP_SUFFIXES = frozenset([".png", ".tif", ".tiff", ".pgm", ".ppm", ".pnm", ".jp
 """Endings of pictures that may have more than 8 bits."""
 DARK = 32
 """Where no picture of 8 bits has a value of this or more, they were stored with fewer bits than they have."""
+LFS = "a pointer of Git LFS, not the picture itself"
 REPLACE = "replace or remove it"
 warnings.filterwarnings("ignore", module="PIL")  # what is damaged is said in our words; files are opened in threads
 # What is wrong with a picture is said in our words, with its name. OpenCV 4 and 5 have the call in different places.
@@ -41,6 +42,9 @@ _AS_STORED = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
 
 SPARE = 0.1
 """Per cent of the values at each end without which a picture shows the same."""
+ANY_RANGE = (0.0, 1.0)
+"""For whom only sizes matter."""
+NO_RANGE = "its values have no range of their own, such as 0 to 255; a pixel_range in the data set's yaml gives one"
 TURNED, FRAMES, RANGELESS = "turned", "frames", "rangeless"
 NOTES = {
     TURNED: "turned as their EXIF orientation says; labels belong to them as they are shown",
@@ -107,6 +111,8 @@ def _raw(path: Path) -> np.ndarray:
         raw = np.fromfile(path, np.uint8)  # unlike cv2.imread this also opens non-ASCII names on Windows
     except OSError as error:
         raise UserError(f"the picture cannot be read: {error.strerror or error}", where=path, todo=REPLACE) from error
+    if raw[:24].tobytes().startswith(b"version https://git-lfs"):
+        raise UserError(LFS, where=path, todo="fetch the files: git lfs pull")
     if not raw.size:
         raise UserError("the file is empty", where=path, todo=REPLACE)
     return raw
@@ -185,9 +191,22 @@ def deep_range(path: Path) -> tuple[int, int] | None:
     return (int(image.min()), int(image.max())) if image.dtype == np.uint16 else None
 
 
-def picture_shapes(paths: Sequence[Path]) -> list[tuple[int, int] | str]:
-    """For each file the (height, width) as shown, or a sentence saying why it cannot be used: see `picture_facts`."""
-    return [found if isinstance(found, str) else found.shape for found in picture_facts(paths)]
+def picture_shapes(
+    paths: Sequence[Path], pixel_range: tuple[float, float] | None = None
+) -> list[tuple[int, int] | str]:
+    """For each file the (height, width) as shown, or a sentence saying why it cannot be used: see `picture_facts`.
+
+    Args:
+        pixel_range: without, pictures that are only read with one cannot be used.
+    """
+    answers: list[tuple[int, int] | str] = []
+    for found in picture_facts(paths):
+        if isinstance(found, Facts):
+            rangeless = RANGELESS in found.notes and pixel_range is None
+            answers.append(NO_RANGE if rangeless else found.shape)
+        else:
+            answers.append(found)
+    return answers
 
 
 def picture_facts(paths: Sequence[Path]) -> list[Facts | str]:

@@ -19,7 +19,7 @@ CHANCE = 1e-3
 """Below this probability what all lines have in common is no accident."""
 QUARTER = 0.25
 """Objects may well lie in so large a corner of all pictures, for a reason."""
-SHARES, PIXELS, PERCENT = "", "pixels", "per cent"
+SHARES, PIXELS, PERCENT, THOUSANDTHS = "", "pixels", "per cent", "thousandths"
 
 CENTRE, CORNERS, TOP_LEFT, SIDES = "cx cy w h", "x1 y1 x2 y2", "x1 y1 w h", "x1 x2 y1 y2"
 BOXES = {
@@ -164,6 +164,9 @@ def _units(numbers: np.ndarray, sizes: np.ndarray) -> list[tuple[str, np.ndarray
     if (numbers.max(axis=1) <= 1 + OUTSIDE).mean() >= ALMOST_ALL:
         return [(SHARES, ones)]
     pixels = np.where(np.isfinite(sizes), sizes, np.inf)
+    beyond = (numbers > pixels.max(axis=1, keepdims=True) * (1 + OUTSIDE)).any(axis=1).mean()
+    if beyond > 1 - ALMOST_ALL and (numbers <= 1000 * (1 + OUTSIDE)).all():
+        return [(THOUSANDTHS, 1000 * ones)]
     if (numbers.max(axis=1) > 100 * (1 + OUTSIDE)).mean() > 1 - ALMOST_ALL:
         return [(PIXELS, pixels)]
     # All of the boxes within 100 pixels of the corner, in pictures that are larger: how likely is that?
@@ -204,6 +207,8 @@ def recipe(found: Sequence[Guess], named: bool = False) -> str:
         steps.append("cx and w divided by the picture's width, cy and h by its height")
     elif guess.unit == PERCENT:
         steps.append("each divided by 100")
+    elif guess.unit == THOUSANDTHS:
+        steps.append("each divided by 1000")
     if "a" in guess.layout:
         steps.append(UPRIGHT)
     if "c" not in guess.layout and not named:

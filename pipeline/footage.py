@@ -90,7 +90,7 @@ def _gather(config: DistilConfig, spec: DataSpec, folder: Path) -> Path:
     if config.resume and record.is_file():
         return folder / read_json(record)["list"]
     pictures = find_footage(config.unlabelled, folder, config.unlabelled_every)
-    pictures, known = without_copies(scan_footage(pictures).pictures, spec)
+    pictures, known = without_copies(scan_footage(pictures, spec.pixel_range).pictures, spec)
     if known:
         log.info("--unlabelled: %d pictures are left out: they are in the training split, with labels", known)
     here = folder.absolute()
@@ -167,15 +167,15 @@ def unlabelled_batches(config: DistilConfig, spec: DataSpec, pictures: int, resi
 
     For what needs pictures and no labels, such as solving a cut; `resize` is the network's.
     """
-    dataset = Dataset(spec, UNLABELLED, config.input_size, found=_gathered_scan(config), resize=resize)
+    dataset = Dataset(spec, UNLABELLED, config.input_size, found=_gathered_scan(config, spec), resize=resize)
     size = min(BATCH, len(dataset))
     loader = make_loader(dataset, size, seed=config.seed, workers=config.workers, drop_last=True)
     return list(itertools.islice(loader, max(1, pictures // size)))
 
 
-def _gathered_scan(config: DistilConfig) -> Scan:
+def _gathered_scan(config: DistilConfig, spec: DataSpec) -> Scan:
     (listing,) = map(Path, config.unlabelled)
-    return scan_footage(pictures_at(listing, []))
+    return scan_footage(pictures_at(listing, []), spec.pixel_range)
 
 
 def footage_of(
@@ -189,7 +189,7 @@ def footage_of(
     Args:
         threshold: the confidence from which a detection may stand for a label.
     """
-    scan = _gathered_scan(config)
+    scan = _gathered_scan(config, spec)
     as_labels = config.unlabelled_as == LABELS
     chosen = np.arange(len(scan.pictures))
     if not as_labels and len(chosen) > LOOKED_AT:

@@ -189,6 +189,11 @@ class PruneConfig(DistilConfig):
                 f"--prune {self.prune} and --shortcuts {self.shortcuts} leave nothing to prune",
                 todo="give a budget, or a number of blocks",
             )
+        if "budget" in depth and self.shortcuts in ("0", "auto") and parse_budget(self.budget)[1] == 1:
+            raise UserError(
+                f"--prune {self.prune} keeps everything",
+                todo=f"a share below 1, as {USUAL_BUDGET}; none cuts no channels",
+            )
         if self.max_drop and "max_drop" not in depth:
             raise UserError(
                 f"--max-drop {self.max_drop:g} finds the budget itself, and --prune {self.prune} gives one",
@@ -228,18 +233,13 @@ class PruneConfig(DistilConfig):
         if self.budget.partition("=")[0].strip().lower() == "ratio":
             return {"ratio": _share(self.budget)}
         try:
-            _, share = parse_budget(self.budget)
+            parse_budget(self.budget)
         except UserError:
             raise UserError(
                 f"--prune {self.prune} is not a share to keep",
                 todo=f"write one of {', '.join(BUDGETS)} and a number in 0..1, as {USUAL_BUDGET}; or ratio=0.7, the "
                 "share of the scores that goes",
             ) from None
-        if share == 1:
-            raise UserError(
-                f"--prune {self.prune} keeps everything",
-                todo=f"a share below 1, as {USUAL_BUDGET}; none cuts no channels",
-            )
         return {"budget": self.budget}
 
     @property

@@ -73,7 +73,6 @@ def test_a_number_beyond_its_range_is_refused_with_the_range(command: str, key: 
     "text",
     [
         "=0.5",
-        "params=1",
         "params=",
         "params=nan",
         "params=inf",
@@ -94,3 +93,10 @@ def test_a_share_to_keep_that_is_none_is_refused(text: str) -> None:
 def test_a_number_of_blocks_that_is_none_is_refused(text: str) -> None:
     with pytest.raises(UserError, match=r"--shortcuts .* is neither a number nor auto"):
         COMMANDS["prune"].parse([f"--shortcuts={text}"])
+
+
+def test_a_share_of_all_is_refused_where_no_block_goes_either() -> None:
+    for blocks in ("0", "auto"):
+        with pytest.raises(UserError, match=r"--prune params=1 keeps everything"):
+            COMMANDS["prune"].parse(["--prune", "params=1", "--shortcuts", blocks])
+    assert COMMANDS["prune"].parse(["--prune", "params=1", "--shortcuts", "1"]).prune == "params=1"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from common.errors import UserError
-from data.labels import check
+from data.labels import CheckReport, check
 from tests.data.made import write_set
 
 GREY = np.full((8, 12, 3), 90, np.uint8)
@@ -188,3 +189,30 @@ def test_boxes_that_touch_the_edge_are_boxes(tmp_path: Path) -> None:
     assert kinds(a_set(tmp_path, [text(0, *map(float, box)) for box in found])) == {
         "box reaches outside the picture; cut at its edge"
     }
+
+
+def test_what_the_columns_are_is_told_by_each_source_for_itself(tmp_path: Path) -> None:
+    found = boxes(40)
+    good = [text(0, *map(float, box)) for box in found]
+    wrong = [text(0, *map(float, corners(box))) for box in found[:8]]
+    polygons = [
+        text(0, *map(float, around(box, QUARTERS).ravel()), *[0.5] * (2 * (n % 3))) for n, box in enumerate(found)
+    ]
+    for name, lines in (("good", good), ("wrong", wrong), ("polygons", polygons), ("points", keypoint_lines(found))):
+        a_set(tmp_path / name, lines)
+    path = tmp_path / "data.yaml"
+
+    def of(*names: str) -> CheckReport:
+        folders = ", ".join(f"{name}/images/train" for name in names)
+        path.write_text(f"train: [{folders}]\nval: good/images/val\nnames: [a, b]\n")
+        return check(path, ["train"])
+
+    assert not of("good").errors
+    (error,) = of("good", "wrong").errors
+    assert "the numbers look like the corners" in error.kind
+    assert "wrong" in error.file.parts
+    report = of("polygons", "points")
+    assert not report.errors
+    counts = Counter(problem.kind for problem in report.problems)
+    assert counts["keypoints left out; the box before them is taken"] == 40
+    assert counts["polygon turned into the box around it"] == 40

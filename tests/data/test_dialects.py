@@ -192,6 +192,18 @@ CASES: dict[str, tuple[Row, str, str]] = {
         "class names in place of numbers and x1 y1 x2 y2 name, in pixels",
         r"s/^\(.*\) cat$/0 \1/",
     ),
+    "thousandths": (
+        lambda n, box: text(n % 2, *(round(1000 * float(side)) for side in box)),
+        "class cx cy w h, in thousandths",
+        "each divided by 1000",
+    ),
+    "a picture's name": (
+        lambda n, box: f"images/{n}.png {line(n, box)}",
+        "the name of a picture in each line",
+        "take it away",
+    ),
+    "Git LFS": (lambda n, box: "version https://git-lfs.github.com/spec/v1", "a pointer of Git LFS", "git lfs pull"),
+    "a web page": (lambda n, box: "<!DOCTYPE html><html>", "a web page", "download the labels again"),
     "KITTI": (
         lambda n, box: text("Car", 0.0, 0, -1.5, *shares(corners(box) * SIDES), 1.6, 1.6, 3.6, -0.6, 1.7, 46.7, -1.5),
         "KITTI's name",
@@ -202,12 +214,16 @@ CASES: dict[str, tuple[Row, str, str]] = {
 }
 
 
+PARTLY = ("KITTI", "Git LFS", "a picture's name")
+"""Of these only the beginning is compared."""
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_what_other_programs_write_is_named_with_what_to_do(tmp_path: Path, case: str) -> None:
     row, looks, todo = CASES[case]
     found = problems(tmp_path, row)
     assert {problem.severity for problem in found} == {"error"}
-    assert {problem.kind for problem in found} == {f"is not `class cx cy w h`; looks like {looks}"} or case == "KITTI"
+    assert {problem.kind for problem in found} == {f"is not `class cx cy w h`; looks like {looks}"} or case in PARTLY
     assert all(looks in problem.kind for problem in found)
     assert len(found) == 24, "one for each line"
     assert (found[0].file.name, found[0].line) == ("train000.txt", 1)
@@ -251,6 +267,21 @@ def test_per_cent_and_pixels_are_told_apart_by_the_sizes_of_the_pictures(tmp_pat
     found = problems(tmp_path, lambda n, box: text(n % 2, *shares(100 * box)), count=40)
     assert {problem.kind for problem in found} == {"is not `class cx cy w h`; looks like class cx cy w h, in per cent"}
     assert "divided by 100" in found[0].todo
+
+
+def test_bytes_and_other_encodings_are_told(tmp_path: Path) -> None:
+    found = problems(tmp_path / "latin", lambda n, box: f"caf\xe9 {text(*shares(box))}", "latin-1")
+    assert {problem.kind for problem in found} == {
+        "is not `class cx cy w h`; looks like text in another encoding than UTF-8"
+    }
+    found = problems(tmp_path / "bytes", lambda n, box: "a\0bcdefghij")
+    assert {problem.kind for problem in found} == {"is not `class cx cy w h`; looks like bytes that are no text"}
+
+
+def test_several_objects_in_a_line_are_told(tmp_path: Path) -> None:
+    found = problems(tmp_path, lambda n, box: f"{line(n, box)} {line(n + 1, box)} {line(n, box)}")
+    assert all("3 objects in one line" in problem.detail for problem in found)
+    assert "xargs -n 5" in found[0].todo
 
 
 def test_of_one_broken_line_among_good_ones_no_columns_are_claimed(tmp_path: Path) -> None:

@@ -167,3 +167,11 @@ def test_damaged_pictures_are_named_and_left_out(folder: Path, caplog: pytest.Lo
     (folder / "only.png").write_bytes(b"")
     with pytest.raises(UserError, match="none of its pictures can be read"):
         scan_footage([folder / "only.png"])
+
+
+def test_footage_whose_values_have_no_range_is_left_out(tmp_path: Path) -> None:
+    paths = [tmp_path / "a.tif", tmp_path / "b.tif"]
+    assert cv2.imwrite(str(paths[0]), np.zeros((8, 8), np.float32))
+    assert cv2.imwrite(str(paths[1]), np.zeros((8, 8), np.uint8))
+    assert scan_footage(paths).pictures == paths[1:]
+    assert scan_footage(paths, (0, 1)).pictures == paths

@@ -212,6 +212,13 @@ def test_files_that_are_no_yaml_are_told_what_they_are_for(tmp_path: Path) -> No
     assert told(tmp_path) == f"name the file: {tmp_path / 'obj.data'}"
 
 
+@pytest.mark.parametrize("name", ["data.txt", "data.json", "data", "DATA.YAML"])
+def test_a_yaml_may_be_called_otherwise(tmp_path: Path, name: str) -> None:
+    pictures(tmp_path / "images", tmp_path / "labels")
+    (tmp_path / name).write_text('{"train": "images", "val": "images", "names": ["cat", "dog"]}')
+    assert load_spec(tmp_path / name).names == ("cat", "dog")
+
+
 def test_names_and_classes_of_a_data_file_that_disagree_are_told_what_to_write(tmp_path: Path) -> None:
     path = darknet(tmp_path)
     path.write_text(path.read_text().replace("classes=2", "classes=3"))

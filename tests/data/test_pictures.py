@@ -277,3 +277,11 @@ def test_opencv_says_nothing_of_its_own(tmp_path: Path, capfd: pytest.CaptureFix
     with pytest.raises(UserError):
         read_picture(tmp_path / "x.tif")
     assert capfd.readouterr() == ("", "")
+
+
+def test_pointers_of_git_lfs_are_told(tmp_path: Path) -> None:
+    path = write_set(tmp_path, {"train": [(noise(), ONE)]})
+    (tmp_path / "images/train/train000.png").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
+    left_out, error = check(path, ["train"]).problems
+    assert left_out.detail == "a pointer of Git LFS, not the picture itself"
+    assert error.todo == "fetch the files: git lfs pull"

@@ -8,6 +8,7 @@ import random
 import tempfile
 import zipfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import yaml
 
 import models
 from common.command_line import parse_config
+from common.errors import UserError
 from common.options import load_config, options, to_dict
 from common.rundir import ARGS, LAST
 from engine import checkpoints
@@ -273,8 +275,10 @@ def make_yaml(rng: Rng, folder: Path) -> None:
 
 def read_yamls(folder: Path) -> None:
     number = int.from_bytes((folder / "0.yaml").read_bytes()[-3:], "little") % len(CONFIGS)
-    parse_config(CONFIGS[number], ["--hyp", str(folder / f"{number}.yaml")])
     load_config(CONFIGS[number], folder / f"run{number}")
+    with suppress(UserError):
+        parse_config(CONFIGS[number], ["--resume", str(folder / f"run{number}")])
+    parse_config(CONFIGS[number], ["--hyp", str(folder / f"{number}.yaml")])
 
 
 TABLE = "epoch,step,train/box,val/mAP50\n0,2,1.5,0.1\n1,4,1.25,\n2,6,1,0.3\n"
