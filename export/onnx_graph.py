@@ -114,6 +114,9 @@ def _with_decode(trunk: Any, description: Description) -> Any:
     for model in (trunk, decoder):  # shapes of parts that were exported apart: each has its own words for them
         model.graph.value_info.clear()
     merged = onnx.compose.merge_models(trunk, decoder, io_map=[(name, f"decode/{name}") for name in names])
+    domains = {each.domain: each.version for each in merged.opset_import}  # each of the two had its own
+    del merged.opset_import[:]
+    merged.opset_import.extend(onnx.helper.make_operatorsetid(*each) for each in domains.items())
     _rename(merged.graph, "decode/decoded", "decoded")
     return merged
 
@@ -185,10 +188,7 @@ def _append_best(model: Any, most: int) -> None:
     }
     node = _nodes(model, "best", constants)
     node("Slice", "decoded [4] end [2]", "scores")  # (B, N, C)
-    if next(each.version for each in model.opset_import if not each.domain) < 18:  # the axes were an attribute
-        node("ReduceMax", "scores", "best_scores", axes=[2], keepdims=0)  # (B, N)
-    else:
-        node("ReduceMax", "scores [2]", "best_scores", keepdims=0)
+    node("ReduceMax", "scores [2]", "best_scores", keepdims=0)  # (B, N)
     _top(node, "best_scores", "best_places")
     node("Unsqueeze", "best_places [2]", "best_indices")
     node("GatherND", "decoded best_indices", "kept", batch_dims=1)  # (B, M, 4 + C)

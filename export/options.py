@@ -23,8 +23,8 @@ FILES = (
 )
 
 
-LEAST_OPSET, MOST_OPSET = 15, 23
-"""What torch can write of these graphs (an older one it leaves at 18)."""
+LEAST_OPSET, LEAST_DECODED, MOST_OPSET = 15, 18, 23
+"""What torch can write of these graphs: older ones, and those with decoding below the second, it leaves at 18."""
 DETECTION = {"conf": 0.25, "iou": 0.45, "max_det": 300}
 """With which thresholds boxes are chosen where nobody names others."""
 
@@ -192,8 +192,11 @@ class ExportOptions:
         if self.opset and not any(end.endswith(".onnx") for each in formats for end in each.endings):
             raise UserError(f"--opset {self.opset} is for .onnx files, and --to names none", todo="leave it out")
         if 0 < self.opset < LEAST_OPSET:
-            todo = f"--opset {LEAST_OPSET}, the oldest that has all operators of these graphs"
+            todo = f"--opset {LEAST_OPSET}, the oldest that torch writes"
             raise UserError(f"--opset {self.opset} cannot be written", todo=todo)
+        if 0 < self.opset < LEAST_DECODED and self.outputs != "heads":
+            problem = f"--opset {self.opset} cannot be written with --outputs {self.outputs}"
+            raise UserError(problem, todo=f"--opset {LEAST_DECODED}, or --outputs heads")
         if self.half and not any(each.half for each in formats):
             able = " and ".join(each.name for each in FORMATS.values() if each.half)
             raise UserError(f"--half is for {able}, and --to names neither", todo="leave it out")

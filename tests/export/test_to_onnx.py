@@ -15,7 +15,7 @@ from common.errors import UserError
 from export.description import describe
 from export.latency import OnnxLatency
 from export.onnx_graph import finished, model_of
-from export.options import LEAST_OPSET, ExportOptions
+from export.options import LEAST_DECODED, LEAST_OPSET, ExportOptions
 from export.to_onnx import INPUT, onnx_model, session
 from models.network import Network
 from tests import nets
@@ -92,14 +92,14 @@ def test_onnx_runtime_has_nothing_to_say_of_a_file(text, kind, outputs, capfd):
     assert capfd.readouterr().err == ""
 
 
-@pytest.mark.parametrize("outputs", ["heads", "boxes"])
-def test_the_opset_asked_for_is_written_and_computes_the_same(outputs):
+@pytest.mark.parametrize(("outputs", "least"), [("heads", LEAST_OPSET), ("boxes", LEAST_DECODED)])
+def test_the_opset_asked_for_is_written_and_computes_the_same(outputs, least):
     net = network(nets.RESIDUAL).eval()
     nms = {"conf": 0.25, "iou": 0.45, "max_det": 300}
     about = describe(net, (64, 64), outputs=outputs, nms=nms if outputs == "boxes" else None)
     picture = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0)).numpy()
     found = []
-    for opset in (LEAST_OPSET, 21):
+    for opset in (least, 21):
         model = finished(model_of(onnx_model(net, (64, 64), opset=opset)), about)
         assert [each.version for each in model.opset_import if not each.domain] == [opset]
         found.append(session(model.SerializeToString(), 1).run(None, {INPUT: picture}))
@@ -111,6 +111,7 @@ def test_the_opset_asked_for_is_written_and_computes_the_same(outputs):
     ("words", "said"),
     [
         ({"opset": 11}, f"--opset 11 cannot be written\n  -> --opset {LEAST_OPSET}"),
+        ({"opset": 15, "outputs": "decoded"}, f"--opset {LEAST_DECODED}, or --outputs heads"),
         ({"opset": 18, "to": "openvino"}, "--to names none"),
     ],
 )
