@@ -215,7 +215,8 @@ def _dialect(make: Make, lines: Sequence[Wrong], names: Sequence[str], enough: b
     rows = [words_of(line.text)[1] for line in lines]
     if "n" not in kinds or (kinds.count("w") > 1 and kinds.count("n") < 4):
         first = all(row and not any(letter.isdigit() for letter in row[0]) for row in rows)
-        what = f"delete such lines, if they are headers: {COPY}: sed -i '/^ *[A-Za-z]/d' {files}"
+        plain = _for_sed(lines[0].text[:SHOWN])
+        what = f"delete such lines, if they are headers: {COPY}: sed -i '/^{plain}/d' {files}"
         return _told(["a line of words, such as a header"], [what], lines) if first else None
     if kinds == "n" and not marks and rows and all(row[0].isdigit() for row in rows):
         text = "a count of the objects: one whole number alone"
@@ -258,6 +259,7 @@ def _columns(
         return None
     told, todo = [], []
     if named == "first" and all(row[0].lower().endswith(PICTURES) for row in rows):
+        named = ""
         told.append("the name of a picture in each line")
         todo.append(f"take it away: {COPY}: sed -i 's/^[^ ,;]*[ ,;]*//' {files}")
     elif named:
@@ -279,6 +281,11 @@ def _columns(
     return (told, todo) if told else None
 
 
+def _for_sed(text: str) -> str:
+    """Text as a pattern of sed that means it, between slashes and single quotes."""
+    return re.sub(r"([\\.\[\]*^$/])", r"\\\1", text).replace("'", ".")
+
+
 def _numbers_for(rows: Sequence[Sequence[str]], named: str, names: Sequence[str], files: str) -> str:
     """How to write numbers for the names in the lines."""
     said: list[str] = []
@@ -292,9 +299,8 @@ def _numbers_for(rows: Sequence[Sequence[str]], named: str, names: Sequence[str]
         listed = ", ".join(map(repr, said[:3]))
         return f"write the number of the class; the names in the data set's file have no {listed}"
     name = known[0]
-    script = (
-        f"s/^{name} /{names.index(name)} /" if named == "first" else f"s/^\\(.*\\) {name}$/{names.index(name)} \\1/"
-    )
+    plain, number = _for_sed(name), names.index(name)
+    script = f"s/^{plain} /{number} /" if named == "first" else f"s/^\\(.*\\) {plain}$/{number} \\1/"
     text = f"write the number of the class: {', '.join(f'{name!r} is {names.index(name)}' for name in known[:5])}"
     text += f"; {COPY}, for each class: sed -i '{script}' {files}"
     missing = [name for name in said if name not in names]
