@@ -10,6 +10,7 @@ from common.errors import UserError
 from common.rundir import LAST
 from distill import Teacher
 from engine import checkpoints
+from models.network import Network
 from pipeline.distil_options import DistilConfig
 from reporting.results import Scores
 
@@ -21,14 +22,17 @@ def said_before(config: DistilConfig, run: Path) -> dict[str, Any]:
     return dict(checkpoints.read_own(run / LAST, checkpoints.anew(run))["meta"])
 
 
-def check_teacher(before: Mapping[str, Any], guide: Teacher | None, run: Path) -> None:
+def check_teacher(before: Mapping[str, Any], guide: Teacher | None, student: Network, run: Path) -> None:
     """Refuse to go on under another teacher than the one that has taught so far.
 
     Raises:
         UserError: the networks differ.
     """
     taught = before.get("teacher")
-    if taught and guide is not None and taught.get("sha256") != guide.fingerprint:
+    if not taught or guide is None:
+        return
+    # What its lineage calls the teacher; and the digest by which earlier versions knew one that is no ancestor.
+    if taught.get("sha256") not in (guide.known_as(student.lineage), guide.fingerprint):
         raise UserError(
             f"was taught by another network than {guide.source} now holds",
             where=run / LAST,

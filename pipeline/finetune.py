@@ -107,7 +107,7 @@ def finetune(
     check_space(student, config, run, 1)
     guide = make_teacher(config, student, spec, teacher)
     before = said_before(config, run)
-    check_teacher(before, guide, run)
+    check_teacher(before, guide, student, run)
     refuse_modes(config, student, guide)
     found: dict[str, Scores] = dict(known or {})
     with stage_tracker(config, run, kind, group, name) as tracker:

@@ -20,15 +20,19 @@ from pipeline.begun import check_teacher
         ({"teacher": {"sha256": "a", "source": "fat.pt"}}, None, True),
         ({"kd_off": "it was worse", "seen": 3}, "b", True),
         ({}, "b", True),
+        ({"teacher": {"sha256": "digest", "source": "fat.pt"}}, "b", True),  # as earlier versions knew it
     ],
 )
 def test_another_teacher_than_taught_so_far_is_refused(
     before: dict[str, Any], guide: str | None, goes_on: bool, tmp_path: Path
 ) -> None:
-    teacher: Any = SimpleNamespace(fingerprint=guide, source="new.pt") if guide else None
+    teacher: Any = (
+        SimpleNamespace(fingerprint="digest", known_as=lambda lineage: guide, source="new.pt") if guide else None
+    )
+    student: Any = SimpleNamespace(lineage=[])
     if goes_on:
-        check_teacher(before, teacher, tmp_path)
+        check_teacher(before, teacher, student, tmp_path)
         return
     with pytest.raises(UserError, match=r"taught by another network than new\.pt now holds") as refused:
-        check_teacher(before, teacher, tmp_path)
+        check_teacher(before, teacher, student, tmp_path)
     assert "put the teacher back as it was (fat.pt)" in refused.value.todo
