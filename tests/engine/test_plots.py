@@ -52,7 +52,7 @@ def test_results_without_a_row_give_no_figure(tmp_path):
 
 
 def test_a_quantity_of_several_trainings_is_drawn_where_it_was_measured(tmp_path, monkeypatch):
-    for name, rows in {"one": "0,\n1,0.5\n2,\n3,0.7\n", "two": "0,0.2\n1,0.4\n"}.items():
+    for name, rows in {"one": "1,\n2,0.5\n3,\n4,0.7\n", "two": "1,0.2\n2,0.4\n"}.items():
         (tmp_path / f"{name}.csv").write_text("epoch,val/mAP50\n" + rows)
     lines = {}
 

@@ -109,8 +109,8 @@ def test_no_speed_is_told_where_the_rounds_disagree() -> None:
     wild = times(4.0) * np.tile([1.0, 2.0], 15)
     speeds = Speeds({"fat": times(10.0), "thin": wild})
     assert speeds.compared("fat", "thin") == (
-        "speed not told (the rounds disagree: the middle half of them says 1.25 to 2.50 x; later: thinyolo latency "
-        "FAT.pt THIN.pt --threads 1)"
+        "speed not told (the rounds disagree: the middle half of them says 1.25 to 2.50 x; "
+        "later: thinyolo latency FAT.pt THIN.pt --threads 1)"
     )
     assert speeds.cpu_ms("fat") == 10
 
