@@ -48,7 +48,11 @@ class PredictOptions:
         required=True,
     )
     frames: int = option(
-        0, "most frames of a video, a stream or a camera; 0: to its end, or until Ctrl-C", group=BOXES, low=0
+        0,
+        "most frames of a video, a stream or a camera; 0: to its end, or until Ctrl-C",
+        group=BOXES,
+        low=0,
+        high=1_000_000_000,
     )
     data: str = option(
         "",

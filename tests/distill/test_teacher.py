@@ -142,7 +142,7 @@ def test_several_teachers_give_the_mean_of_their_probabilities() -> None:
     for head, both in zip(teacher(images).heads, averaged(one, two, images)):
         assert torch.allclose(head[..., 4:].sigmoid(), both[..., 4:].sigmoid().mean(0), atol=1e-6)
         assert torch.allclose(head[..., :4], both[..., :4].mean(0), atol=1e-6)
-    assert teacher.fingerprint == f"{models.fingerprint(one)}+{models.fingerprint(two)}"
+    assert teacher.fingerprint == f"{models.full_digest(one)}+{models.full_digest(two)}"
     same = Teacher([one, one], student)(images)
     for head, alone in zip(same.heads, Teacher(one, student)(images).heads):
         assert torch.allclose(head, alone, atol=1e-4)
@@ -227,8 +227,8 @@ def test_average_is_loaded_from_two_files(tmp_path: Path) -> None:
     assert len(one.members) == 1, "a file's own name may hold a plus"
     (tmp_path / "b+c.pt").rename(tmp_path / "b.pt")
     both = Teacher.load("", f"{tmp_path / 'a.pt'}+{tmp_path / 'b.pt'}", student)
-    assert [models.fingerprint(member) for member in both.members] == [
-        models.fingerprint(tiny_network(16, seed=seed)) for seed in (1, 2)
+    assert [models.full_digest(member) for member in both.members] == [
+        models.full_digest(tiny_network(16, seed=seed)) for seed in (1, 2)
     ]
 
 
@@ -237,8 +237,8 @@ def test_weights_that_do_not_fill_the_teacher_are_refused(tmp_path: Path) -> Non
     models.save(fat, tmp_path / "fat.pt")
     models.save(thin, tmp_path / "thin.pt")
     (tmp_path / "fat.cfg").write_text(fat.cfg.text())
-    assert Teacher.load(tmp_path / "fat.cfg", tmp_path / "fat.pt", thin).fingerprint == models.fingerprint(fat)
-    assert Teacher.load("", tmp_path / "fat.pt", thin).fingerprint == models.fingerprint(fat)
+    assert Teacher.load(tmp_path / "fat.cfg", tmp_path / "fat.pt", thin).fingerprint == models.full_digest(fat)
+    assert Teacher.load("", tmp_path / "fat.pt", thin).fingerprint == models.full_digest(fat)
     with pytest.raises(UserError):
         Teacher.load(tmp_path / "fat.cfg", tmp_path / "thin.pt", thin)
     with pytest.raises(UserError, match="needs trained weights"):

@@ -272,7 +272,7 @@ def test_loss_that_is_not_finite_stops_before_the_weights_are_touched(pictures: 
         trainer.fit()
     text = str(caught.value)
     assert "'cls' became inf" in text
-    assert "epoch 1, step 7" in text
+    assert "epoch 2, step 7" in text
     assert "--lr0" in text
     assert all(parameter.isfinite().all() for parameter in trainer.network.parameters())
     assert models.read_checkpoint(tmp_path / LAST)["extra"]["training"]["progress"]["epoch"] == 1
