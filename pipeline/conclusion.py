@@ -21,9 +21,9 @@ from pipeline.stage import stage_tracker
 from reporting.report import EPOCHS, Row, scored_on, text_table, write_report
 from reporting.results import Scores, counted, footnote, interval_of, pictures, scores, shown_split, table
 from reporting.speed import Speeds
-from reporting.verdict import short_verdict, verdict
+from reporting.verdict import short_verdict, unlearnt, verdict
 
-PLAIN = "plain fine-tune"
+PLAIN, PRETRAINED = "plain fine-tune", "pretrained"
 
 
 class Line:
@@ -150,6 +150,11 @@ class Line:
             )
         ]
         others = [name for name in (longer_row(self.first), PLAIN) if name in rows]
+        if PRETRAINED in rows and self.first != PRETRAINED:
+            came = interval_of(self.scored[PRETRAINED][split], self.scored[self.first][split])
+            if warning := unlearnt(rows[PRETRAINED], rows[self.first], split, came):
+                others.append(PRETRAINED)
+                self.remarks.append(warning)
         lines += [short_verdict(rows[name], rows[last], split, interval(name)) for name in others]
         return "\n".join([*lines, *self.remarks])
 

@@ -18,7 +18,7 @@ from distill import Teacher
 from engine import Hooks, checkpoints, distributed
 from models.lineage import identity_lineage
 from models.network import Network
-from pipeline.conclusion import PLAIN, Line
+from pipeline.conclusion import PLAIN, PRETRAINED, Line
 from pipeline.crossfit import fold_epochs, fold_specs, say_cost
 from pipeline.cut import Cutter
 from pipeline.finetune import FinetuneResult, finetune, refuse_modes
@@ -130,7 +130,7 @@ class PruneRun(Line):
     def baseline(self, start: Network) -> Network:
         """Ordinary training."""
         config = self.config
-        self.add("pretrained" if config.weights else "random init", start, ())
+        self.add(PRETRAINED if config.weights else "random init", start, ())
         anchors, reason = choose_anchors(
             self._anchors(start), self.spec, start.specs, config.input_size, config.seed, resize=start.resize
         )

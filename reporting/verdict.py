@@ -39,6 +39,17 @@ def short_verdict(before: Row, after: Row, split: str = "", interval: Interval |
     return f"{after.name} against {before.name}: {found[0].lower()}{found[1:]}" if found else ""
 
 
+def unlearnt(came: Row, baseline: Row, split: str, interval: Interval | None) -> str:
+    """A warning where training the network that came in made it worse: the baseline then is no measure of the rest."""
+    if interval is None or interval.low is None or interval.sign >= 0:
+        return ""
+    return (
+        f"{baseline.name} against {came.name}: {_change(f'mAP50-95 on {split}', came.map50_95, baseline.map50_95)}. The "
+        f"network that came in detects better than the {baseline.name} that was trained from it, so compare with it: a "
+        "smaller --lr0 (a tenth) or more epochs keep what it knows; --stages auto takes it as it is"
+    )
+
+
 def quality(before: Row, after: Row, split: str = "", interval: Interval | None = None) -> str:
     """How well the second network detects beside the first; "better" or "worse" only outside the interval."""
     where = f" on {split}" if split else ""

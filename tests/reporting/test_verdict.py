@@ -9,7 +9,7 @@ from engine.bootstrap import Interval
 from export.machine import processor
 from reporting.report import Row
 from reporting.speed import Speeds
-from reporting.verdict import short_verdict, verdict
+from reporting.verdict import short_verdict, unlearnt, verdict
 
 BASE = Row("baseline", 1_000_000, 4.0, 2e9, 10.0, 0.90, 0.600)
 STUDENT = Row("student", 200_000, 0.8, 5e8, 4.0, 0.89, 0.590)
@@ -119,3 +119,17 @@ def test_several_networks_that_run_together_take_the_sum_of_their_times() -> Non
     speeds = Speeds({"one": times(4.0), "two": times(6.0), "thin": times(5.0)}).together(["one", "two"], "teacher")
     assert speeds.cpu_ms("teacher") == 10
     assert speeds.compared("teacher", "thin").startswith("2.00 x faster")
+
+
+def test_a_baseline_that_forgot_what_came_in_is_warned_of() -> None:
+    came = Row("pretrained", 1_000_000, map50_95=0.65)
+    said = unlearnt(came, BASE, "test", Interval(-0.05, -0.08, -0.02, 80))
+    assert said.startswith("baseline against pretrained: mAP50-95 on test 0.650 -> 0.600 (-0.050).")
+    assert "--stages auto" in said
+    for interval in (
+        Interval(-0.05, -0.12, 0.02, 80),
+        Interval(0.05, 0.02, 0.08, 80),
+        Interval(-0.05, None, None, 3),
+        None,
+    ):
+        assert unlearnt(came, BASE, "test", interval) == ""
