@@ -43,10 +43,10 @@ def unlearnt(came: Row, baseline: Row, split: str, interval: Interval | None) ->
     """A warning where training the network that came in made it worse: the baseline then is no measure of the rest."""
     if interval is None or interval.low is None or interval.sign >= 0:
         return ""
+    change = _change(f"mAP50-95 on {split}", came.map50_95, baseline.map50_95)
     return (
-        f"{baseline.name} against {came.name}: {_change(f'mAP50-95 on {split}', came.map50_95, baseline.map50_95)}. The "
-        f"network that came in detects better than the {baseline.name} that was trained from it, so compare with it: a "
-        "smaller --lr0 (a tenth) or more epochs keep what it knows; --stages auto takes it as it is"
+        f"{baseline.name} against {came.name}: {change}. The network that came in detects better than the {baseline.name} "
+        "that was trained from it, so compare with it: a smaller --lr0 (a tenth) or more epochs keep what it knows; --stages auto takes it as it is"
     )
 
 
