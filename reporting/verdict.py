@@ -45,8 +45,9 @@ def unlearnt(came: Row, baseline: Row, split: str, interval: Interval | None) ->
         return ""
     change = _change(f"mAP50-95 on {split}", came.map50_95, baseline.map50_95)
     return (
-        f"{baseline.name} against {came.name}: {change}. The network that came in detects better than the {baseline.name} "
-        "that was trained from it, so compare with it: a smaller --lr0 (a tenth) or more epochs keep what it knows; --stages auto takes it as it is"
+        f"{baseline.name} against {came.name}: {change}. The network that came in detects better than the "
+        f"{baseline.name} that was trained from it, so compare with it: a smaller --lr0 (a tenth) or more epochs keep "
+        "what it knows; --stages auto takes it as it is"
     )
 
 
