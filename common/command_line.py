@@ -17,7 +17,7 @@ from common.log import log, show_log
 from common.memory import keep_freed_memory
 from common.options import HYP, Option, canonical, describe, from_dict, options, read_yaml, shown, shown_default
 from common.reading import shown_path
-from common.rundir import ARGS, COMMANDS, LATEST, find_run, network_in
+from common.rundir import ARGS, COMMANDS, LATEST, begun, find_run, network_in
 from common.saved import check_saved
 
 Config = TypeVar("Config")
@@ -300,6 +300,7 @@ def _resumed(cls: type[Config], given: dict[str, Any], known: dict[str, Option])
     project = given.get("project", known["project"].default if "project" in known else "runs")
     kinds = getattr(cls, "RUNS", ())
     run = find_run(given["resume"], project, kinds)
+    begun.append(run)
     if given["resume"] == LATEST:
         command = COMMANDS.get(run.absolute().parent.name, "")
         log.info("--resume: the newest run that is not done, as by thinyolo %s --resume %s", command, run)

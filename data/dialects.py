@@ -92,10 +92,16 @@ BEGINNINGS = (
 def words_of(text: str) -> tuple[list[str], list[str]]:
     """The marks of a line (commas, quotes, ...) and its words without them."""
     marks = []
+    if text.count("\0") > 3 and "\0" not in text.strip(
+        "\0"
+    ):  # up to three are what UTF-16 and 32 leave of a line's end
+        return ["zeros"], []
     if "\0" in text:
         return ["UTF-16" if 4 * text.count("\0") >= len(text) else "bytes"], []
     if "\ufffd" in text:
         return ["not UTF-8"], []
+    if re.match(r"\s*[\d.+\-eE\s]+\s(#|//)", text):
+        return ["comment behind"], []
     start = text.lstrip("\ufeff")[:40].lower()
     for mark, begins in (("DOTA header", ("imagesource:", "gsd:")), ("comment", ("#", "//")), *BEGINNINGS):
         if start.startswith(begins):
@@ -180,8 +186,16 @@ WHOLE = {
         "delete such lines: in a copy of the labels: sed -i '/^[a-z]*:/d' {files}",
     ),
     "comment": ("a comment", "delete such lines: label files have none: {sed} '/^[#/]/d' {files}"),
+    "comment behind": (
+        "a comment behind the numbers",
+        "take it away: label files have none: {sed} 's|[#/].*||' {files}",
+    ),
     "Git LFS": ("a pointer of Git LFS, not the file itself", "fetch the files: git lfs pull"),
     "HTML": ("a web page", "download the labels again: this is what a server said instead"),
+    "zeros": (
+        "zero bytes at the end: the file was cut off while it was written, or is damaged",
+        "write it again, or take them away: {sed} 's/\\x00//g' {files}",
+    ),
     "bytes": ("bytes that are no text", "replace the file, or delete it"),
     "not UTF-8": ("text in another encoding than UTF-8", "save it as UTF-8: iconv -f LATIN1 -t UTF-8 OLD > NEW"),
     "XML": ("XML", "convert it: thinyolo convert voc --help"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -12,6 +13,11 @@ from data.pictures import DARK, FRAMES, RANGELESS, Facts
 from data.places import HIDDEN, NOT_READ, OTHERWISE_NAMED, VIDEO, unread_files
 from data.problems import LEFT_OUT, WARNING, Problem
 from data.spec import DataSpec
+
+FEWEST_ALIKE, NEARLY_ALL = 8, 0.9
+"""Pictures with objects, and the share of them that has the same boxes, from which that is told."""
+WHOLE_PICTURE = 0.95
+"""A box whose sides are above it is what a set of classes becomes when it is converted."""
 
 
 def leaks(originals: Iterable[Path], first: str, pictures: Iterable[Path], second: str) -> list[Problem]:
@@ -94,6 +100,37 @@ def crushed(spec: DataSpec, pictures: Sequence[Path], facts: Sequence[Facts]) ->
             todo = f"correct `pixel_range: [{black:g}, {white:g}]`"
             problems.append(Problem(WARNING, kind, file, None, f"{len(alike)} pictures", todo))
     return problems
+
+
+def below_a_pixel(pictures: Sequence[Path], shapes: np.ndarray, labels: Sequence[np.ndarray]) -> list[Problem]:
+    """Where most boxes of a split are smaller than a pixel of their picture, ``(N, 2)`` (h, w): in another unit."""
+    found = []
+    for picture, (height, width), rows in zip(pictures, shapes.tolist(), labels, strict=True):
+        small = int(((rows[:, 3] * width < 1) | (rows[:, 4] * height < 1)).sum())
+        found.append((picture, small, len(rows)))
+    if 2 * sum(small for _, small, _ in found) <= sum(count for _, _, count in found):
+        return []
+    kind = "boxes smaller than a pixel, as most of this split are: their numbers seem to be of another unit"
+    todo = "write cx cy w h as shares of the picture's width and height (0.5 0.5 1 1 is the whole picture)"
+    return [
+        Problem(WARNING, kind, picture, None, f"{small} of {count}", todo) for picture, small, count in found if small
+    ]
+
+
+def all_alike(pictures: Sequence[Path], labels: Sequence[np.ndarray]) -> list[Problem]:
+    """Where nearly all pictures with objects have the very same boxes: one label file was copied over the others."""
+    filled = [(picture, rows) for picture, rows in zip(pictures, labels, strict=True) if len(rows)]
+    counts = Counter(rows.tobytes() for _, rows in filled)
+    if len(filled) < FEWEST_ALIKE:
+        return []
+    (content, count), *_ = counts.most_common(1)
+    whole = np.frombuffer(content, np.float32).reshape(-1, 5)
+    if count < NEARLY_ALL * len(filled) or (whole[:, 3:] > WHOLE_PICTURE).all():
+        return []
+    first = next(picture for picture, rows in filled if rows.tobytes() == content)
+    kind = "the same boxes in nearly all pictures: was one label file copied over the others?"
+    todo = "look at some: thinyolo check --html draws them; take the labels from where they were made"
+    return [Problem(WARNING, kind, first, None, f"{count} of {len(filled)} pictures", todo)]
 
 
 def crowded(spec: DataSpec, pictures: Sequence[Path], labels: Sequence[np.ndarray]) -> list[Problem]:

@@ -13,7 +13,17 @@ import numpy as np
 
 from common.errors import UserError
 from common.log import say_once
-from data.findings import across_splits, crowded, crushed, leaks, of_several_frames, unread, without_range
+from data.findings import (
+    across_splits,
+    all_alike,
+    below_a_pixel,
+    crowded,
+    crushed,
+    leaks,
+    of_several_frames,
+    unread,
+    without_range,
+)
 from data.label_lines import ROUNDING, Reading, how_to_read, read_label_file, read_labels
 from data.pairing import labels_elsewhere, labels_without_picture, looked_for, shared_labels, without_labels
 from data.pictures import LFS, Facts, picture_facts
@@ -117,6 +127,8 @@ def scan(spec: DataSpec, split: str) -> Scan:
     result.problems += unread(spec.folders.get(split, ()))
     result.problems += of_several_frames(result.pictures, result.facts)
     result.problems += crushed(spec, result.pictures, result.facts)
+    result.problems += below_a_pixel(result.pictures, result.shapes, result.labels)
+    result.problems += all_alike(result.pictures, result.labels)
     if split != "train":
         result.problems += crowded(spec, result.pictures, result.labels)
         result.problems += leaks(spec.splits.get("train", ()), "train", result.pictures, split)

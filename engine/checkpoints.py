@@ -157,7 +157,16 @@ def own_network(path: Path, remade: str = "") -> Network:
 def _left(path: Path, run: Path | None) -> str:
     """Which networks a run still has beside `path`, as the end of a sentence."""
     names = [name for name in NETWORKS if run and (run / name).is_file() and run / name != path]
+    names = [name for name in names if _sound(run / name)]  # type: ignore[operator]
     return f"; {', '.join(names)} {'are' if len(names) > 1 else 'is'} still there" if names else ""
+
+
+def _sound(path: Path) -> bool:
+    try:
+        models.read_checkpoint(path)
+    except UserError:
+        return False
+    return True
 
 
 def anew(run_dir: str | Path) -> str:

@@ -482,3 +482,8 @@ def test_an_empty_value_is_refused_unless_it_undoes_one(tmp_path: Path) -> None:
     hyp = tmp_path / "hyp.yaml"
     hyp.write_text("weights: net.pt\n")
     assert parse_config(TrainConfig, ["--hyp", str(hyp), "--weights", ""]).weights == ""
+
+
+def test_whoever_stops_while_a_run_is_read_is_told_how_to_go_on(runs: Path) -> None:
+    parse_config(TrainConfig, ["--resume", str(runs / "train/a")])
+    assert go_on() == f"Go on with: thinyolo train --resume {runs / 'train/a'}"

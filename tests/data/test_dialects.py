@@ -340,3 +340,15 @@ def test_the_whole_message_is_one_kind_with_places_and_what_to_do(tmp_path: Path
 )
 def test_words_are_found_between_marks(written: str, marks: list[str], words: str) -> None:
     assert words_of(written) == (marks, words.split())
+
+
+def test_zeros_at_the_end_are_no_utf_16(tmp_path: Path) -> None:
+    (first, *_) = problems(tmp_path, lambda number, box: line(number, box) + ("\n\0\0\0\0\0\0" if number == 3 else ""))
+    assert "cut off while it was written" in first.todo + first.kind + first.detail
+    assert "iconv" not in first.todo
+
+
+def test_a_comment_behind_the_numbers_is_no_class_name(tmp_path: Path) -> None:
+    (first, *_) = problems(tmp_path, lambda number, box: line(number, box) + "  # a cell")
+    assert "a comment behind the numbers" in first.todo + first.kind + first.detail
+    assert "class names" not in first.todo + first.kind

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from data.copies import copies
+from data.findings import all_alike, below_a_pixel
 from data.labels import CheckReport, check
 from data.problems import Problem
 from tests.data.made import write_picture, write_set
@@ -115,3 +116,27 @@ def test_files_without_a_line_that_is_a_box_are_not_called_empty(tmp_path: Path)
     path = write_set(tmp_path, {"train": [(grey(1), ONE), (grey(2), "0 1 2 3 4 5\n"), (grey(3), ""), (grey(4), None)]})
     counts = check(path, ["train"]).scans["train"].counts
     assert counts.endswith("1 without a label file, 1 with an empty one, 1 without a line that is a box")
+
+
+def rows(*boxes: tuple[float, float, float, float]) -> np.ndarray:
+    return np.array([(0, *box) for box in boxes], np.float32).reshape(-1, 5)
+
+
+def test_boxes_of_another_unit_are_smaller_than_a_pixel() -> None:
+    pictures, shapes = [Path("a.jpg"), Path("b.jpg")], np.array([[100, 200], [100, 200]])
+    tiny, right = rows((0.005, 0.005, 0.002, 0.002)), rows((0.5, 0.5, 0.2, 0.2))
+    assert not below_a_pixel(pictures, shapes, [right, tiny])
+    (first, *_) = below_a_pixel(pictures, shapes, [tiny, np.concatenate([tiny, right])])
+    assert (first.file, first.detail) == (Path("a.jpg"), "1 of 1")
+    assert "smaller than a pixel" in first.kind
+    assert not below_a_pixel(pictures, shapes, [rows(), rows()])
+
+
+def test_one_label_file_over_all_others_is_told() -> None:
+    pictures = [Path(f"{number}.jpg") for number in range(12)]
+    same, other, whole = rows((0.5, 0.5, 0.2, 0.2)), rows((0.4, 0.5, 0.2, 0.2)), rows((0.5, 0.5, 1, 1))
+    (found,) = all_alike(pictures, [rows(), *[same] * 10, other])
+    assert found.detail == "10 of 11 pictures"
+    assert not all_alike(pictures, [*[same] * 10, other, other])
+    assert not all_alike(pictures, [whole] * 12), "a set of classes, converted"
+    assert not all_alike(pictures[:4], [same] * 4)
