@@ -14,7 +14,9 @@ from data.places import HIDDEN, NOT_READ, OTHERWISE_NAMED, VIDEO, unread_files
 from data.problems import LEFT_OUT, WARNING, Problem
 from data.spec import DataSpec
 
-FEWEST_ALIKE, NEARLY_ALL = 8, 0.9
+TINY = 0.01
+"""Of a picture's side: in a picture of some pixels a whole object may be smaller than one."""
+FEWEST_ALIKE, NEARLY_ALL = 16, 0.9
 """Pictures with objects, and the share of them that has the same boxes, from which that is told."""
 WHOLE_PICTURE = 0.95
 """A box whose sides are above it is what a set of classes becomes when it is converted."""
@@ -106,7 +108,9 @@ def below_a_pixel(pictures: Sequence[Path], shapes: np.ndarray, labels: Sequence
     """Where most boxes of a split are smaller than a pixel of their picture, ``(N, 2)`` (h, w): in another unit."""
     found = []
     for picture, (height, width), rows in zip(pictures, shapes.tolist(), labels, strict=True):
-        small = int(((rows[:, 3] * width < 1) | (rows[:, 4] * height < 1)).sum())
+        sides = rows[:, 3:]
+        below = (sides * np.array([width, height]) < 1) & (sides < TINY)
+        small = int(below.any(1).sum())
         found.append((picture, small, len(rows)))
     if 2 * sum(small for _, small, _ in found) <= sum(count for _, _, count in found):
         return []

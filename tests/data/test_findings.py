@@ -133,10 +133,10 @@ def test_boxes_of_another_unit_are_smaller_than_a_pixel() -> None:
 
 
 def test_one_label_file_over_all_others_is_told() -> None:
-    pictures = [Path(f"{number}.jpg") for number in range(12)]
+    pictures = [Path(f"{number}.jpg") for number in range(20)]
     same, other, whole = rows((0.5, 0.5, 0.2, 0.2)), rows((0.4, 0.5, 0.2, 0.2)), rows((0.5, 0.5, 1, 1))
-    (found,) = all_alike(pictures, [rows(), *[same] * 10, other])
-    assert found.detail == "10 of 11 pictures"
-    assert not all_alike(pictures, [*[same] * 10, other, other])
-    assert not all_alike(pictures, [whole] * 12), "a set of classes, converted"
+    (found,) = all_alike(pictures, [rows(), *[same] * 18, other])
+    assert found.detail == "18 of 19 pictures"
+    assert not all_alike(pictures, [*[same] * 17, *[other] * 3])
+    assert not all_alike(pictures, [whole] * 20), "a set of classes, converted"
     assert not all_alike(pictures[:4], [same] * 4)
