@@ -114,9 +114,9 @@ def checked_names(found: Sequence[tuple[str, int | None]], source: Path) -> tupl
         if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in name):
             problem = f"the name of class {number} holds a control character: {name[:40]!r}"
             raise UserError(problem, where=source, line=line, todo="write it in plain letters")
-        if first.setdefault(name, number) != number:
+        if first.setdefault(name.strip(), number) != number:  # tables show no blanks
             raise UserError(
-                f"classes {first[name]} and {number} are both called {name!r}",
+                f"classes {first[name.strip()]} and {number} are both called {name!r}",
                 where=source,
                 line=line,
                 todo="give each class a name of its own: results are told by them",

@@ -44,6 +44,7 @@ def test_names_are_what_is_written(tmp_path: Path, names: str, read: tuple[str, 
     ("text", "words"),
     [
         ("names: [a, a]", "classes 0 and 1 are both called 'a'"),
+        ("names: ['a', 'b', 'a ']", "classes 0 and 2 are both called 'a '"),
         ("names: ['', b]", "class 0 has no name"),
         ("names: {0: a, 0: b}", "class 0 has two names"),
         ("names: [[a], b]", "must be a word"),
