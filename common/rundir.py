@@ -8,6 +8,7 @@ from pathlib import Path
 
 from common.errors import UserError
 from common.lock import in_use
+from common.log import log
 from common.reading import shown_path
 from common.saved import saved_identity
 
@@ -35,7 +36,9 @@ NETWORKS = (
 )
 """What the stages of a run leave, the last first; then what one stage leaves in its folder, and in its ``weights``."""
 
-NETWORK_FILES = (".pt", ".pth", ".onnx", ".xml", ".engine", ".weights", ".cfg")
+EXPORTED_FILES = (".onnx", ".xml", ".engine", ".param")
+"""How a file ends that other programs run."""
+NETWORK_FILES = (".pt", ".pth", ".weights", ".cfg", *EXPORTED_FILES)
 """How a file of a network ends, whoever runs it."""
 
 begun: list[Path] = []
@@ -159,7 +162,7 @@ def check_mark(kept: object, path: str | Path, todo: str) -> None:
 
 
 def go_on() -> str:
-    """What to type to go on with the run that was stopped; "" where none was begun."""
+    """What to type to go on with the run that was stopped, or that none was begun; "" where it is gone again."""
     if not begun:
         return "Nothing was begun yet."
     run = begun[-1]
@@ -171,6 +174,15 @@ def stands_for_network(folder: str | Path) -> bool:
     """Whether a folder can be named in the place of a network: a run's, or a stage's with a network in it."""
     folder = Path(folder)
     return any(os.path.isfile(folder / name) for name in (ARGS, *NETWORKS))
+
+
+def chosen_network(path: str | Path) -> Path:
+    """The file `path`, or which one the folder of a run stands for (`network_in`); that is said."""
+    if not os.path.isdir(path):
+        return Path(path)
+    file = network_in(path)
+    log.info("%s stands for %s", path, file.relative_to(path))
+    return file
 
 
 def network_in(run: str | Path) -> Path:

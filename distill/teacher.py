@@ -10,13 +10,13 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 import models
 from common.errors import UserError
 from common.log import log
 from distill.alignment import Alignment, align, describe, pair_classes
 from models.heads import DecodedSpec, HeadReader, HeadSpec, decode_heads
+from models.inference import fold_norms
 from models.lineage import Lineage
 from models.network import Network
 from models.resize import with_resize
@@ -276,10 +276,7 @@ def fastest_precision(device: torch.device) -> Iterator[None]:
 
 def _folded(network: Network) -> Network:
     """A copy that answers the same, faster: no BatchNorm after a convolution of the cfg, channels last."""
-    fast = copy.deepcopy(network)
-    for layer in fast.convolutions.values():
-        if layer.bn is not None:
-            layer.conv, layer.bn = fuse_conv_bn_eval(layer.conv, layer.bn), None
+    fast = fold_norms(copy.deepcopy(network))
     return fast.requires_grad_(False).eval().to(memory_format=torch.channels_last)
 
 

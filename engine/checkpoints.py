@@ -156,8 +156,8 @@ def own_network(path: Path, remade: str = "") -> Network:
 
 def _left(path: Path, run: Path | None) -> str:
     """Which networks a run still has beside `path`, as the end of a sentence."""
-    names = [name for name in NETWORKS if run and (run / name).is_file() and run / name != path]
-    names = [name for name in names if _sound(run / name)]  # type: ignore[operator]
+    others = [run / name for name in NETWORKS if run / name != path] if run else []
+    names = [str(other.relative_to(run)) for other in others if run and other.is_file() and _sound(other)]
     return f"; {', '.join(names)} {'are' if len(names) > 1 else 'is'} still there" if names else ""
 
 

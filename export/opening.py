@@ -10,7 +10,7 @@ from pathlib import Path
 from common.errors import UserError
 from common.log import log
 from common.reading import shown_path, user_path, why_no_file
-from common.rundir import network_in
+from common.rundir import chosen_network
 from data import DataSpec, load_spec
 from data.describe import names_listed
 from engine.config import parse_size
@@ -74,15 +74,6 @@ def open_model(
     if runtime == "torch":
         return _on_device(net, device)
     return _from_memory(net, runtime, rounded_up(size or net.image_size, net.max_stride), threads, path)
-
-
-def chosen_network(path: str | Path) -> Path:
-    """The file `path`, or which one the folder of a run stands for; that is said."""
-    if not os.path.isdir(path):
-        return Path(path)
-    file = network_in(path)
-    log.info("%s stands for %s", path, file.relative_to(path))
-    return file
 
 
 def _with_heads(file: Runtime, heads: str) -> Runtime:

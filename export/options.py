@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import UserError, closest
-from common.log import log
 from common.options import option
-from common.rundir import network_in
+from common.rundir import chosen_network
 from data.spec import SPLITS
 from export.formats import EARLIER_OUTPUTS, FORMATS, OUTPUTS, RUNTIMES, Format
 from models.heads import ONE_TO_MANY, ONE_TO_ONE
@@ -18,8 +17,8 @@ from models.resize import AUTO, RESIZE
 
 NETWORK, GRAPH, JUDGING, PLACE = "network", "what the file takes and gives", "INT8, checks and numbers", "where to"
 FILES = (
-    "a .pt of ThinYOLO or YOLOv5, 8, 11, 26, .onnx, OpenVINO's .xml, TensorRT's .engine, Darknet .cfg or "
-    ".weights with --cfg"
+    "a .pt of ThinYOLO or YOLOv5, 8, 11, 26, .onnx, OpenVINO's .xml, TensorRT's .engine, ncnn's .param, Darknet .cfg "
+    "or .weights with --cfg"
 )
 
 
@@ -218,8 +217,7 @@ class ExportOptions:
                 "where the network has such heads",
             )
         if os.path.isdir(self.weights):
-            folder, self.weights = self.weights, str(network_in(self.weights))
-            log.info("%s stands for %s", folder, os.path.relpath(self.weights, folder))
+            self.weights = str(chosen_network(self.weights))
         if Path(self.weights).suffix not in (".pt", ".pth", ".weights", ".cfg"):
             raise UserError(
                 f"--weights {self.weights}: only a network of PyTorch or Darknet can be exported",

@@ -15,9 +15,9 @@ from typing import Any
 
 import torch
 from torch.export import Dim
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from common.errors import UserError
+from models.inference import fold_norms
 from models.network import Network
 
 TOLERANCE = 1e-4
@@ -85,10 +85,7 @@ def exported(
 def fused(net: Network) -> Network:
     """A copy on the CPU, in evaluation mode and FP32, whose BatchNorms are folded into their convolutions."""
     twin = copy.deepcopy(net).cpu().float().eval().to(memory_format=torch.contiguous_format)
-    for layer in twin.convolutions.values():
-        if layer.bn is not None:
-            layer.conv, layer.bn = fuse_conv_bn_eval(layer.conv, layer.bn), None
-    return twin.requires_grad_(False)
+    return fold_norms(twin).requires_grad_(False)
 
 
 def session(model: bytes | str | Path, threads: int) -> Any:

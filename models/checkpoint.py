@@ -13,7 +13,7 @@ from common.errors import UserError
 from common.files import whole_file
 from common.log import log
 from common.reading import need_file, shown_path
-from common.rundir import network_in
+from common.rundir import EXPORTED_FILES, network_in
 from models.archive import MAX_BYTES, MAX_PICKLE_BYTES, Archive
 from models.cfg import Cfg, parse_cfg, read_cfg
 from models.content import DAMAGED, FORMAT, check_content, misfit
@@ -27,7 +27,6 @@ from models.unpickle import read_plain
 from models.weights import load_darknet, need_sound
 
 WHAT_TO_GIVE = "give a .pt written by ThinYOLO, a YOLOv5, YOLOv8, YOLO11 or YOLO26 .pt, or a cfg with its .weights"
-EXPORTED = (".onnx", ".xml", ".engine")
 Anchors = Sequence[Sequence[tuple[float, float]]]
 
 
@@ -156,7 +155,7 @@ def load(
     if os.path.isdir(source) and not _of_package(source):
         source = network_in(source)
     for each in (source, weights):
-        if each is not None and Path(each).suffix in EXPORTED:
+        if each is not None and Path(each).suffix in EXPORTED_FILES:
             raise UserError(
                 "is an exported file: it can be run (thinyolo val, predict, latency), and no more",
                 where=each,

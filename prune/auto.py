@@ -66,7 +66,7 @@ from prune.identities import ChannelGraph, Mask
 from prune.layers import held_layers
 from prune.plan import CutPlan
 from prune.schedules import USUAL_TARGET
-from prune.select import Selection, Selector
+from prune.select import Selector
 from prune.sparsity import NEAR_ZERO, Sparsity
 from prune.surgery import layer_number
 
@@ -135,8 +135,8 @@ class AutoSparsity(Sparsity):
         protected = {layer_number(name) for name in held_layers(self.graph, self.plan.include, self.plan.exclude)}
         fading = self.plan.shortcuts if isinstance(self.plan.shortcuts, int) else 0
         self.blocks = FadingBlocks(net, self.graph, fading, protected)
-        self._cost: Cost | None = None
-        self._measure: Callable[[Mask], float] = self._gammas_kept
+        self._cost: Cost | None = None  # where the target is a budget, called `_what`
+        self._what = ""
         self.goal = f"{target:.0%} of the prunable channels"
         if kept:
             self._aim_at(net, *kept)
@@ -172,14 +172,8 @@ class AutoSparsity(Sparsity):
                 f"budget='{budget.name}={kept:g}' has to be measured: sparsity cannot aim at it",
                 todo=f"give one of {', '.join(COMPUTED)}, or a target share of channels",
             )
-        cost = self._cost = self._cost_left = Cost(net, self.graph, self.plan.size or net.image_size)
-        self.target, self.goal = 1 - kept, f"{1 - kept:.0%} of the {budget.name}"
-
-        def share(keep: Mask) -> float:
-            assert self._cost_left is not None
-            return self._cost_left.share(keep, budget.name)
-
-        self._measure = share
+        cost = self._cost = Cost(net, self.graph, self.plan.size or net.image_size)
+        self._what, self.target, self.goal = budget.name, 1 - kept, f"{1 - kept:.0%} of the {budget.name}"
         prices = np.bincount(self.graph.root, budget.price(cost), len(self.graph.root))
         self.prices = torch.from_numpy(prices / cost.whole[budget.name]).float().clamp(min=1e-9)
 
@@ -265,13 +259,12 @@ class AutoSparsity(Sparsity):
         selection = selector.least()
         if self._measure(selection.keep) < 1 - wanted:
             selection = selector.settle(selector.cut_at_budget(1 - wanted + 1e-9, self._measure, "sparsity"))
-        return self._gone(selection)
-
-    def _gone(self, selection: Selection) -> np.ndarray:
         return ~selection.keep & (self._sizes_left > 0)
 
-    def _gammas_kept(self, keep: Mask) -> float:
-        """The share of prunable gammas whose group stays, by the ``(N,)`` keep mask over identities."""
+    def _measure(self, keep: Mask) -> float:
+        """The share of the budget, or of the prunable gammas, that stays with the ``(N,)`` keep mask."""
+        if self._cost_left is not None:
+            return self._cost_left.share(keep, self._what)
         sizes = self._sizes_left
         return float(sizes[keep].sum() / max(sizes.sum(), 1.0))
 

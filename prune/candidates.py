@@ -31,7 +31,7 @@ from prune.plan import CutPlan
 from prune.report import PruneReport
 from prune.select import Ranking, Scores, Selection, Selector, ranked
 from prune.sparsity import alive_among
-from prune.surgery import layer_number, thin_network
+from prune.surgery import layer_number, modules_in, thin_network
 from prune.tracing import trace
 
 
@@ -172,7 +172,7 @@ class Candidates:
     def _struck_out(self, count: int) -> tuple[Selector, Cost]:
         if count not in self._estimates:
             layers = {layer for block in self.order[:count] for layer in block.branch}
-            gone = {name for name in [*self.graph.convs, *self.graph.norms] if layer_number(name) in layers}
+            gone = modules_in(self.graph, layers)
             graph = self.graph.lacking(gone)
             left = self.ranking.renamed({name: name for name in self.ranking.positions if name not in gone})
             self._estimates[count] = (self._selector(graph, self.held - gone, left), self.whole.without(gone))

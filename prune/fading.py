@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from models.network import Network
 from prune.blocks import Block, find_blocks
 from prune.identities import ChannelGraph
-from prune.surgery import layer_number
+from prune.surgery import modules_in
 
 
 class FadingBlocks:
@@ -112,7 +112,7 @@ class FadingBlocks:
     def modules_gone(self, chosen: np.ndarray) -> set[str]:
         """The convolutions and BatchNorms that go with the ``(B,)`` bool blocks."""
         layers = {layer for block, gone in zip(self.blocks, chosen) if gone for layer in block.branch}
-        return {name for name in [*self.graph.convs, *self.graph.norms] if layer_number(name) in layers}
+        return modules_in(self.graph, layers)
 
     def lowest(self) -> np.ndarray:
         """``(B,)`` bool: those that would go by their gammas, before anything is known of the loss."""

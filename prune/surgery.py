@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 
 import numpy as np
 import torch
@@ -44,6 +45,11 @@ def layer_number(name: str) -> int:
     found = _NUMBER.match(name)
     assert found, f"{name} is not part of a Darknet layer"
     return int(found.group(1))
+
+
+def modules_in(graph: ChannelGraph, layers: Collection[int]) -> set[str]:
+    """The convolutions and BatchNorms of Darknet layers."""
+    return {name for name in [*graph.convs, *graph.norms] if layer_number(name) in layers}
 
 
 @torch.no_grad()

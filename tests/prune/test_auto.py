@@ -367,7 +367,7 @@ def test_selector_is_asked_for_no_more_than_wanted() -> None:
     net = make()
     hook = prune.AutoSparsity(net, 0.5)
     gone = hook._lowest(np.random.default_rng(0).random(len(hook.importance)), 0.37)
-    share = 1 - hook._gammas_kept(~gone[hook.graph.root])
+    share = 1 - hook._measure(~gone[hook.graph.root])
     assert 0.37 <= share <= 0.37 + float(hook.sizes.max() / hook.sizes.sum())
 
 
