@@ -82,7 +82,9 @@ def _changed(cls: type, path: Path, values: dict[str, Any], digest: str) -> tupl
 def _counted(cls: type, values: dict[str, Any]) -> dict[str, Any]:
     """The options that a resumed run has to keep."""
     known = options(cls)
-    return {key: value for key, value in values.items() if not known[key].metadata["resumable"] and key not in NO_NUMBERS}
+    return {
+        key: value for key, value in values.items() if not known[key].metadata["resumable"] and key not in NO_NUMBERS
+    }
 
 
 def _digest(cls: type, values: dict[str, Any]) -> str:

@@ -17,7 +17,7 @@ GLIMPSE = 4096
 
 
 def groups_of_copies(pictures: Iterable[Path]) -> list[list[Path]]:
-    """Those of `pictures` that have the same bytes, together; only files of equal size, and of equal looks, are read."""
+    """Those of `pictures` that have the same bytes, together; only files of equal size and looks are read."""
     found: list[list[Path]] = []
     for size, same in _grouped(dict.fromkeys(pictures), _size).items():
         if size is None or len(same) < 2:
