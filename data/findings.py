@@ -57,7 +57,8 @@ def copies_within(split: str, pictures: Iterable[Path], contradict: Contradict) 
                 alike.append((copy, first))
     if alike:
         copy, first = alike[0]
-        kind = f"{len(alike)} copies of other pictures of '{split}', with the same labels"
+        what = f"{len(alike)} copies of other pictures" if alike[1:] else "a copy of another picture"
+        kind = f"{what} of '{split}', with the same labels"
         todo = "delete them, unless these pictures shall count more than others: a copy shows nothing new"
         problems.append(Problem(WARNING, kind, copy, None, f"the first; same bytes as {first}", todo))
     return problems

@@ -20,13 +20,18 @@ CHANCE = 1e-3
 QUARTER = 0.25
 """Objects may well lie in so large a corner of all pictures, for a reason."""
 SHARES, PIXELS, PERCENT, THOUSANDTHS = "", "pixels", "per cent", "thousandths"
+PARTS = {PERCENT: 100, "parts of 255": 255, THOUSANDTHS: 1000, "parts of 65535": 65535}
+"""Units in which the whole picture is so much, whatever its size."""
 
 CENTRE, CORNERS, TOP_LEFT, SIDES = "cx cy w h", "x1 y1 x2 y2", "x1 y1 w h", "x1 x2 y1 y2"
+AROUND = "y1 x2 y2 x1"
+"""Top, right, bottom, left."""
 BOXES = {
     CENTRE: "",
     CORNERS: "cx = (x1 + x2) / 2, cy = (y1 + y2) / 2, w = x2 - x1, h = y2 - y1",
     TOP_LEFT: "cx = x1 + w / 2, cy = y1 + h / 2",
     SIDES: "cx = (x1 + x2) / 2, cy = (y1 + y2) / 2, w = x2 - x1, h = y2 - y1",
+    AROUND: "cx = (x1 + x2) / 2, cy = (y1 + y2) / 2, w = x2 - x1, h = y2 - y1",
 }
 """The four numbers of a box, and what makes centre and size of them."""
 Y_FIRST = {CENTRE: "cy cx h w", CORNERS: "y1 x1 y2 x2", TOP_LEFT: "y1 x1 h w", SIDES: "y1 y2 x1 x2"}
@@ -89,6 +94,8 @@ def corners(box: str, numbers: np.ndarray) -> np.ndarray:
         return np.concatenate([first, first + second], axis=1)
     if box == SIDES:
         return numbers[:, [0, 2, 1, 3]]
+    if box == AROUND:
+        return numbers[:, [3, 0, 1, 2]]
     if box == POINTS:
         points = numbers.reshape(-1, 4, 2)
         return np.concatenate([points.min(axis=1), points.max(axis=1)], axis=1)
@@ -178,8 +185,9 @@ def _units(numbers: np.ndarray, sizes: np.ndarray) -> list[tuple[str, np.ndarray
         return [(SHARES, ones)]
     pixels = np.where(np.isfinite(sizes), sizes, np.inf)
     beyond = (numbers > pixels.max(axis=1, keepdims=True) * (1 + OUTSIDE)).any(axis=1).mean()
-    if beyond > 1 - ALMOST_ALL and (numbers <= 1000 * (1 + OUTSIDE)).all():
-        return [(THOUSANDTHS, 1000 * ones)]
+    if beyond > 1 - ALMOST_ALL:
+        fitting = [(unit, most * ones) for unit, most in PARTS.items() if (numbers <= most * (1 + OUTSIDE)).all()]
+        return fitting[:1] or [(PIXELS, pixels)]
     if (numbers.max(axis=1) > 100 * (1 + OUTSIDE)).mean() > 1 - ALMOST_ALL:
         return [(PIXELS, pixels)]
     # All of the boxes within 100 pixels of the corner, in pictures that are larger: how likely is that?
@@ -225,10 +233,8 @@ def recipe(found: Sequence[Guess], named: bool = False) -> str:
         steps.append("x before y, width before height")
     if guess.unit == PIXELS:
         steps.append("cx and w divided by the picture's width, cy and h by its height")
-    elif guess.unit == PERCENT:
-        steps.append("each divided by 100")
-    elif guess.unit == THOUSANDTHS:
-        steps.append("each divided by 1000")
+    elif guess.unit in PARTS:
+        steps.append(f"each divided by {PARTS[guess.unit]}")
     if "a" in guess.layout:
         steps.append(UPRIGHT)
     if "c" not in guess.layout and not named:

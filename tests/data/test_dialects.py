@@ -185,6 +185,16 @@ CASES: dict[str, tuple[Row, str, str]] = {
         "class names in place of numbers and name y1 x1 y2 x2, in pixels",
         "w = x2 - x1",
     ),
+    "top, right, bottom, left": (
+        lambda n, box: text(n % 2, *(pixels(corners(box))[place] for place in (1, 2, 3, 0))),
+        "class y1 x2 y2 x1, in pixels",
+        "w = x2 - x1",
+    ),
+    "parts of 65535": (
+        lambda n, box: text(n % 2, *(round(65535 * float(side)) for side in box)),
+        "class cx cy w h, in parts of 65535",
+        "each divided by 65535",
+    ),
     "per cent signs": (
         lambda n, box: text(n % 2, *(f"{100 * side:.2f}%" for side in box)),
         "numbers with per cent signs",

@@ -173,6 +173,11 @@ def test_copies_in_a_split_with_other_labels_are_a_contradiction(tmp_path: Path)
     assert found(check(path, ["train"]), "copy of another"), "a training says it too"
 
 
+def test_one_copy_is_told_as_one(tmp_path: Path) -> None:
+    (problem,) = check(write_set(tmp_path, {"train": [(grey(1), ONE), (grey(1), ONE)]}), ["train"]).problems
+    assert problem.kind == "a copy of another picture of 'train', with the same labels"
+
+
 def test_leaks_with_other_labels_are_told_so(tmp_path: Path) -> None:
     pictures = {"train": [(grey(1), ONE)], "val": [(grey(2), ONE), (grey(1), "")], "test": [(grey(2), ONE + ONE)]}
     report = check(write_set(tmp_path, pictures))
