@@ -506,7 +506,8 @@ def test_what_was_changed_in_a_saved_file_is_named_with_its_value(tmp_path: Path
         return str(caught.value)
 
     line = text[: text.index("momentum:")].count("\n") + 1
-    assert f"args.yaml:{line}: `momentum: 0.5` (was 0.937) is not what it was" in told(("momentum: 0.937", "momentum: .5"))
+    said = told(("momentum: 0.937", "momentum: .5"))
+    assert f"args.yaml:{line}: `momentum: 0.5` (was 0.937) is not what it was" in said
     assert "`epochs: 8` is not what it was when the run began" in told(("epochs: 7", "epochs: 8")), "7 is no default"
     assert "`epochs: 8`, `seed: 3` are not what" in told(("epochs: 7", "epochs: 8"), ("seed: 0", "seed: 3"))
     each = next(line for line in text.splitlines() if line.startswith("# each: "))

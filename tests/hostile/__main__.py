@@ -136,13 +136,20 @@ def main() -> int:
     parser.add_argument("--entry", help="only these entries")
     parser.add_argument("--what", help="only these")
     options = parser.parse_args()
-    chosen = [case for case in cases() if (options.kind or "") in case.kind and (options.entry or "") in case.entry and (options.what or "") in case.what]
+    chosen = [
+        case
+        for case in cases()
+        if (options.kind or "") in case.kind
+        and (options.entry or "") in case.entry
+        and (options.what or "") in case.what
+    ]
     with tempfile.TemporaryDirectory(prefix="thinyolo-hostile-") as folder:
         counts, findings = run_all(chosen, Path(folder).resolve())
         os.chdir("/")
     for kind, count in counts.items():
         wrong = sum(finding.startswith(f"{kind}: ") for finding in findings)
-        print(f"{kind:<24} {len({case.what for case in chosen if case.kind == kind}):>4} files {count:>5} cases {wrong:>4} wrong")
+        files = len({case.what for case in chosen if case.kind == kind})
+        print(f"{kind:<24} {files:>4} files {count:>5} cases {wrong:>4} wrong")
     print(f"{counts.total()} cases, {len(findings)} findings")
     return bool(findings)
 

@@ -19,6 +19,7 @@ from tests.models.test_unpickle import HOSTILE, Calls, archive, assembled, by_sy
 Make = Callable[[Path, Path], object]
 """Writes a file of its kind to the first path; what runs it makes the second."""
 HUGE = 2**40
+NET = "[net]\nwidth=64\nheight=64\n"
 
 
 def _zipped(make: Callable[[Path], Any], protocol: int) -> Make:
@@ -73,7 +74,8 @@ def _laughs(depth: int = 60) -> list[Any]:
 
 def _getattr_chain(path: Path, marker: Path) -> None:
     imported = name("builtins", "__import__") + push("os") + b"\x85R"
-    archive(path, assembled(name("builtins", "getattr"), imported, push("system") + b"\x86R", push(f"touch {marker}"), b"\x85R"))
+    system = name("builtins", "getattr") + imported + push("system") + b"\x86R"
+    archive(path, assembled(system, push(f"touch {marker}"), b"\x85R"))
 
 
 def _old_tar(path: Path, marker: Path) -> None:
@@ -92,7 +94,8 @@ def _old_stream(path: Path, marker: Path) -> None:
 def _scripted(path: Path, marker: Path) -> None:
     """TorchScript's container: code beside the pickle."""
     code = b"def forward(self, x):\n  return ops.aten.save(x)\n"
-    _entries(path, [("a/data.pkl", _system(marker)), ("a/code/__torch__.py", code), ("a/constants.pkl", _system(marker))])
+    raw = _system(marker)
+    _entries(path, [("a/data.pkl", raw), ("a/code/__torch__.py", code), ("a/constants.pkl", raw)])
 
 
 def _twice(path: Path, marker: Path) -> None:
@@ -108,9 +111,7 @@ def _sparse(path: Path, _: Path) -> None:
 
 
 def _deflated(path: Path, _: Path) -> None:
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file, file.open("a/data.pkl", "w", force_zip64=True) as entry:
-        for _ in range(512):
-            entry.write(bytes(2**20))
+    _entries(path, [("a/data.pkl", bytes(2**29))], zipfile.ZIP_DEFLATED)
 
 
 def _lying(path: Path, marker: Path) -> None:
@@ -137,8 +138,12 @@ PICKLES: dict[str, Make] = {
     "entries that lead outside": lambda path, marker: _entries(
         path, [("../../data.pkl", _system(marker)), (f"{marker}", b"x"), ("..\\..\\x/data.pkl", b"x")]
     ),
-    "an entry with a line end in its name": lambda path, marker: _entries(path, [("a\n\x1b[2J/data.pkl", _system(marker))]),
-    "a zip in a zip": lambda path, marker: _entries(path, [("a/data.pkl", _system(marker)), ("a/data/0", _system(marker))]),
+    "an entry with a line end in its name": lambda path, marker: _entries(
+        path, [("a\n\x1b[2J/data.pkl", _system(marker))]
+    ),
+    "a pickle as a tensor": lambda path, marker: _entries(
+        path, [("a/data.pkl", _system(marker)), ("a/data/0", _system(marker))]
+    ),
     "entries in UTF-8 look-alikes": lambda path, marker: _entries(path, [("\u0430/data.pkl", _system(marker))]),
 }
 """What would run something."""
@@ -158,9 +163,9 @@ BOMBS: dict[str, Make] = {
     "the same in our meta": _told(meta={"teacher": {"a": _laughs()}, "seen": 1}),
     "the same in our extra": _told(extra={"a": _laughs(), "options": _laughs()}),
     "five million instructions": lambda path, _: archive(path, assembled(b"N0" * 2_500_000, b"N")),
-    "a cfg of 10^9 filters": _told(cfg="[net]\nwidth=64\nheight=64\n[convolutional]\nfilters=1000000000\nsize=3\nstride=1\n"),
-    "a cfg of 10,000 sections": _told(cfg="[net]\nwidth=64\nheight=64\n" + "[route]\nlayers=-1\n" * 10_000),
-    "a picture of 10^9 x 10^9": _told(cfg="[net]\nwidth=1000000000\nheight=1000000000\n[maxpool]\nsize=2\nstride=2\n"),
+    "a cfg of 10^9 filters": _told(cfg=f"{NET}[convolutional]\nfilters=1000000000\nsize=3\nstride=1\n"),
+    "a cfg of 10,000 sections": _told(cfg=NET + "[route]\nlayers=-1\n" * 10_000),
+    "a picture of 10^9 x 10^9": _told(cfg=NET.replace("64", "1000000000") + "[maxpool]\nsize=2\nstride=2\n"),
     "a million class names": _told(names=["a"] * 1_000_000),
     "a state that repeats one number": _told(state={"a": torch.zeros(1).expand(2**40)}),
 }

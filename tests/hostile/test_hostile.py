@@ -1,4 +1,4 @@
-"""A bounded part of `python -m tests.hostile`: a file of each kind through each of its entries, in a process of its own."""
+"""A bounded part of `python -m tests.hostile`: a file of each kind through each of its entries."""
 
 from __future__ import annotations
 
