@@ -11,7 +11,7 @@ from typing import Any
 from common.rundir import network_in
 from data import DataSpec, load_spec
 from engine import distributed
-from engine.bootstrap import Interval, Matches
+from engine.bootstrap import Interval
 from engine.checkpoints import Progress
 from engine.evaluate import Score
 from engine.plots import plot_channels, plot_gammas
@@ -104,7 +104,7 @@ class Line:
         last = list(self.networks)[-1]
         record = begun_record(self.config, self.spec, split, self.folder.name, self._asked())
         figures, shown = pictures(drawn)
-        matches: dict[str, Matches] = {}
+        matches = {last: found[last].matches}
         if last != self.first:
             by_name = {row.name: row for row in rows}
             first, thin = ((by_name[name], found[name]) for name in (self.first, last))
@@ -115,7 +115,7 @@ class Line:
                 for name, kind in zip([*figured, last], ["fat", *["cut"] * len(figured)])
             ]
             marks[-1] = replace(marks[-1], path=network_in(self.folder))
-            matches = costed(record, self.folder, self.spec, self.config, marks)
+            matches |= costed(record, self.folder, self.spec, self.config, marks)
         record |= {
             "verdict": line,
             "rows": [asdict(row) for row in rows],
@@ -144,8 +144,10 @@ class Line:
         words = [f"cut to {config.budget}" if config.budget else f"cut that costs {config.max_drop:g} mAP at most"]
         words += [f"without {config.shortcuts} shortcut blocks"] * (config.shortcuts not in ("", "0"))
         asked = words if self.told else []
-        epochs = [f"{name} {sum(self._epochs(name))}" for name in (self.first, list(self.networks)[-1])]
-        return ", ".join([*asked, *[f"kd {config.distil.kd}"] * trained, f"epochs: {', '.join(dict.fromkeys(epochs))}"])
+        last = list(self.networks)[-1]
+        epochs = {name: sum(self._epochs(name)) for name in (self.first, last)}
+        asked += [f"kd {config.distil.kd}"] * trained
+        return ", ".join([*asked, *(f"{name} of {count} epochs" for name, count in epochs.items() if count)])
 
     def _training_pictures(self) -> list[tuple[str, Path]]:
         """Of the first training of this run, if there is one."""

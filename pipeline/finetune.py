@@ -308,7 +308,7 @@ def report(result: FinetuneResult, config: DistilConfig, solved: Sequence[str] =
     student = rows[-1]
     found = {name: result.scores[name][split] for name in ("teacher", "student") if name in result.scores}
     record = begun_record(config, spec, split, f"Student {result.run.name}", f"kd {config.distil.kd}")
-    line, matches = "", {}
+    line, matches = "", {"student": found["student"].matches}
     if len(rows) > 1:
         compared(record, result.run, spec, (rows[0], found["teacher"]), (student, found["student"]))
         interval = interval_of(found["teacher"], found["student"])
@@ -316,7 +316,7 @@ def report(result: FinetuneResult, config: DistilConfig, solved: Sequence[str] =
         if result.teacher is not None and len(result.teacher.members) == 1:  # several have no cost of their own
             fat = Mark("teacher", "fat", config.input_size, found["teacher"], result.teacher.members[0])
             thin = Mark("student", "cut", config.input_size, found["student"], result.student, path=result.run / BEST)
-            matches = costed(record, result.run, spec, config, [fat, thin])
+            matches |= costed(record, result.run, spec, config, [fat, thin])
     figures, _ = pictures(result.run / "student" / split)
     record |= {
         "intro": str(result.footage or ""),

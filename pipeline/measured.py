@@ -50,7 +50,7 @@ class Measured:
     timed: str = ""
     ship: int | None = None
     ship_why: str = ""
-    matches: dict[str, Matches] = field(default_factory=dict)
+    matches: dict[str, Matches | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -144,8 +144,7 @@ def measured(marks: list[Mark], split: str, config: TrainConfig, run: Path) -> M
     found.timed = speeds.measured_with.replace("in PyTorch", f"in {NAMES[runtime]}").replace("CPU (ms): ", "")
     for mark in marks:
         found.points.append(_point(mark, marks[0], speeds, runtime, run))
-        if mark.score.matches is not None:
-            found.matches[mark.name] = mark.score.matches
+        found.matches[mark.name] = mark.score.matches
     found.ship = marks.index(last)
     if choice := _ship(marks, found.points):
         found.ship, found.ship_why = choice

@@ -62,7 +62,9 @@ def compared(record: Record, run: Path, spec: DataSpec, first: tuple[Row, Score]
     }
 
 
-def costed(record: Record, run: Path, spec: DataSpec, config: TrainConfig, marks: Sequence[Mark]) -> dict[str, Matches]:
+def costed(
+    record: Record, run: Path, spec: DataSpec, config: TrainConfig, marks: Sequence[Mark]
+) -> dict[str, Matches | None]:
     """Fill in the figure of accuracy and latency, which file to use, and what the uncut network is at smaller inputs.
 
     Args:

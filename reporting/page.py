@@ -20,7 +20,7 @@ FEW_CLASSES = 16
 """Classes in the table of the first screen: those whose precision changed most."""
 
 
-def write_report(run: str | Path, record: Record, matches: Mapping[str, Matches] | None = None) -> Path:
+def write_report(run: str | Path, record: Record, matches: Mapping[str, Matches | None] | None = None) -> Path:
     """Leave the record in the run, and make its page."""
     run = Path(run)
     write_record(run, record, matches or {})
@@ -121,7 +121,7 @@ def _tiles(record: Record, base: Row, last: Row, points: Sequence[Mapping[str, A
     by_name = {each["name"]: each for each in points}
     fat, thin = by_name.get(base.name), by_name.get(last.name)
     if fat and thin and fat["ms"] and thin["ms"]:
-        change = f"{fat['ms']:.2f} → {thin['ms']:.2f} ms, {_runtime(thin['runtime'])}"
+        change = f"{fat['ms']:.2f} → {thin['ms']:.2f} ms, {runtime_name(thin['runtime'])}"
         found.append(
             (f"{fat['ms'] / thin['ms']:.1f} ×", "as fast" if fat["ms"] >= thin["ms"] else "as fast (slower)", change)
         )
@@ -144,7 +144,7 @@ def _ship(point: Mapping[str, Any]) -> dict[str, str]:
     time = f"{point['ms']:.2f} ms of CPU time a picture in" if point["ms"] is not None else "runs in"
     megabytes = f", {point['megabytes']:.2f} MB" if point["megabytes"] else ""
     score = f", mAP50-95 {point['map50_95']:.3f}" if point["map50_95"] is not None else ""
-    words = f"{time} {_runtime(point['runtime'])}{score}{megabytes}."
+    words = f"{time} {runtime_name(point['runtime'])}{score}{megabytes}."
     return {"file": point["file"] or point["name"], "words": words}
 
 
@@ -157,7 +157,8 @@ _RUNTIMES = {
 }
 
 
-def _runtime(name: str) -> str:
+def runtime_name(name: str) -> str:
+    """What people call the program that runs a file."""
     return _RUNTIMES.get(name, short(name))
 
 

@@ -175,13 +175,12 @@ def pictures_record(run: Path, spec: DataSpec, split: str, compared: Sequence[Se
     return kept
 
 
-def write_record(run: Path, record: Record, matches: Mapping[str, Matches]) -> None:
-    """Leave a record in the run, and what each network of `matches` got right."""
-    arrays = {
-        f"{number}_{part}": getattr(each, part) for number, each in enumerate(matches.values()) for part in _PARTS
-    }
+def write_record(run: Path, record: Record, matches: Mapping[str, Matches | None]) -> None:
+    """Leave a record in the run, and what each network of `matches` got right, as far as that is known."""
+    known = {name: each for name, each in matches.items() if each is not None}
+    arrays = {f"{number}_{part}": getattr(each, part) for number, each in enumerate(known.values()) for part in _PARTS}
     with whole_file(run / MATCHES) as temporary, open(temporary, "wb") as handle:
-        np.savez_compressed(handle, names=np.array(list(matches), dtype=np.str_), **arrays)
+        np.savez_compressed(handle, names=np.array(list(known), dtype=np.str_), **arrays)
     with whole_file(run / RECORD) as temporary:
         temporary.write_text(json.dumps(record, indent=1), encoding="utf-8")
 
