@@ -128,8 +128,8 @@ def measured(marks: list[Mark], split: str, config: TrainConfig, run: Path) -> M
     assert last.path is not None
     try:
         files, found.ship_why = _files(last.path, split, config)
-    except (UserError, RuntimeError, MemoryError) as error:
-        files, found.ship_why = [], f"no file was written: {str(error).splitlines()[0]}"
+    except Exception as error:  # whatever a converter of others raises, hours of training are behind this line
+        files, found.ship_why = [], f"No file was written: {_said(error)}"
         log.warning("%s", found.ship_why)
     for made in files:
         if made.net is None or made.score is None:
@@ -140,7 +140,7 @@ def measured(marks: list[Mark], split: str, config: TrainConfig, run: Path) -> M
             name = f"{last.name}, {made.title}"
             others.append(Mark(name, "file", last.size, made.score, last.network, made, made.path))
     marks = [*marks[:-1], last, *others]
-    speeds, runtime = _speeds(marks)
+    speeds, runtime = _speeds(marks, ONNX_RUNTIME if files else PYTORCH)
     found.timed = speeds.measured_with.replace("in PyTorch", f"in {NAMES[runtime]}").replace("CPU (ms): ", "")
     for mark in marks:
         found.points.append(_point(mark, marks[0], speeds, runtime, run))
@@ -180,21 +180,28 @@ def _files(weights: Path, split: str, config: TrainConfig) -> tuple[list[Made], 
     return exporter.made, "; ".join(f"{name} was not made: {refusal.problem}" for name, refusal in exporter.refused)
 
 
-def _speeds(marks: list[Mark]) -> tuple[Speeds, str]:
+def _said(error: Exception) -> str:
+    """An error on one line."""
+    lines = str(error).splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+def _speeds(marks: list[Mark], runtime: str) -> tuple[Speeds, str]:
     """CPU times in the same rounds, of networks of equal cost once, and in which runtime networks ran.
 
-    That is ONNX Runtime, where it is installed: what a network takes in PyTorch says little of where it will run.
+    Where files are made that is ONNX Runtime: what a network takes in PyTorch says little of where it will run.
     """
-    try:
-        need_onnx()
-        runtime = ONNX_RUNTIME
-    except UserError:
-        runtime = PYTORCH
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         first = {_cost(mark): mark for mark in reversed(marks)}
-        times = call_rounds({mark.name: _call(mark, runtime) for mark in first.values()}, ROUNDS)
+        try:
+            calls = {mark.name: _call(mark, runtime) for mark in first.values()}
+        except Exception as error:  # as above
+            log.warning("timed in PyTorch, for the networks could not be run as ONNX: %s", _said(error))
+            runtime = PYTORCH
+            calls = {mark.name: _call(mark, runtime) for mark in first.values()}
+        times = call_rounds(calls, ROUNDS)
         return Speeds({mark.name: times[first[_cost(mark)].name] for mark in marks}), runtime
     finally:
         torch.set_num_threads(threads)

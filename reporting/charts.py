@@ -253,8 +253,10 @@ def _said(name: str, epoch: float, value: float) -> str:
     return f"{name}, epoch {epoch:g}: {value:.4g}"
 
 
-GUTTER, LINE = 190, 17
-"""Pixels beside a picture for its labels, and of a label's line."""
+GUTTER, LINE = 24, 17
+"""Pixels beside a picture for the lines to its labels, and of a label's line."""
+LABEL = 32
+"""Letters of a label."""
 WIDEST = 700
 """Pixels of a picture in the page; a larger one is shown smaller until it is clicked."""
 SMALLEST = 240
@@ -286,7 +288,7 @@ def annotated(picture: Mapping[str, Any], names: Sequence[str], first: str, seco
         "zoom": scale,
         "width": wide * scale,
         "height": high * scale,
-        "whole": (wide * scale + GUTTER, height),
+        "whole": (wide * scale + GUTTER + max((width_of(box["label"], LETTER) for box in told), default=0.0), height),
         "boxes": list(reversed(boxes)),  # the most telling lies on top
         "untold": sum("row" not in box and box["kind"] != "both" for box in boxes),
         "lost": sum(box["kind"] == "first" for box in boxes),
@@ -313,7 +315,7 @@ def _found(each: Mapping[str, Any], names: Sequence[str], first: str, second: st
     return {
         "box": each["box"],
         "kind": kind,
-        "label": f"{_name(names, each['label'])}: {text}",
+        "label": short(f"{_name(names, each['label'])}: {text}", LABEL),
         "tip": f"{_name(names, each['label'], 60)}: {', '.join(said)}",
     }
 
@@ -323,6 +325,6 @@ def _alarm(each: Mapping[str, Any], names: Sequence[str], first: str, second: st
     return {
         "box": each["box"],
         "kind": f"false-{each['by']}",
-        "label": f"{_name(names, each['label'])}? {who} {each['confidence']}",
+        "label": short(f"{_name(names, each['label'])}? {who} {each['confidence']}", LABEL),
         "tip": f"no such object: {_name(names, each['label'], 60)} says {who} with {each['confidence']:.2f}",
     }

@@ -47,7 +47,7 @@ def typeset(text: str) -> str:
 
 def width_of(text: str, size: float) -> float:
     """About how many pixels wide a line is in letters of so many pixels: for what is set beside what."""
-    wide = sum(1.0 if unicodedata.east_asian_width(letter) in "WF" else 0.56 for letter in text)
+    wide = sum(1.0 if unicodedata.east_asian_width(letter) in "WF" else 0.62 for letter in text)
     return wide * size
 
 

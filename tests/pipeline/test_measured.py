@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+import models
 from common.errors import UserError
 from engine.config import TrainConfig
+from models.network import Network
 from pipeline import measured
 from pipeline.measured import Mark, smaller_sizes, wanted_files
+from tests import nets
 from tests.reporting.material import matches
 
 
@@ -62,3 +66,26 @@ def test_the_fastest_file_that_is_not_shown_to_be_worse_is_shipped() -> None:
     place, why = measured._ship(marks, points((9, 9), (4, 4), (3, 4), (1, 1))) or (None, "")
     assert place == 3
     assert "all detect worse" in why
+
+
+def test_a_converter_that_fails_costs_no_report(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    network = models.init_weights(Network(models.parse_cfg(nets.RESIDUAL)))
+    score: Any = SimpleNamespace(map50_95=0.5, matches=matches())
+    marks = [Mark("fat", "fat", (64, 64), score, network), Mark("thin", "cut", (64, 64), score, network)]
+    marks[1] = replace(marks[1], path=tmp_path / "thin.pt")
+    models.save(network, tmp_path / "thin.pt")
+
+    def fails(*_: Any) -> None:
+        raise ValueError("an operator that nobody knows\nand more")
+
+    monkeypatch.setattr(measured, "Exporter", fails)
+    found = measured.measured(marks, "test", TrainConfig(files="onnx", data="data.yaml"), tmp_path)
+    assert found.ship_why == "No file was written: an operator that nobody knows"
+    assert [point["name"] for point in found.points] == ["fat", "thin"]
+    assert found.points[1]["file"] == "thin.pt"
+    assert found.ship == 1
+    assert "in PyTorch" in found.timed or "busy" in found.timed
+    monkeypatch.setattr(measured, "onnx_model", fails)
+    speeds, runtime = measured._speeds(marks, measured.ONNX_RUNTIME)
+    assert runtime == measured.PYTORCH
+    assert speeds.times["fat"] is speeds.times["thin"], "of equal cost, and timed once"

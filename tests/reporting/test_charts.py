@@ -112,7 +112,7 @@ def test_pictures_have_their_own_size_and_labels_cover_no_object(size: tuple[int
     drawn = annotated(picture, ["cat"], "fat", "thin")
     assert drawn["zoom"] == zoom
     assert drawn["width"] == wide * zoom <= WIDEST
-    assert drawn["whole"][0] == drawn["width"] + GUTTER, "labels have a margin of their own"
+    assert drawn["whole"][0] > drawn["width"] + GUTTER + 60, "labels have a margin of their own"
     rows = sorted(box["row"] for box in drawn["boxes"] if "row" in box)
     assert np.diff(rows).min() >= 17 - 1e-9
     assert rows[-1] <= drawn["whole"][1]
