@@ -326,16 +326,16 @@ def test_files_of_the_last_network_are_scored_timed_and_one_is_recommended(
     run = material / "runs" / "train_prune" / "files"
     record = read_record(run)
     names = [point["name"] for point in record["points"]]
-    assert names == ["input", "input at 32x32", "pruned", "pruned, ONNX, INT8"]
-    assert [point["file"] for point in record["points"][2:]] == [
+    assert names == ["input", "input at 48x48", "input at 32x32", "pruned", "pruned, ONNX, INT8"]
+    assert [point["file"] for point in record["points"][3:]] == [
         "pruned/export/pruned.onnx",
         "pruned/export/pruned-int8.onnx",
     ]
-    assert all((run / point["file"]).is_file() for point in record["points"])
-    assert record["ship"] in (2, 3)
+    assert all((run / point["file"]).is_file() for point in record["points"][3:])
+    assert record["ship"] in (3, 4)
     assert "ONNX Runtime" in record["timed"]
     assert list(read_matches(run)) == names
-    assert record["rivals"][0].startswith("input at 32x32 against pruned: ")
+    assert record["rivals"][0].startswith("input at 48x48 against pruned: ")
     page = (run / "report.html").read_text()
     assert f"<bdi>{record['points'][record['ship']]['file']}</bdi></strong>" in page
 
