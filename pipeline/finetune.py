@@ -31,7 +31,7 @@ from pipeline.measured import Mark
 from pipeline.records import begun_record, compared, costed, lineage_records
 from pipeline.show import training_pictures
 from pipeline.spent import progress_of
-from pipeline.stage import check_space, load_network, stage_tracker, train_network
+from pipeline.stage import check_options, check_space, load_network, stage_tracker, train_network
 from reporting.page import write_report
 from reporting.report import Row, scored_on, text_table
 from reporting.results import Scores, counted, footnote, interval_of, pictures, scores, shown_split, table
@@ -106,6 +106,7 @@ def finetune(
         )
         student = student.with_anchors(anchors) if anchors is not None else student
         log.info("%s", reason)
+    check_options(student, config)
     check_space(student, config, run, 1)
     guide = make_teacher(config, student, spec, teacher)
     before = said_before(config, run)
