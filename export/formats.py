@@ -47,6 +47,8 @@ class Format:
         half: ``--half`` writes its weights in FP16.
         nms: a graph with NMS inside can be run here.
         heads_only: decoding cannot be part of its graph.
+        round_to: channels are computed in blocks of so many by what runs it: a cut for it keeps multiples (measured by
+            benchmarks/width_steps.py; of TensorRT what its documentation asks of FP16).
     """
 
     name: str
@@ -60,6 +62,7 @@ class Format:
     half: bool = False
     nms: bool = True
     heads_only: bool = False
+    round_to: int = 8
 
     @property
     def suffixes(self) -> tuple[str, ...]:
@@ -176,6 +179,7 @@ FORMATS: dict[str, Format] = {
             _READ_ONNX,
             _int8,
             integer=True,
+            round_to=16,
         ),
         Format(
             "openvino", "OpenVINO", "OpenVINO's .xml and .bin", (".xml", ".bin"), ("openvino",), _openvino, half=True
@@ -188,6 +192,7 @@ FORMATS: dict[str, Format] = {
             ("openvino",),
             _openvino_int8,
             integer=True,
+            round_to=16,
         ),
         Format(
             "darknet",
