@@ -243,7 +243,3 @@ class DeployedLatency:
             )
         self.runtime = written.net.runtime
         return written.net
-
-
-if __name__ == "__main__":
-    raise SystemExit("error: this command is called thinyolo latency now, with the same options")
