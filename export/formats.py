@@ -127,6 +127,12 @@ def _ncnn() -> Write:
     return write
 
 
+def _litert() -> Write:
+    from export.to_litert import write
+
+    return write
+
+
 def _in_onnxruntime() -> Open:
     from export.onnx_files import open_onnx
 
@@ -155,6 +161,12 @@ def _in_ncnn() -> Open:
     from export.to_ncnn import open_ncnn
 
     return open_ncnn
+
+
+def _in_litert() -> Open:
+    from export.to_litert import open_litert
+
+    return open_litert
 
 
 _READ_ONNX = ("onnxruntime", "openvino", "opencv")
@@ -202,6 +214,7 @@ FORMATS: dict[str, Format] = {
             ("torch", "onnxruntime", "openvino", "opencv"),
             _darknet,
             beside=(".names",),
+            round_to=4,
         ),
         Format(
             "tensorrt",
@@ -225,6 +238,17 @@ FORMATS: dict[str, Format] = {
             nms=False,
             heads_only=True,
         ),
+        Format(
+            "litert",
+            "LiteRT",
+            "LiteRT's (TensorFlow Lite's) .tflite, for phones and small boards; its outputs are the heads",
+            (".tflite",),
+            ("litert",),
+            _litert,
+            beside=(".tflite.json",),
+            nms=False,
+            heads_only=True,
+        ),
     )
 }
 
@@ -236,6 +260,7 @@ PROGRAMS: dict[str, Program] = {
         Program("opencv", _in_opencv),
         Program("tensorrt", _in_tensorrt, from_memory=False),
         Program("ncnn", _in_ncnn, from_memory=False),
+        Program("litert", _in_litert, from_memory=False),
     )
 }
 RUNTIMES = ("torch", *PROGRAMS)
