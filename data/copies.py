@@ -5,11 +5,34 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
+
+T = TypeVar("T")
 
 GLIMPSE = 4096
 """So many bytes at the beginning, in the middle and at the end of files tell most that are of one size apart."""
+
+
+def groups_of_copies(pictures: Iterable[Path]) -> list[list[Path]]:
+    """Those of `pictures` that have the same bytes, together; only files of equal size and looks are read."""
+    found: list[list[Path]] = []
+    for size, same in _grouped(dict.fromkeys(pictures), _size).items():
+        if size is None or len(same) < 2:
+            continue
+        for likely in _grouped(same, partial(_glimpse, size=size)).values():
+            if len(likely) > 1:
+                found += [group for group in _grouped(likely, _digest).values() if len(group) > 1]
+    return found
+
+
+def _grouped(paths: Iterable[Path], key: Callable[[Path], T]) -> dict[T, list[Path]]:
+    groups: dict[T, list[Path]] = {}
+    for path in paths:
+        groups.setdefault(key(path), []).append(path)
+    return groups
 
 
 def copies(pictures: Iterable[Path], originals: Iterable[Path]) -> dict[Path, Path]:
@@ -30,20 +53,13 @@ def copies(pictures: Iterable[Path], originals: Iterable[Path]) -> dict[Path, Pa
             found[picture] = picture
         elif size is not None and size in alike:
             if size not in glimpses:
-                glimpses[size] = _by_glimpse(alike[size], size)
+                glimpses[size] = _grouped(alike[size], partial(_glimpse, size=size))
             key = size, _glimpse(picture, size)
             if likely := glimpses[size].get(key[1]):
                 if key not in contents:
                     contents[key] = {_digest(path): path for path in reversed(likely)}
                 if (same := contents[key].get(_digest(picture))) is not None:
                     found[picture] = same
-    return found
-
-
-def _by_glimpse(paths: Iterable[Path], size: int) -> dict[bytes, list[Path]]:
-    found: dict[bytes, list[Path]] = {}
-    for path in paths:
-        found.setdefault(_glimpse(path, size), []).append(path)
     return found
 
 

@@ -2,30 +2,42 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from functools import cache
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
 
 from common.errors import UserError
 from common.log import say_once
+from common.reading import read_bytes
 from data.findings import (
     across_splits,
     all_alike,
     below_a_pixel,
+    contradiction,
+    copies_within,
     crowded,
     crushed,
     leaks,
     of_several_frames,
     unread,
     without_range,
+    wrong_range,
 )
-from data.label_lines import ROUNDING, Reading, how_to_read, read_label_file, read_labels
-from data.pairing import labels_elsewhere, labels_without_picture, looked_for, shared_labels, without_labels
+from data.label_lines import MOST_LABELS, ROUNDING, Reading, how_to_read, read_label_file, read_labels
+from data.pairing import (
+    labels_elsewhere,
+    labels_twice,
+    labels_without_picture,
+    looked_for,
+    shared_labels,
+    without_labels,
+)
 from data.pictures import LFS, Facts, picture_facts
 from data.problems import ERROR, LEFT_OUT, WARNING, Problem, announce, remedy
 from data.spec import SPLITS, DataSpec, find_label, load_spec
@@ -97,8 +109,9 @@ def scan(spec: DataSpec, split: str) -> Scan:
         UserError: the split has no pictures at all; everything else is in the result's `problems`.
     """
     listed = spec.require(split)
+    once = list(dict.fromkeys(listed))
     result = Scan(split, [], np.zeros((0, 2), int), [], [])
-    for picture, facts in zip(listed, picture_facts(listed), strict=True):
+    for picture, facts in zip(once, picture_facts(once), strict=True):
         if isinstance(facts, str):
             todo = "fetch the files: git lfs pull" if facts == LFS else ""
             result.problems.append(Problem(LEFT_OUT, "picture left out", picture, None, facts, todo))
@@ -110,6 +123,7 @@ def scan(spec: DataSpec, split: str) -> Scan:
     result.shapes = np.array([facts.shape for facts in result.facts], int).reshape(-1, 2)
     files = [find_label(picture) for picture in result.pictures]
     readings = _readings(spec, result, files)
+    unread_labels: set[Path | None] = set()
     for picture, path in zip(result.pictures, files, strict=True):
         if path is None:
             result.absent.append(picture)
@@ -118,21 +132,77 @@ def scan(spec: DataSpec, split: str) -> Scan:
             labels, problems = read_label_file(path, len(spec.label_names), readings[path])
             result.problems += problems
             result.unusable += not len(labels) and bool(problems)
+            if any(problem.severity == ERROR for problem in problems):
+                unread_labels.add(path)
         if spec.single_cls:
             labels[:, 0] = 0
         result.labels.append(labels)
     result.problems += _emptiness(spec, result) or without_labels(spec, split, result.pictures, result.absent)
     result.problems += shared_labels(result.pictures, files)
+    result.problems += labels_twice(result.pictures, files, partial(_files_contradict, spec, readings))
+    read = [picture for picture, file in zip(result.pictures, files, strict=True) if file not in unread_labels]
+    result.problems += copies_within(split, read, contradict := partial(_contradict, spec))
     result.problems += labels_without_picture(spec, split)
     result.problems += unread(spec.folders.get(split, ()))
     result.problems += of_several_frames(result.pictures, result.facts)
     result.problems += crushed(spec, result.pictures, result.facts)
+    result.problems += wrong_range(spec.pixel_range, result.pictures, result.facts)
     result.problems += below_a_pixel(result.pictures, result.shapes, result.labels)
     result.problems += all_alike(result.pictures, result.labels)
     if split != "train":
         result.problems += crowded(spec, result.pictures, result.labels)
-        result.problems += leaks(spec.splits.get("train", ()), "train", result.pictures, split)
-    return result
+        result.problems += leaks(spec.splits.get("train", ()), "train", result.pictures, split, contradict)
+    return _as_listed(result, listed, spec)
+
+
+def _as_listed(found: Scan, listed: Sequence[Path], spec: DataSpec) -> Scan:
+    """The split with each picture as often as it is listed, where some are more than once; and what is said of that."""
+    if said := spec.again.get(found.split):
+        kind = f"lines of the lists of '{found.split}' name pictures again; "
+        train = found.split == "train"
+        kind += "each is trained on as often as it is named" if train else "each picture counts once"
+        todo = (
+            f"nothing, if these are meant to count more{'' if train else ' in train'}; else delete the lines: sort -u"
+        )
+        found.problems.append(Problem(WARNING, kind, said[1], None, f"the first of {said[0]}", todo))
+    place = {picture: number for number, picture in enumerate(found.pictures)}
+    order = [place[picture] for picture in listed if picture in place]
+    if len(order) == len(place):
+        return found
+    lacking = set(found.absent)
+    pictures = [found.pictures[number] for number in order]
+    return replace(
+        found,
+        pictures=pictures,
+        shapes=found.shapes[order],
+        labels=[found.labels[number] for number in order],
+        facts=[found.facts[number] for number in order],
+        absent=[picture for picture in pictures if picture in lacking],
+    )
+
+
+def _contradict(spec: DataSpec, first: Path, second: Path) -> str:
+    """How the labels of two pictures differ; see `data.findings.Contradict`."""
+    return _differ(spec, [read_labels(picture, spec.label_names)[0] for picture in (first, second)])
+
+
+def _files_contradict(spec: DataSpec, readings: Mapping[Path, Reading], read: Path, other: Path) -> str:
+    """The same of two label files, of which the second is read as the first."""
+    with contextlib.suppress(UserError):
+        if read_bytes(read, MOST_LABELS) == read_bytes(other, MOST_LABELS):
+            return ""
+    classes, reading = len(spec.label_names), readings[read]
+    (first, _), (second, wrong) = (read_label_file(path, classes, reading) for path in (read, other))
+    if not len(second) and any(problem.severity == ERROR for problem in wrong):
+        return "there are no boxes as they are written here"
+    return _differ(spec, [first, second])
+
+
+def _differ(spec: DataSpec, labels: Sequence[np.ndarray]) -> str:
+    for rows in labels:
+        if spec.single_cls:
+            rows[:, 0] = 0
+    return contradiction(*labels)
 
 
 def _readings(spec: DataSpec, result: Scan, files: Sequence[Path | None]) -> dict[Path, Reading]:
@@ -220,7 +290,7 @@ def check(spec: DataSpec | str | Path, splits: Sequence[str] | None = None) -> C
     if not splits:
         pictures = {split: found.pictures for split, found in report.scans.items()}
         counts = {split: found.per_class(spec.classes) for split, found in report.scans.items()}
-        report.notes = across_splits(spec, pictures, {} if report.errors else counts)
+        report.notes = across_splits(spec, pictures, {} if report.errors else counts, partial(_contradict, spec))
     return report
 
 
