@@ -61,7 +61,7 @@ def chain(width: int, kernel: int, length: int, side: int) -> bytes:
 
 
 def in_ncnn(width: int, kernel: int, length: int, picture: np.ndarray) -> Callable[[], Any]:
-    """The same chain in ncnn, computing in FP32 as `export.to_ncnn` opens it; gives an `ncnn.Mat`."""
+    """The same chain in ncnn, computing in FP32 as `export.to_ncnn` opens it."""
     ncnn, _ = need_ncnn()
     weights = filters(width, kernel)
     layers = [f"Input {INPUT} 0 1 {INPUT}"]
@@ -87,7 +87,7 @@ def in_ncnn(width: int, kernel: int, length: int, picture: np.ndarray) -> Callab
         extractor.input(INPUT, given)
         status, output = extractor.extract(last)
         assert not status
-        return output
+        return np.array(output)  # what it lies in goes with the extractor
 
     return run
 
