@@ -86,10 +86,16 @@ def time_calls(
         warm_up: calls before the first measurement, not counted.
         pictures: how many pictures a call takes, where it is more than one.
     """
+    times = call_rounds(calls, rounds, warm_up)
+    return latencies({name: taken / (pictures or {}).get(name, 1) for name, taken in times.items()})
+
+
+def call_rounds(calls: Mapping[str, Callable[[], None]], rounds: int, warm_up: int = 3) -> dict[str, np.ndarray]:
+    """Round by round, ``(2, rounds)`` milliseconds of every call by the clock and of CPU time."""
     for call in calls.values():
         for _ in range(warm_up):
             call()
-    return latencies({name: taken / (pictures or {}).get(name, 1) for name, taken in _rounds(calls, rounds).items()})
+    return _rounds(calls, rounds)
 
 
 def latencies(times: Mapping[str, np.ndarray]) -> dict[str, Latency]:
