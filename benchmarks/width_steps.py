@@ -80,11 +80,11 @@ def in_ncnn(width: int, kernel: int, length: int, picture: np.ndarray) -> Callab
         binary.write_bytes((bytes(4) + weights.tobytes()) * length)  # four zeros: FP32
         assert not net.load_param(str(param))
         assert not net.load_model(str(binary))
-    given = ncnn.Mat(np.ascontiguousarray(picture[0]))
+    given = np.ascontiguousarray(picture[0])  # a Mat lies in it, and does not keep it
 
     def run() -> Any:
         extractor = net.create_extractor()
-        extractor.input(INPUT, given)
+        extractor.input(INPUT, ncnn.Mat(given))
         status, output = extractor.extract(last)
         assert not status
         return np.array(output)  # what it lies in goes with the extractor
