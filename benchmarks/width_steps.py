@@ -26,7 +26,7 @@ from export.machine import surroundings
 from export.quantise import EVERYTHING, Quantiser
 from export.to_ncnn import need_ncnn
 from export.to_onnx import INPUT, session
-from export.to_openvino import compiled
+from export.to_openvino import started as in_openvino
 from reporting.tables import table
 
 WIDTHS = "4,6,8,10,12,14,16,20,24,28,30,32,36,40,44,48,56,60,62,63,64,72,80,88,96,104,112,120,124,126,128"
@@ -61,7 +61,7 @@ def chain(width: int, kernel: int, length: int, side: int) -> bytes:
 
 
 def in_ncnn(width: int, kernel: int, length: int, picture: np.ndarray) -> Callable[[], Any]:
-    """The same chain in ncnn, computing in FP32 as `export.to_ncnn` opens it; gives an `ncnn.Mat`."""
+    """The same chain in ncnn, computing in FP32 as `export.to_ncnn` opens it."""
     ncnn, _ = need_ncnn()
     weights = filters(width, kernel)
     layers = [f"Input {INPUT} 0 1 {INPUT}"]
@@ -80,14 +80,14 @@ def in_ncnn(width: int, kernel: int, length: int, picture: np.ndarray) -> Callab
         binary.write_bytes((bytes(4) + weights.tobytes()) * length)  # four zeros: FP32
         assert not net.load_param(str(param))
         assert not net.load_model(str(binary))
-    given = ncnn.Mat(np.ascontiguousarray(picture[0]))
+    given = np.ascontiguousarray(picture[0])  # a Mat lies in it, and does not keep it
 
     def run() -> Any:
         extractor = net.create_extractor()
-        extractor.input(INPUT, given)
+        extractor.input(INPUT, ncnn.Mat(given))
         status, output = extractor.extract(last)
         assert not status
-        return output
+        return np.array(output)  # what it lies in goes with the extractor
 
     return run
 
@@ -99,10 +99,7 @@ def call(runtime: str, width: int, kernel: int, length: int, side: int) -> Calla
         return in_ncnn(width, kernel, length, picture)
     model = chain(width, kernel, length, side)
     if runtime == "openvino":
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "chain.onnx"
-            path.write_bytes(model)
-            run, _ = compiled(path, 1)
+        run = in_openvino(model, 1)
         return lambda: run(picture)
     if runtime == "opencv":
         import cv2
