@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from data.copies import copies
-from data.pictures import DARK, FRAMES, RANGELESS, Facts
+from data.facts import FRAMES, RANGELESS, Facts
+from data.pictures import DARK
 from data.places import HIDDEN, NOT_READ, OTHERWISE_NAMED, VIDEO, unread_files
 from data.problems import LEFT_OUT, WARNING, Problem
 from data.spec import DataSpec
@@ -22,15 +23,25 @@ WHOLE_PICTURE = 0.95
 """A box whose sides are above it is what a set of classes becomes when it is converted."""
 
 
-def leaks(originals: Iterable[Path], first: str, pictures: Iterable[Path], second: str) -> list[Problem]:
-    """Pictures of one split that are in another too: the same files, or files with the same bytes."""
+def leaks(
+    originals: Sequence[Path],
+    first: str,
+    pictures: Sequence[Path],
+    second: str,
+    stamps: tuple[np.ndarray, np.ndarray] | None = None,
+) -> list[Problem]:
+    """Pictures of one split that are in another too: the same files, or files with the same bytes.
+
+    Args:
+        stamps: of the pictures and of the originals, where they are known.
+    """
     kind = f"picture of '{second}' is also in '{first}'"
     if first == "train":
         kind = f"picture of '{second}' is also trained on; its score will be too good"
     todo = "keep each picture in one split, and what was filmed in the same moment with it"
     return [
         Problem(WARNING, kind, picture, None, "the same file" if same == picture else f"same bytes as {same}", todo)
-        for picture, same in copies(pictures, originals).items()
+        for picture, same in copies(pictures, originals, stamps).items()
     ]
 
 
@@ -106,18 +117,19 @@ def crushed(spec: DataSpec, pictures: Sequence[Path], facts: Sequence[Facts]) ->
 
 def below_a_pixel(pictures: Sequence[Path], shapes: np.ndarray, labels: Sequence[np.ndarray]) -> list[Problem]:
     """Where most boxes of a split are smaller than a pixel of their picture, ``(N, 2)`` (h, w): in another unit."""
-    found = []
-    for picture, (height, width), rows in zip(pictures, shapes.tolist(), labels, strict=True):
-        sides = rows[:, 3:]
-        below = (sides * np.array([width, height]) < 1) & (sides < TINY)
-        small = int(below.any(1).sum())
-        found.append((picture, small, len(rows)))
-    if 2 * sum(small for _, small, _ in found) <= sum(count for _, _, count in found):
+    counts = np.array([len(rows) for rows in labels], int)
+    sides = np.concatenate([np.zeros((0, 2), np.float32), *(rows[:, 3:] for rows in labels)])
+    owners = np.repeat(np.arange(len(labels)), counts)
+    below = ((sides * shapes[owners, ::-1] < 1) & (sides < TINY)).any(axis=1)
+    if 2 * int(below.sum()) <= len(below):
         return []
+    small = np.bincount(owners[below], minlength=len(labels))
     kind = "boxes smaller than a pixel, as most of this split are: their numbers seem to be of another unit"
     todo = "write cx cy w h as shares of the picture's width and height (0.5 0.5 1 1 is the whole picture)"
     return [
-        Problem(WARNING, kind, picture, None, f"{small} of {count}", todo) for picture, small, count in found if small
+        Problem(WARNING, kind, picture, None, f"{few} of {count}", todo)
+        for picture, few, count in zip(pictures, small.tolist(), counts.tolist(), strict=True)
+        if few
     ]
 
 

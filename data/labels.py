@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -13,6 +14,8 @@ import numpy as np
 
 from common.errors import UserError
 from common.log import say_once
+from data.columns import spread
+from data.facts import Facts
 from data.findings import (
     across_splits,
     all_alike,
@@ -24,11 +27,13 @@ from data.findings import (
     unread,
     without_range,
 )
-from data.label_lines import ROUNDING, Reading, how_to_read, read_label_file, read_labels
+from data.label_files import ROUNDING, find_labels, read_label_files
+from data.label_lines import Reading, how_to_read, read_label_file, read_labels
 from data.pairing import labels_elsewhere, labels_without_picture, looked_for, shared_labels, without_labels
-from data.pictures import LFS, Facts, picture_facts
+from data.pictures import LFS, picture_facts
 from data.problems import ERROR, LEFT_OUT, WARNING, Problem, announce, remedy
-from data.spec import SPLITS, DataSpec, find_label, load_spec
+from data.remembered import stamps_of
+from data.spec import SPLITS, DataSpec, load_spec
 
 __all__ = ["ROUNDING", "CheckReport", "Scan", "check", "read_labels", "scan"]
 
@@ -90,32 +95,46 @@ class Scan:
         return np.bincount(numbers.astype(int), minlength=classes)
 
 
-def scan(spec: DataSpec, split: str) -> Scan:
+def scan(spec: DataSpec, split: str, stamps: dict[str, np.ndarray] | None = None) -> Scan:
     """Read all labels of a split and the size of every picture, and look for what training would be misled by.
+
+    Args:
+        stamps: split -> those of its listed pictures (`data.remembered`); what is lacking is filled in.
 
     Raises:
         UserError: the split has no pictures at all; everything else is in the result's `problems`.
     """
     listed = spec.require(split)
+    stamps = {} if stamps is None else stamps
+    for each in (split, "train"):
+        if each not in stamps:
+            stamps[each] = stamps_of(spec.splits.get(each, ()))
+    usable = np.ones(len(listed), bool)
     result = Scan(split, [], np.zeros((0, 2), int), [], [])
-    for picture, facts in zip(listed, picture_facts(listed), strict=True):
+    for place, (picture, facts) in enumerate(zip(listed, picture_facts(listed, stamps[split]), strict=True)):
         if isinstance(facts, str):
+            usable[place] = False
             todo = "fetch the files: git lfs pull" if facts == LFS else ""
             result.problems.append(Problem(LEFT_OUT, "picture left out", picture, None, facts, todo))
         elif rangeless := without_range(spec, picture, facts):
+            usable[place] = False
             result.problems.append(rangeless)
         else:
             result.pictures.append(picture)
             result.facts.append(facts)
     result.shapes = np.array([facts.shape for facts in result.facts], int).reshape(-1, 2)
-    files = [find_label(picture) for picture in result.pictures]
-    readings = _readings(spec, result, files)
-    for picture, path in zip(result.pictures, files, strict=True):
+    files = find_labels(result.pictures)
+    reading = _readings(spec, result, files)
+    classes = len(spec.label_names)
+    plain = read_label_files(files, classes).boxes
+    for picture, path, boxes in zip(result.pictures, files, plain, strict=True):
         if path is None:
             result.absent.append(picture)
             labels = np.zeros((0, 5), np.float32)
+        elif boxes is not None:
+            labels = boxes
         else:
-            labels, problems = read_label_file(path, len(spec.label_names), readings[path])
+            labels, problems = read_label_file(Path(path), classes, reading(picture))
             result.problems += problems
             result.unusable += not len(labels) and bool(problems)
         if spec.single_cls:
@@ -131,24 +150,33 @@ def scan(spec: DataSpec, split: str) -> Scan:
     result.problems += all_alike(result.pictures, result.labels)
     if split != "train":
         result.problems += crowded(spec, result.pictures, result.labels)
-        result.problems += leaks(spec.splits.get("train", ()), "train", result.pictures, split)
+        trained, known = spec.splits.get("train", ()), (stamps[split][usable], stamps["train"])
+        result.problems += leaks(trained, "train", result.pictures, split, known)
     return result
 
 
-def _readings(spec: DataSpec, result: Scan, files: Sequence[Path | None]) -> dict[Path, Reading]:
-    """How each label file is read. What came from one source was written by one program: it is looked at together."""
+def _readings(spec: DataSpec, result: Scan, files: Sequence[str | None]) -> Callable[[Path], Reading]:
+    """How the label file of a picture is read. What came from one source was written by one program: it is looked at
+    together."""
     folders = spec.folders.get(result.split, ())
-    source = cache(lambda folder: next((each for each in folders if folder.is_relative_to(each)), None))
-    sides: dict[Path | None, dict[Path, tuple[float, float]]] = {}
-    for picture, path, (height, width) in zip(result.pictures, files, result.shapes, strict=True):
+
+    @cache
+    def source(folder: str) -> Path | None:
+        return next((each for each in folders if Path(folder).is_relative_to(each)), None)
+
+    together: dict[Path | None, dict[str, int]] = {}  # label file -> the place of its picture
+    for place, (picture, path) in enumerate(zip(result.pictures, files, strict=True)):
         if path is not None:
-            sides.setdefault(source(picture.parent), {})[path] = (int(width), int(height))
+            together.setdefault(source(str(picture).rpartition(os.sep)[0]), {})[path] = place
     readings = {}
-    for together in sides.values():
-        reading, wrong = how_to_read(list(together), spec.label_names, spec.keypoints, together)
+    for folder, places in together.items():
+        sides = {}
+        for path in spread(list(places)):
+            height, width = result.shapes[places[path]].tolist()
+            sides[Path(path)] = width, height
+        readings[folder], wrong = how_to_read(list(sides), spec.label_names, spec.keypoints, sides)
         result.problems += wrong
-        readings.update(dict.fromkeys(together, reading))
-    return readings
+    return lambda picture: readings[source(str(picture).rpartition(os.sep)[0])]
 
 
 def _emptiness(spec: DataSpec, result: Scan) -> list[Problem]:
@@ -212,8 +240,9 @@ def check(spec: DataSpec | str | Path, splits: Sequence[str] | None = None) -> C
     """
     spec = load_spec(spec)
     report = CheckReport(spec)
+    stamps: dict[str, np.ndarray] = {}
     for split in splits or list(spec.splits):
-        report.scans[split] = scan(spec, split)
+        report.scans[split] = scan(spec, split, stamps)
     every = [problem for found in report.scans.values() for problem in found.problems]
     # Splits that share a folder name the same files.
     report.problems = list(dict.fromkeys(every if splits else [*_absent_splits(spec), *every]))

@@ -224,7 +224,7 @@ def _several(entry: str, finder: Finder) -> bool:
 
 def _collect(spec: DataSpec, split: str, entries: list[str], finder: Finder) -> list[Path]:
     """Fill in a split from its entries; say in `missing` what is absent. Returns the links that lead back."""
-    found: dict[Path, Path] = {}  # the picture under its real folder -> as the user knows it
+    found: dict[tuple[str, str], Path] = {}  # the picture's real folder and name -> as the user knows it
     folders: list[Path] = []
     loops: list[Path] = []
     absent = []
@@ -258,7 +258,8 @@ def _collect(spec: DataSpec, split: str, entries: list[str], finder: Finder) -> 
                 spec.advice[split] = error.todo
                 continue
         for picture in pictures:
-            found.setdefault(Path(real(picture.parent), picture.name), picture)
+            parent, _, name = str(picture).rpartition(os.sep)
+            found.setdefault((real(parent or picture.parent), name), picture)
     if found:
         spec.splits[split], spec.folders[split] = tuple(found.values()), tuple(folders)
         for text in absent:
