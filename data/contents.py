@@ -97,7 +97,8 @@ def note_contents(pictures: Sequence[Path], stamps: np.ndarray, found: dict[int,
     bytes; b"" for one that is not known."""
     memory = Memory("contents 1", pictures, _COLUMNS, stamps)
     for place, digests in found.items():
-        for column, digest in zip(_KNOWN, digests, strict=True):
+        small = stamps[place, 0] <= 3 * BLOCK  # both are noted at once
+        for column, digest in zip(_KNOWN, digests[: 1 if small else 2]):
             if digest:
                 _note(memory, place, digest, column)
     memory.keep()

@@ -16,7 +16,7 @@ from common.cores import available_cores
 from common.errors import UserError
 from common.log import log
 from common.reading import why_no_file
-from data.contents import digest_of, note_contents, read_whole
+from data.contents import BLOCK, digest_of, note_contents, read_whole
 from data.facts import FRAMES, RANGELESS, TURNED, Facts, FactsMemory
 from data.remembered import stamps_of
 
@@ -227,7 +227,10 @@ def _inspect(path: Path, whole: bool) -> tuple[Facts | str, bytes, bytes]:
         result = f"truncated or damaged: {error}"
     if not content:
         return result, b"", b""
-    return result, digest_of(content, whole=False), digest_of(content, whole=True) if whole else b""
+    glimpse = digest_of(content, whole=False)
+    if len(content) <= 3 * BLOCK:  # they are the same
+        return result, glimpse, glimpse
+    return result, glimpse, digest_of(content, whole=True) if whole else b""
 
 
 def _decoded_facts(raw: np.ndarray, path: Path) -> Facts:
