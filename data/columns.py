@@ -17,7 +17,20 @@ import numpy as np
 
 from data.dialects import shown
 from data.problems import ERROR, Problem
-from data.templates import ALMOST_ALL, BOXES, CENTRE, CHANCE, CLOSE, CORNERS, OUTSIDE, SIDES, TOP_LEFT, fits
+from data.templates import (
+    ALMOST_ALL,
+    BOXES,
+    CENTRE,
+    CHANCE,
+    CLOSE,
+    CORNERS,
+    OUTSIDE,
+    SIDES,
+    TOP_LEFT,
+    Y_FIRST,
+    either,
+    fits,
+)
 
 T = TypeVar("T")
 
@@ -38,13 +51,13 @@ SAY = (
     "if they are polygons"
 )
 FORMS = {
-    CORNERS: "the corners x1 y1 x2 y2",
-    TOP_LEFT: "the top left corner, width and height",
-    SIDES: "the sides x1 x2 y1 y2",
+    CORNERS: "the corners x1 y1 x2 y2 (or y1 x1 y2 x2)",
+    TOP_LEFT: "the top left corner, width and height (or y1 x1 h w)",
+    SIDES: "the sides x1 x2 y1 y2 (or y1 y2 x1 x2)",
 }
 UNSURE = (
     "compare a line with its picture, and write class cx cy w h as shares of the picture. From corners: "
-    f"{BOXES[CORNERS]}; from top left and size: {BOXES[TOP_LEFT]}"
+    f"{BOXES[CORNERS]}; from top left and size: {BOXES[TOP_LEFT]}; y may stand before x ({Y_FIRST[CORNERS]})"
 )
 
 
@@ -216,7 +229,9 @@ def not_centres(lines: Sequence[Five]) -> list[Problem]:
     guess = " or ".join(FORMS[box] for box in forms) or "something else than centre and size"
     kind = f"{outside:.0%} of the boxes reach outside the picture: the numbers look like {guess}".replace("%", " %")
     worst = lines[int(over.argmax())]
-    todo = f"write class cx cy w h, each as a share of the picture: {BOXES[forms[0]]}" if len(forms) == 1 else UNSURE
+    todo = UNSURE
+    if len(forms) == 1:
+        todo = f"write class cx cy w h, each as a share of the picture: {BOXES[forms[0]]}; {either(forms[0])}"
     return [Problem(ERROR, kind, worst.file, worst.line, f"{shown(worst.text)}; {len(boxes)} boxes looked at", todo)]
 
 

@@ -3,13 +3,44 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
 from data.contents import BLOCK, SIZE, digests_of
 from data.remembered import stamps_of
+
+T = TypeVar("T")
+
+
+def groups_of_copies(pictures: Sequence[Path], stamps: np.ndarray | None = None) -> list[list[Path]]:
+    """Those of `pictures` that have the same bytes, together; only files of equal size and looks are read.
+
+    Args:
+        stamps: theirs (`data.remembered.stamps_of`), where they are known.
+    """
+    stamps = stamps_of(pictures) if stamps is None else stamps
+    sizes, counts = np.unique(stamps[:, 0], return_counts=True)
+    several = np.isin(stamps[:, 0], sizes[(counts > 1) & (sizes >= 0)])
+    glimpses = digests_of(pictures, stamps, whole=False, which=several)
+    places = [place for place, glimpse in enumerate(glimpses) if len(glimpse) == SIZE]
+    found: list[list[Path]] = []
+    for alike in _grouped(places, lambda place: glimpses[place]).values():
+        likely = list(dict.fromkeys(pictures[place] for place in alike)) if len(alike) > 1 else []
+        if len(likely) < 2:
+            continue
+        small = stamps[alike[0], 0] <= 3 * BLOCK  # a glimpse is all of it
+        found += [group for group in ([likely] if small else _grouped(likely, _digest).values()) if len(group) > 1]
+    return found
+
+
+def _grouped(members: Sequence[T], key: Callable[[T], Hashable]) -> dict[Hashable, list[T]]:
+    groups: dict[Hashable, list[T]] = {}
+    for each in members:
+        groups.setdefault(key(each), []).append(each)
+    return groups
 
 
 def copies(

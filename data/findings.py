@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from data.copies import copies
+from data.copies import copies, groups_of_copies
 from data.facts import FRAMES, RANGELESS, Facts
 from data.pictures import DARK
 from data.places import HIDDEN, NOT_READ, OTHERWISE_NAMED, VIDEO, unread_files
 from data.problems import LEFT_OUT, WARNING, Problem
 from data.spec import DataSpec
 
+SAME = 0.01
+"""So much, in shares of the picture, the numbers of two boxes of one object differ by rounding."""
+MOSTLY = 0.5
 TINY = 0.01
 """Of a picture's side: in a picture of some pixels a whole object may be smaller than one."""
 FEWEST_ALIKE, NEARLY_ALL = 16, 0.9
@@ -23,11 +27,52 @@ WHOLE_PICTURE = 0.95
 """A box whose sides are above it is what a set of classes becomes when it is converted."""
 
 
+Contradict = Callable[[Path, Path], str]
+"""How the labels of two pictures differ, for a message; "" where they are the same."""
+
+
+def contradiction(first: np.ndarray, second: np.ndarray) -> str:
+    """How two sets of labels ``(n, 5)`` of one picture differ, for a message; "" where both say the same.
+
+    Boxes whose numbers differ by less than `SAME` of the picture are the same: tools round.
+    """
+    if len(first) != len(second):
+        return f"{len(first)} and {len(second)} boxes"
+    near = (np.abs(first[:, None, 1:] - second[None, :, 1:]) < SAME).all(axis=2)
+    same = near & (first[:, None, 0] == second[None, :, 0])
+    if same.any(axis=0).all() and same.any(axis=1).all():
+        return ""
+    return "other classes" if near.any(axis=0).all() and near.any(axis=1).all() else "other boxes"
+
+
+def copies_within(
+    split: str, pictures: Sequence[Path], contradict: Contradict, stamps: np.ndarray | None = None
+) -> list[Problem]:
+    """Pictures of a split that are copies of others, whatever they are called; `stamps` as of `leaks`."""
+    kind = f"copy of another picture of '{split}' with other labels: both cannot be right"
+    todo = "look at both; correct the labels of one, or delete it with its labels"
+    problems, alike = [], []
+    for first, *others in groups_of_copies(pictures, stamps):
+        for copy in others:
+            if told := contradict(first, copy):
+                problems.append(Problem(WARNING, kind, copy, None, f"same bytes as {first}, {told}", todo))
+            else:
+                alike.append((copy, first))
+    if alike:
+        copy, first = alike[0]
+        what = f"{len(alike)} copies of other pictures" if alike[1:] else "a copy of another picture"
+        kind = f"{what} of '{split}', with the same labels"
+        todo = "delete them, unless these pictures shall count more than others: a copy shows nothing new"
+        problems.append(Problem(WARNING, kind, copy, None, f"the first; same bytes as {first}", todo))
+    return problems
+
+
 def leaks(
     originals: Sequence[Path],
     first: str,
     pictures: Sequence[Path],
     second: str,
+    contradict: Contradict,
     stamps: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> list[Problem]:
     """Pictures of one split that are in another too: the same files, or files with the same bytes.
@@ -39,10 +84,14 @@ def leaks(
     if first == "train":
         kind = f"picture of '{second}' is also trained on; its score will be too good"
     todo = "keep each picture in one split, and what was filmed in the same moment with it"
-    return [
-        Problem(WARNING, kind, picture, None, "the same file" if same == picture else f"same bytes as {same}", todo)
-        for picture, same in copies(pictures, originals, stamps).items()
-    ]
+    problems = []
+    for picture, same in copies(pictures, originals, stamps).items():
+        told = "the same file"
+        if same != picture:
+            other = contradict(same, picture)
+            told = f"same bytes as {same}" + (f", and other labels: {other}" if other else "")
+        problems.append(Problem(WARNING, kind, picture, None, told, todo))
+    return problems
 
 
 UNREAD = {
@@ -83,7 +132,8 @@ def of_several_frames(pictures: Sequence[Path], facts: Sequence[Facts]) -> list[
 def crushed(spec: DataSpec, pictures: Sequence[Path], facts: Sequence[Facts]) -> list[Problem]:
     """Pictures of which little is left in 8 bits: their values use a small part of what the file could hold."""
     problems = []
-    for bits in sorted({fact.bits for fact in facts}):
+    deepest = math.inf if spec.pixel_range is None else 8  # of the others `wrong_range` tells
+    for bits in sorted({fact.bits for fact in facts if fact.bits <= deepest}):
         alike = [
             (path, fact)
             for path, fact in zip(pictures, facts, strict=True)
@@ -98,7 +148,7 @@ def crushed(spec: DataSpec, pictures: Sequence[Path], facts: Sequence[Facts]) ->
             kind = f"all values of the pictures lie in {low} to {high} of 0 to 255: they are nearly black"
             todo = "store them with their values stretched to 0 to 255, or as 16 bits with a pixel_range in the yaml"
             problems.append(Problem(WARNING, kind, file, None, f"{len(alike)} pictures", todo))
-        elif bits > 8 and spec.pixel_range is None and (high - low) < 2 ** (bits - 1):
+        elif bits > 8 and (high - low) < 2 ** (bits - 1):
             left = max(1, (high >> (bits - 8)) - (low >> (bits - 8)) + 1)
             kind = (
                 f"the values of the pictures of {bits} bits lie in {low} to {high}: {left} of 256 grey levels are left"
@@ -107,12 +157,44 @@ def crushed(spec: DataSpec, pictures: Sequence[Path], facts: Sequence[Facts]) ->
             if spec.source.suffix == ".data":
                 todo += "; a .data file has no such line: write a yaml"
             problems.append(Problem(WARNING, kind, file, None, f"{len(alike)} pictures", todo))
-        elif bits > 8 and spec.pixel_range is not None and (high <= spec.pixel_range[0] or low >= spec.pixel_range[1]):
-            black, white = spec.pixel_range
-            kind = f"the values of the pictures of {bits} bits lie in {low} to {high}, outside pixel_range"
-            todo = f"correct `pixel_range: [{black:g}, {white:g}]`"
-            problems.append(Problem(WARNING, kind, file, None, f"{len(alike)} pictures", todo))
     return problems
+
+
+def wrong_range(
+    pixel_range: tuple[float, float] | None, pictures: Sequence[Path], facts: Sequence[Facts]
+) -> list[Problem]:
+    """Where a `pixel_range` is not that of the pictures: they have 8 bits, or it leaves little of them."""
+    if pixel_range is None or not facts:
+        return []
+    black, white = pixel_range
+    problems = []
+    if plain := [path for path, fact in zip(pictures, facts, strict=True) if fact.bits == 8]:
+        kind = "pixel_range is not used for pictures of 8 bits: they are read as they are, 0 to 255"
+        todo = "leave it out: it is for pictures with more bits"
+        if len(plain) < len(facts):
+            todo = "store all pictures with as many bits: an object looks different in these and in the others"
+        problems.append(Problem(WARNING, kind, plain[0], None, f"{len(plain)} of {len(facts)} pictures", todo))
+    deep = [(path, fact) for path, fact in zip(pictures, facts, strict=True) if fact.bits > 8]
+    if not deep:
+        return problems
+    # A hot pixel stretches the values of its picture only: each is looked at by itself.
+    spans = np.array([(fact.low or 0, fact.high or 0) for _, fact in deep])
+    inside = np.minimum(spans[:, 1], white) - np.maximum(spans[:, 0], black)
+    lost = float(np.median(1 - inside.clip(0) / np.maximum(spans[:, 1] - spans[:, 0], 1e-9)))
+    low, high = float(spans[:, 0].min()), float(spans[:, 1].max())
+    left = max(0.0, min(high, white) - max(low, black)) / (white - black)
+    said = f"the values of pictures with more than 8 bits lie in {low:g} to {high:g}; "
+    said += f"pixel_range, {black:g} to {white:g}, "
+    if high <= black or low >= white:
+        kind = said + "has none of them: all become black, or all white"
+    elif lost > MOSTLY:
+        kind = said + "has the smaller part of them: the others become plain black or white"
+    elif left < MOSTLY:
+        kind = said + f"leaves {max(1, round(256 * left))} of 256 grey levels"
+    else:
+        return problems
+    todo = f"write what becomes black and white: `pixel_range: [{low:g}, {high:g}]` has all of them"
+    return [*problems, Problem(WARNING, kind, deep[0][0], None, f"{len(deep)} pictures", todo)]
 
 
 def below_a_pixel(pictures: Sequence[Path], shapes: np.ndarray, labels: Sequence[np.ndarray]) -> list[Problem]:
@@ -167,7 +249,10 @@ def crowded(spec: DataSpec, pictures: Sequence[Path], labels: Sequence[np.ndarra
 
 
 def across_splits(
-    spec: DataSpec, pictures: Mapping[str, Sequence[Path]], counts: Mapping[str, np.ndarray]
+    spec: DataSpec,
+    pictures: Mapping[str, Sequence[Path]],
+    counts: Mapping[str, np.ndarray],
+    contradict: Contradict,
 ) -> list[Problem]:
     """What the whole data set shows.
 
@@ -177,7 +262,7 @@ def across_splits(
     """
     problems = []
     if pictures.get("val") and pictures.get("test"):
-        problems += leaks(pictures["val"], "val", pictures["test"], "test")
+        problems += leaks(pictures["val"], "val", pictures["test"], "test", contradict)
     every = np.sum(list(counts.values()), axis=0)
     trained = counts.get("train", every)
     for number, name in enumerate(spec.names if counts else ()):

@@ -28,6 +28,7 @@ def folds_of(count: int, folds: int) -> np.ndarray:
 
 
 def without_fold(spec: DataSpec, pictures: Sequence[Path], fold: int, folds: int) -> DataSpec:
-    """The data set whose training split lacks one fold of its `pictures`."""
-    kept = [path for path, own in zip(pictures, folds_of(len(pictures), folds), strict=True) if own != fold]
+    """The data set whose training split lacks one fold of its `pictures`, those that are also in another fold too."""
+    held = {path for path, own in zip(pictures, folds_of(len(pictures), folds), strict=True) if own == fold}
+    kept = [path for path in pictures if path not in held]
     return replace(spec, splits={**spec.splits, "train": tuple(kept)})

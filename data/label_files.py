@@ -107,10 +107,10 @@ def read_label_files(files: Sequence[str | None], classes: int | None = None) ->
     for place, rows, digest in zip(there, boxes, digests, strict=True):
         every.boxes[place], every.digests[place] = rows, digest
     if classes is not None:
-        plain = [place for place, rows in enumerate(every.boxes) if rows is not None and len(rows)]
-        numbers = [rows[:, 0] for rows in every.boxes if rows is not None and len(rows)]
-        owners = np.repeat(plain, list(map(len, numbers)))
-        for beyond in np.unique(owners[np.concatenate([np.zeros(0), *numbers]) >= classes]).tolist():
+        filled = [(place, rows[:, 0]) for place, rows in enumerate(every.boxes) if rows is not None and len(rows)]
+        owners = np.array([place for place, numbers in filled for _ in numbers], int)
+        numbers = np.concatenate([np.zeros(0), *(numbers for _, numbers in filled)])
+        for beyond in np.unique(owners[numbers >= classes]).tolist():
             every.boxes[beyond] = None
     return every
 

@@ -2,34 +2,46 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from functools import cache
+from dataclasses import dataclass, field, replace
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
 
 from common.errors import UserError
 from common.log import say_once
+from common.reading import read_bytes
 from data.columns import spread
 from data.facts import Facts
 from data.findings import (
     across_splits,
     all_alike,
     below_a_pixel,
+    contradiction,
+    copies_within,
     crowded,
     crushed,
     leaks,
     of_several_frames,
     unread,
     without_range,
+    wrong_range,
 )
-from data.label_files import ROUNDING, find_labels, read_label_files
+from data.label_files import MOST_LABELS, ROUNDING, find_labels, read_label_files
 from data.label_lines import Reading, how_to_read, read_label_file, read_labels
-from data.pairing import labels_elsewhere, labels_without_picture, looked_for, shared_labels, without_labels
+from data.pairing import (
+    labels_elsewhere,
+    labels_twice,
+    labels_without_picture,
+    looked_for,
+    shared_labels,
+    without_labels,
+)
 from data.pictures import LFS, picture_facts
 from data.problems import ERROR, LEFT_OUT, WARNING, Problem, announce, remedy
 from data.remembered import stamps_of
@@ -108,10 +120,11 @@ def scan(spec: DataSpec, split: str, stamps: dict[str, np.ndarray] | None = None
     stamps = {} if stamps is None else stamps
     for each in (split, "train"):
         if each not in stamps:
-            stamps[each] = stamps_of(spec.splits.get(each, ()))
-    usable = np.ones(len(listed), bool)
+            stamps[each] = stamps_of(_once(spec.splits.get(each, ())))
+    once = _once(listed)
+    usable = np.ones(len(once), bool)
     result = Scan(split, [], np.zeros((0, 2), int), [], [])
-    for place, (picture, facts) in enumerate(zip(listed, picture_facts(listed, stamps[split]), strict=True)):
+    for place, (picture, facts) in enumerate(zip(once, picture_facts(once, stamps[split]), strict=True)):
         if isinstance(facts, str):
             usable[place] = False
             todo = "fetch the files: git lfs pull" if facts == LFS else ""
@@ -127,6 +140,7 @@ def scan(spec: DataSpec, split: str, stamps: dict[str, np.ndarray] | None = None
     reading = _readings(spec, result, files)
     classes = len(spec.label_names)
     plain = read_label_files(files, classes).boxes
+    unread_labels: set[str] = set()
     for picture, path, boxes in zip(result.pictures, files, plain, strict=True):
         if path is None:
             result.absent.append(picture)
@@ -137,22 +151,87 @@ def scan(spec: DataSpec, split: str, stamps: dict[str, np.ndarray] | None = None
             labels, problems = read_label_file(Path(path), classes, reading(picture))
             result.problems += problems
             result.unusable += not len(labels) and bool(problems)
+            if any(problem.severity == ERROR for problem in problems):
+                unread_labels.add(path)
         if spec.single_cls:
             labels[:, 0] = 0
         result.labels.append(labels)
     result.problems += _emptiness(spec, result) or without_labels(spec, split, result.pictures, result.absent)
     result.problems += shared_labels(result.pictures, files)
+    result.problems += labels_twice(result.pictures, files, partial(_files_contradict, spec, reading))
+    known, contradict = stamps[split][usable], partial(_contradict, spec)
+    read = np.array([file not in unread_labels for file in files], bool)
+    pictures = result.pictures if read.all() else [result.pictures[place] for place in np.flatnonzero(read)]
+    result.problems += copies_within(split, pictures, contradict, known[read])
     result.problems += labels_without_picture(spec, split)
     result.problems += unread(spec.folders.get(split, ()))
     result.problems += of_several_frames(result.pictures, result.facts)
     result.problems += crushed(spec, result.pictures, result.facts)
+    result.problems += wrong_range(spec.pixel_range, result.pictures, result.facts)
     result.problems += below_a_pixel(result.pictures, result.shapes, result.labels)
     result.problems += all_alike(result.pictures, result.labels)
     if split != "train":
         result.problems += crowded(spec, result.pictures, result.labels)
-        trained, known = spec.splits.get("train", ()), (stamps[split][usable], stamps["train"])
-        result.problems += leaks(trained, "train", result.pictures, split, known)
-    return result
+        trained, both = _once(spec.splits.get("train", ())), (known, stamps["train"])
+        result.problems += leaks(trained, "train", result.pictures, split, contradict, both)
+    return _as_listed(result, listed, spec)
+
+
+def _once(listed: Sequence[Path]) -> Sequence[Path]:
+    """Each picture once: a list file may name one several times."""
+    return listed if len(set(map(str, listed))) == len(listed) else list(dict.fromkeys(listed))
+
+
+def _as_listed(found: Scan, listed: Sequence[Path], spec: DataSpec) -> Scan:
+    """The split with each picture as often as it is listed, where some are more than once; and what is said of that."""
+    if said := spec.again.get(found.split):
+        kind = f"lines of the lists of '{found.split}' name pictures again; "
+        train = found.split == "train"
+        kind += "each is trained on as often as it is named" if train else "each picture counts once"
+        todo = (
+            f"nothing, if these are meant to count more{'' if train else ' in train'}; else delete the lines: sort -u"
+        )
+        found.problems.append(Problem(WARNING, kind, said[1], None, f"the first of {said[0]}", todo))
+    if _once(listed) is listed:
+        return found
+    place = {picture: number for number, picture in enumerate(found.pictures)}
+    order = [place[picture] for picture in listed if picture in place]
+    lacking = set(found.absent)
+    pictures = [found.pictures[number] for number in order]
+    return replace(
+        found,
+        pictures=pictures,
+        shapes=found.shapes[order],
+        labels=[found.labels[number] for number in order],
+        facts=[found.facts[number] for number in order],
+        absent=[picture for picture in pictures if picture in lacking],
+    )
+
+
+def _contradict(spec: DataSpec, first: Path, second: Path) -> str:
+    """How the labels of two pictures differ; see `data.findings.Contradict`."""
+    return _differ(spec, [read_labels(picture, spec.label_names)[0] for picture in (first, second)])
+
+
+def _files_contradict(
+    spec: DataSpec, reading_of: Callable[[Path], Reading], picture: Path, read: Path, other: Path
+) -> str:
+    """The same of two label files of a picture, of which the second is read as the first."""
+    with contextlib.suppress(UserError):
+        if read_bytes(read, MOST_LABELS) == read_bytes(other, MOST_LABELS):
+            return ""
+    classes, reading = len(spec.label_names), reading_of(picture)
+    (first, _), (second, wrong) = (read_label_file(path, classes, reading) for path in (read, other))
+    if not len(second) and any(problem.severity == ERROR for problem in wrong):
+        return "there are no boxes as they are written here"
+    return _differ(spec, [first, second])
+
+
+def _differ(spec: DataSpec, labels: Sequence[np.ndarray]) -> str:
+    for rows in labels:
+        if spec.single_cls:
+            rows[:, 0] = 0
+    return contradiction(*labels)
 
 
 def _readings(spec: DataSpec, result: Scan, files: Sequence[str | None]) -> Callable[[Path], Reading]:
@@ -249,7 +328,7 @@ def check(spec: DataSpec | str | Path, splits: Sequence[str] | None = None) -> C
     if not splits:
         pictures = {split: found.pictures for split, found in report.scans.items()}
         counts = {split: found.per_class(spec.classes) for split, found in report.scans.items()}
-        report.notes = across_splits(spec, pictures, {} if report.errors else counts)
+        report.notes = across_splits(spec, pictures, {} if report.errors else counts, partial(_contradict, spec))
     return report
 
 

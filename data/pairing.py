@@ -80,6 +80,39 @@ def shared_labels(pictures: Sequence[Path], files: Sequence[str | None]) -> list
     ]
 
 
+def labels_twice(
+    pictures: Sequence[Path], files: Sequence[str | None], contradict: Callable[[Path, Path, Path], str]
+) -> list[Problem]:
+    """Where pictures have labels in two places, in labels/ and beside them, say, that are not the same.
+
+    Args:
+        files: those that are read.
+        contradict: how two label files of a picture differ, for a message; "" where they say the same.
+    """
+    names = cache(lambda folder: frozenset(os.listdir(folder)) if is_folder(folder) else frozenset())
+    folders = cache(lambda folder: [place.parent for place in label_places(Path(folder, "any.jpg"))])
+    found: dict[tuple[Path, Path], list[tuple[Path, str]]] = {}
+    for picture, file in zip(pictures, files, strict=True):
+        if file is None:
+            continue
+        parent, _, name = file.rpartition(os.sep)
+        for folder in folders(str(picture).rpartition(os.sep)[0]):
+            if name in names(folder) and folder != Path(parent):
+                read = Path(file)
+                told = contradict(picture, read, folder / name)
+                found.setdefault((read.parent, folder), []).append((read, told))
+    problems = []
+    for (read, unread), rows in found.items():
+        different = [(label, told) for label, told in rows if told]
+        if different:
+            (label, told), count = different[0], len(different)
+            kind = f"labels in two places: read are those in {read}, not those in {unread}, and they differ"
+            detail = f"{count} of {len(rows)} pictures; the first: {told}"
+            todo = "delete those that are wrong"
+            problems.append(Problem(WARNING, kind, unread / label.name, None, detail, todo))
+    return problems
+
+
 def looked_for(picture: Path) -> str:
     """The places in which the labels of a picture are looked for, as a sentence has them."""
     return " or ".join(map(str, label_places(picture)))

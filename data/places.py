@@ -312,6 +312,8 @@ def _none_there(listing: Path, absent: Sequence[tuple[int, str]], finder: Finder
     if re.search(r"\.\w{2,5}[ ,;]+[\d.]", entry):
         problem += ": the line looks like a picture and its boxes"
         todo = f"{NAME_PICTURES}; boxes go into a text file for each picture, class cx cy w h"
+    elif entry[:1] in ("'", '"') and finder.find(entry.strip("'\""), [listing.parent, *finder.roots]):
+        todo = f'take the quotes away: sed -i "s/[\'\\"]//g" {listing}'
     elif entry.startswith(("{", "[", "<", '"', "'")):
         todo = NAME_PICTURES
     elif tail := Finder([listing.parent, *finder.roots], listing.parent).tail(entry):

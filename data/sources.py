@@ -24,7 +24,10 @@ from common.addresses import is_address, split_login, without_secrets
 from common.errors import UserError
 from common.log import log
 from common.reading import exists, is_file, is_folder, shown_path, user_path, why_no_file
-from data.pictures import decode_picture, deep_range, read_picture
+from data.facts import Facts
+from data.findings import wrong_range
+from data.pictures import decode_picture, deep_range, picture_facts, read_picture
+from data.problems import remedy
 from data.spec import PICTURE_SUFFIXES
 from data.video import VIDEOS
 
@@ -183,7 +186,7 @@ def _told_apart(sources: list[Source]) -> list[Source]:
 
 
 class PictureReader:
-    """Reads pictures, and says once where more than 8 bits of them are hardly used."""
+    """Reads pictures, and says once where more than 8 bits of them are hardly used, or `pixel_range` is not theirs."""
 
     def __init__(self, pixel_range: tuple[float, float] | None = None):
         self.pixel_range, self.said = pixel_range, False
@@ -198,6 +201,11 @@ class PictureReader:
             raw = np.frombuffer(_downloaded(str(source.address), source.shown), np.uint8)
             return decode_picture(raw, source.shown, self.pixel_range)
         path = source.path
+        if self.pixel_range is not None and not self.said:
+            self.said = True
+            facts = [fact for fact in picture_facts([path]) if isinstance(fact, Facts)]
+            for problem in wrong_range(self.pixel_range, [path], facts):
+                log.warning("%s\n  -> %s", problem, remedy(problem))
         if self.pixel_range is None and not self.said and (values := deep_range(path)) and values[1] < 2**15:
             self.said = True
             log.warning(

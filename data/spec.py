@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -43,7 +44,8 @@ class DataSpec:
 
     Attributes:
         names: class names, the index being the class number a network is trained on.
-        splits: the pictures of "train", "val" and "test", as far as they were found.
+        splits: the pictures of "train", "val" and "test", as far as they were found; those of "train" as often as
+            list files name them, as in Darknet and YOLOv5, all others once.
         source: the yaml or `.data` file.
         label_names: the classes the label files use; they differ from `names` only with `single_cls`.
         single_cls: every label counts as class 0.
@@ -55,6 +57,7 @@ class DataSpec:
         keypoints: as `data.describe.Description`.
         pixel_range: the values that become black and white of pictures with more than 8 bits; None: 0 and the highest.
         max_det: boxes of a class that are scored in a picture.
+        again: split -> how many lines of list files name a picture that a line before them named, and the first such.
     """
 
     names: tuple[str, ...]
@@ -70,6 +73,7 @@ class DataSpec:
     keypoints: tuple[int, int] | None = None
     pixel_range: tuple[float, float] | None = None
     max_det: int = SCORED
+    again: dict[str, tuple[int, Path]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.label_names:
@@ -225,6 +229,8 @@ def _several(entry: str, finder: Finder) -> bool:
 def _collect(spec: DataSpec, split: str, entries: list[str], finder: Finder) -> list[Path]:
     """Fill in a split from its entries; say in `missing` what is absent. Returns the links that lead back."""
     found: dict[tuple[str, str], Path] = {}  # the picture's real folder and name -> as the user knows it
+    lines: Counter[tuple[str, str]] = Counter()  # how often a line names it
+    chosen: list[Path] = []
     folders: list[Path] = []
     loops: list[Path] = []
     absent = []
@@ -257,11 +263,19 @@ def _collect(spec: DataSpec, split: str, entries: list[str], finder: Finder) -> 
                 absent.append(f"{error.where}:{error.line}: {error.problem}")
                 spec.advice[split] = error.todo
                 continue
+        listed = not is_folder(place)
         for picture in pictures:
             parent, _, name = str(picture).rpartition(os.sep)
-            found.setdefault((real(parent or picture.parent), name), picture)
-    if found:
-        spec.splits[split], spec.folders[split] = tuple(found.values()), tuple(folders)
+            key = real(parent or picture.parent), name
+            if again := listed and lines[key] > 0:
+                count, first = spec.again.get(split, (0, picture))
+                spec.again[split] = count + 1, first
+            if key not in found or (again and split == "train"):
+                chosen.append(found.setdefault(key, picture))
+            if listed:
+                lines[key] += 1
+    if chosen:
+        spec.splits[split], spec.folders[split] = tuple(chosen), tuple(folders)
         for text in absent:
             log.warning("%s: part of '%s' is left out: %s", spec.source, split, text)
     else:

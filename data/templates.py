@@ -20,15 +20,24 @@ CHANCE = 1e-3
 QUARTER = 0.25
 """Objects may well lie in so large a corner of all pictures, for a reason."""
 SHARES, PIXELS, PERCENT, THOUSANDTHS = "", "pixels", "per cent", "thousandths"
+PARTS = {PERCENT: 100, "parts of 255": 255, THOUSANDTHS: 1000, "parts of 65535": 65535}
+"""Units in which the whole picture is so much, whatever its size."""
 
 CENTRE, CORNERS, TOP_LEFT, SIDES = "cx cy w h", "x1 y1 x2 y2", "x1 y1 w h", "x1 x2 y1 y2"
+AROUND = "y1 x2 y2 x1"
+"""Top, right, bottom, left."""
 BOXES = {
     CENTRE: "",
     CORNERS: "cx = (x1 + x2) / 2, cy = (y1 + y2) / 2, w = x2 - x1, h = y2 - y1",
     TOP_LEFT: "cx = x1 + w / 2, cy = y1 + h / 2",
     SIDES: "cx = (x1 + x2) / 2, cy = (y1 + y2) / 2, w = x2 - x1, h = y2 - y1",
+    AROUND: "cx = (x1 + x2) / 2, cy = (y1 + y2) / 2, w = x2 - x1, h = y2 - y1",
 }
 """The four numbers of a box, and what makes centre and size of them."""
+Y_FIRST = {CENTRE: "cy cx h w", CORNERS: "y1 x1 y2 x2", TOP_LEFT: "y1 x1 h w", SIDES: "y1 y2 x1 x2"}
+"""The same with y before x, as TensorFlow and NumPy count. As shares of the picture, both ways always make sense."""
+EXCHANGED = {SIDES: [2, 3, 0, 1]}
+"""How the numbers of a box change places with y first; all others in pairs."""
 POINTS = "x1 y1 x2 y2 x3 y3 x4 y4"
 UPRIGHT = "the upright box around the turned one, in pixels: w |cos a| + h |sin a| wide and w |sin a| + h |cos a| high"
 BOX_AROUND = "of the four corners take the smallest and the largest x and y"
@@ -49,16 +58,19 @@ class Guess:
         box: one of `BOXES`, or `POINTS`.
         unit: of the box.
         fit: the share of lines that make sense in it.
+        y_first: the box has y before x; None: nothing tells.
     """
 
     layout: str
     box: str
     unit: str
     fit: float
+    y_first: bool | None = False
 
     @property
     def columns(self) -> str:
-        words = [self.box if role in "BP" else _WORDS[role] for role in self.layout]
+        box = Y_FIRST[self.box] if self.y_first else self.box
+        words = [box if role in "BP" else _WORDS[role] for role in self.layout]
         return " ".join(words) + (f", in {self.unit}" if self.unit else "")
 
     @property
@@ -82,14 +94,18 @@ def corners(box: str, numbers: np.ndarray) -> np.ndarray:
         return np.concatenate([first, first + second], axis=1)
     if box == SIDES:
         return numbers[:, [0, 2, 1, 3]]
+    if box == AROUND:
+        return numbers[:, [3, 0, 1, 2]]
     if box == POINTS:
         points = numbers.reshape(-1, 4, 2)
         return np.concatenate([points.min(axis=1), points.max(axis=1)], axis=1)
     return numbers
 
 
-def fits(box: str, numbers: np.ndarray, limits: np.ndarray) -> np.ndarray:
+def fits(box: str, numbers: np.ndarray, limits: np.ndarray, y_first: bool = False) -> np.ndarray:
     """``(n,)`` bool: whether the numbers, so read, are boxes in a picture that measures `limits` ``(n, 2)``."""
+    if y_first:
+        numbers = numbers[:, EXCHANGED.get(box, [1, 0, 3, 2])]
     found = corners(box, numbers)
     over = OUTSIDE * limits
     inside = (found[:, :2] >= -over) & (found[:, 2:] <= limits + over)
@@ -122,7 +138,11 @@ def guesses(table: np.ndarray, sizes: np.ndarray, classes: int | None) -> list[G
         for box in [POINTS] if "P" in layout else BOXES:
             for unit, limits in _units(numbers, sizes):
                 fit = float(fits(box, numbers, limits).mean())
-                found.append(Guess(layout, box, unit, fit))
+                other = float(fits(box, numbers, limits, y_first=True).mean()) if box in Y_FIRST else 0.0
+                if box == CENTRE and unit != PIXELS:
+                    other = 0.0  # as labels are, and are meant to be
+                y_first = True if other > fit + CLOSE else None if other >= fit - CLOSE else False
+                found.append(Guess(layout, box, unit, max(fit, other), y_first))
     best = max((guess.fit for guess in found), default=0.0)
     kept = [guess for guess in found if guess.fit >= max(ALMOST_ALL, best - CLOSE)]
     if classes is not None and (with_class := [guess for guess in kept if "c" in guess.layout]):
@@ -165,8 +185,9 @@ def _units(numbers: np.ndarray, sizes: np.ndarray) -> list[tuple[str, np.ndarray
         return [(SHARES, ones)]
     pixels = np.where(np.isfinite(sizes), sizes, np.inf)
     beyond = (numbers > pixels.max(axis=1, keepdims=True) * (1 + OUTSIDE)).any(axis=1).mean()
-    if beyond > 1 - ALMOST_ALL and (numbers <= 1000 * (1 + OUTSIDE)).all():
-        return [(THOUSANDTHS, 1000 * ones)]
+    if beyond > 1 - ALMOST_ALL:
+        fitting = [(unit, most * ones) for unit, most in PARTS.items() if (numbers <= most * (1 + OUTSIDE)).all()]
+        return fitting[:1] or [(PIXELS, pixels)]
     if (numbers.max(axis=1) > 100 * (1 + OUTSIDE)).mean() > 1 - ALMOST_ALL:
         return [(PIXELS, pixels)]
     # All of the boxes within 100 pixels of the corner, in pictures that are larger: how likely is that?
@@ -176,6 +197,11 @@ def _units(numbers: np.ndarray, sizes: np.ndarray) -> list[tuple[str, np.ndarray
         if shares.prod() < CHANCE and shares.max() < QUARTER
         else [(PIXELS, pixels), (PERCENT, 100 * ones)]
     )
+
+
+def either(box: str) -> str:
+    """What to do where nothing tells whether x or y comes first."""
+    return f"compare a line with its picture, for {Y_FIRST[box]} looks the same: then exchange x and y"
 
 
 def phrase(found: Sequence[Guess], named: str = "") -> str:
@@ -203,17 +229,19 @@ def recipe(found: Sequence[Guess], named: bool = False) -> str:
         return "compare a line with its picture to see which; then write class cx cy w h, as shares of the picture"
     guess = found[0]
     steps = [f"{BOX_AROUND}, then {BOXES[CORNERS]}" if guess.box == POINTS else BOXES[guess.box]]
+    if guess.y_first and guess.box == CENTRE:
+        steps.append("x before y, width before height")
     if guess.unit == PIXELS:
         steps.append("cx and w divided by the picture's width, cy and h by its height")
-    elif guess.unit == PERCENT:
-        steps.append("each divided by 100")
-    elif guess.unit == THOUSANDTHS:
-        steps.append("each divided by 1000")
+    elif guess.unit in PARTS:
+        steps.append(f"each divided by {PARTS[guess.unit]}")
     if "a" in guess.layout:
         steps.append(UPRIGHT)
     if "c" not in guess.layout and not named:
         steps.insert(0, "the number of its class first")
     steps = [step for step in steps if step]
+    if guess.y_first is None:
+        steps.append(either(guess.box))
     if steps:
         others = set(guess.layout) - set("cBPa")
         return f"write class cx cy w h{', without the other columns' if others else ''}: {'; '.join(steps)}"

@@ -6,6 +6,7 @@ The same few text fields travel in the metadata of an ONNX file, in the `rt_info
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,14 +14,20 @@ from typing import Any
 
 from common.errors import UserError
 from data.augment import GREY
-from export.formats import EARLIER_OUTPUTS
+from data.describe import MOST_CLASSES
+from data.pictures import MOST_PIXELS
+from export.formats import EARLIER_OUTPUTS, OUTPUTS
 from export.options import DETECTION
 from models.content import PIXEL_RANGE
 from models.heads import FAMILIES, HeadSpec, spec_read
+from models.limits import MOST_SIDE
 from models.network import Network
 from models.resize import LETTERBOX, RESIZE, STRETCH
 
 FORMAT = "thinyolo/1"
+WRONG = (ValueError, KeyError, TypeError, IndexError, OverflowError, AttributeError, RecursionError)
+"""What reading damaged metadata raises."""
+MOST_BATCH, MOST_HEADS, MOST_BOXES = 2**16, 64, 1_000_000
 _SHRINKING, _GROWING = "OpenCV's INTER_AREA", "INTER_LINEAR"
 RESIZING = {
     LETTERBOX: "pictures are scaled by r = min(H / h, W / w) to round(h r) x round(w r) pixels (halves to even, at "
@@ -147,7 +154,7 @@ class Description:
             words = {key: metadata[key] for key in text if key in metadata}
             later = {"pixel_range"} & metadata.keys()
             return cls.from_dict(words | {key: json.loads(metadata[key]) for key in (*coded, *later)})
-        except (ValueError, KeyError, TypeError) as error:
+        except WRONG as error:
             raise UserError(
                 f"its metadata are damaged: {type(error).__name__}: {error}",
                 where=where,
@@ -159,8 +166,8 @@ class Description:
         """The inverse of `as_dict`."""
         resize = content.get("resize", LETTERBOX)  # absent in files of before it was said
         if resize not in RESIZE:
-            raise ValueError(f"resize {resize!r}")
-        return cls(
+            raise ValueError(f"resize {str(resize)[:40]!r}")
+        found = cls(
             names=tuple(content["names"]),
             specs=tuple(_spec(head) for head in content["heads"]),
             size=(int(content["size"][0]), int(content["size"][1])),
@@ -174,6 +181,39 @@ class Description:
             resize=resize,
             pixel_range=(float(ends[0]), float(ends[1])) if (ends := content.get("pixel_range")) else None,
         )
+        found._check()
+        return found
+
+    def _check(self) -> None:
+        """Raise a `ValueError` where something is beyond what any export of ours says."""
+        if not 0 < len(self.names) <= MOST_CLASSES or not all(isinstance(name, str) for name in self.names):
+            raise ValueError(f"{len(self.names)} class names, or some that are no text")
+        if not 0 < len(self.specs) <= MOST_HEADS:
+            raise ValueError(f"{len(self.specs)} heads")
+        bounds = {"height": (self.size[0], 1, MOST_SIDE), "width": (self.size[1], 1, MOST_SIDE)}
+        bounds |= {"batch": (self.batch, 0, MOST_BATCH), "stride": (self.stride, 1, MOST_SIDE)}
+        for spec in self.specs:
+            if spec.classes != self.classes:
+                raise ValueError(f"a head of {str(spec.classes)[:40]} classes, and {self.classes} names")
+            bounds[f"stride {str(spec.stride)[:40]} of a head"] = spec.stride, 1, MOST_SIDE
+        for what, (number, low, high) in bounds.items():
+            if type(number) is not int or not low <= number <= high:
+                raise ValueError(f"{what} {str(number)[:40]} is not between {low} and {high:,}")
+        if self.size[0] * self.size[1] * max(1, self.batch) > MOST_PIXELS:
+            raise ValueError(f"{self.batch} pictures of {self.size[1]} x {self.size[0]} are too many pixels")
+        if self.outputs not in OUTPUTS:
+            raise ValueError(f"outputs {str(self.outputs)[:40]!r}")
+        if self.outputs == "boxes":
+            chosen = dict(self.nms or {})
+            most = chosen.get("max_det")
+            if type(most) is not int or not 0 < most <= MOST_BOXES:
+                raise ValueError(f"max_det {str(most)[:40]}")
+            shares = [chosen.get(key) for key in ("conf", "iou") if key in chosen or not self.spec.one_to_one]
+            if not all(isinstance(share, (int, float)) and 0 <= share <= 1 for share in shares):
+                raise ValueError(f"nms {str(chosen)[:80]}")
+        low, high = self.pixel_range or (0.0, 1.0)
+        if not -math.inf < low < high < math.inf:
+            raise ValueError(f"pixel_range {low:g} to {high:g}")
 
 
 def describe(net: Network, size: tuple[int, int] | None = None, **more: Any) -> Description:
@@ -214,7 +254,7 @@ def read_description(path: str | Path) -> Description:
     try:
         content = json.loads(card.read_text(encoding="utf-8"))
         return Description.from_dict(content["file"]["description"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, *WRONG) as error:
         raise UserError(
             f"needs its model card {card.name} beside it, which says what its outputs mean",
             where=path,

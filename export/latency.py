@@ -204,7 +204,3 @@ class OnnxLatency:
         for _ in range(self.warm_up):
             runtime.run(None, picture)
         return lambda: runtime.run(None, picture)
-
-
-if __name__ == "__main__":
-    raise SystemExit("error: this command is called thinyolo latency now, with the same options")

@@ -7,6 +7,7 @@ from pathlib import Path
 from export.description import Description
 from export.job import Job, Written
 from export.runtimes import Runtime, unreadable
+from export.sound import check_onnx
 from export.to_onnx import INPUT, need_onnx, session
 
 
@@ -25,19 +26,10 @@ def write_int8(job: Job) -> Written:
 
 def open_onnx(path: str | Path, threads: int) -> Runtime:
     """An ONNX file in ONNX Runtime on the CPU."""
-    need_onnx("onnxruntime")
+    need_onnx("onnx", "onnxruntime")
+    description = Description.from_metadata(check_onnx(path), path)
     try:
         started = session(path, threads)
     except Exception as error:  # onnxruntime has a class of its own for each kind
         raise unreadable("ONNX Runtime", path, error) from error
-    description = Description.from_metadata(started.get_modelmeta().custom_metadata_map, path)
     return Runtime(description, lambda images: started.run(None, {INPUT: images}), "onnxruntime", path)
-
-
-def onnx_metadata(path: str | Path) -> dict[str, str]:
-    """What an ONNX file says about itself."""
-    need_onnx("onnx")
-    import onnx
-
-    model = onnx.load(str(path), load_external_data=False)
-    return {each.key: each.value for each in model.metadata_props}

@@ -11,8 +11,8 @@ import torch
 import models
 from common.errors import UserError
 from export.description import Description
-from export.onnx_files import onnx_metadata
 from export.runtimes import Runtime, unreadable
+from export.sound import check_onnx
 from models.heads import HeadSpec
 from models.network import Network
 from models.weights import file_tensors, read_weights
@@ -27,9 +27,9 @@ def open_opencv(
     cv2.setNumThreads(threads)
     try:
         if weights is None:
+            description = Description.from_metadata(check_onnx(path), path)
             net = cv2.dnn.readNetFromONNX(str(path))
             wanted = list(net.getUnconnectedOutLayersNames())
-            description = Description.from_metadata(onnx_metadata(path), path)
         elif not hasattr(cv2.dnn, "readNetFromDarknet"):
             todo = "pip install 'opencv-python-headless<5'"
             raise UserError(f"OpenCV {cv2.__version__} reads no Darknet files", todo=todo)

@@ -69,12 +69,32 @@ class Runtime(nn.Module):
         count = len(content)
         if count < step:
             content = np.concatenate((content, np.zeros((step - count, *content.shape[1:]), content.dtype)))
-        outputs = [torch.from_numpy(np.array(output, np.float32)) for output in self.run(content)]
+        try:
+            outputs = [torch.from_numpy(np.array(output, np.float32)) for output in self.run(content)]
+        except (RuntimeError, ValueError, TypeError, MemoryError) as error:  # what programs raise is derived from these
+            raise self._wrong(f"{self.runtime} cannot run it: {(str(error).splitlines() or ['?'])[0][:200]}") from error
+        self._check_outputs(outputs)
         if self.description.outputs == "boxes":
             boxes, spec = outputs[0], self.description.spec
             by_picture = boxes[:count] if spec.one_to_one else _by_picture(boxes, count)
             return [torch.nn.utils.rnn.pad_sequence([_as_decoded(each, spec) for each in by_picture], batch_first=True)]
         return [output[:count] for output in outputs]
+
+    def _check_outputs(self, outputs: Sequence[Tensor]) -> None:
+        """Refuse what the description does not say: decoding it would go wrong somewhere else."""
+        about, spec = self.description, self.description.spec
+        if about.outputs == "heads":
+            wanted = [(each.places, each.channels) for each in self.specs]
+            fit = [(*each.shape[1:2], *each.shape[4:]) for each in outputs] == wanted
+        else:
+            columns = {"decoded": 4 + spec.has_objectness + self.classes, "boxes": 6 if spec.one_to_one else 7}
+            fit = len(outputs) == 1 and outputs[0].ndim > 1 and outputs[0].shape[-1] == columns[about.outputs]
+        if not fit:
+            shapes = [list(each.shape) for each in outputs][:4]
+            raise self._wrong(f"puts out {shapes}, and says that these are {about.outputs}")
+
+    def _wrong(self, problem: str) -> UserError:
+        return UserError(problem, where=self.path, todo="export it anew: thinyolo export --weights FILE.pt")
 
     def _check(self, images: Tensor) -> None:
         size = (int(images.shape[-2]), int(images.shape[-1]))

@@ -23,6 +23,7 @@ from common.reading import why_no_file
 from export.description import Description
 from export.job import Job, Written
 from export.runtimes import Runtime, unreadable
+from export.sound import check_ncnn
 from models.heads import HeadSpec
 
 # pnnx writes the value that pads a max pooling as a word that ncnn does not read.
@@ -103,6 +104,7 @@ def open_ncnn(path: str | Path, threads: int) -> Runtime:
             raise UserError(f"{beside.name} {reason}: it belongs to this file", where=path, todo="export it anew")
     metadata = read_json(path.with_suffix(".json"))
     description = Description.from_metadata(metadata, path.with_suffix(".json"))
+    check_ncnn(path, description)
     net = ncnn.Net()
     net.opt.num_threads = threads
     # Left alone, ncnn computes in 16 bits where the CPU has them: faster, but not what was checked.

@@ -13,8 +13,8 @@ import numpy as np
 from common.errors import UserError
 from export.description import Description
 from export.job import Job, Written
-from export.onnx_files import onnx_metadata
 from export.runtimes import Runtime, unreadable
+from export.sound import check_onnx, check_openvino, need_bounded
 
 SECTION = "thinyolo"
 
@@ -71,14 +71,20 @@ def ir_metadata(model: Any) -> dict[str, str]:
     return {key: str(value) for key, value in model.get_rt_info([SECTION]).value.items()}
 
 
-def compiled(path: str | Path, threads: int) -> tuple[Callable[[np.ndarray], Sequence[np.ndarray]], Any]:
-    """(pictures -> outputs, the model) of a file in OpenVINO on the CPU.
+def compiled(path: str | Path, threads: int) -> tuple[Callable[[np.ndarray], Sequence[np.ndarray]], Description]:
+    """(pictures -> outputs, what it says about itself) of a file in OpenVINO on the CPU.
 
     Left alone, OpenVINO computes FP32 files in bfloat16 on a CPU that has it: faster, but not what was checked. Here
     it is told to stay in FP32; layers that are INT8 in the file run as INT8.
     """
     core = _core()
+    for file in (Path(path), Path(path).with_suffix(".bin")):
+        if file.exists():
+            need_bounded(file)
+    metadata = check_onnx(path) if Path(path).suffix == ".onnx" else None
     model = core.read_model(str(path))
+    description = Description.from_metadata(ir_metadata(model) if metadata is None else metadata, path)
+    check_openvino(path, model, description)
     settings = {
         "INFERENCE_NUM_THREADS": threads,
         "INFERENCE_PRECISION_HINT": "f32",
@@ -92,7 +98,7 @@ def compiled(path: str | Path, threads: int) -> tuple[Callable[[np.ndarray], Seq
         results = request.infer([images], share_inputs=True)
         return [results[output] for output in network.outputs]
 
-    return run, model
+    return run, description
 
 
 def write(job: Job) -> Written:
@@ -117,8 +123,7 @@ def open_openvino(path: str | Path, threads: int) -> Runtime:
     """An OpenVINO IR (.xml) or an ONNX file in OpenVINO on the CPU, computing in FP32 where the file does."""
     need_openvino()
     try:
-        run, model = compiled(path, threads)
+        run, description = compiled(path, threads)
     except Exception as error:  # RuntimeErrors of its own, over several lines
         raise unreadable("OpenVINO", path, error) from error
-    metadata = onnx_metadata(path) if Path(path).suffix == ".onnx" else ir_metadata(model)
-    return Runtime(Description.from_metadata(metadata, path), run, "openvino", path)
+    return Runtime(description, run, "openvino", path)

@@ -27,7 +27,7 @@ from pipeline.executor import run_all
 from pipeline.finetune import announce_teacher, make_teacher, teacher_scores, train_assistants
 from pipeline.footage import check_footage, gathered
 from pipeline.solved import SolvedStart, ancestor_of, solve_start
-from pipeline.stage import check_space, load_network
+from pipeline.stage import check_options, check_space, load_network
 from pipeline.step_cost import PLAIN, first_batch, measure_steps
 from reporting.results import Scores, scores, shown_split
 
@@ -84,6 +84,7 @@ def ablate(config: AblateConfig, run: Path) -> tuple[str, bool]:
     cells = [_cell(config, run, variant, seed, key, starts) for variant in variants for seed in seeds]
     reference, known = _references(config, run, spec, student, teacher, key, starts)
     todo = [cell for cell in cells if finished(cell) is None]
+    check_options(student, config)
     check_space(student, config, run, len(todo))
     log.info(
         "%s: %d rows x %d seeds; %d of %d cells are to be trained",

@@ -30,7 +30,7 @@ from pipeline.distil_options import DistilConfig
 from pipeline.footage import FootageColumns, FootageFacts, check_footage, footage_of, gathered, uses_footage
 from pipeline.show import side_by_side, training_pictures
 from pipeline.spent import progress_of
-from pipeline.stage import check_space, load_network, stage_tracker, train_network
+from pipeline.stage import check_options, check_space, load_network, stage_tracker, train_network
 from reporting.report import Row, scored_on, text_table, write_report
 from reporting.results import Scores, counted, footnote, interval_of, pictures, scores, shown_split, table
 from reporting.speed import Speeds
@@ -104,6 +104,7 @@ def finetune(
         )
         student = student.with_anchors(anchors) if anchors is not None else student
         log.info("%s", reason)
+    check_options(student, config)
     check_space(student, config, run, 1)
     guide = make_teacher(config, student, spec, teacher)
     before = said_before(config, run)

@@ -21,6 +21,7 @@ from data import DataSpec, Footage, check
 from engine import Tracker, checkpoints, distributed
 from engine.config import USUAL_SIZE, TrainConfig
 from engine.objective import DetectionObjective
+from engine.precision import Precision
 from engine.seams import Hooks
 from engine.tracking import need_tensorboard
 from engine.trainer import Trainer
@@ -128,6 +129,17 @@ def train_network(
         objective.load_state_dict(training["adapters"], strict=False)
     distributed.barrier()
     return checkpoints.own_network(done.best, checkpoints.anew(run))
+
+
+def check_options(network: Network, config: TrainConfig) -> None:
+    """Refuse what a training of `network` would refuse, before anything is scored, trained or cut.
+
+    Raises:
+        UserError: `--freeze` names layers that are not there, or Apex cannot be used.
+    """
+    config.frozen_layers(len(network.layers))
+    if config.amp == "apex":
+        Precision(config.amp, config.opt_level, distributed.start(config.device))
 
 
 def check_space(network: Network, config: TrainConfig, run: Path, trainings: int) -> None:

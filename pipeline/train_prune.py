@@ -14,6 +14,8 @@ from common.files import whole_file
 from common.log import log
 from common.rundir import MARK, START, mark
 from data import DataSpec, choose_anchors
+from data.folds import folds_of
+from data.labels import scan
 from distill import Teacher
 from engine import Hooks, checkpoints, distributed
 from models.lineage import identity_lineage
@@ -39,7 +41,7 @@ from pipeline.spent import (
     longer_row,
     say_equal,
 )
-from pipeline.stage import check_space, check_test, stage_tracker, train_network
+from pipeline.stage import check_options, check_space, check_test, stage_tracker, train_network
 from pipeline.start import chosen_stages, first_network
 from reporting.results import scores
 
@@ -67,6 +69,7 @@ class PruneRun(Line):
                 )
             )
         check_test(self.spec)
+        check_options(start, self.config)
         check_space(start, self.config, self.folder, len(stages) + self.config.rounds + self.config.cross_fit)
         self._rehearse(start, stages)
         # A network that is only cut may be anything: of what is trained sparse the baseline is meant.
@@ -295,6 +298,7 @@ class PruneRun(Line):
                 "pictures",
                 todo="begin with weights of other pictures, or --t_weights fold1.pt+fold2.pt, or --cross-fit 0",
             )
+        folds_of(len(scan(self.spec, "train").pictures), self.config.cross_fit)  # refuses more folds than pictures
         say_cost(self.config.cross_fit, self.config.epochs)
 
     def _fold_teachers(self, baseline: Network) -> list[Network]:

@@ -21,13 +21,11 @@ FLOORS = (
     ("common",),
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
-# `python -m export`, the earlier name of a command: an entry point, like the scripts.
-ENTRIES = {"export/__main__.py"}
 
 
 def files() -> list[Path]:
     rooms = [path for room in FLOOR for path in (ROOT / room).rglob("*.py")]
-    return [path for path in (*rooms, *ROOT.glob("*.py")) if path.relative_to(ROOT).as_posix() not in ENTRIES]
+    return [*rooms, *ROOT.glob("*.py")]
 
 
 def imported(path: Path) -> list[tuple[int, str]]:

@@ -82,7 +82,6 @@ def spelt(each: Option) -> list[str]:
         (["finetune_kd.py", "--help"], "0", "usage: python finetune_kd.py "),
         (["finetune_kd.py", "--list-modes"], "0", "hinton"),
         (["finetune_kd.py", "--kd", "hintn"], "2", "hintn"),
-        (["export/__main__.py", "--help"], "0", "is now called thinyolo export"),
     ],
     ids=" ".join,
 )

@@ -117,7 +117,7 @@ def test_an_option_that_was_changed_is_refused_but_not_one_that_may_change(resum
     (RUN / ARGS).write_text(text.replace("workers: 0\n", "workers:  1\n"))
     assert resume() == ""
     (RUN / ARGS).write_text(text.replace("lr0: 0.002\n", "lr0: 0.003\n"))
-    assert "an option in it is not what it was when the run began" in resume()
+    assert re.search(r"args.yaml:\d+: `lr0: 0.003` is not what it was when the run began", resume())
 
 
 @pytest.mark.parametrize("name", ["start.pt", f"baseline/{LAST}", f"baseline/{BEST}", "pruned/pruned.pt"])

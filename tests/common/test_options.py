@@ -15,6 +15,7 @@ from common.errors import UserError
 from common.lock import LOCK, hold
 from common.options import load_config, option, options, read_yaml, to_dict
 from common.rundir import find_run, go_on, make_run_dir, network_in
+from common.saved import check_saved
 from engine.config import TrainConfig
 from engine.rundir import no_trace_if_refused
 from thinyolo.training import PRUNE, TRAIN
@@ -487,3 +488,27 @@ def test_an_empty_value_is_refused_unless_it_undoes_one(tmp_path: Path) -> None:
 def test_whoever_stops_while_a_run_is_read_is_told_how_to_go_on(runs: Path) -> None:
     parse_config(TrainConfig, ["--resume", str(runs / "train/a")])
     assert go_on() == f"Go on with: thinyolo train --resume {runs / 'train/a'}"
+
+
+def test_what_was_changed_in_a_saved_file_is_named_with_its_value(tmp_path: Path) -> None:
+    args = tmp_path / "args.yaml"
+    TrainConfig(epochs=7).save(args)
+    text = args.read_text()
+
+    def told(*edits: tuple[str, str]) -> str:
+        changed = text
+        for old, new in edits:
+            assert f"\n{old}\n" in changed
+            changed = changed.replace(f"\n{old}\n", f"\n{new}\n")
+        args.write_text(changed)
+        with pytest.raises(UserError) as caught:
+            check_saved(TrainConfig, args, read_yaml(TrainConfig, args))
+        return str(caught.value)
+
+    line = text[: text.index("momentum:")].count("\n") + 1
+    said = told(("momentum: 0.937", "momentum: .5"))
+    assert f"args.yaml:{line}: `momentum: 0.5` (was 0.937) is not what it was" in said
+    assert "`epochs: 8` is not what it was when the run began" in told(("epochs: 7", "epochs: 8")), "7 is no default"
+    assert "`epochs: 8`, `seed: 3` are not what" in told(("epochs: 7", "epochs: 8"), ("seed: 0", "seed: 3"))
+    each = next(line for line in text.splitlines() if line.startswith("# each: "))
+    assert "an option in it is not what" in told((each, "# each: 123"), ("epochs: 7", "epochs: 8"))

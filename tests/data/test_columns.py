@@ -179,8 +179,9 @@ def corners(box: np.ndarray) -> np.ndarray:
 )
 def test_corners_are_not_taken_for_centres(tmp_path: Path, form, guess: str) -> None:
     path = a_set(tmp_path, [text(0, *map(float, form(box))) for box in boxes(40)])
-    with pytest.raises(UserError, match=f"reach outside the picture: the numbers look like {guess}"):
+    with pytest.raises(UserError, match=f"reach outside the picture: the numbers look like {guess}") as caught:
         check(path, ["train"]).announce()
+    assert " looks the same: then exchange x and y" in caught.value.todo or "something else" in guess
 
 
 def test_boxes_that_touch_the_edge_are_boxes(tmp_path: Path) -> None:

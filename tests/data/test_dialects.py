@@ -155,6 +155,46 @@ CASES: dict[str, tuple[Row, str, str]] = {
         "class x1 y1 w h, in pixels",
         "cx = x1 + w / 2",
     ),
+    "corners in pixels, y first": (
+        lambda n, box: text(n % 2, *pixels(corners(box))[:2][::-1], *pixels(corners(box))[2:][::-1]),
+        "class y1 x1 y2 x2, in pixels",
+        "w = x2 - x1",
+    ),
+    "centres in pixels, y first": (
+        lambda n, box: text(n % 2, *shares((box * SIDES)[[1, 0, 3, 2]])),
+        "class cy cx h w, in pixels",
+        "x before y, width before height",
+    ),
+    "top left in pixels, y first": (
+        lambda n, box: text(n % 2, *pixels(top_left(box))[:2][::-1], *pixels(top_left(box))[2:][::-1]),
+        "class y1 x1 h w, in pixels",
+        "cx = x1 + w / 2",
+    ),
+    "sides in pixels, y first": (
+        lambda n, box: text(n % 2, *(pixels(corners(box))[place] for place in (1, 3, 0, 2))),
+        "class y1 y2 x1 x2, in pixels",
+        "w = x2 - x1",
+    ),
+    "a detector's output, y first": (
+        lambda n, box: text(*shares((corners(box) * SIDES)[[1, 0, 3, 2]]), 0.3 + n % 7 / 10, n % 2),
+        "y1 x1 y2 x2 confidence class, in pixels",
+        "cx = (x1 + x2) / 2",
+    ),
+    "names and corners in pixels, y first": (
+        lambda n, box: text(NAMES[n % 2], *shares((corners(box) * SIDES)[[1, 0, 3, 2]])),
+        "class names in place of numbers and name y1 x1 y2 x2, in pixels",
+        "w = x2 - x1",
+    ),
+    "top, right, bottom, left": (
+        lambda n, box: text(n % 2, *(pixels(corners(box))[place] for place in (1, 2, 3, 0))),
+        "class y1 x2 y2 x1, in pixels",
+        "w = x2 - x1",
+    ),
+    "parts of 65535": (
+        lambda n, box: text(n % 2, *(round(65535 * float(side)) for side in box)),
+        "class cx cy w h, in parts of 65535",
+        "each divided by 65535",
+    ),
     "per cent signs": (
         lambda n, box: text(n % 2, *(f"{100 * side:.2f}%" for side in box)),
         "numbers with per cent signs",
@@ -308,6 +348,13 @@ def test_what_fits_in_two_ways_is_told_as_two(tmp_path: Path) -> None:
     found = problems(tmp_path, lambda n, box: text(n % 2, *shares(middle[n] * SIDES)))
     assert "class cx cy w h, in pixels or class x1 y1 w h, in pixels" in found[0].kind
     assert "compare a line with its picture" in found[0].todo
+
+
+def test_where_nothing_tells_whether_x_comes_first_both_are_named(tmp_path: Path) -> None:
+    square = np.minimum(boxes(24), [0.6, 1, 0.2, 1])  # in the left part: of a picture as high as wide
+    found = problems(tmp_path, lambda n, box: text(n % 2, *pixels(corners(square[n] * [0.7, 1, 0.7, 1]))))
+    assert {problem.kind for problem in found} == {"is not `class cx cy w h`; looks like class x1 y1 x2 y2, in pixels"}
+    assert "for y1 x1 y2 x2 looks the same: then exchange x and y" in found[0].todo
 
 
 def test_class_numbers_from_one_are_told(tmp_path: Path) -> None:

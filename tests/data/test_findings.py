@@ -10,8 +10,10 @@ import pytest
 from data import contents, remembered
 from data.copies import copies
 from data.findings import all_alike, below_a_pixel
+from data.folds import folds_of, without_fold
 from data.labels import CheckReport, check
 from data.problems import Problem
+from data.spec import DataSpec
 from tests.data.made import write_picture, write_set
 
 ONE = "0 .5 .5 .5 .5\n"
@@ -144,3 +146,84 @@ def test_one_label_file_over_all_others_is_told() -> None:
     assert not all_alike(pictures, [*[same] * 17, *[other] * 3])
     assert not all_alike(pictures, [whole] * 20), "a set of classes, converted"
     assert not all_alike(pictures[:4], [same] * 4)
+
+
+def test_copies_in_a_split_with_other_labels_are_a_contradiction(tmp_path: Path) -> None:
+    two = ONE + "1 .2 .2 .1 .1\n"
+    pictures: list[tuple[np.ndarray, str | None]] = [
+        (grey(1), ONE),
+        (grey(1), "1 .5 .5 .5 .5\n"),
+        (grey(1), ONE),
+        (grey(1), "0 .5 .5 .504 .5\n"),
+        (grey(2), two),
+        (grey(2), ONE),
+        (grey(2), None),
+        (grey(2), "0 .4 .5 .5 .5\n1 .2 .2 .1 .1\n"),
+        (grey(3), ONE),
+    ]
+    path = write_set(tmp_path, {"train": pictures, "val": [(grey(4), ONE), (grey(4), "")]})
+    report = check(path)
+    said = {(problem.file.name, problem.detail) for problem in found(report, "copy of another picture of 'train' with")}
+    first, second = (tmp_path / f"images/train/train00{number}.png" for number in (0, 4))
+    assert said == {
+        ("train001.png", f"same bytes as {first}, other classes"),
+        ("train005.png", f"same bytes as {second}, 2 and 1 boxes"),
+        ("train006.png", f"same bytes as {second}, 2 and 0 boxes"),
+        ("train007.png", f"same bytes as {second}, other boxes"),
+    }
+    (count,) = found(report, "2 copies of other pictures of 'train', with the same labels")
+    assert (count.file.name, count.detail) == ("train002.png", f"the first; same bytes as {first}")
+    assert [each.file.name for each in found(report, "copy of another picture of 'val'")] == ["val001.png"]
+    assert found(check(path, ["train"]), "copy of another"), "a training says it too"
+
+
+def test_one_copy_is_told_as_one(tmp_path: Path) -> None:
+    (problem,) = check(write_set(tmp_path, {"train": [(grey(1), ONE), (grey(1), ONE)]}), ["train"]).problems
+    assert problem.kind == "a copy of another picture of 'train', with the same labels"
+
+
+def test_leaks_with_other_labels_are_told_so(tmp_path: Path) -> None:
+    pictures = {"train": [(grey(1), ONE)], "val": [(grey(2), ONE), (grey(1), "")], "test": [(grey(2), ONE + ONE)]}
+    report = check(write_set(tmp_path, pictures))
+    (leak,) = found(report, "picture of 'val' is also trained on")
+    assert leak.detail.endswith("train000.png, and other labels: 1 and 0 boxes")
+    (leak,) = found(report, "picture of 'test' is also in 'val'")
+    assert leak.detail.endswith("val000.png"), "the same box twice is one box"
+
+
+def test_a_line_of_a_list_that_comes_again_counts_again_in_train_only(tmp_path: Path) -> None:
+    path = write_set(tmp_path, {"train": [(grey(n), ONE) for n in range(3)], "val": [(grey(9), ONE), (grey(8), ONE)]})
+    (tmp_path / "train.txt").write_text("images/train/train000.png\n./images/train/train001.png\n" * 2)
+    (tmp_path / "val.txt").write_text("images/val/val000.png\n" * 3)
+    path.write_text("names: [a]\ntrain: [images/train, train.txt]\nval: val.txt\n")
+    report = check(path)
+    assert [each.name for each in report.scans["train"].pictures] == [
+        "train000.png",
+        "train001.png",
+        "train002.png",
+        "train000.png",
+        "train001.png",
+    ]
+    assert (report.scans["train"].boxes, len(report.scans["train"].shapes), len(report.scans["val"].pictures)) == (
+        5,
+        5,
+        1,
+    )
+    said = {problem.kind: (problem.file.name, problem.detail) for problem in found(report, "lines of the lists")}
+    assert said == {
+        "lines of the lists of 'train' name pictures again; each is trained on as often as it is named": (
+            "train000.png",
+            "the first of 2",
+        ),
+        "lines of the lists of 'val' name pictures again; each picture counts once": ("val000.png", "the first of 2"),
+    }
+    assert len(report.problems) == 2, "a picture is no copy of itself, nor a label file that of two"
+
+
+def test_a_teacher_of_a_fold_has_seen_no_picture_of_it_however_often_it_is_listed() -> None:
+    pictures = tuple(Path(name) for name in "abcdeabcde")
+    spec = DataSpec(("a",), {"train": pictures}, Path("data.yaml"))
+    for fold in range(2):
+        left = without_fold(spec, pictures, fold, 2).splits["train"]
+        held = {path for path, own in zip(pictures, folds_of(10, 2), strict=True) if own == fold}
+        assert not held & set(left)

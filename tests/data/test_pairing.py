@@ -13,7 +13,7 @@ from common.errors import UserError
 from data.dataset import Dataset
 from data.labels import ERROR, WARNING, check, read_labels
 from data.spec import label_path, label_places, load_spec
-from tests.data.made import write_picture
+from tests.data.made import write_picture, write_set
 
 GOOD = "0 .5 .5 .5 .5\n"
 
@@ -299,3 +299,18 @@ def test_a_link_to_another_folder_is_followed_once(tmp_path: Path) -> None:
     report = check(described(tmp_path, "[images/train, pool/images/old, images/train/old]"))
     assert report.scans["train"].boxes == 5
     assert not report.problems
+
+
+def test_labels_in_two_places_that_contradict_are_told(tmp_path: Path) -> None:
+    pictures: list[tuple[np.ndarray, str | None]] = [(np.full((8, 12, 3), 40 + n, np.uint8), GOOD) for n in range(5)]
+    path = write_set(tmp_path, {"train": pictures})
+    folder = tmp_path / "images/train"
+    (folder / "train000.txt").write_text("0 0.5000 0.5 0.5 0.5\n")
+    assert not check(path, ["train"]).problems, "the same, written otherwise"
+    (folder / "train001.txt").write_text("1 .5 .5 .5 .5\n")
+    (folder / "train002.txt").write_text("")
+    (folder / "train003.txt").write_text("0 2 2 4 4\n")
+    (problem,) = check(path, ["train"]).problems
+    read = tmp_path / "labels/train"
+    assert problem.kind == f"labels in two places: read are those in {read}, not those in {folder}, and they differ"
+    assert (problem.file, problem.detail) == (folder / "train001.txt", "3 of 4 pictures; the first: other classes")

@@ -16,8 +16,9 @@ from common.errors import UserError
 from data.dataset import Dataset
 from data.labels import check
 from data.pictures import picture_facts, picture_shapes, read_picture
+from data.sources import PictureReader, find_sources
 from reporting.data_check import sizes_lines
-from tests.data.made import write_set
+from tests.data.made import write_picture, write_set
 
 ONE = "0 .5 .5 .5 .5\n"
 
@@ -60,7 +61,42 @@ def test_a_pixel_range_stretches_what_is_trained_on(tmp_path: Path) -> None:
     grey = cv2.imread(str(tmp_path / "images/train/train000.png"), cv2.IMREAD_UNCHANGED)
     np.testing.assert_allclose(image[0].numpy(), grey / 4095 * 255, atol=0.51)
     (other,) = check(deep(tmp_path / "wrong", 4095, more="pixel_range: [5000, 9000]\n"), ["train"]).problems
-    assert "outside pixel_range" in other.kind
+    assert "pixel_range, 5000 to 9000, has none of them" in other.kind
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("[0, 65535]", "leaves 16 of 256 grey levels"),
+        ("[0, 255]", "has the smaller part of them: the others become plain black or white"),
+        ("[4095, 9000]", "has none of them"),
+        ("[0, 4095]", ""),
+        ("[100, 3000]", ""),
+    ],
+)
+def test_a_pixel_range_that_is_not_the_pictures_is_told(tmp_path: Path, given: str, said: str) -> None:
+    problems = check(deep(tmp_path, 4095, more=f"pixel_range: {given}\n"), ["train"]).problems
+    assert len(problems) == bool(said)
+    assert all(problem.kind.endswith(said) or said in problem.kind for problem in problems)
+    assert all("pixel_range: [0, 4095]" in problem.todo for problem in problems)
+
+
+def test_a_pixel_range_for_pictures_of_eight_bits_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    grey = np.arange(40 * 60, dtype=np.uint8).reshape(40, 60)
+    path = write_set(tmp_path, {"train": [(grey, ONE)]}, suffix=".jpg")
+    path.write_text(path.read_text() + "pixel_range: [0, 4095]\n")
+    (problem,) = check(path, ["train"]).problems
+    assert problem.kind.startswith("pixel_range is not used for pictures of 8 bits")
+    assert problem.detail == "1 of 1 pictures"
+    write_picture(tmp_path / "images/train/deep.png", 16 * grey.astype(np.uint16))
+    (tmp_path / "labels/train/deep.txt").write_text(ONE)
+    (problem,) = check(path, ["train"]).problems
+    assert problem.detail == "1 of 2 pictures"
+    assert "store all pictures with as many bits" in problem.todo
+    reader = PictureReader((0, 4095))
+    for source in find_sources([str(tmp_path / "images/train/train000.jpg")]) * 2:
+        reader.read(source)
+    assert caplog.text.count("pixel_range is not used for pictures of 8 bits") == 1
 
 
 def test_pictures_of_eight_bits_that_use_few_are_told(tmp_path: Path) -> None:

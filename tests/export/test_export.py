@@ -1,4 +1,4 @@
-"""`python -m export` on a tiny network: every file computes what the network does, and says so."""
+"""`thinyolo export` on a tiny network: every file computes what the network does, and says so."""
 
 from __future__ import annotations
 

@@ -79,7 +79,7 @@ def run_case(name: str, reader: Reader, seed: int, folder: Path, warm: bool = Tr
     reader.make(random.Random(f"{name} {seed}"), folder)
     before, start = _largest(), time.process_time()
     signal.signal(signal.SIGALRM, _stop)
-    signal.alarm(PATIENCE)
+    signal.alarm(PATIENCE if warm else 10 * PATIENCE)
     try:
         reader.read(folder)
     except UserError as error:

@@ -21,40 +21,48 @@ from pathlib import Path
 from tests.fuzz import readers, run_case
 
 PATIENCE = 30.0
-"""Seconds without a word after which a process is ended."""
+"""Seconds that a case may take before its process is ended."""
+STARTING = 300.0
+"""Seconds for a process to start: on a machine with much other work importing torch alone takes a minute."""
 SLICE = 60.0
 """Seconds that a reader gets before the next one's turn."""
+READY = "ready"
 
 
-def child(name: str, start: int, stop_at: float) -> None:
-    """Run cases from number `start` on; say each before it begins, and what is wrong with it."""
+def child(name: str, start: int, seconds: float) -> None:
+    """Run cases from number `start` on for so long; say each before it begins, and what is wrong with it."""
     logging.disable()
     reader = readers()[name]
     with tempfile.TemporaryDirectory(prefix="thinyolo-fuzz-") as folder:
         os.environ["THINYOLO_CACHE"] = str(Path(folder) / "cache")
-        case = start
+        run_case(name, reader, start, Path(folder) / "case", warm=False)  # imports what the reader needs
+        print(READY, flush=True)
+        case, stop_at = start, time.time() + seconds
         while case == start or time.time() < stop_at:
             print(f"case {case}", flush=True)
-            if wrong := run_case(name, reader, case, Path(folder) / "case", warm=case > start):
+            if wrong := run_case(name, reader, case, Path(folder) / "case"):
                 print(f"wrong {case} {wrong}", flush=True)
             case += 1
 
 
 def turn(name: str, start: int, seconds: float) -> tuple[int, list[str]]:
     """One process's cases: the number after the last one, and the findings."""
-    command = [sys.executable, "-m", "tests.fuzz", "--reader", name, "--child", str(start), str(time.time() + seconds)]
+    command = [sys.executable, "-m", "tests.fuzz", "--reader", name, "--child", str(start), str(seconds)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     assert process.stdout
     lines: queue.Queue[str] = queue.Queue()
     output = process.stdout
     threading.Thread(target=lambda: [lines.put(line) for line in output] + [lines.put("")], daemon=True).start()
-    last, findings = start - 1, []
+    last, findings, patience = start - 1, [], STARTING
     while True:
         try:
-            line = lines.get(timeout=PATIENCE)
+            line = lines.get(timeout=patience)
         except queue.Empty:
-            findings.append(f"{name} {last}: no end after {PATIENCE:.0f} s")
+            findings.append(f"{name} {last}: no end after {patience:.0f} s")
             break
+        patience = PATIENCE
+        if line.strip() == READY:
+            continue
         if not line:
             if process.wait():
                 findings.append(f"{name} {last}: the process ended with status {process.returncode}")
