@@ -152,12 +152,8 @@ def test_the_list_of_modes_names_paper_need_and_weight(name: str) -> None:
 
 def test_the_list_says_which_modes_are_slow() -> None:
     lines = describe_modes().splitlines()
-    slow = {
-        name
-        for place, line in enumerate(lines)
-        for name in MODES
-        if line.startswith(f"{name} ") and "slow" in lines[place + 2]
-    }
+    starts = {name: next(place for place, line in enumerate(lines) if line.startswith(f"{name} ")) for name in MODES}
+    slow = {name for name, place in starts.items() if "slow" in "".join(lines[place + 2 : place + 3])}
     assert slow == {name for name, mode in MODES.items() if mode.cost > COSTLY} == {"mgd", "fgd"}
 
 
