@@ -1,4 +1,4 @@
-"""The README's line with nothing but its defaults, on every data set: what a user gets, beside a baseline trained as long.
+"""The README's line with nothing but its defaults on every data set, beside a baseline that was trained as long.
 
     python benchmarks/main_line.py --out runs/main_line --weights yolov5n.pt --seeds 3 \\
            --sets demo bccd=bccd/data.yaml@320 hands=hand_gesture/data.yaml@192 face=face_mask/data.yaml@256x192
@@ -21,12 +21,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from reporting.record import read_record
-
 from common.child import run_python
 from common.errors import UserError, run_cleanly
 from pipeline.ablate_grid import parse_seeds
 from pipeline.statistics import mean_sd, paired
+from reporting.record import read_record
 from reporting.tables import table
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -95,10 +94,8 @@ def told(name: str, runs: Mapping[int, Mapping[str, Mapping[str, Any]]]) -> str:
 
 
 def main() -> int:
-    own, mark, more = sys.argv[1:], "--", []
-    if mark in own:
-        place = own.index(mark)
-        own, more = own[:place], own[place + 1 :]
+    place = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
+    own, more = sys.argv[1:place], sys.argv[place + 1 :]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder of the runs")
     parser.add_argument("--sets", nargs="+", default=[DEMO], help="demo, or NAME=YAML@SIZE (default: demo)")
