@@ -21,11 +21,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from reporting.record import read_record
+
 from common.child import run_python
 from common.errors import UserError, run_cleanly
 from pipeline.ablate_grid import parse_seeds
 from pipeline.statistics import mean_sd, paired
-from reporting.record import read_record
 from reporting.tables import table
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -188,7 +188,7 @@ def choose_anchors(
     boxes = boxes_wh(spec, size, "train", found, resize)
     old = np.array([anchor for head in specs for anchor in head.anchors], float)
     recall, mean_iou = check_anchors(boxes, old)
-    state = f"best possible recall {recall:.3f}, mean IoU {mean_iou:.3f}"
+    state = f"they come near the size of {recall:.1%} of the boxes (recall {recall:.3f}, mean IoU {mean_iou:.3f})"
     if not len(boxes) and mode != "fit":
         return None, "anchors kept: there are no boxes to compare them with"
     if mode == "keep":
@@ -198,7 +198,10 @@ def choose_anchors(
     new = assign_to_heads(fit_anchors(boxes, len(old), seed), specs)
     # Measured as the heads will hold them: rounded, and after they were shared out.
     new_recall, new_iou = check_anchors(boxes, np.array([anchor for head in new for anchor in head]))
-    became = f"best possible recall {recall:.3f} -> {new_recall:.3f}, mean IoU {mean_iou:.3f} -> {new_iou:.3f}"
+    became = (
+        f"they come near the size of {recall:.1%} -> {new_recall:.1%} of the boxes "
+        f"(recall {recall:.3f} -> {new_recall:.3f}, mean IoU {mean_iou:.3f} -> {new_iou:.3f})"
+    )
     if mode == "auto" and (new_recall, new_iou) <= (recall, mean_iou):
         return None, f"anchors kept, new ones would be no better: {became}"
     return new, f"anchors fitted to the data: {became}"

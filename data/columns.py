@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -30,6 +31,8 @@ from data.templates import (
     either,
     fits,
 )
+
+T = TypeVar("T")
 
 BOX, POLYGON, KEYPOINTS, UNKNOWN = "box", "polygon", "keypoints", "unknown"
 SAMPLE = 1000
@@ -232,7 +235,7 @@ def not_centres(lines: Sequence[Five]) -> list[Problem]:
     return [Problem(ERROR, kind, worst.file, worst.line, f"{shown(worst.text)}; {len(boxes)} boxes looked at", todo)]
 
 
-def spread(paths: Sequence[Path], most: int = SAMPLE) -> Iterable[Path]:
+def spread(paths: Sequence[T], most: int = SAMPLE) -> Iterable[T]:
     """At most `most` of these, evenly spaced."""
     if len(paths) <= most:
         return paths

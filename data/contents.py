@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import stat
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 
-from common.reading import MOST_TEXT, is_file
-from data.spec import find_label
+import numpy as np
+
+from data.label_files import find_labels, read_label_files
+from data.remembered import Memory, is_file, stamps_of
 
 BLOCK = 4096
 WHOLE = 256 * 2**20
 """Bytes: pictures that are no more than this together are read whole; of others their first, middle and last block."""
 _THREADS, PART = 8, 1000  # the disk is what is waited for; the files one thread takes at once
-
-_read: dict[tuple[Path, bool], tuple[tuple[int, ...], bytes]] = {}
-"""What this process has read, by path and whether all of it -> what changes with the file, and the digest."""
+SIZE = 16
+"""Bytes of a digest."""
+_KNOWN = {"glimpse": 1, "whole": 2}
+_COLUMNS = [("known", np.uint8), *((name, np.uint8, (SIZE,)) for name in _KNOWN)]
 
 
 def pictures_digest(pictures: Sequence[Path]) -> str:
@@ -29,71 +29,117 @@ def pictures_digest(pictures: Sequence[Path]) -> str:
     Of a compressed picture the last block changes with any pixel. In one of raw pixels that is larger than `BLOCK` and
     in a split larger than `WHOLE`, a change between the blocks that are read is not seen.
     """
-    sizes = [status.st_size if (status := _status(path)) else 0 for path in pictures]
-    return _combined(pictures, partial(_digest, whole=sum(sizes) <= WHOLE))
+    stamps = stamps_of(pictures)
+    found = digests_of(pictures, stamps, whole=read_whole(stamps))
+    return hashlib.sha256(b"".join(found)).hexdigest()
 
 
 def labels_digest(pictures: Sequence[Path]) -> str:
     """Of the pictures' label files; spaces, line ends and empty lines do not count."""
-    return _combined(pictures, _label_digest)
+    return hashlib.sha256(b"".join(read_label_files(find_labels(pictures)).digests)).hexdigest()
 
 
 def last_changed(pictures: Sequence[Path], labels: bool = False) -> str:
     """Which of the files was written last, and when, for a message; "" where there is none."""
-    files = [found for path in pictures if (found := find_label(path) if labels else path)]
-    times = [(status.st_ctime, path) for path in files if (status := _status(path))]
+    files = find_labels(pictures) if labels else list(map(str, pictures))
+    there = [path for path in files if path is not None]
+    stamps = stamps_of(there)
+    times = [(int(row[2]), path) for row, path in zip(stamps, there, strict=True) if row[0] >= 0]
     if not times:
         return ""
     when, path = max(times)
-    return f"{path}, {time.strftime('%F %T', time.localtime(when))}"
+    return f"{path}, {time.strftime('%F %T', time.localtime(when / 1e9))}"
 
 
-def _combined(pictures: Sequence[Path], digest: Callable[[Path], bytes]) -> str:
-    parts = [pictures[start : start + PART] for start in range(0, len(pictures), PART)]
+def read_whole(stamps: np.ndarray) -> bool:
+    """Whether pictures with these stamps, together, are read as a whole."""
+    return bool(np.maximum(stamps[:, 0], 0).sum() <= WHOLE)
+
+
+def digests_of(
+    pictures: Sequence[Path], stamps: np.ndarray, whole: bool, which: np.ndarray | None = None
+) -> list[bytes]:
+    """A digest of each picture, remembered until it changes: `SIZE` bytes, or why there is none.
+
+    Args:
+        stamps: the pictures', by `data.remembered.stamps_of`.
+        whole: of all bytes, or of their number and three blocks. They are the same up to three blocks.
+        which: ``(n,)`` bool, those asked for; the others get b"".
+    """
+    column = "whole" if whole else "glimpse"
+    memory = Memory("contents 1", pictures, _COLUMNS, stamps)
+    asked = np.ones(len(stamps), bool) if which is None else which
+    known = memory.fresh & (memory.rows["known"] & _KNOWN[column] > 0)
+    todo = np.flatnonzero(asked & is_file(stamps) & ~known)
+    parts = [todo[start : start + PART] for start in range(0, len(todo), PART)]
+    lost = {}
     with ThreadPoolExecutor(_THREADS) as pool:
-        digests = pool.map(lambda part: b"".join(map(digest, part)), parts)
-    return hashlib.sha256(b"".join(digests)).hexdigest()
+        read = pool.map(lambda part: [_read(pictures[place], int(stamps[place, 0]), whole) for place in part], parts)
+        for part, found in zip(parts, read, strict=True):
+            for place, raw in zip(part, found, strict=True):
+                if raw is None:
+                    lost[int(place)] = b"unreadable"
+                else:
+                    _note(memory, int(place), raw, column)
+    if len(todo) > len(lost):
+        memory.keep()
+    kept: bytes = memory.rows[column].tobytes()
+    digests = [kept[start : start + SIZE] for start in range(0, len(kept), SIZE)]
+    for place in np.flatnonzero(~asked | ~is_file(stamps)):
+        lost[int(place)] = b"absent" if asked[place] else b""
+    for place, told in lost.items():
+        digests[place] = told
+    return digests
 
 
-def _status(path: Path) -> os.stat_result | None:
-    try:
-        return os.stat(path)
-    except (OSError, ValueError):
-        return None
+def note_contents(pictures: Sequence[Path], stamps: np.ndarray, found: dict[int, tuple[bytes, bytes]]) -> None:
+    """Remember digests that somebody else made who read the files: place -> by `digest_of` of three blocks and of all
+    bytes; b"" for one that is not known."""
+    memory = Memory("contents 1", pictures, _COLUMNS, stamps)
+    for place, digests in found.items():
+        small = stamps[place, 0] <= 3 * BLOCK  # both are noted at once
+        for column, digest in zip(_KNOWN, digests[: 1 if small else 2]):
+            if digest:
+                _note(memory, place, digest, column)
+    memory.keep()
 
 
-def _digest(path: Path, whole: bool) -> bytes:
-    """Of one picture; read once by a process, for a run of several stages asks again and again."""
-    status = _status(path)
-    if status is None or not stat.S_ISREG(status.st_mode):
-        return b"absent"
-    stamp = status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
-    known = _read.get((path, whole))
-    if known and known[0] == stamp:
-        return known[1]
-    found = hashlib.blake2b(str(status.st_size).encode(), digest_size=16)
-    try:
-        with open(path, "rb", buffering=0) as handle:
-            if whole or status.st_size <= 3 * BLOCK:
-                found.update(handle.read())
-            else:
-                for place in (0, status.st_size // 2, status.st_size - BLOCK):
-                    handle.seek(place)
-                    found.update(handle.read(BLOCK))
-    except OSError:
-        return b"unreadable"
-    _read[path, whole] = stamp, found.digest()
+def _note(memory: Memory, place: int, digest: bytes, column: str) -> None:
+    row = memory.rows[place]
+    if not memory.fresh[place]:
+        row["known"], memory.fresh[place] = 0, True
+    columns = _KNOWN if memory.stamps[place, 0] <= 3 * BLOCK else (column,)
+    for each in columns:
+        row[each] = np.frombuffer(digest, np.uint8)
+        row["known"] |= _KNOWN[each]
+
+
+def digest_of(raw: bytes, whole: bool) -> bytes:
+    """Of the bytes of a file; without `whole` of their number and of the first, the middle and the last block."""
+    found = hashlib.blake2b(str(len(raw)).encode(), digest_size=SIZE)
+    if whole or len(raw) <= 3 * BLOCK:
+        found.update(raw)
+    else:
+        for place in _blocks(len(raw)):
+            found.update(raw[place : place + BLOCK])
     return found.digest()
 
 
-def _label_digest(picture: Path) -> bytes:
-    path = find_label(picture)
-    if path is None or not is_file(path):
-        return b"absent"
+def _blocks(size: int) -> tuple[int, int, int]:
+    return 0, size // 2, size - BLOCK
+
+
+def _read(path: Path, size: int, whole: bool) -> bytes | None:
+    """`digest_of` a file, no more of it read than that takes; None: it cannot be read."""
+    found = hashlib.blake2b(str(size).encode(), digest_size=SIZE)
     try:
-        with open(path, "rb") as handle:
-            raw = handle.read(MOST_TEXT)
+        with open(path, "rb", buffering=0) as handle:
+            if whole or size <= 3 * BLOCK:
+                found.update(handle.read())
+            else:
+                for place in _blocks(size):
+                    handle.seek(place)
+                    found.update(handle.read(BLOCK))
     except OSError:
-        return b"unreadable"
-    lines = [b" ".join(line.split()) for line in raw.splitlines()]
-    return hashlib.blake2b(b"\n".join(filter(None, lines)), digest_size=16).digest()
+        return None
+    return found.digest()

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from data.copies import copies, groups_of_copies
-from data.pictures import DARK, FRAMES, RANGELESS, Facts
+from data.facts import FRAMES, RANGELESS, Facts
+from data.pictures import DARK
 from data.places import HIDDEN, NOT_READ, OTHERWISE_NAMED, VIDEO, unread_files
 from data.problems import LEFT_OUT, WARNING, Problem
 from data.spec import DataSpec
@@ -44,12 +45,14 @@ def contradiction(first: np.ndarray, second: np.ndarray) -> str:
     return "other classes" if near.any(axis=0).all() and near.any(axis=1).all() else "other boxes"
 
 
-def copies_within(split: str, pictures: Iterable[Path], contradict: Contradict) -> list[Problem]:
-    """Pictures of a split that are copies of others, whatever they are called."""
+def copies_within(
+    split: str, pictures: Sequence[Path], contradict: Contradict, stamps: np.ndarray | None = None
+) -> list[Problem]:
+    """Pictures of a split that are copies of others, whatever they are called; `stamps` as of `leaks`."""
     kind = f"copy of another picture of '{split}' with other labels: both cannot be right"
     todo = "look at both; correct the labels of one, or delete it with its labels"
     problems, alike = [], []
-    for first, *others in groups_of_copies(pictures):
+    for first, *others in groups_of_copies(pictures, stamps):
         for copy in others:
             if told := contradict(first, copy):
                 problems.append(Problem(WARNING, kind, copy, None, f"same bytes as {first}, {told}", todo))
@@ -65,15 +68,24 @@ def copies_within(split: str, pictures: Iterable[Path], contradict: Contradict) 
 
 
 def leaks(
-    originals: Iterable[Path], first: str, pictures: Iterable[Path], second: str, contradict: Contradict
+    originals: Sequence[Path],
+    first: str,
+    pictures: Sequence[Path],
+    second: str,
+    contradict: Contradict,
+    stamps: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> list[Problem]:
-    """Pictures of one split that are in another too: the same files, or files with the same bytes."""
+    """Pictures of one split that are in another too: the same files, or files with the same bytes.
+
+    Args:
+        stamps: of the pictures and of the originals, where they are known.
+    """
     kind = f"picture of '{second}' is also in '{first}'"
     if first == "train":
         kind = f"picture of '{second}' is also trained on; its score will be too good"
     todo = "keep each picture in one split, and what was filmed in the same moment with it"
     problems = []
-    for picture, same in copies(pictures, originals).items():
+    for picture, same in copies(pictures, originals, stamps).items():
         told = "the same file"
         if same != picture:
             other = contradict(same, picture)
@@ -187,18 +199,19 @@ def wrong_range(
 
 def below_a_pixel(pictures: Sequence[Path], shapes: np.ndarray, labels: Sequence[np.ndarray]) -> list[Problem]:
     """Where most boxes of a split are smaller than a pixel of their picture, ``(N, 2)`` (h, w): in another unit."""
-    found = []
-    for picture, (height, width), rows in zip(pictures, shapes.tolist(), labels, strict=True):
-        sides = rows[:, 3:]
-        below = (sides * np.array([width, height]) < 1) & (sides < TINY)
-        small = int(below.any(1).sum())
-        found.append((picture, small, len(rows)))
-    if 2 * sum(small for _, small, _ in found) <= sum(count for _, _, count in found):
+    counts = np.array([len(rows) for rows in labels], int)
+    sides = np.concatenate([np.zeros((0, 2), np.float32), *(rows[:, 3:] for rows in labels)])
+    owners = np.repeat(np.arange(len(labels)), counts)
+    below = ((sides * shapes[owners, ::-1] < 1) & (sides < TINY)).any(axis=1)
+    if 2 * int(below.sum()) <= len(below):
         return []
+    small = np.bincount(owners[below], minlength=len(labels))
     kind = "boxes smaller than a pixel, as most of this split are: their numbers seem to be of another unit"
     todo = "write cx cy w h as shares of the picture's width and height (0.5 0.5 1 1 is the whole picture)"
     return [
-        Problem(WARNING, kind, picture, None, f"{small} of {count}", todo) for picture, small, count in found if small
+        Problem(WARNING, kind, picture, None, f"{few} of {count}", todo)
+        for picture, few, count in zip(pictures, small.tolist(), counts.tolist(), strict=True)
+        if few
     ]
 
 

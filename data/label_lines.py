@@ -18,6 +18,7 @@ from common.errors import UserError
 from common.reading import read_bytes
 from data.columns import KEYPOINTS, POLYGON, UNKNOWN, Columns, Five, columns_of, not_centres, spread
 from data.dialects import LARGE, Dialect, Make, Wrong, as_number, make_of, recognised, shown
+from data.label_files import MOST_LABELS, ROUNDING, SMALLEST, cut_at_the_edge
 from data.problems import ERROR, WARNING, Problem
 from data.spec import find_label
 
@@ -25,12 +26,6 @@ TOLERANCE = 0.01
 """How far past 0..1 a number may lie and still count as rounding (one pixel in a hundred)."""
 OUTLINE = 0.1
 """The same of an outline: turned boxes leave the picture with a corner, and what is cut off is told."""
-ROUNDING = 1e-5
-"""Edges this little outside come from six written digits; they are cut without a word."""
-SMALLEST = 1e-6
-"""A side below this share of the picture is no side."""
-MOST_LABELS = 64 * 2**20
-"""More bytes than this are no labels of one picture."""
 
 FIVE = "needs 5 numbers: class cx cy w h"
 OUT_OF_RANGE = "class out of range"
@@ -236,13 +231,11 @@ def _row(
     """The row of a line that is a box, cut at the picture's edge."""
     x1, y1, x2, y2 = corners
     over = max(-x1, -y1, x2 - 1, y2 - 1)
-    if over > 0:
-        if over > ROUNDING:
-            kind = "box reaches outside the picture; cut at its edge"
-            found.append((WARNING, kind, f"by {over:.4g} of the picture", ""))
-        x1, y1, x2, y2 = (min(max(value, 0.0), 1.0) for value in corners)
+    if over > ROUNDING:
+        kind = "box reaches outside the picture; cut at its edge"
+        found.append((WARNING, kind, f"by {over:.4g} of the picture", ""))
     if over > 0 or polygon:
-        values[1:5] = [(x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1]
+        values[1:5] = cut_at_the_edge(corners)
     if min(values[3], values[4]) < SMALLEST:
         return None, [*found, (WARNING, "box of zero size; dropped", " ".join(fields[1:])[:60], "")]
     return tuple(values[:5]), found

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from pathlib import Path
@@ -15,6 +16,8 @@ import numpy as np
 from common.errors import UserError
 from common.log import say_once
 from common.reading import read_bytes
+from data.columns import spread
+from data.facts import Facts
 from data.findings import (
     across_splits,
     all_alike,
@@ -29,7 +32,8 @@ from data.findings import (
     without_range,
     wrong_range,
 )
-from data.label_lines import MOST_LABELS, ROUNDING, Reading, how_to_read, read_label_file, read_labels
+from data.label_files import MOST_LABELS, ROUNDING, find_labels, read_label_files
+from data.label_lines import Reading, how_to_read, read_label_file, read_labels
 from data.pairing import (
     labels_elsewhere,
     labels_twice,
@@ -38,9 +42,10 @@ from data.pairing import (
     shared_labels,
     without_labels,
 )
-from data.pictures import LFS, Facts, picture_facts
+from data.pictures import LFS, picture_facts
 from data.problems import ERROR, LEFT_OUT, WARNING, Problem, announce, remedy
-from data.spec import SPLITS, DataSpec, find_label, load_spec
+from data.remembered import stamps_of
+from data.spec import SPLITS, DataSpec, load_spec
 
 __all__ = ["ROUNDING", "CheckReport", "Scan", "check", "read_labels", "scan"]
 
@@ -102,34 +107,48 @@ class Scan:
         return np.bincount(numbers.astype(int), minlength=classes)
 
 
-def scan(spec: DataSpec, split: str) -> Scan:
+def scan(spec: DataSpec, split: str, stamps: dict[str, np.ndarray] | None = None) -> Scan:
     """Read all labels of a split and the size of every picture, and look for what training would be misled by.
+
+    Args:
+        stamps: split -> those of its listed pictures (`data.remembered`); what is lacking is filled in.
 
     Raises:
         UserError: the split has no pictures at all; everything else is in the result's `problems`.
     """
     listed = spec.require(split)
-    once = list(dict.fromkeys(listed))
+    stamps = {} if stamps is None else stamps
+    for each in (split, "train"):
+        if each not in stamps:
+            stamps[each] = stamps_of(_once(spec.splits.get(each, ())))
+    once = _once(listed)
+    usable = np.ones(len(once), bool)
     result = Scan(split, [], np.zeros((0, 2), int), [], [])
-    for picture, facts in zip(once, picture_facts(once), strict=True):
+    for place, (picture, facts) in enumerate(zip(once, picture_facts(once, stamps[split]), strict=True)):
         if isinstance(facts, str):
+            usable[place] = False
             todo = "fetch the files: git lfs pull" if facts == LFS else ""
             result.problems.append(Problem(LEFT_OUT, "picture left out", picture, None, facts, todo))
         elif rangeless := without_range(spec, picture, facts):
+            usable[place] = False
             result.problems.append(rangeless)
         else:
             result.pictures.append(picture)
             result.facts.append(facts)
     result.shapes = np.array([facts.shape for facts in result.facts], int).reshape(-1, 2)
-    files = [find_label(picture) for picture in result.pictures]
-    readings = _readings(spec, result, files)
-    unread_labels: set[Path | None] = set()
-    for picture, path in zip(result.pictures, files, strict=True):
+    files = find_labels(result.pictures)
+    reading = _readings(spec, result, files)
+    classes = len(spec.label_names)
+    plain = read_label_files(files, classes).boxes
+    unread_labels: set[str] = set()
+    for picture, path, boxes in zip(result.pictures, files, plain, strict=True):
         if path is None:
             result.absent.append(picture)
             labels = np.zeros((0, 5), np.float32)
+        elif boxes is not None:
+            labels = boxes
         else:
-            labels, problems = read_label_file(path, len(spec.label_names), readings[path])
+            labels, problems = read_label_file(Path(path), classes, reading(picture))
             result.problems += problems
             result.unusable += not len(labels) and bool(problems)
             if any(problem.severity == ERROR for problem in problems):
@@ -139,9 +158,11 @@ def scan(spec: DataSpec, split: str) -> Scan:
         result.labels.append(labels)
     result.problems += _emptiness(spec, result) or without_labels(spec, split, result.pictures, result.absent)
     result.problems += shared_labels(result.pictures, files)
-    result.problems += labels_twice(result.pictures, files, partial(_files_contradict, spec, readings))
-    read = [picture for picture, file in zip(result.pictures, files, strict=True) if file not in unread_labels]
-    result.problems += copies_within(split, read, contradict := partial(_contradict, spec))
+    result.problems += labels_twice(result.pictures, files, partial(_files_contradict, spec, reading))
+    known, contradict = stamps[split][usable], partial(_contradict, spec)
+    read = np.array([file not in unread_labels for file in files], bool)
+    pictures = result.pictures if read.all() else [result.pictures[place] for place in np.flatnonzero(read)]
+    result.problems += copies_within(split, pictures, contradict, known[read])
     result.problems += labels_without_picture(spec, split)
     result.problems += unread(spec.folders.get(split, ()))
     result.problems += of_several_frames(result.pictures, result.facts)
@@ -151,8 +172,14 @@ def scan(spec: DataSpec, split: str) -> Scan:
     result.problems += all_alike(result.pictures, result.labels)
     if split != "train":
         result.problems += crowded(spec, result.pictures, result.labels)
-        result.problems += leaks(spec.splits.get("train", ()), "train", result.pictures, split, contradict)
+        trained, both = _once(spec.splits.get("train", ())), (known, stamps["train"])
+        result.problems += leaks(trained, "train", result.pictures, split, contradict, both)
     return _as_listed(result, listed, spec)
+
+
+def _once(listed: Sequence[Path]) -> Sequence[Path]:
+    """Each picture once: a list file may name one several times."""
+    return listed if len(set(map(str, listed))) == len(listed) else list(dict.fromkeys(listed))
 
 
 def _as_listed(found: Scan, listed: Sequence[Path], spec: DataSpec) -> Scan:
@@ -165,10 +192,10 @@ def _as_listed(found: Scan, listed: Sequence[Path], spec: DataSpec) -> Scan:
             f"nothing, if these are meant to count more{'' if train else ' in train'}; else delete the lines: sort -u"
         )
         found.problems.append(Problem(WARNING, kind, said[1], None, f"the first of {said[0]}", todo))
+    if _once(listed) is listed:
+        return found
     place = {picture: number for number, picture in enumerate(found.pictures)}
     order = [place[picture] for picture in listed if picture in place]
-    if len(order) == len(place):
-        return found
     lacking = set(found.absent)
     pictures = [found.pictures[number] for number in order]
     return replace(
@@ -186,12 +213,14 @@ def _contradict(spec: DataSpec, first: Path, second: Path) -> str:
     return _differ(spec, [read_labels(picture, spec.label_names)[0] for picture in (first, second)])
 
 
-def _files_contradict(spec: DataSpec, readings: Mapping[Path, Reading], read: Path, other: Path) -> str:
-    """The same of two label files, of which the second is read as the first."""
+def _files_contradict(
+    spec: DataSpec, reading_of: Callable[[Path], Reading], picture: Path, read: Path, other: Path
+) -> str:
+    """The same of two label files of a picture, of which the second is read as the first."""
     with contextlib.suppress(UserError):
         if read_bytes(read, MOST_LABELS) == read_bytes(other, MOST_LABELS):
             return ""
-    classes, reading = len(spec.label_names), readings[read]
+    classes, reading = len(spec.label_names), reading_of(picture)
     (first, _), (second, wrong) = (read_label_file(path, classes, reading) for path in (read, other))
     if not len(second) and any(problem.severity == ERROR for problem in wrong):
         return "there are no boxes as they are written here"
@@ -205,20 +234,28 @@ def _differ(spec: DataSpec, labels: Sequence[np.ndarray]) -> str:
     return contradiction(*labels)
 
 
-def _readings(spec: DataSpec, result: Scan, files: Sequence[Path | None]) -> dict[Path, Reading]:
-    """How each label file is read. What came from one source was written by one program: it is looked at together."""
+def _readings(spec: DataSpec, result: Scan, files: Sequence[str | None]) -> Callable[[Path], Reading]:
+    """How the label file of a picture is read. What came from one source was written by one program: it is looked at
+    together."""
     folders = spec.folders.get(result.split, ())
-    source = cache(lambda folder: next((each for each in folders if folder.is_relative_to(each)), None))
-    sides: dict[Path | None, dict[Path, tuple[float, float]]] = {}
-    for picture, path, (height, width) in zip(result.pictures, files, result.shapes, strict=True):
+
+    @cache
+    def source(folder: str) -> Path | None:
+        return next((each for each in folders if Path(folder).is_relative_to(each)), None)
+
+    together: dict[Path | None, dict[str, int]] = {}  # label file -> the place of its picture
+    for place, (picture, path) in enumerate(zip(result.pictures, files, strict=True)):
         if path is not None:
-            sides.setdefault(source(picture.parent), {})[path] = (int(width), int(height))
+            together.setdefault(source(str(picture).rpartition(os.sep)[0]), {})[path] = place
     readings = {}
-    for together in sides.values():
-        reading, wrong = how_to_read(list(together), spec.label_names, spec.keypoints, together)
+    for folder, places in together.items():
+        sides = {}
+        for path in spread(list(places)):
+            height, width = result.shapes[places[path]].tolist()
+            sides[Path(path)] = width, height
+        readings[folder], wrong = how_to_read(list(sides), spec.label_names, spec.keypoints, sides)
         result.problems += wrong
-        readings.update(dict.fromkeys(together, reading))
-    return readings
+    return lambda picture: readings[source(str(picture).rpartition(os.sep)[0])]
 
 
 def _emptiness(spec: DataSpec, result: Scan) -> list[Problem]:
@@ -282,8 +319,9 @@ def check(spec: DataSpec | str | Path, splits: Sequence[str] | None = None) -> C
     """
     spec = load_spec(spec)
     report = CheckReport(spec)
+    stamps: dict[str, np.ndarray] = {}
     for split in splits or list(spec.splits):
-        report.scans[split] = scan(spec, split)
+        report.scans[split] = scan(spec, split, stamps)
     every = [problem for found in report.scans.values() for problem in found.problems]
     # Splits that share a folder name the same files.
     report.problems = list(dict.fromkeys(every if splits else [*_absent_splits(spec), *every]))

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from common.reading import is_folder
-from data.places import walked
+from data.places import stem_and_suffix, walked
 from data.problems import ERROR, WARNING, Problem
 from data.spec import PICTURE_SUFFIXES, DataSpec, label_places, labels_folder
 
@@ -56,50 +56,60 @@ def without_labels(spec: DataSpec, split: str, pictures: Sequence[Path], absent:
     ]
 
 
-def shared_labels(pictures: Sequence[Path], files: Sequence[Path | None]) -> list[Problem]:
+def shared_labels(pictures: Sequence[Path], files: Sequence[str | None]) -> list[Problem]:
     """Pictures that go by the same label file, as a.jpg and a.png do."""
-    there = [str(file) for file in files if file is not None]
+    there = [file for file in files if file is not None]
     if len(set(there)) == len(there):
         return []
-    owners: dict[Path, list[Path]] = {}
+    owners: dict[str, list[Path]] = {}
     for picture, file in zip(pictures, files, strict=True):
         if file is not None:
             owners.setdefault(file, []).append(picture)
     todo = "rename one of the pictures, or delete it if it is a copy: a label file goes with the name before the dot"
     return [
-        Problem(WARNING, "label file of several pictures", file, None, ", ".join(each.name for each in group[:4]), todo)
+        Problem(
+            WARNING,
+            "label file of several pictures",
+            Path(file),
+            None,
+            ", ".join(each.name for each in group[:4]),
+            todo,
+        )
         for file, group in owners.items()
         if len(group) > 1
     ]
 
 
 def labels_twice(
-    pictures: Sequence[Path], files: Sequence[Path | None], contradict: Callable[[Path, Path], str]
+    pictures: Sequence[Path], files: Sequence[str | None], contradict: Callable[[Path, Path, Path], str]
 ) -> list[Problem]:
     """Where pictures have labels in two places, in labels/ and beside them, say, that are not the same.
 
     Args:
         files: those that are read.
-        contradict: how two label files differ, for a message; "" where they say the same.
+        contradict: how two label files of a picture differ, for a message; "" where they say the same.
     """
     names = cache(lambda folder: frozenset(os.listdir(folder)) if is_folder(folder) else frozenset())
-    folders = cache(lambda folder: [place.parent for place in label_places(folder / "any.jpg")])
+    folders = cache(lambda folder: [place.parent for place in label_places(Path(folder, "any.jpg"))])
     found: dict[tuple[Path, Path], list[tuple[Path, str]]] = {}
     for picture, file in zip(pictures, files, strict=True):
         if file is None:
             continue
-        for folder in folders(picture.parent):
-            if folder != file.parent and file.name in names(folder):
-                found.setdefault((file.parent, folder), []).append((file, contradict(file, folder / file.name)))
+        parent, _, name = file.rpartition(os.sep)
+        for folder in folders(str(picture).rpartition(os.sep)[0]):
+            if name in names(folder) and folder != Path(parent):
+                read = Path(file)
+                told = contradict(picture, read, folder / name)
+                found.setdefault((read.parent, folder), []).append((read, told))
     problems = []
     for (read, unread), rows in found.items():
-        different = [(file, told) for file, told in rows if told]
+        different = [(label, told) for label, told in rows if told]
         if different:
-            (file, told), count = different[0], len(different)
+            (label, told), count = different[0], len(different)
             kind = f"labels in two places: read are those in {read}, not those in {unread}, and they differ"
             detail = f"{count} of {len(rows)} pictures; the first: {told}"
             todo = "delete those that are wrong"
-            problems.append(Problem(WARNING, kind, unread / file.name, None, detail, todo))
+            problems.append(Problem(WARNING, kind, unread / label.name, None, detail, todo))
     return problems
 
 
@@ -158,19 +168,18 @@ def labels_without_picture(spec: DataSpec, split: str) -> list[Problem]:
     """Label files in the folders of a split's labels that no picture of the data set goes with."""
     pictured: dict[Path, set[str]] = {}  # folder of labels -> the pictures it may belong to
     for name in sorted(spec.splits, key=lambda other: other != split):  # this split's folders first
-        for folder in map(Path, {os.path.dirname(picture) for picture in spec.splits[name]}):
+        for folder in map(Path, {str(picture).rpartition(os.sep)[0] for picture in spec.splits[name]}):
             for labels in {place.parent for place in label_places(folder / "any.jpg")} - {folder}:
                 if (name == split or labels in pictured) and is_folder(labels) and is_folder(folder):
                     pictured.setdefault(labels, set()).update(_pictures_in(folder))
     problems = []
     for labels, stems in sorted(pictured.items()):
         for name in sorted(os.listdir(labels)):
-            stem, suffix = os.path.splitext(name)
-            if suffix == ".txt" and stem not in stems and name not in ("classes.txt", "README.txt"):
+            stem = name.removesuffix(".txt")
+            if stem != name and stem not in stems and name not in ("classes.txt", "README.txt"):
                 problems.append(Problem(WARNING, "labels without a picture", labels / name))
     return problems
 
 
 def _pictures_in(folder: Path) -> set[str]:
-    names = map(os.path.splitext, os.listdir(folder))
-    return {stem for stem, suffix in names if suffix.lower() in PICTURE_SUFFIXES}
+    return {stem for stem, suffix in map(stem_and_suffix, os.listdir(folder)) if suffix in PICTURE_SUFFIXES}

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
-import json
 import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -18,10 +14,11 @@ from PIL import Image, UnidentifiedImageError
 
 from common.cores import available_cores
 from common.errors import UserError
-from common.files import whole_file
 from common.log import log
-from common.reading import read_text, why_no_file
-from data.cache import cache_folder
+from common.reading import why_no_file
+from data.contents import BLOCK, digest_of, note_contents, read_whole
+from data.facts import FRAMES, RANGELESS, TURNED, Facts, FactsMemory
+from data.remembered import stamps_of
 
 MOST_PIXELS = 2**27
 """A picture of more pixels is refused: unpacked it is 400 MB, and what detects shrinks it to a thousandth."""
@@ -31,6 +28,8 @@ DARK = 32
 """Where no picture of 8 bits has a value of this or more, they were stored with fewer bits than they have."""
 LFS = "a pointer of Git LFS, not the picture itself"
 REPLACE = "replace or remove it"
+PART = 100
+"""Pictures one thread takes at once."""
 warnings.filterwarnings("ignore", module="PIL")  # what is damaged is said in our words; files are opened in threads
 # What is wrong with a picture is said in our words, with its name. OpenCV 4 and 5 have the call in different places.
 if hasattr(cv2, "setLogLevel"):
@@ -45,35 +44,6 @@ SPARE = 0.1
 ANY_RANGE = (0.0, 1.0)
 """For whom only sizes matter."""
 NO_RANGE = "its values have no range of their own, such as 0 to 255; a pixel_range in the data set's yaml gives one"
-TURNED, FRAMES, RANGELESS = "turned", "frames", "rangeless"
-NOTES = {
-    TURNED: "turned as their EXIF orientation says; labels belong to them as they are shown",
-    FRAMES: "of several frames or pages, of which the first is read",
-    RANGELESS: "of values without a range of their own, such as 0 to 1, for which pixel_range is needed",
-    "transparent": "with transparency, which is dropped: what the file holds behind it shows",
-    "palette": "with a palette, read as the colours it stands for",
-    "CMYK": "in CMYK, read as RGB",
-}
-"""What there is to know of pictures that are read, for a sentence that begins with their number."""
-
-
-@dataclass(frozen=True)
-class Facts:
-    """What is known of a picture once it has been decoded.
-
-    Attributes:
-        shape: height and width as shown, turned as its EXIF orientation says.
-        bits: of a value, as it is stored: 8 or more.
-        low, high: the least and the highest value; None: 8 bits that are well used, or a JPEG, only decoded at an
-            eighth of its size.
-        notes: keys of `NOTES`: what else there is to say of it.
-    """
-
-    shape: tuple[int, int]
-    bits: int = 8
-    low: float | None = None
-    high: float | None = None
-    notes: tuple[str, ...] = ()
 
 
 def read_picture(path: str | Path, pixel_range: tuple[float, float] | None = None) -> np.ndarray:
@@ -108,7 +78,8 @@ def _raw(path: Path) -> np.ndarray:
         reason = reason if reason.startswith("cannot be read") else f"cannot be read: it {reason}"
         raise UserError(f"the picture {reason}", where=path, todo=REPLACE)
     try:
-        raw = np.fromfile(path, np.uint8)  # unlike cv2.imread this also opens non-ASCII names on Windows
+        with open(path, "rb", buffering=0) as handle:  # unlike cv2.imread this also opens non-ASCII names on Windows
+            raw = np.frombuffer(handle.read(), np.uint8)
     except OSError as error:
         raise UserError(f"the picture cannot be read: {error.strerror or error}", where=path, todo=REPLACE) from error
     if raw[:24].tobytes().startswith(b"version https://git-lfs"):
@@ -118,8 +89,8 @@ def _raw(path: Path) -> np.ndarray:
     return raw
 
 
-def _decoded(raw: np.ndarray, path: str | Path, how: int) -> np.ndarray:
-    image = _unpacked(raw, path, how)
+def _decoded(raw: np.ndarray, path: str | Path, how: int, sized: bool = False) -> np.ndarray:
+    image = _unpacked(raw, path, how, sized)
     if image is not None:
         return image
     if how == cv2.IMREAD_COLOR and (stored := _unpacked(raw, path, cv2.IMREAD_UNCHANGED)) is not None:
@@ -130,9 +101,9 @@ def _decoded(raw: np.ndarray, path: str | Path, how: int) -> np.ndarray:
     raise UserError("the file is not a picture OpenCV can read, or is damaged", where=path, todo=REPLACE)
 
 
-def _stored(raw: np.ndarray, path: str | Path) -> np.ndarray:
+def _stored(raw: np.ndarray, path: str | Path, sized: bool = False) -> np.ndarray:
     """A picture as (h, w, 3) BGR with the values it is stored with."""
-    image = _unpacked(raw, path, _AS_STORED)
+    image = _unpacked(raw, path, _AS_STORED, sized)
     if image is None:  # one channel of floating-point numbers is only read like this
         image = _unpacked(raw, path, cv2.IMREAD_UNCHANGED)
     if image is None:
@@ -142,9 +113,11 @@ def _stored(raw: np.ndarray, path: str | Path) -> np.ndarray:
     return np.ascontiguousarray(image[:, :, :3])
 
 
-def _unpacked(raw: np.ndarray, path: str | Path, how: int) -> np.ndarray | None:
+def _unpacked(raw: np.ndarray, path: str | Path, how: int, sized: bool = False) -> np.ndarray | None:
+    """What OpenCV reads; `sized`: it is known not to be too large."""
     _refuse_cut_png(raw, path)
-    _refuse_too_large(raw, path)
+    if not sized:
+        _refuse_too_large(raw, path)
     try:
         return cv2.imdecode(raw, how)
     except (cv2.error, MemoryError) as error:
@@ -209,64 +182,74 @@ def picture_shapes(
     return answers
 
 
-def picture_facts(paths: Sequence[Path]) -> list[Facts | str]:
+def picture_facts(paths: Sequence[Path], stamps: np.ndarray | None = None) -> list[Facts | str]:
     """For each file what is known of it, or a sentence saying why it cannot be used.
 
     Every file is decoded once by the reader that trains (JPEG at an eighth of its size), and by Pillow, which finds
-    more of the truncated ones. Results are remembered in the user's cache folder by path, size and modification time.
+    more of the truncated ones. Results are remembered in the user's cache folder until a file changes.
+
+    Args:
+        stamps: of the files, by `data.remembered.stamps_of`, where they are known.
     """
-    memory = _remembered(paths)
-    known = _load(memory)
-    stamps = [_stamp(path) for path in paths]
-    todo = [
-        number
-        for number, (path, stamp) in enumerate(zip(paths, stamps, strict=True))
-        if isinstance(stamp, list) and known.get(str(path), {}).get("stamp") != stamp
-    ]
+    stamps = stamps_of(paths) if stamps is None else stamps
+    memory = FactsMemory(cv2.__version__, paths, stamps)  # what is known depends on who read it
+    todo = memory.unknown()
     if len(todo) > 2000:
         log.info("checking %d pictures (once; the result is remembered)", len(todo))
+    whole = read_whole(stamps)
+    digests: dict[int, tuple[bytes, bytes]] = {}
+    parts = [todo[start : start + PART] for start in range(0, len(todo), PART)]
     with ThreadPoolExecutor(max_workers=min(16, available_cores())) as pool:
-        for number, result in zip(todo, pool.map(_inspect, (paths[number] for number in todo)), strict=True):
-            known[str(paths[number])] = {"stamp": stamps[number], "result": result}
+        inspected = pool.map(lambda part: [_inspect(paths[place], whole) for place in part], parts)
+        for part, answers in zip(parts, inspected, strict=True):
+            for place, (result, glimpse, entire) in zip(part, answers, strict=True):
+                memory.note(place, result)
+                digests[place] = glimpse, entire
     if todo:
-        _store(memory, known)
-    answers: list[Facts | str] = []
-    for path, stamp in zip(paths, stamps, strict=True):
-        result = f"the file {stamp}" if isinstance(stamp, str) else known[str(path)]["result"]
-        answers.append(result if isinstance(result, str) else _facts(*result))
-    return answers
+        memory.store()
+        note_contents(paths, stamps, digests)
+    return [
+        f"the file {why_no_file(path)}" if answer is None else answer
+        for path, answer in zip(paths, memory.answers(), strict=True)
+    ]
 
 
-def _facts(height: int, width: int, bits: int, low: float | None, high: float | None, notes: list[str]) -> Facts:
-    return Facts((height, width), bits, low, high, tuple(notes))
-
-
-_Result = list[Any]
-"""Height, width, bits, least and highest value (None: nothing to say of them), notes."""
-
-
-def _inspect(path: Path) -> _Result | str:
-    """What is known of a picture once it is decoded, or why it cannot be."""
+def _inspect(path: Path, whole: bool) -> tuple[Facts | str, bytes, bytes]:
+    """What is known of a picture once it is decoded, or why it cannot be; and what `note_contents` wants of it."""
+    content = b""
     try:
         raw = _raw(path)
-        kind, size, notes = _looked_through(raw)
-        if kind == "JPEG":
-            small = _decoded(raw, path, cv2.IMREAD_REDUCED_COLOR_8).shape[:2]
-            eighth = (-(-size[1] // 8), -(-size[0] // 8))
-            if eighth[0] != eighth[1] or size[0] == size[1]:
-                upright = small == eighth or size[0] == size[1]
-                return [*((size[1], size[0]) if upright else size), 8, None, None, notes]
-        image = _stored(raw, path)
-        if image.dtype.kind == "f" or image.itemsize > 2:
-            notes = [*notes, RANGELESS]
-        elif image.dtype != np.uint8:
-            _decoded(raw, path, cv2.IMREAD_COLOR)  # as it is trained on
+        content = raw.tobytes()
+        result: Facts | str = _decoded_facts(raw, path)
     except UserError as error:
-        return error.problem
+        result = error.problem
     except OSError as error:
-        return f"truncated or damaged: {error}"
-    (height, width), bits, (low, high) = image.shape[:2], 8 * image.itemsize, _range(image)
-    return [height, width, bits, low, high, notes] if bits > 8 or high < DARK else [height, width, 8, None, None, notes]
+        result = f"truncated or damaged: {error}"
+    if not content:
+        return result, b"", b""
+    glimpse = digest_of(content, whole=False)
+    if len(content) <= 3 * BLOCK:  # they are the same
+        return result, glimpse, glimpse
+    return result, glimpse, digest_of(content, whole=True) if whole else b""
+
+
+def _decoded_facts(raw: np.ndarray, path: Path) -> Facts:
+    kind, size, notes = _looked_through(raw)
+    sized = bool(kind)
+    if kind == "JPEG":
+        small = _decoded(raw, path, cv2.IMREAD_REDUCED_COLOR_8, sized).shape[:2]
+        eighth = (-(-size[1] // 8), -(-size[0] // 8))
+        if eighth[0] != eighth[1] or size[0] == size[1]:
+            upright = small == eighth or size[0] == size[1]
+            return Facts((size[1], size[0]) if upright else size, notes=tuple(notes))
+    image = _stored(raw, path, sized)
+    if image.dtype.kind == "f" or image.itemsize > 2:
+        notes = [*notes, RANGELESS]
+    elif image.dtype != np.uint8:
+        _decoded(raw, path, cv2.IMREAD_COLOR, sized)  # as it is trained on
+    bits, (low, high) = 8 * image.itemsize, _range(image)
+    shape = image.shape[0], image.shape[1]
+    return Facts(shape, bits, low, high, tuple(notes)) if bits > 8 or high < DARK else Facts(shape, notes=tuple(notes))
 
 
 def _range(image: np.ndarray) -> tuple[float, float]:
@@ -320,45 +303,3 @@ def _notes(image: Image.Image) -> list[str]:
         notes.append(TURNED)
     notes += {"P": ["palette"], "CMYK": ["CMYK"]}.get(image.mode, [])
     return notes
-
-
-def _stamp(path: Path) -> list[int] | str:
-    """What changes with the file; or why there is none."""
-    if reason := why_no_file(path):
-        return reason
-    status = path.stat()
-    return [status.st_size, status.st_mtime_ns]
-
-
-def _remembered(paths: Sequence[Path]) -> Path:
-    # A name need not be UTF-8. What is remembered of a picture depends on who read it.
-    text = "\n".join([f"3 {cv2.__version__}", *map(str, paths)])
-    digest = hashlib.sha1(text.encode(errors="surrogatepass")).hexdigest()
-    return cache_folder() / "checked" / f"{digest}.json"
-
-
-def _load(path: Path) -> dict[str, dict[str, Any]]:
-    """What was remembered; a damaged file is as good as none."""
-    try:
-        content = json.loads(read_text(path))
-        for entry in content.values():
-            result = entry["result"]
-            if isinstance(entry["stamp"], list) and isinstance(result, str):
-                continue
-            *numbers, low, high, notes = result
-            if len(numbers) != 3 or not all(type(value) is int for value in numbers) or min(numbers) < 1:
-                return {}
-            told = (low, high) == (None, None) or all(type(value) in (int, float) for value in (low, high))
-            if not told or not NOTES.keys() >= set(notes):
-                return {}
-        return content
-    except (UserError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return {}
-
-
-def _store(path: Path, content: dict[str, dict[str, Any]]) -> None:
-    try:
-        with whole_file(path) as temporary:
-            temporary.write_text(json.dumps(content), encoding="utf-8")
-    except (OSError, UserError) as error:
-        log.info("the check of the pictures is not remembered: %s", error)

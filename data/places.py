@@ -183,7 +183,7 @@ def pictures_under(folder: Path) -> tuple[list[Path], list[Path]]:
 
     Links are followed, but no folder is entered twice.
     """
-    pictures: list[Path] = []
+    pictures: list[str] = []
     loops: list[Path] = []
     entered: set[str] = set()
     todo = [str(folder)]
@@ -196,17 +196,28 @@ def pictures_under(folder: Path) -> tuple[list[Path], list[Path]]:
                     folders.clear()
                     continue
                 entered.add(real)
-                pictures += [Path(root, name) for name in files if _is_picture(name)]
+                pictures += [os.path.join(root, name) for name in sorted(files) if _is_picture(name)]
                 for path in (os.path.join(root, name) for name in folders):
                     if os.path.islink(path):
                         back = Path(real).is_relative_to(os.path.realpath(path))
                         loops.append(Path(path)) if back else links.append(path)
         todo = sorted(links)
-    return sorted(pictures), loops
+    # In the order of paths, in which a separator comes before all letters.
+    pictures.sort(key=lambda path: os.path.normcase(path).split(os.sep))
+    return list(map(Path, pictures)), loops
 
 
 def _is_picture(name: str) -> bool:
-    return os.path.splitext(name)[1].lower() in PICTURE_SUFFIXES and not name.startswith(".")
+    return not name.startswith(".") and stem_and_suffix(name)[1] in PICTURE_SUFFIXES
+
+
+def stem_and_suffix(name: str) -> tuple[str, str]:
+    """A file's name up to its last dot, and what follows in lower case: as `os.path.splitext`, in less time."""
+    dot = name.rfind(".")
+    if dot <= 0 or name.startswith("."):
+        stem, suffix = os.path.splitext(name)
+        return stem, suffix.lower()
+    return name[:dot], name[dot:].lower()
 
 
 def walked(folder: Path) -> list[tuple[Path, list[str]]]:
@@ -242,7 +253,7 @@ def unread_files(folder: Path) -> list[tuple[str, Path]]:
 
 def _unread(root: str, name: str) -> str:
     """Why a file is not read that is a picture; "" for all others."""
-    suffix = os.path.splitext(name)[1].lower()
+    suffix = stem_and_suffix(name)[1]
     if name.startswith("."):  # ._a.jpg is no picture but what macOS says of one
         return HIDDEN if suffix in PICTURE_SUFFIXES and not name.startswith("._") else ""
     if suffix in UNREAD_SUFFIXES:

@@ -24,8 +24,9 @@ from common.addresses import is_address, split_login, without_secrets
 from common.errors import UserError
 from common.log import log
 from common.reading import exists, is_file, is_folder, shown_path, user_path, why_no_file
+from data.facts import Facts
 from data.findings import wrong_range
-from data.pictures import Facts, decode_picture, deep_range, picture_facts, read_picture
+from data.pictures import decode_picture, deep_range, picture_facts, read_picture
 from data.problems import remedy
 from data.spec import PICTURE_SUFFIXES
 from data.video import VIDEOS

@@ -228,8 +228,8 @@ def _several(entry: str, finder: Finder) -> bool:
 
 def _collect(spec: DataSpec, split: str, entries: list[str], finder: Finder) -> list[Path]:
     """Fill in a split from its entries; say in `missing` what is absent. Returns the links that lead back."""
-    found: dict[Path, Path] = {}  # the picture under its real folder -> as the user knows it
-    lines: Counter[Path] = Counter()  # how often a line names it
+    found: dict[tuple[str, str], Path] = {}  # the picture's real folder and name -> as the user knows it
+    lines: Counter[tuple[str, str]] = Counter()  # how often a line names it
     chosen: list[Path] = []
     folders: list[Path] = []
     loops: list[Path] = []
@@ -265,13 +265,15 @@ def _collect(spec: DataSpec, split: str, entries: list[str], finder: Finder) -> 
                 continue
         listed = not is_folder(place)
         for picture in pictures:
-            key = Path(real(picture.parent), picture.name)
+            parent, _, name = str(picture).rpartition(os.sep)
+            key = real(parent or picture.parent), name
             if again := listed and lines[key] > 0:
                 count, first = spec.again.get(split, (0, picture))
                 spec.again[split] = count + 1, first
             if key not in found or (again and split == "train"):
                 chosen.append(found.setdefault(key, picture))
-            lines[key] += listed
+            if listed:
+                lines[key] += 1
     if chosen:
         spec.splits[split], spec.folders[split] = tuple(chosen), tuple(folders)
         for text in absent:

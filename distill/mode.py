@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
     Loss = Callable[..., dict[str, Tensor]]
 
+COSTLY = 1.15
+"""`Mode.cost` above which a mode is said to be slow."""
 METRIC = "metric/"
 """Prefix of the entries of a loss function's result that are only logged."""
 
@@ -54,6 +56,8 @@ class Mode:
         features: compares maps inside the networks.
         across: works between families of heads (with anchors, without): it looks at decoded boxes, certainties and
             class scores only (`models.heads.DecodedSpec`), or at no heads at all.
+        cost: a step by (the teacher's forward pass + a plain step), as `benchmarks/kd_cost.py` measures it
+            (docs/distillation.md); it is told where it is above `COSTLY`.
         needs_truth: has nothing to say of a picture without labels, and is not shown any. A mode that only counts
             matched cells for more goes by the teacher alone there.
     """
@@ -68,6 +72,7 @@ class Mode:
     features: ClassVar[bool] = False
     across: ClassVar[bool] = False
     needs_truth: ClassVar[bool] = False
+    cost: ClassVar[float] = 1.0
 
     def load(self) -> Loss:
         """The loss: ``(student: Outputs, teacher: Outputs, matches: Matches, **options) -> {name: scalar}``."""

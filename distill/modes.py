@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from common.options import option
-from distill.mode import FeatureMode, Mode
+from distill.mode import COSTLY, FeatureMode, Mode
 
 if TYPE_CHECKING:
     from torch import nn
@@ -274,6 +274,7 @@ class MGD(FeatureMode):
     paper = "Yang et al. ECCV 2022: the teacher's map rebuilt from the student's, masked"
     needs = f"{_HEADS}; trains three convolutions per head"
     weight = 1.0
+    cost = 1.37
 
     masked: float = option(0.65, "mgd: share of the student's cells that are hidden", key="kd_masked", low=0, high=0.99)
 
@@ -293,6 +294,7 @@ class FGD(FeatureMode):
     paper = "Yang et al. CVPR 2022: features by object and attention, attention, and global relations"
     needs = f"{_HEADS}; trains seven convolutions per head"
     weight = 0.3
+    cost = 1.24
 
     temperature: float = option(
         0.5,
@@ -392,7 +394,7 @@ MODES: dict[str, Mode] = {each.name: each.default for each in fields(KDModes) if
 
 
 def describe_modes() -> str:
-    """A table of all modes, for ``--list-modes``: two lines each."""
+    """A table of all modes, for ``--list-modes``: two lines each, and one more of a slow one."""
     lines = [
         "A KD term weighs its weight times the gain of the detection term it joins.",
         "",
@@ -402,4 +404,6 @@ def describe_modes() -> str:
         joined = ",".join(dict.fromkeys((mode.relative_to, *mode.joins.values())))
         lines.append(f"{name:<10} {mode.weight:>6g}  {joined:<8} {mode.paper}")
         lines.append(f"{'':<27}needs {mode.needs}")
+        if mode.cost > COSTLY:
+            lines.append(f"{'':<27}slow: a step takes {mode.cost:g} x the teacher's forward pass and a plain step")
     return "\n".join(lines)

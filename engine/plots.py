@@ -37,8 +37,8 @@ STYLE: Any = {
 }
 NOT_DRAWN = ("epoch", "step", "time", "seconds", "memory_gb", "gap")  # columns of results.csv that are no result
 NAMED_CLASSES = 12  # more lines than this are drawn thin and without a legend entry
-
-
+BESIDE: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0), "fontsize": 8, "frameon": False}
+"""Where a legend hides no data."""
 LEGEND_LINE = 0.1  # of a panel's height, that a line of its legend takes
 
 
@@ -118,7 +118,7 @@ def _class_lines(axes: Axes, x: np.ndarray, rows: np.ndarray, labels: Sequence[s
         axes.plot(x, row, color=colour, linewidth=1.2 if few else 0.6, label=label if few else None)
     axes.plot(x, np.nanmean(rows, axis=0), color=BLUE if not few else "black", linewidth=2.4, label=mean_label)
     axes.set(xlim=(0, 1), ylim=(0, 1.02))
-    axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=8, frameon=False)
+    axes.legend(**BESIDE)
 
 
 def plot_confusion(matrix: np.ndarray, names: Sequence[str], path: str | Path) -> Path:
@@ -215,8 +215,9 @@ def plot_results(results: str | Path, path: str | Path, reference: Mapping[str, 
         lines = len(panel.get_legend_handles_labels()[0])
         panel.set(title=title if lines > 1 else names[0], xlabel="epoch")
         legend = min(0.6, LEGEND_LINE * lines) if lines > 1 else 0.0  # a share of the panel's height, above all lines
-        if min(np.nanmin(columns[name]) for name in names) >= 0:  # after all lines: it ends the automatic scale
-            panel.set_ylim(0, 1.05 * panel.get_ylim()[1] / (1 - legend))
+        low, high = panel.get_ylim()  # after all lines: what follows ends the automatic scale
+        low = 0.0 if min(np.nanmin(columns[name]) for name in names) >= 0 else low
+        panel.set_ylim(low, low + 1.05 * (high - low) / (1 - legend))
         _whole_numbers(panel)
         if legend:
             panel.legend(fontsize=7, framealpha=0.6, edgecolor="none", loc="upper left", borderaxespad=0.1)
@@ -273,7 +274,7 @@ def plot_compared(results: Mapping[str, str | Path], quantity: str, path: str | 
             label=f"{name}: {last:.3f} at the end",
         )
     axes.set(xlabel="epochs", ylabel=quantity, ylim=(0, None))
-    axes.legend(loc="lower right", fontsize=8, frameon=False)
+    axes.legend(**BESIDE)
     _whole_numbers(axes)
     return save_figure(figure, path)
 
@@ -324,8 +325,7 @@ def plot_channels(layers: Sequence[tuple[Any, int, int]], path: str | Path) -> P
     axes.grid(axis="x", visible=False)
     axes.set(xlabel="layer", ylabel="output channels", title="Channels before and after pruning")
     axes.margins(x=0.01)
-    axes.legend(ncols=2, loc="upper left", frameon=False)
-    axes.set_ylim(0, before.max(initial=1) * 1.2)
+    axes.legend(**BESIDE)
     return save_figure(figure, path)
 
 
@@ -353,9 +353,7 @@ def plot_gammas(history: Sequence[Mapping[str, Any]], path: str | Path) -> Path 
         label = "median" if float(share) == 0.5 else f"{float(share):.0%} lie below"
         axes.plot(epochs, values, color=BLUE, alpha=tint, linewidth=1.6, marker=marker, label=label)
     handles, labels = axes.get_legend_handles_labels()
-    inside: dict[str, Any] = {"loc": "upper right", "framealpha": 0.7, "edgecolor": "none"}
-    outside: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0), "frameon": False}
-    axes.legend(handles[::-1], labels[::-1], fontsize=8, **(inside if counted else outside))
+    axes.legend(handles[::-1], labels[::-1], **BESIDE)
     _whole_numbers(axes)
     axes.set(xlabel="epoch", ylabel="|gamma| (BatchNorm scale)", title="Gammas during sparsity training")
     axes.set_ylim(bottom=0)

@@ -353,7 +353,7 @@ class AutoSparsity(Sparsity):
 
     def conclusion(self) -> str:
         """One sentence for the end of the training: the target reached, or why not."""
-        reached = f"{self.share:.1%} at zero"
+        reached = f"{self.share:.1%} of the {self._what or 'channels that may go'} can be cut without loss (at gamma 0)"
         if self.blocks.remove:
             reached += f", {int(self.blocks.silent.sum())} of {self.blocks.remove} shortcut blocks silent"
         if self.share >= self.target - 1e-9:

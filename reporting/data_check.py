@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from data.facts import NOTES
 from data.labels import CheckReport, Scan
-from data.pictures import NOTES
 from data.problems import LEFT_OUT, summary
 
 SMALL, LARGE = 32, 96

@@ -16,7 +16,7 @@ from data.labels import CheckReport, Scan
 from data.pictures import read_picture
 from data.problems import ERROR, remedy
 from engine.pictures import draw_detections
-from engine.plots import BLUE, GREY, LINES, new_figure, save_figure
+from engine.plots import BESIDE, BLUE, GREY, LINES, new_figure, save_figure
 from reporting.data_check import LARGE, SMALL, box_sizes, counts_table, pictures_per_class, sizes_lines
 from reporting.html import embedded, rendered, write_page
 
@@ -135,7 +135,7 @@ def _classes(report: CheckReport, axes: Axes) -> None:
     axes.set_yticks(places, names, fontsize=8 if len(order) <= 20 else 6)
     axes.grid(axis="y", visible=False)
     axes.set(xlabel="boxes", title="Classes")
-    axes.legend(fontsize=8, frameon=False, loc="lower right")
+    axes.legend(**BESIDE)
 
 
 def _sizes(report: CheckReport, axes: Axes) -> None:
@@ -153,7 +153,7 @@ def _sizes(report: CheckReport, axes: Axes) -> None:
 def _stacked(axes: Axes, values: dict[str, np.ndarray], edges: np.ndarray) -> None:
     colours = list(LINES[: len(values)])
     axes.hist(list(values.values()), bins=list(edges), stacked=True, color=colours, label=list(values))
-    axes.legend(fontsize=8, frameon=False)
+    axes.legend(**BESIDE)
 
 
 def _shares(report: CheckReport) -> np.ndarray:

@@ -9,7 +9,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from common.errors import UserError
+from data import label_files, remembered
 from data.dataset import Dataset
+from data.label_lines import Reading, read_label_file
 from data.labels import check, read_labels
 from data.pictures import picture_shapes
 from data.problems import ERROR, LEFT_OUT, WARNING, Problem
@@ -19,9 +21,6 @@ from tests.shared import shared
 
 GREY = np.full((40, 60, 3), 90, np.uint8)
 GOOD = "0 .5 .5 .5 .5\n"
-
-
-BAD = '{"x": {"stamp": [1, 2], "result": [40, 60, 8, null, null, ["a note nobody knows"]]}}'
 
 
 def noisy(seed: int) -> np.ndarray:
@@ -175,18 +174,113 @@ def test_listed_pictures_that_are_absent_are_left_out(tmp_path: Path) -> None:
     assert "does not exist" in problem.detail
 
 
-def test_what_was_found_about_pictures_is_remembered_until_they_change(tmp_path: Path, own_cache: Path) -> None:
-    picture = tmp_path / "a.png"
-    write_picture(picture, GREY)
-    assert picture_shapes([picture]) == [(40, 60)]
+def test_what_was_found_about_pictures_is_remembered_until_they_change(
+    tmp_path: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remembered, "YOUNG", 0)
+    pictures = [tmp_path / "a.png", tmp_path / "b.png"]
+    write_picture(pictures[0], GREY)
+    pictures[1].write_bytes(b"no picture")
+    shape, reason = picture_shapes(pictures)
+    assert shape == (40, 60)
+    assert isinstance(reason, str)
+    (memory,) = (path for path in (own_cache / "checked").iterdir() if b"height" in path.read_bytes())
+    with np.load(memory) as parts:
+        rows, more = parts["rows"], parts["more"]
+
+    def altered(more: bytes = more.tobytes(), **fields: object) -> list[object]:
+        changed = rows.copy()
+        for name, value in fields.items():
+            changed[name][0] = value
+        np.savez(memory, rows=changed, more=np.frombuffer(more, np.uint8))
+        return list(picture_shapes(pictures))
+
+    assert altered(height=41, width=61) == [(41, 61), reason], "the second look comes from the memory"
+    for fields in ({"height": -1}, {"bits": 0}, {"notes": 255}, {"low": 1.0}, {"height": 0, "width": 0, "bits": 0}):
+        assert altered(**fields) == [(40, 60), reason]
+    for damage in (b"", b"{", b"[]", b'{"1": 2}', b"[" * 100_000, b"\xff"):
+        assert altered(damage) == [(40, 60), reason]
+    write_picture(pictures[0], noisy(0))
+    assert picture_shapes(pictures) == [(64, 96), reason]
+
+
+def test_what_label_files_hold_is_remembered_until_they_change(
+    tmp_path: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remembered, "YOUNG", 0)
+    files = [str(tmp_path / f"{name}.txt") for name in "abc"]
+    texts = ("0 .5 .5 .2 .2\n1 .25 .5 .125 .5\n", "0 .5 .5 .2 nan\n", "")
+    for file, text in zip(files, texts, strict=True):
+        Path(file).write_text(text)
+
+    def found() -> list[object]:
+        return [None if rows is None else rows.tolist() for rows in label_files.read_label_files(files).boxes]
+
+    before = found()
+    assert [None if rows is None else len(rows) for rows in before] == [2, None, 0]  # type: ignore[arg-type]
     (memory,) = (own_cache / "checked").iterdir()
-    memory.write_text(memory.read_text().replace("[40, 60,", "[41, 61,"))
-    assert picture_shapes([picture]) == [(41, 61)], "the second look comes from the memory"
-    for damage in ("{", "[]", '{"x": 3}', '{"x": {"stamp": [1, 2], "result": [0]}}', BAD):
-        memory.write_text(damage)
-        assert picture_shapes([picture]) == [(40, 60)]
-    write_picture(picture, noisy(0))
-    assert picture_shapes([picture]) == [(64, 96)]
+    with np.load(memory) as parts:
+        rows, more = parts["rows"], parts["more"]
+    boxes = more.view(np.float32).reshape(-1, 5)
+
+    def altered(counts: tuple[int, ...] = (2, -1, 0), **cells: float) -> list[object]:
+        changed, others = rows.copy(), boxes.copy()
+        changed["boxes"] = counts
+        for name, value in cells.items():
+            others[0, "cxywh".index(name)] = value
+        np.savez(memory, rows=changed, more=np.frombuffer(others.tobytes(), np.uint8))
+        return found()
+
+    assert altered(x=0.375)[0] == [[0, 0.375, 0.5, boxes[0, 3], boxes[0, 4]], boxes[1].tolist()]
+    for cells in ({"c": -1}, {"c": 0.5}, {"x": 1.5}, {"w": np.nan}, {"h": -0.1}, {"c": np.inf}):
+        assert altered(**cells) == before
+    for counts in ((1, -1, 0), (2, 1, 0), (2**31 - 1, -1, 0)):
+        assert altered(counts) == before
+    Path(files[0]).write_text(texts[0].replace("0 ", "2 ", 1))
+    assert found()[0] != before[0]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "0 .5 .5 .2 .2\n",
+        "0 .5 .5 .2 .2\r\n\r\n1 .1 .1 .1 .1",
+        " 1\t1e-1 .5\f.2 .2 \n\n",
+        "\ufeff0 .5 .5 .2 .2\n",
+        "0 .5 .5 .2 .2\n0 .5 .5000001 .2 .2\n",
+        "0 .5 .5 .2 .2\n0 .5 .500001 .2 .2\n",
+        "0 .1 .5 .2000001 .2\n",
+        "0 .1 .5 .2 .2\n",
+        "0 .5 .5 1e-6 .2\n",
+        "0 .5 .5 9e-7 .2\n",
+        "1_0 .5 .5 .2 .2\n",
+        "9 .5 .5 .2 .2\n",
+        "0.5 .5 .5 .2 .2\n",
+        "-0 .5 .5 .2 .2\n",
+        "0 .5 .5 nan .2\n",
+        "inf .5 .5 .2 .2\n",
+        "0 .5 .5 .2 .2 .9\n",
+        "0 .1 .1 .2 .1 .3 .4\n",
+        "0 .5 .5 -.2 .2\n",
+        "\u0663 .5 .5 .2 .2\n",
+        "0 .5\x1c.5 .2 .2\n",
+        "0 .5 .5 .2 .2\x85 0 .1 .1 .1 .1\n",
+        "0 .5 .5 .2 .2\r1 .1 .1 .1 .1\n",
+        "",
+        "\n \n",
+    ],
+)
+def test_the_short_way_through_label_files_is_that_of_every_file(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "a.txt"
+    path.write_bytes(text.encode())
+    (short,) = label_files.read_label_files([str(path)]).boxes
+    labels, problems = read_label_file(path, 2, Reading())
+    if short is not None and (not len(short) or short[:, 0].max() < 2):
+        assert not problems
+        np.testing.assert_array_equal(short, labels)
+        assert short.dtype == labels.dtype
+    elif not problems:
+        assert not text.isascii() or "\x1c" in text, "plain files are read the short way"
 
 
 def test_background_pictures_are_counted_and_empty_sets_refused(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import torch
 from common.errors import UserError
 from common.options import from_dict, option, options
 from distill import MODES, FeaturePair, KDConfig, KDObjective, Teacher, hinton
-from distill.mode import METRIC, Mode
+from distill.mode import COSTLY, METRIC, Mode
 from distill.modes import describe_modes
 from models.assign.by_shape import assign
 from models.lineage import identity_lineage
@@ -148,6 +148,13 @@ def test_the_list_of_modes_names_paper_need_and_weight(name: str) -> None:
     text, mode = describe_modes(), MODES[name]
     for each in (name, mode.paper, mode.needs, f"{mode.weight:g}"):
         assert each in text
+
+
+def test_the_list_says_which_modes_are_slow() -> None:
+    lines = describe_modes().splitlines()
+    starts = {name: next(place for place, line in enumerate(lines) if line.startswith(f"{name} ")) for name in MODES}
+    slow = {name for name, place in starts.items() if "slow" in "".join(lines[place + 2 : place + 3])}
+    assert slow == {name for name, mode in MODES.items() if mode.cost > COSTLY} == {"mgd", "fgd"}
 
 
 @pytest.mark.parametrize("name", MODES)

@@ -78,6 +78,37 @@ def test_channels_and_gammas_are_drawn(tmp_path):
     assert inked(tmp_path / "gammas.png") > 0.02
 
 
+def test_no_legend_lies_over_data(tmp_path, monkeypatch):
+    figures = []
+    save = plots.save_figure
+    monkeypatch.setattr(plots, "save_figure", lambda figure, path: figures.append(figure) or save(figure, path))
+    edges = [-4.0, -2.0, 0.0]
+    history = [
+        {
+            "epoch": epoch,
+            "quantiles": {"0.1": 1.0, "0.5": 1.1, "0.9": 1.2},
+            "histogram": {"log10_edges": edges, "counts": [1, 2, 3, 4]},
+        }
+        for epoch in range(3)
+    ]
+    plots.plot_gammas(history, tmp_path / "gammas.png")
+    plots.plot_gammas([{key: entry[key] for key in ("epoch", "quantiles")} for entry in history], tmp_path / "g.png")
+    plots.plot_channels([(number, 64, 64 - number) for number in range(70)], tmp_path / "channels.png")
+    results = tmp_path / "results.csv"
+    results.write_text("epoch,val/mAP50,val/gain,train/gain\n1,0.9,-1.0,-2.0\n2,0.8,-1.0,-1.0\n")
+    plots.plot_compared({"a": results, "b": results}, "val/mAP50", tmp_path / "compared.png")
+    plots.plot_results(results, tmp_path / "results.png")
+    legends = [(axes, axes.get_legend()) for figure in figures for axes in figure.axes if axes.get_legend()]
+    assert len(legends) >= 5
+    for axes, legend in legends:
+        box = legend.get_window_extent()
+        places = [axes.transData.transform(line.get_xydata()) for line in axes.lines]
+        places += [patch.get_window_extent().get_points() for patch in axes.patches]
+        assert not any(box.contains(x, y) for points in places for x, y in points), axes.get_title()
+        middle = [(points[0] + points[-1]) / 2 for points in places]
+        assert not any(box.contains(x, y) for x, y in middle), axes.get_title()
+
+
 def test_boxes_are_drawn_where_they_are_in_their_class_colour():
     image = np.zeros((500, 600, 3), np.uint8)
     drawn = draw_detections(image, np.array([[100, 200, 300, 400, 0.9, 1], [10, 10, 50, 50, 0.1, 0]]), ["a", "b"])

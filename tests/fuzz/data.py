@@ -21,7 +21,8 @@ from data.cache import DiskCache
 from data.convert import coco_to_yolo, read_names, voc_to_yolo, yolo_to_yolo
 from data.convert_hand import MatFiles
 from data.describe import names_listed
-from data.pictures import RANGELESS, picture_facts, read_picture
+from data.facts import RANGELESS
+from data.pictures import picture_facts, read_picture
 from data.spec import load_spec
 from tests.fuzz import Reader
 from tests.fuzz.mutate import NUMBERS, damage, damaged, write
