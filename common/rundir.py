@@ -36,7 +36,7 @@ NETWORKS = (
 )
 """What the stages of a run leave, the last first; then what one stage leaves in its folder, and in its ``weights``."""
 
-EXPORTED_FILES = (".onnx", ".xml", ".engine", ".param")
+EXPORTED_FILES = (".onnx", ".xml", ".engine", ".param", ".tflite")
 """How a file ends that other programs run."""
 NETWORK_FILES = (".pt", ".pth", ".weights", ".cfg", *EXPORTED_FILES)
 """How a file of a network ends, whoever runs it."""

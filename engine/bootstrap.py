@@ -49,15 +49,18 @@ class Matches:
         Returns:
             ``(R,)``; NaN where no picture with an object counts.
         """
+        return _mean(self.class_ap(weights))
+
+    def class_ap(self, weights: NDArray[Any] | None = None) -> Array:
+        """AP50-95 of every class: ``(R, classes)``; NaN where no picture with an object of it counts."""
         weights = np.ones((1, len(self.truth))) if weights is None else weights.astype(np.float64)
         objects = weights @ self.truth  # (R, classes)
-        total = np.zeros(len(weights))
+        found: Array = np.full(objects.shape, np.nan)
         for label in np.flatnonzero(self.truth.any(0)):
             rows = slice(*np.searchsorted(self.label, [label, label + 1]))
             counted = weights[:, self.picture[rows]]
-            total += self._class_ap(counted, self.right[rows], objects[:, label])
-        there = (objects > 0).sum(1)
-        found: Array = np.where(there > 0, total / np.maximum(there, 1), np.nan)
+            there = objects[:, label] > 0
+            found[there, label] = self._class_ap(counted, self.right[rows], objects[:, label])[there]
         return found
 
     @staticmethod
@@ -151,15 +154,46 @@ def paired_interval(before: Matches, after: Matches, resamples: int = RESAMPLES,
     Each resample draws as many pictures as there are, with replacement, for both networks alike. It says what other
     pictures would change, not what another training with another seed would.
     """
+    return paired_intervals(before, after, resamples, seed)[0]
+
+
+def paired_intervals(
+    before: Matches, after: Matches, resamples: int = RESAMPLES, seed: int = 0
+) -> tuple[Interval, list[Interval]]:
+    """`paired_interval`, and that of the AP50-95 of each class, all of the same resamples.
+
+    The pictures of a class's interval are those that show it: where they are fewer than `FEWEST` there is none. The
+    difference of a class without an object is NaN.
+    """
     assert before.truth.shape == after.truth.shape, "scores of different pictures"
     count = len(before.truth)
-    difference = float(after.mean_ap()[0] - before.mean_ap()[0])
-    if count < FEWEST:
-        return Interval(difference, None, None, count)
-    rng, found = np.random.default_rng(seed), []
-    for start in range(0, resamples, _TOGETHER):
-        drawn = rng.integers(0, count, (min(_TOGETHER, resamples - start), count))
-        weights = np.stack([np.bincount(each, minlength=count) for each in drawn])
-        found.append(after.mean_ap(weights) - before.mean_ap(weights))
-    low, high = np.nanquantile(np.concatenate(found), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Interval(difference, float(low), float(high), count)
+    showing = (before.truth > 0).sum(0)
+    one, other = before.class_ap(), after.class_ap()
+    difference, by_class = float(_mean(other)[0] - _mean(one)[0]), (other - one)[0]
+    means, classes = np.zeros(0), np.zeros((0, len(showing)))
+    if count >= FEWEST:
+        rng, drawn_means, drawn_classes = np.random.default_rng(seed), [], []
+        for start in range(0, resamples, _TOGETHER):
+            drawn = rng.integers(0, count, (min(_TOGETHER, resamples - start), count))
+            weights = np.stack([np.bincount(each, minlength=count) for each in drawn])
+            one, other = before.class_ap(weights), after.class_ap(weights)
+            drawn_means.append(_mean(other) - _mean(one))
+            drawn_classes.append(other - one)
+        means, classes = np.concatenate(drawn_means), np.concatenate(drawn_classes)
+    return _interval(difference, means, count), [
+        _interval(float(by_class[label]), classes[:, label], int(showing[label])) for label in range(len(showing))
+    ]
+
+
+def _interval(difference: float, drawn: Array, pictures: int) -> Interval:
+    if pictures < FEWEST or not np.isfinite(drawn).any():
+        return Interval(difference, None, None, pictures)
+    low, high = np.nanquantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Interval(difference, float(low), float(high), pictures)
+
+
+def _mean(by_class: Array) -> Array:
+    """``(R, classes)`` -> ``(R,)``: the mean over classes that have objects; NaN where none has."""
+    there = np.isfinite(by_class).sum(1)
+    mean: Array = np.where(there > 0, np.nansum(by_class, 1) / np.maximum(there, 1), np.nan)
+    return mean

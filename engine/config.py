@@ -291,6 +291,14 @@ class TrainConfig:
     wandb_tags: tuple[str, ...] = option(
         (), "tags of this run's W&B runs, to find them by", group=RUN, resumable=True, metavar="TAG,..."
     )
+    files: str = option(
+        "auto",
+        "formats (as thinyolo export --to) in which a network that was cut or taught is left at the end of the run, "
+        "each scored and timed for the report. auto: onnx,int8 where ONNX Runtime is installed; none saves a minute",
+        group=RUN,
+        resumable=True,
+        metavar="F,...|none",
+    )
     tensorboard: bool = option(
         False,
         "also record for TensorBoard (`tensorboard --logdir runs`); takes the package tensorboard",

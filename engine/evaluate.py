@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,6 +22,7 @@ from data.batch import Batch
 from data.options import BATCH
 from engine.bootstrap import Matches, match
 from engine.metrics import AREAS, CONFIDENCES, SCORED, Curves, PictureBoxes, coco_scores, confusion_matrix, curves
+from engine.pictures import SHOWN
 from engine.postprocess import postprocess, to_original
 from models.heads import HeadSpec, spec_read
 from models.inference import for_inference
@@ -89,6 +90,7 @@ class Score:
         confusion: ``(C + 1, C + 1)`` counts, detected as x truly, at confidence .25 and IoU .45.
         samples: a few pictures with their boxes, where pictures were asked for.
         matches: what is right in each picture, where it was asked for: two of them say how sure a difference is.
+        sure: with `matches`, each picture's boxes of confidence `engine.pictures.SHOWN` or more, as people see them.
         scored: how many boxes of a class in a picture counted; `crowded` of the pictures have more true ones.
     """
 
@@ -107,6 +109,7 @@ class Score:
     confusion: np.ndarray = field(repr=False)
     samples: tuple[Sample, ...] = field(default=(), repr=False)
     matches: Matches | None = field(default=None, repr=False)
+    sure: tuple[PictureBoxes, ...] = field(default=(), repr=False)
     scored: int = SCORED
     crowded: int = 0
 
@@ -161,7 +164,7 @@ def evaluate(
         progress: show a progress bar.
         dataset: a ready `data.Dataset` (without augmentation) instead of `split`, `size` and `cache`: during training
             the same one serves every epoch.
-        matched: keep what is right in each picture (`Score.matches`).
+        matched: keep what is right in each picture (`Score.matches`, `Score.sure`).
         rect: batches of pictures of like shape, with as little grey around them as their stride allows: sooner, and
             another score, of networks that are used so.
 
@@ -302,9 +305,14 @@ def score_pictures(
         confusion=confusion_matrix(pictures, len(names)),
         samples=tuple(samples),
         matches=match(pictures, len(names), scored) if matched else None,
+        sure=tuple(_sure(each) for each in pictures) if matched else (),
         scored=scored,
         crowded=sum(np.bincount(each.truth[:, 0].astype(int), minlength=1).max() > scored for each in pictures),
     )
+
+
+def _sure(picture: PictureBoxes) -> PictureBoxes:
+    return replace(picture, detections=picture.detections[picture.detections[:, 4] >= SHOWN])
 
 
 def _number(value: float) -> float | None:

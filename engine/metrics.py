@@ -164,21 +164,26 @@ def _records(corners: list[Array], labels: list[Array]) -> list[dict[str, Any]]:
     ]
 
 
-def true_positives(picture: PictureBoxes, iou: float = 0.5) -> NDArray[np.bool_]:
-    """Which detections are right: ``(n,)``. COCO's rule: the most confident first, each takes the free box of its class
-    it overlaps most, if by at least `iou`."""
+def claimed(picture: PictureBoxes, iou: float = 0.5) -> NDArray[np.int64]:
+    """Which true box each detection has found: ``(n,)``, -1 for none. COCO's rule: the most confident first, each takes
+    the free box of its class it overlaps most, if by at least `iou`."""
     detections, truth = picture.detections, picture.truth
-    right = np.zeros(len(detections), dtype=bool)
+    claim = np.full(len(detections), -1)
     if not len(detections) or not len(truth):
-        return right
+        return claim
     overlap = np.where(detections[:, 5][:, None] == truth[:, 0][None], picture.overlaps, 0.0)
     hopeful = np.flatnonzero(overlap.max(1) >= iou)
     for row in hopeful[np.argsort(-detections[hopeful, 4], kind="stable")]:
         best = int(overlap[row].argmax())
         if overlap[row, best] >= iou:
-            right[row] = True
+            claim[row] = best
             overlap[:, best] = 0
-    return right
+    return claim
+
+
+def true_positives(picture: PictureBoxes, iou: float = 0.5) -> NDArray[np.bool_]:
+    """Which detections are right (see `claimed`): ``(n,)``."""
+    return claimed(picture, iou) >= 0
 
 
 def curves(pictures: list[PictureBoxes], scores: CocoScores) -> Curves:

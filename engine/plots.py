@@ -35,7 +35,7 @@ STYLE: Any = {
     "axes.axisbelow": True,
     "figure.dpi": 110,
 }
-NOT_DRAWN = ("step", "time", "seconds", "memory_gb", "gap")  # columns of results.csv that are no result
+NOT_DRAWN = ("epoch", "step", "time", "seconds", "memory_gb", "gap")  # columns of results.csv that are no result
 NAMED_CLASSES = 12  # more lines than this are drawn thin and without a legend entry
 BESIDE: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0), "fontsize": 8, "frameon": False}
 """Where a legend hides no data."""
@@ -197,24 +197,8 @@ def plot_results(results: str | Path, path: str | Path, reference: Mapping[str, 
     columns = read_results(results)
     if not columns:
         return None
-    epochs = columns.pop("epoch", None)
-    x = np.arange(len(next(iter(columns.values())))) if epochs is None else epochs
+    x, panels = result_panels(columns)
     margin = max(0.5, 0.05 * len(x))
-    panels: dict[str, list[str]] = {}
-    for name, values in columns.items():
-        source, _, quantity = name.rpartition("/")
-        # with a teacher the student's score is val's under another name, and the gap is what the eye sees between lines
-        repeated = source == "val" and f"student/{quantity}" in columns
-        repeated |= name.count("/") > 1  # of a class: in the table and in W&B, but a panel a class is too many
-        quantity = "share of the total" if quantity.startswith("share_") else quantity
-        quantity = "quantiles of |gamma|" if name.startswith("gamma/q") else quantity
-        if (
-            quantity not in NOT_DRAWN
-            and source not in ("gap", "unlabelled")
-            and not repeated
-            and np.isfinite(values).any()
-        ):
-            panels.setdefault(quantity, []).append(name)
     across = min(4, max(1, len(panels)))
     down = max(1, math.ceil(len(panels) / across))
     figure, axes = new_figure(down, across, width=3.1 * across, height=2.3 * down)
@@ -240,6 +224,31 @@ def plot_results(results: str | Path, path: str | Path, reference: Mapping[str, 
     for panel in axes[len(panels) :]:
         panel.set_axis_off()
     return save_figure(figure, path)
+
+
+def result_panels(columns: Mapping[str, np.ndarray]) -> tuple[np.ndarray, dict[str, list[str]]]:
+    """The epochs of a `results.csv`, and what of it is drawn: a panel's title -> the columns in it.
+
+    Args:
+        columns: from `read_results`.
+    """
+    epochs = columns.get("epoch", np.arange(len(next(iter(columns.values())))))
+    panels: dict[str, list[str]] = {}
+    for name, values in columns.items():
+        source, _, quantity = name.rpartition("/")
+        # with a teacher the student's score is val's under another name, and the gap is what the eye sees between lines
+        repeated = source == "val" and f"student/{quantity}" in columns
+        repeated |= name.count("/") > 1  # of a class: in the table and in W&B, but a panel a class is too many
+        quantity = "share of the total" if quantity.startswith("share_") else quantity
+        quantity = "quantiles of |gamma|" if name.startswith("gamma/q") else quantity
+        if (
+            quantity not in NOT_DRAWN
+            and source not in ("gap", "unlabelled")
+            and not repeated
+            and np.isfinite(values).any()
+        ):
+            panels.setdefault(quantity, []).append(name)
+    return epochs, panels
 
 
 def plot_compared(results: Mapping[str, str | Path], quantity: str, path: str | Path) -> Path:

@@ -211,9 +211,9 @@ class Description:
             shares = [chosen.get(key) for key in ("conf", "iou") if key in chosen or not self.spec.one_to_one]
             if not all(isinstance(share, (int, float)) and 0 <= share <= 1 for share in shares):
                 raise ValueError(f"nms {str(chosen)[:80]}")
-        low, high = self.pixel_range or (0.0, 1.0)
-        if not -math.inf < low < high < math.inf:
-            raise ValueError(f"pixel_range {low:g} to {high:g}")
+        black, white = self.pixel_range or (0.0, 1.0)
+        if not -math.inf < black < white < math.inf:
+            raise ValueError(f"pixel_range {black:g} to {white:g}")
 
 
 def describe(net: Network, size: tuple[int, int] | None = None, **more: Any) -> Description:

@@ -47,6 +47,8 @@ class Format:
         half: ``--half`` writes its weights in FP16.
         nms: a graph with NMS inside can be run here.
         heads_only: decoding cannot be part of its graph.
+        round_to: channels are computed in blocks of so many by what runs it: a cut for it keeps multiples (measured by
+            benchmarks/width_steps.py; of TensorRT what its documentation asks of FP16).
     """
 
     name: str
@@ -60,6 +62,7 @@ class Format:
     half: bool = False
     nms: bool = True
     heads_only: bool = False
+    round_to: int = 8
 
     @property
     def suffixes(self) -> tuple[str, ...]:
@@ -124,6 +127,12 @@ def _ncnn() -> Write:
     return write
 
 
+def _litert() -> Write:
+    from export.to_litert import write
+
+    return write
+
+
 def _in_onnxruntime() -> Open:
     from export.onnx_files import open_onnx
 
@@ -154,6 +163,12 @@ def _in_ncnn() -> Open:
     return open_ncnn
 
 
+def _in_litert() -> Open:
+    from export.to_litert import open_litert
+
+    return open_litert
+
+
 _READ_ONNX = ("onnxruntime", "openvino", "opencv")
 
 FORMATS: dict[str, Format] = {
@@ -176,6 +191,7 @@ FORMATS: dict[str, Format] = {
             _READ_ONNX,
             _int8,
             integer=True,
+            round_to=16,
         ),
         Format(
             "openvino", "OpenVINO", "OpenVINO's .xml and .bin", (".xml", ".bin"), ("openvino",), _openvino, half=True
@@ -188,6 +204,7 @@ FORMATS: dict[str, Format] = {
             ("openvino",),
             _openvino_int8,
             integer=True,
+            round_to=16,
         ),
         Format(
             "darknet",
@@ -197,6 +214,7 @@ FORMATS: dict[str, Format] = {
             ("torch", "onnxruntime", "openvino", "opencv"),
             _darknet,
             beside=(".names",),
+            round_to=4,
         ),
         Format(
             "tensorrt",
@@ -220,6 +238,17 @@ FORMATS: dict[str, Format] = {
             nms=False,
             heads_only=True,
         ),
+        Format(
+            "litert",
+            "LiteRT",
+            "LiteRT's (TensorFlow Lite's) .tflite, for phones and small boards; its outputs are the heads",
+            (".tflite",),
+            ("litert",),
+            _litert,
+            beside=(".tflite.json",),
+            nms=False,
+            heads_only=True,
+        ),
     )
 }
 
@@ -231,6 +260,7 @@ PROGRAMS: dict[str, Program] = {
         Program("opencv", _in_opencv),
         Program("tensorrt", _in_tensorrt, from_memory=False),
         Program("ncnn", _in_ncnn, from_memory=False),
+        Program("litert", _in_litert, from_memory=False),
     )
 }
 RUNTIMES = ("torch", *PROGRAMS)

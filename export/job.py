@@ -84,7 +84,9 @@ class Job:
 
     def description(self, precision: str = "fp32") -> Description:
         """What a file of this job says about itself."""
-        nms = {"max_det": self.nms["max_det"]} if spec_read(self.net.specs).one_to_one else dict(self.nms)
+        nms = None
+        if self.outputs == "boxes":
+            nms = {"max_det": self.nms["max_det"]} if spec_read(self.net.specs).one_to_one else dict(self.nms)
         return describe(
             self.net,
             self.size,
@@ -92,7 +94,7 @@ class Job:
             batch=self.batch,
             outputs=self.outputs,
             precision=precision,
-            nms=nms if self.outputs == "boxes" else None,
+            nms=nms,
         )
 
     def new(self, ending: str) -> Path:

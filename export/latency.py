@@ -3,22 +3,28 @@
 All networks run in one process on the same picture, in interleaved rounds: a machine that slows down for a while slows
 all of them. Reported are medians and quartiles; a mean would be one interruption away from nonsense. Beside the time by
 the clock stands the CPU time of this process, which leaves out the waiting where other programs want the processor too.
-`round_times` times PyTorch, what the tables show; `OnnxLatency` times ONNX Runtime, what a latency budget counts;
+`round_times` times PyTorch, what the tables show; `DeployedLatency` times a format, what a latency budget counts;
 `time_calls` times whatever can be called, `caller` makes a call of any opened file.
 """
 
 from __future__ import annotations
 
+import copy
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 
-from export.runtimes import Opened
-from export.to_onnx import INPUT, onnx_model, session
+from common.errors import UserError
+from export.formats import FORMATS, Format
+from export.job import Job
+from export.quantise import EVERYTHING, Quantiser
+from export.runtimes import Opened, Runtime
 from models.network import Network
 
 
@@ -80,10 +86,16 @@ def time_calls(
         warm_up: calls before the first measurement, not counted.
         pictures: how many pictures a call takes, where it is more than one.
     """
+    times = call_rounds(calls, rounds, warm_up)
+    return latencies({name: taken / (pictures or {}).get(name, 1) for name, taken in times.items()})
+
+
+def call_rounds(calls: Mapping[str, Callable[[], None]], rounds: int, warm_up: int = 3) -> dict[str, np.ndarray]:
+    """Round by round, ``(2, rounds)`` milliseconds of every call by the clock and of CPU time."""
     for call in calls.values():
         for _ in range(warm_up):
             call()
-    return latencies({name: taken / (pictures or {}).get(name, 1) for name, taken in _rounds(calls, rounds).items()})
+    return _rounds(calls, rounds)
 
 
 def latencies(times: Mapping[str, np.ndarray]) -> dict[str, Latency]:
@@ -162,8 +174,8 @@ def _settings(networks: Mapping[str, Network], threads: int | None) -> Iterator[
             net.train(training[name])
 
 
-class OnnxLatency:
-    """Milliseconds a network takes for one picture in ONNX Runtime on this machine's CPU.
+class DeployedLatency:
+    """Milliseconds a network takes for one picture in a format's own program on this machine.
 
     The first network it is given becomes the reference. Every later one is timed in rounds interleaved with the
     reference, and what is returned is the median over rounds of their ratio in the reference's milliseconds: a machine
@@ -171,24 +183,41 @@ class OnnxLatency:
 
     Args:
         size: height and width of the picture.
-        threads: threads of ONNX Runtime; None takes torch's number.
+        form: what the network is written as and timed in.
+        threads: CPU threads of that program; None takes torch's number.
         rounds: measurements of every network; up to ten times as many where a network is fast.
         warm_up: runs before the first measurement, not counted.
     """
 
-    def __init__(self, size: tuple[int, int], threads: int | None = None, rounds: int = 20, warm_up: int = 3):
-        self.size, self.threads = size, threads or torch.get_num_threads()
+    def __init__(
+        self,
+        size: tuple[int, int],
+        form: Format = FORMATS["onnx"],
+        threads: int | None = None,
+        rounds: int = 20,
+        warm_up: int = 3,
+    ):
+        self.size, self.form, self.threads = size, form, threads or torch.get_num_threads()
         self.rounds, self.warm_up = rounds, warm_up
         self.reference: Callable[[], None] | None = None
         self.reference_ms = 0.0
+        self.runtime = ""
+
+    @property
+    def place(self) -> str:
+        """Where the time is taken, in words; the program is known once something has been opened."""
+        words = "1 thread" if self.threads == 1 else f"{self.threads} threads"
+        return f"{self.form.title}, run by {self.runtime}, {words}"
 
     def __call__(self, network: Network) -> float:
         """Median milliseconds of one forward pass to the raw heads; the network is exported anew each time.
 
         Raises:
-            UserError: the extra `export` is not installed.
+            UserError: as `opened`.
         """
-        candidate = self._runner(network)
+        candidate = caller(self.opened(network), self.size)
+        for _ in range(self.warm_up):
+            candidate()
         if self.reference is None:
             self.reference_ms = float(np.median(_rounds({"": candidate}, self.rounds)[""][0]))
             self.reference = candidate
@@ -198,9 +227,25 @@ class OnnxLatency:
         times = _rounds({"reference": self.reference, "candidate": candidate}, rounds)
         return self.reference_ms * float(np.median(times["candidate"][0] / times["reference"][0]))
 
-    def _runner(self, network: Network) -> Callable[[], None]:
-        runtime = session(onnx_model(network, self.size), self.threads)
-        picture = {INPUT: np.random.default_rng(0).random((1, network.in_channels, *self.size), np.float32)}
-        for _ in range(self.warm_up):
-            runtime.run(None, picture)
-        return lambda: runtime.run(None, picture)
+    def opened(self, network: Network) -> Runtime:
+        """`network` as the format's program runs it; nothing is left on the disk.
+
+        INT8 is everything in INT8, its ranges those of noise: they take no time, whatever they are.
+
+        Raises:
+            UserError: what writes or runs the format is not installed, with what installs it; or it cannot hold this
+                network.
+        """
+        net = copy.deepcopy(network).cpu().eval()
+        noise = np.random.default_rng(0).random((1, net.in_channels, *self.size), np.float32)
+        with tempfile.TemporaryDirectory() as folder:
+            job = Job(net, self.size, Path(folder), "network", self.threads)
+            job.int8_trunk = lambda: Quantiser(job.trunk, [noise])(EVERYTHING)
+            written = self.form.load()(job)
+        if not isinstance(written.net, Runtime):
+            raise UserError(
+                f"{self.form.title} cannot be timed here: {written.note or 'nothing runs it'}",
+                todo="give a budget that is computed (--prune flops=0.25), or cut where it runs",
+            )
+        self.runtime = written.net.runtime
+        return written.net

@@ -15,7 +15,7 @@ BUSY = 0.5
 def surroundings(threads: int) -> str:
     """What the numbers depend on, in two lines; a warning where the machine is busy."""
     packages = [f"torch {torch.__version__}"]
-    for name in ("onnxruntime", "openvino", "cv2", "ncnn"):
+    for name in ("onnxruntime", "openvino", "cv2", "ncnn", "ai_edge_litert"):
         try:
             packages.append(f"{name} {__import__(name).__version__.split('-')[0]}")
         except ImportError:

@@ -17,8 +17,8 @@ from models.resize import AUTO, RESIZE
 
 NETWORK, GRAPH, JUDGING, PLACE = "network", "what the file takes and gives", "INT8, checks and numbers", "where to"
 FILES = (
-    "a .pt of ThinYOLO or YOLOv5, 8, 11, 26, .onnx, OpenVINO's .xml, TensorRT's .engine, ncnn's .param, Darknet .cfg "
-    "or .weights with --cfg"
+    "a .pt of ThinYOLO or YOLOv5, 8, 11, 26, .onnx, OpenVINO's .xml, TensorRT's .engine, ncnn's .param, "
+    "LiteRT's .tflite, Darknet .cfg or .weights with --cfg"
 )
 
 

@@ -1,7 +1,7 @@
 """One face for a network in a file, whatever the format: `Runtime` does what a `Network` does where it only detects.
 
-ONNX Runtime, OpenVINO, OpenCV's DNN, TensorRT, ncnn. What they are given and give back is described by the file itself
-(see `export.description`).
+ONNX Runtime, OpenVINO, OpenCV's DNN, TensorRT, ncnn, LiteRT. What they are given and give back is described by the file
+itself (see `export.description`).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Runtime(nn.Module):
     Args:
         description: what goes in and what comes out.
         run: pictures ``(B, 3, H, W)`` float32 in 0..1 -> the outputs, in the file's order.
-        runtime: who runs it: "onnxruntime", "openvino", "opencv", "tensorrt", "ncnn".
+        runtime: who runs it: "onnxruntime", "openvino", "opencv", "tensorrt", "ncnn", "litert".
         path: the file.
 
     Attributes:

@@ -72,19 +72,26 @@ def ir_metadata(model: Any) -> dict[str, str]:
 
 
 def compiled(path: str | Path, threads: int) -> tuple[Callable[[np.ndarray], Sequence[np.ndarray]], Description]:
-    """(pictures -> outputs, what it says about itself) of a file in OpenVINO on the CPU.
+    """(pictures -> outputs, what it says about itself) of a file in OpenVINO on the CPU, as `started` runs it."""
+    for file in (Path(path), Path(path).with_suffix(".bin")):
+        if file.exists():
+            need_bounded(file)
+    metadata = check_onnx(path) if Path(path).suffix == ".onnx" else None
+    model = _core().read_model(str(path))
+    description = Description.from_metadata(ir_metadata(model) if metadata is None else metadata, path)
+    check_openvino(path, model, description)
+    return started(model, threads), description
+
+
+def started(model: Any, threads: int) -> Callable[[np.ndarray], Sequence[np.ndarray]]:
+    """Pictures -> outputs of a model of OpenVINO, or of an ONNX model's bytes that this program made itself.
 
     Left alone, OpenVINO computes FP32 files in bfloat16 on a CPU that has it: faster, but not what was checked. Here
     it is told to stay in FP32; layers that are INT8 in the file run as INT8.
     """
     core = _core()
-    for file in (Path(path), Path(path).with_suffix(".bin")):
-        if file.exists():
-            need_bounded(file)
-    metadata = check_onnx(path) if Path(path).suffix == ".onnx" else None
-    model = core.read_model(str(path))
-    description = Description.from_metadata(ir_metadata(model) if metadata is None else metadata, path)
-    check_openvino(path, model, description)
+    if isinstance(model, bytes):
+        model = core.read_model(model, b"")
     settings = {
         "INFERENCE_NUM_THREADS": threads,
         "INFERENCE_PRECISION_HINT": "f32",
@@ -98,7 +105,7 @@ def compiled(path: str | Path, threads: int) -> tuple[Callable[[np.ndarray], Seq
         results = request.infer([images], share_inputs=True)
         return [results[output] for output in network.outputs]
 
-    return run, description
+    return run
 
 
 def write(job: Job) -> Written:

@@ -20,7 +20,7 @@ from engine.plots import BLUE, GREY, new_figure, save_figure
 from pipeline.ablate_classes import ClassRow, class_notes, class_rows, class_table
 from pipeline.stage import stage_tracker
 from pipeline.statistics import LEVEL, Paired, holm, mean_sd, paired
-from reporting.report import embedded
+from reporting.html import embedded
 
 NONE = "none"
 METRICS = ("mAP50-95", "mAP50")

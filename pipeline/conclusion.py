@@ -8,20 +8,25 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from common.options import to_dict
+from common.rundir import network_in
 from data import DataSpec, load_spec
 from engine import distributed
 from engine.bootstrap import Interval
 from engine.checkpoints import Progress
+from engine.evaluate import Score
+from engine.plots import plot_channels, plot_gammas
 from models.network import Network
+from pipeline.measured import Mark
 from pipeline.prune_options import PruneConfig
+from pipeline.records import begun_record, compared, costed, lineage_records
 from pipeline.show import LayerRow, channel_bars, side_by_side, training_pictures
 from pipeline.spent import LONGER, improving, longer_row, progress_of, spent
 from pipeline.stage import stage_tracker
-from reporting.report import EPOCHS, Row, scored_on, text_table, write_report
+from reporting.page import write_report
+from reporting.report import EPOCHS, Row, scored_on, text_table
 from reporting.results import Scores, counted, footnote, interval_of, pictures, scores, shown_split, table
 from reporting.speed import Speeds
-from reporting.verdict import short_verdict, unlearnt, verdict
+from reporting.verdict import NOTHING, short_verdict, unlearnt, verdict
 
 PLAIN, PRETRAINED = "plain fine-tune", "pretrained"
 
@@ -40,7 +45,7 @@ class Line:
         notes: name -> what its row has to say.
         stages: name -> the folders of all the trainings behind it, in order.
         layers: what pruning did, a row a convolution.
-        told: (heading, text) of each cut: what was asked, what went, what held the rest.
+        told: "title", "plain" (sentences) and "text" of each cut, see `reporting.record.Record`.
         remarks: last lines of the verdict.
         gammas: the gammas' quantiles, a row an epoch of sparsity training.
     """
@@ -54,7 +59,7 @@ class Line:
         self.notes: dict[str, str] = {}
         self.stages: dict[str, tuple[str, ...]] = {}
         self.layers: list[LayerRow] = []
-        self.told: list[tuple[str, str]] = []
+        self.told: list[dict[str, Any]] = []
         self.remarks: list[str] = []
         self.gammas: list[dict[str, Any]] = []
 
@@ -79,40 +84,70 @@ class Line:
             self.scored[name] = scores(self.networks[name], self.spec, self.config, folder, (split,))
         if not distributed.is_main():
             return ""
-        rows, speeds = table(self.networks, {name: self.scored[name][split] for name in self.networks}, size)
+        found = {name: self.scored[name][split] for name in self.networks}
+        rows, speeds = table(self.networks, found, size)
         rows = [replace(row, epochs=sum(self._epochs(row.name)), note=self.notes.get(row.name, "")) for row in rows]
-        line = self._verdict({row.name: row for row in rows}, speeds, split) if last != self.first else ""
-        score = self.scored[last][split]
-        figures, shown = pictures(drawn / split)
-        if last != self.first:
-            pair = {name: self.networks[name] for name in (self.first, last)}
-            shown = side_by_side(pair, self.spec, split, size)
-        page = write_report(
-            self.folder,
-            {
-                "title": f"ThinYOLO: {self.folder.name}",
-                "verdict": line,
-                "rows": rows,
-                "split": split,
-                "size": size,
-                "measured_with": speeds.measured_with,
-                "counted": counted(score),
-                "baseline": self.first,
-                "channels": channel_bars(self.layers),
-                "pruning": self.told,
-                "layers": self.layers,
-                "gammas": self.gammas,
-                "results": {stage: self.folder / stage / "results.csv" for stage in self._trained()},
-                "figures": [*self._training_pictures(), *figures],
-                "pictures": shown,
-                "settings": {"run": to_dict(self.config)},
-                "lineage": self.networks[last].lineage,
-            },
-        )
-        self._track_end(rows, line, shown)
-        mean = scored_on(split, score.images, size)
-        footnotes = [mean, speeds.measured_with, footnote(score), EPOCHS]
+        by_name = {row.name: row for row in rows}
+        line = self._verdict(by_name, speeds, split) if last != self.first else ""
+        # What came in says something of the others only where it detects something.
+        rows = [row for row in rows if row.name != PRETRAINED or (row.map50 or 0.0) >= NOTHING]
+        page = self._report(rows, found, split, line, speeds, drawn / split)
+        self._track_end(rows, line, split)
+        mean = scored_on(split, found[last].images, size)
+        footnotes = [mean, speeds.measured_with, footnote(found[last]), EPOCHS]
         return "\n".join(filter(None, ["", text_table(rows), *footnotes, line, f"report: {page}"]))
+
+    def _report(
+        self, rows: Sequence[Row], found: Mapping[str, Score], split: str, line: str, speeds: Speeds, drawn: Path
+    ) -> Path:
+        """Leave the run's record, and its page; `drawn` is where the last network's figures are."""
+        last = list(self.networks)[-1]
+        record = begun_record(self.config, self.spec, split, self.folder.name, self._asked())
+        figures, shown = pictures(drawn)
+        matches = {last: found[last].matches}
+        if last != self.first:
+            by_name = {row.name: row for row in rows}
+            first, thin = ((by_name[name], found[name]) for name in (self.first, last))
+            compared(record, self.folder, self.spec, first, thin)
+            figured = [name for name in (self.first, "pruned", PLAIN) if name in found and name != last]
+            marks = [
+                Mark(name, kind, self.config.input_size, found[name], self.networks[name])
+                for name, kind in zip([*figured, last], ["fat", *["cut"] * len(figured)])
+            ]
+            marks[-1] = replace(marks[-1], path=network_in(self.folder))
+            matches |= costed(record, self.folder, self.spec, self.config, marks)
+        record |= {
+            "verdict": line,
+            "rows": [asdict(row) for row in rows],
+            "baseline": self.first,
+            "last": last,
+            "measured_with": speeds.measured_with,
+            "counted": counted(found[last]),
+            "cut": self.told,
+            "layers": self.layers,
+            "results": {stage: f"{stage}/results.csv" for stage in self._trained()},
+            "figures": [
+                (caption, path.relative_to(self.folder).as_posix())
+                for caption, path in [*self._training_pictures(), *figures, *([] if last != self.first else shown)]
+            ],
+            "lineage": lineage_records(self.networks[last].lineage),
+        }
+        if self.layers:
+            record["channels"] = plot_channels(channel_bars(self.layers), self.folder / "channels.png").name
+        if self.gammas and (path := plot_gammas(self.gammas, self.folder / "gammas.png")):
+            record["gammas"] = path.name
+        return write_report(self.folder, record, matches)
+
+    def _asked(self) -> str:
+        """The options that say what the run was to do."""
+        config, trained = self.config, any("student" in stages for stages in self.stages.values())
+        words = [f"cut to {config.budget}" if config.budget else f"cut that costs {config.max_drop:g} mAP at most"]
+        words += [f"without {config.shortcuts} shortcut blocks"] * (config.shortcuts not in ("", "0"))
+        asked = words if self.told else []
+        last = list(self.networks)[-1]
+        epochs = {name: sum(self._epochs(name)) for name in (self.first, last)}
+        asked += [f"kd {config.distil.kd}"] * trained
+        return ", ".join([*asked, *(f"{name} of {count} epochs" for name, count in epochs.items() if count)])
 
     def _training_pictures(self) -> list[tuple[str, Path]]:
         """Of the first training of this run, if there is one."""
@@ -158,11 +193,17 @@ class Line:
         lines += [short_verdict(rows[name], rows[last], split, interval(name)) for name in others]
         return "\n".join([*lines, *self.remarks])
 
-    def _track_end(self, rows: Sequence[Row], line: str, shown: Sequence[tuple[str, Any]]) -> None:
+    def tell(self, title: str, text: str, plain: Sequence[str] = ()) -> None:
+        """Something that was done to the network, for the report."""
+        self.told.append({"title": title, "plain": list(plain), "text": text})
+
+    def _track_end(self, rows: Sequence[Row], line: str, split: str) -> None:
         """All networks in a table, the verdict, predictions and channels, in a W&B run beside those of the stages."""
         tracker = stage_tracker(self.config, self.folder, "report", self.folder.name)
         tracker.log_table("networks", list(asdict(rows[0])), [list(asdict(row).values()) for row in rows])
-        tracker.log_pictures("predictions", shown)
+        if tracker.active and self.first != (last := list(self.networks)[-1]):
+            pair = {name: self.networks[name] for name in (self.first, last)}
+            tracker.log_pictures("predictions", side_by_side(pair, self.spec, split, self.config.input_size))
         if self.layers:
             tracker.log_pictures("channels", [("before and after pruning", self.folder / "channels.png")])
         tracker.log_summary({"verdict": line})

@@ -9,12 +9,13 @@ from functools import cached_property
 from torch import Tensor, nn
 
 import prune
+from common.errors import UserError
 from common.log import log
 from data import DataSpec
 from engine.objective import DetectionObjective
 from engine.step import training_step
-from export.latency import OnnxLatency
-from export.to_onnx import need_onnx
+from export.formats import FORMATS
+from export.latency import DeployedLatency
 from models.network import Network
 from pipeline.calibration import Calibration
 from pipeline.prune_options import PruneConfig
@@ -85,6 +86,7 @@ class Cutter(Calibration):
         found = self._searched(network, plan, kind) if plan.max_drop is not None else self._cut(network, plan, kind)
         found.network.cpu()
         network.cpu()
+        self._tell_target(found)
         if number == self.config.rounds:
             if idle := kept_idle(found.network, self.config):
                 log.warning("%s", idle)
@@ -121,7 +123,7 @@ class Cutter(Calibration):
         return search.result
 
     def rehearse(self) -> Candidates:
-        """Choose what would go without cutting it, and without pictures or a clock.
+        """Choose what would go without cutting it, and without pictures or a clock; try where it will run.
 
         Returns:
             What can be cut by the first cut's plan, but all shortcut blocks at once.
@@ -129,8 +131,7 @@ class Cutter(Calibration):
         Raises:
             UserError: the options contradict the network, or the budget cannot be reached.
         """
-        if self.plan.kept and self.plan.kept[0].measured:
-            need_onnx()
+        self._check_target()
         first = replace(self.plan.round(1), shortcuts=self.plan.shortcuts)
         candidates = Candidates(self.uncut, first.rehearsal())
         candidates.choose()
@@ -146,14 +147,45 @@ class Cutter(Calibration):
         return budget.of(network, self.config.input_size) / budget.of(self.uncut, self.config.input_size)
 
     def latency(self, network: Network) -> float:
-        """Milliseconds in ONNX Runtime, measured beside the uncut network."""
+        """Milliseconds where the network will run (ONNX Runtime, or `--deploy-to`), beside the uncut network's."""
+        if self._clock.reference is None:
+            taken = self._clock(self.uncut)
+            log.info("%s: the uncut network takes %.2f ms", self._clock.place, taken)
         return self._clock(network)
 
     @cached_property
-    def _clock(self) -> OnnxLatency:
-        measured = OnnxLatency(self.config.input_size, self.config.threads or None)
-        log.info("ONNX Runtime, %d threads: the uncut network takes %.2f ms", measured.threads, measured(self.uncut))
-        return measured
+    def _clock(self) -> DeployedLatency:
+        target = FORMATS[self.config.deploy_to or "onnx"]
+        return DeployedLatency(self.config.input_size, target, self.config.threads or None)
+
+    def _check_target(self) -> None:
+        """Bring the uncut network to where the thin one will run.
+
+        Raises:
+            UserError: a latency is to be measured, and cannot be here.
+        """
+        measured = self.plan.kept is not None and self.plan.kept[0].measured
+        if not (measured or self.config.deploy_to):
+            return
+        try:
+            self._clock.opened(self.uncut)
+        except UserError as error:
+            if measured:
+                raise
+            log.warning(
+                "--deploy-to %s: the cut keeps multiples of %d channels, but this network cannot be tried there: %s",
+                self.config.deploy_to,
+                self.plan.round_to,
+                error,
+            )
+
+    def _tell_target(self, found: prune.PruneResult) -> None:
+        """Where the cut network will run, and where its latency was measured, in the report and the lineage."""
+        if self.config.deploy_to:
+            found.report.asked["deploy_to"] = self.config.deploy_to
+            found.network.lineage[-1]["cut"] = found.report.cut()
+        if found.report.latency:
+            found.report.notes.append(f"latency: ms of {self._clock.place}")
 
     def score(self, network: Network) -> float:
         """val mAP50-95 of a candidate; its BatchNorm statistics are re-estimated in place where that is better.

@@ -85,7 +85,15 @@ class Exporter:
             self.spec.require("val")
 
     def run(self) -> int:
-        """Make every format; what fails is told at the end and does not stop the others."""
+        """Make every format, and tell of all; what fails is told at the end and does not stop the others."""
+        rows = self.make()
+        tell(rows, self.about)
+        for name, refusal in self.refused:
+            print(f"error: {name} was not made: {refusal}", file=sys.stderr)
+        return 2 if self.refused else 0
+
+    def make(self) -> list[Made]:
+        """PyTorch's row, and one of every format that could be made; `refused` has the others."""
         torch_row = Made("PyTorch", self.weights, describe(self.net, self.size), self.net)
         torch_row.score = self.torch_score
         for form in self.formats:
@@ -101,12 +109,13 @@ class Exporter:
         rows = [torch_row, *self.made]
         if self.options.latency:
             self._time(rows)
-        about = About(self.options, self.size, self.threads, self.folder)
-        write_cards(self.made, torch_row.score, network_facts(self.net, self.weights, self.size), about)
-        tell(rows, about)
-        for name, refusal in self.refused:
-            print(f"error: {name} was not made: {refusal}", file=sys.stderr)
-        return 2 if self.refused else 0
+        write_cards(self.made, torch_row.score, network_facts(self.net, self.weights, self.size), self.about)
+        return rows
+
+    @property
+    def about(self) -> About:
+        """What the figures depend on."""
+        return About(self.options, self.size, self.threads, self.folder)
 
     def _made(self, form: Format) -> Made:
         written = form.load()(self.job)
@@ -189,7 +198,8 @@ class Exporter:
     def _scored(self, net: Opened) -> Score:
         split = self.options.split
         dataset = self.val if split == "val" else None
-        return evaluate(net, self.spec, split, self.size, BATCH, dataset=dataset, progress=sys.stderr.isatty())
+        progress = sys.stderr.isatty()
+        return evaluate(net, self.spec, split, self.size, BATCH, dataset=dataset, progress=progress, matched=True)
 
     def _int8_facts(self) -> Facts:
         found = self.quantised

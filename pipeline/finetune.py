@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -11,7 +11,6 @@ import torch
 
 from common.errors import UserError
 from common.log import log
-from common.options import to_dict
 from common.rundir import BEST
 from data import DataSpec, choose_anchors, load_spec
 from data.labels import scan
@@ -28,10 +27,13 @@ from pipeline.begun import check_teacher, kd_off, said_before
 from pipeline.crossfit import check_members, members_of_pictures
 from pipeline.distil_options import DistilConfig
 from pipeline.footage import FootageColumns, FootageFacts, check_footage, footage_of, gathered, uses_footage
-from pipeline.show import side_by_side, training_pictures
+from pipeline.measured import Mark
+from pipeline.records import begun_record, compared, costed, lineage_records
+from pipeline.show import training_pictures
 from pipeline.spent import progress_of
 from pipeline.stage import check_options, check_space, load_network, stage_tracker, train_network
-from reporting.report import Row, scored_on, text_table, write_report
+from reporting.page import write_report
+from reporting.report import Row, scored_on, text_table
 from reporting.results import Scores, counted, footnote, interval_of, pictures, scores, shown_split, table
 from reporting.speed import Speeds
 from reporting.verdict import verdict
@@ -295,7 +297,7 @@ def _announce(found: dict[str, Scores], off: str) -> None:
     log.info("student on val, before the first step: mAP50-95 %.4f, mAP50 %.4f", start.map50_95, start.map50)
 
 
-def report(result: FinetuneResult, config: TrainConfig, solved: Sequence[str] = ()) -> str:
+def report(result: FinetuneResult, config: DistilConfig, solved: Sequence[str] = ()) -> str:
     """Write the run's ``report.html``; the table and the verdict line for the terminal.
 
     Args:
@@ -304,34 +306,36 @@ def report(result: FinetuneResult, config: TrainConfig, solved: Sequence[str] = 
     spec = load_spec(config.data, single_cls=config.single_cls)
     split = shown_split(spec)
     rows, speeds = _rows(result, split, config.input_size)
-    line = ""
+    student = rows[-1]
+    found = {name: result.scores[name][split] for name in ("teacher", "student") if name in result.scores}
+    record = begun_record(config, spec, split, f"Student {result.run.name}", f"kd {config.distil.kd}")
+    line, matches = "", {"student": found["student"].matches}
     if len(rows) > 1:
-        interval = interval_of(result.scores["teacher"][split], result.scores["student"][split])
-        line = verdict(rows[0], rows[-1], split, interval=interval, speed=speeds.compared("teacher", "student"))
-    figures, shown = pictures(result.run / "student" / split)
-    if result.teacher is not None:
-        networks = {"teacher": result.teacher.network.cpu(), "student": result.student}
-        shown = side_by_side(networks, spec, split, config.input_size)  # type: ignore[arg-type]
-    write_report(
-        result.run,
-        {
-            "title": f"Student {result.run.name}",
-            "intro": str(result.footage or ""),
-            "verdict": line,
-            "rows": rows,
-            "split": split,
-            "size": config.input_size,
-            "measured_with": speeds.measured_with,
-            "counted": counted(result.scores["student"][split]),
-            "baseline": rows[0].name,
-            "pruning": [("solved before the first step", "\n".join(solved))] if solved else [],
-            "results": {"fine-tuning": result.run / "results.csv"},
-            "figures": [*training_pictures(result.run, result.run, spec), *figures],
-            "pictures": shown,
-            "settings": {"student": to_dict(config)},
-            "lineage": result.student.lineage,
-        },
-    )
+        compared(record, result.run, spec, (rows[0], found["teacher"]), (student, found["student"]))
+        interval = interval_of(found["teacher"], found["student"])
+        line = verdict(rows[0], student, split, interval=interval, speed=speeds.compared("teacher", "student"))
+        if result.teacher is not None and len(result.teacher.members) == 1:  # several have no cost of their own
+            fat = Mark("teacher", "fat", config.input_size, found["teacher"], result.teacher.members[0])
+            thin = Mark("student", "cut", config.input_size, found["student"], result.student, path=result.run / BEST)
+            matches |= costed(record, result.run, spec, config, [fat, thin])
+    figures, _ = pictures(result.run / "student" / split)
+    record |= {
+        "intro": str(result.footage or ""),
+        "verdict": line,
+        "rows": [asdict(row) for row in rows],
+        "baseline": rows[0].name,
+        "last": student.name,
+        "measured_with": speeds.measured_with,
+        "counted": counted(found["student"]),
+        "cut": [{"title": "solved before the first step", "plain": [], "text": "\n".join(solved)}] if solved else [],
+        "results": {"fine-tuning": "results.csv"},
+        "figures": [
+            (caption, path.relative_to(result.run).as_posix())
+            for caption, path in [*training_pictures(result.run, result.run, spec), *figures]
+        ],
+        "lineage": lineage_records(result.student.lineage),
+    }
+    write_report(result.run, record, matches)
     memory = f"peak memory: {memory_used(distributed.start(config.device)):.1f} GB"
     note = footnote(result.scores["student"][split])
     mean = scored_on(split, result.scores["student"][split].images, config.input_size)

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from common.errors import UserError
 from common.options import like, option
+from export.formats import FORMATS
 from models.heads import ONE_TO_MANY, ONE_TO_ONE
 from pipeline.distil_options import DistilConfig
 from prune.budgets import BUDGETS, COMPUTED, parse_budget
@@ -122,7 +123,25 @@ class PruneConfig(DistilConfig):
     criterion: str = like(CutPlan, "criterion", group=PRUNING)
     strategy: str = like(CutPlan, "strategy", group=PRUNING)
     layer_keep: float = like(CutPlan, "layer_keep", group=PRUNING)
-    round_to: int = like(CutPlan, "round_to", group=PRUNING)
+    deploy_to: str = option(
+        "",
+        "where the pruned network will run: layers keep multiples of the channels that are computed at once there ("
+        + ", ".join(f"{name} {each.round_to}" for name, each in FORMATS.items())
+        + "), and --prune latency=SHARE is measured there, in place of ONNX Runtime",
+        group=PRUNING,
+        choices=("", *FORMATS),
+        metavar="|".join(FORMATS),
+        main=True,
+    )
+    round_to: int = like(
+        CutPlan,
+        "round_to",
+        group=PRUNING,
+        default=0,
+        low=0,
+        help="keep multiples of so many channels, rounded up, the budget still met; 1 rounds nothing. 0: as "
+        "--deploy-to says, else 1",
+    )
     include: tuple[str, ...] = like(CutPlan, "include", group=PRUNING)
     exclude: tuple[str, ...] = like(CutPlan, "exclude", group=PRUNING)
     fold: bool = like(CutPlan, "fold", group=PRUNING)
@@ -246,12 +265,18 @@ class PruneConfig(DistilConfig):
     def plan(self) -> CutPlan:
         """The cut that is asked for."""
         return CutPlan(
-            **{name: getattr(self, name) for name in PLANNED},
+            **{name: getattr(self, name) for name in PLANNED} | {"round_to": self._rounding},
             **self._depth,
             shortcuts="auto" if self.shortcuts == "auto" else int(self.shortcuts),
             size=self.input_size,
             seed=self.seed if CRITERIA[self.criterion].needs == "seed" else CutPlan.seed,
         )
+
+    @property
+    def _rounding(self) -> int:
+        """The multiple of channels that layers keep: what is given, else the target's."""
+        target = FORMATS[self.deploy_to].round_to if self.deploy_to else CutPlan.round_to
+        return self.round_to or target
 
     @property
     def head_strides(self) -> str | tuple[int, ...]:

@@ -27,6 +27,7 @@ from engine.tracking import need_tensorboard
 from engine.trainer import Trainer
 from models.network import Network
 from models.resize import with_resize
+from pipeline.measured import wanted_files
 
 Config = TypeVar("Config", bound=TrainConfig)
 
@@ -53,6 +54,7 @@ def start_run(config: TrainConfig, kind: str) -> Path:
     """
     if config.tensorboard:
         need_tensorboard()
+    wanted_files(config)
     distributed.start(config.device)
     run = None
     if distributed.is_main():

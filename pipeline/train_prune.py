@@ -43,6 +43,7 @@ from pipeline.spent import (
 )
 from pipeline.stage import check_options, check_space, check_test, stage_tracker, train_network
 from pipeline.start import chosen_stages, first_network
+from reporting.cut_words import cut_in_words
 from reporting.results import scores
 
 
@@ -61,12 +62,9 @@ class PruneRun(Line):
                 todo="add --stages baseline,sparse,prune, or --anchors keep",
             )
         if dropped := start.meta.get("dropped_heads"):
-            self.told.append(
-                (
-                    "heads",
-                    "cut off before the baseline, with all that only they read: the heads of stride "
-                    + ", ".join(map(str, dropped)),
-                )
+            strides = ", ".join(map(str, dropped))
+            self.tell(
+                "heads", f"cut off before the baseline, with all that only they read: the heads of stride {strides}"
             )
         check_test(self.spec)
         check_options(start, self.config)
@@ -133,7 +131,8 @@ class PruneRun(Line):
     def baseline(self, start: Network) -> Network:
         """Ordinary training."""
         config = self.config
-        self.add(PRETRAINED if config.weights else "random init", start, ())
+        if config.weights:
+            self.add(PRETRAINED, start, ())
         anchors, reason = choose_anchors(
             self._anchors(start), self.spec, start.specs, config.input_size, config.seed, resize=start.resize
         )
@@ -221,7 +220,7 @@ class PruneRun(Line):
         content = checkpoints.read_own(path, checkpoints.MADE_AGAIN)
         self.layers = content["extra"]["layers"]
         title = f"cut {number} of {self.config.rounds}" if self.config.rounds > 1 else "what the cut did"
-        self.told.append((title, content["extra"]["report"]))
+        self.tell(title, content["extra"]["report"], cut_in_words(content["extra"]["pruning"], self.layers))
         return models.from_checkpoint(content, path)
 
     def _recover(self, thin: Network, folder: Path) -> Network:
@@ -312,12 +311,10 @@ class PruneRun(Line):
             reached = scores(found[-1], self.spec, config, splits=("val",))["val"].map50_95
             log.info("the teacher of fold %d: val mAP50-95 %.4f", number, reached)
             reports.append(f"{reached:.4f}")
-        self.told.append(
-            (
-                "cross-fit teachers",
-                f"the student was taught by {len(found)} networks, each trained without the pictures it taught on; "
-                f"their val mAP50-95: {', '.join(reports)}",
-            )
+        self.tell(
+            "cross-fit teachers",
+            f"the student was taught by {len(found)} networks, each trained without the pictures it taught on; "
+            f"their val mAP50-95: {', '.join(reports)}",
         )
         return found
 

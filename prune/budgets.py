@@ -71,7 +71,7 @@ BUDGETS = {
             lambda table, keep: table.macs(keep),
             lambda table: table.mac_price(),
         ),
-        Budget("latency", "time in ONNX Runtime on this machine, measured"),
+        Budget("latency", "time on this machine, measured"),
     )
 }
 

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from common.errors import UserError
-from common.files import whole_file
 from common.reading import exists, why_no_file
 from data.augment import fit, pixel_boxes
 from data.labels import CheckReport, Scan
@@ -19,7 +18,7 @@ from data.problems import ERROR, remedy
 from engine.pictures import draw_detections
 from engine.plots import BESIDE, BLUE, GREY, LINES, new_figure, save_figure
 from reporting.data_check import LARGE, SMALL, box_sizes, counts_table, pictures_per_class, sizes_lines
-from reporting.report import embedded, rendered
+from reporting.html import embedded, rendered, write_page
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -54,9 +53,7 @@ def write_data_page(path: str | Path, report: CheckReport) -> Path:
         figures=_figures(report),
         pictures={split: _samples(report, found) for split, found in report.scans.items()},
     )
-    with whole_file(path, "name another file for --html") as temporary:
-        temporary.write_text(page, encoding="utf-8", errors="replace")
-    return path
+    return write_page(path, page, "name another file for --html")
 
 
 def _check_free(path: Path) -> None:

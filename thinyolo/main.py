@@ -42,7 +42,7 @@ examples:
   thinyolo export --weights student.pt --to onnx,int8 --data mine.yaml
   thinyolo latency fat.pt thin.pt thin-int8.onnx
   thinyolo convert coco --help
-  thinyolo report runs/train_prune/exp
+  thinyolo report runs/train_prune/exp runs/train_prune/exp2
 
 Every command has its own --help. A mistake in what was typed ends with exit status 2 and says what to change.
 train_prune.py is thinyolo prune, finetune_kd.py is thinyolo distill."""

@@ -67,6 +67,7 @@ examples:
   %(prog)s --weights mine.pt --data mine.yaml --shortcuts 8    start from your own trained network
   %(prog)s --weights sparse.pt --data mine.yaml --stages prune --max-drop 0.01     as deep as mAP allows
   %(prog)s --weights mine.pt --data mine.yaml --prune latency=0.5 --shortcuts auto --then-kd
+  %(prog)s --weights mine.pt --data mine.yaml --prune flops=0.25 --deploy-to int8 --then-kd    to widths that are fast
   %(prog)s --resume runs/train_prune/exp                        go on in whichever stage it stopped""",
     after_stop=go_on,
 )

@@ -24,6 +24,7 @@ NAMES = ("red", "blue")
 QUICK = (
     *("--epochs", "2", "--batch-size", "4", "--nominal-batch", "4", "--imgsz", "64", "--lr0", "0.002", "--mosaic", "0"),
     *("--warmup-epochs", "0", "--device", "cpu", "--threads", "1", "--workers", "0", "--wandb", "off"),
+    *("--files", "none"),
 )
 
 

@@ -73,3 +73,12 @@ def test_teachers_that_nobody_would_ask_are_not_trained(
     flags = ["--weights", "start.pt", "--data", "data.yaml", "--then-kd", "--kd", "none", "--prune", "params=0.6"]
     assert in_process(train_prune.main, monkeypatch, material, *flags, "--cross-fit", "2", *QUICK) == 2
     assert "--cross-fit 2 with --kd none" in capsys.readouterr().err
+
+
+def test_more_folds_than_pictures_are_refused_before_the_baseline(
+    material: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert in_process(train_prune.main, monkeypatch, material, *LINE, *FOLDS, "9", *QUICK) == 2
+    err = capsys.readouterr().err
+    assert "8 pictures do not make 9 folds" in err
+    assert "epoch 1/" not in err

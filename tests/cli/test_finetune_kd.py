@@ -335,3 +335,20 @@ def test_solving_for_what_is_no_ancestor_is_refused(
 def test_reconstruct_is_a_file_or_a_yes_or_a_no() -> None:
     for said, meant in (("off", ""), ("No", ""), ("true", "teacher"), ("a/sparse.pt", "a/sparse.pt")):
         assert AblateConfig(reconstruct=said).reconstruct == meant
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ("--freeze=99", "the network has layers 0 to"),
+        ("--freeze=abc", "is neither a number nor"),
+        ("--amp=apex", "Apex"),
+    ],
+)
+def test_what_the_training_would_refuse_is_refused_before_anything_is_scored(
+    option: str, said: str, material: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert in_process(finetune_kd.main, monkeypatch, material, *PAIR, *QUICK, option) == 2
+    err = capsys.readouterr().err
+    assert said in err
+    assert "mAP50-95" not in err

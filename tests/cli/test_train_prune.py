@@ -15,6 +15,7 @@ import models
 import train_prune
 from common.options import load_config
 from pipeline.prune_options import PruneConfig
+from reporting.record import read_matches, read_record
 from reporting.report import EPOCHS
 from tests import nets
 from tests.cli.material import (
@@ -34,7 +35,7 @@ from tests.tracked import artifacts, history, start_of
 LINE = ("--cfg", "net.cfg", "--data", "data.yaml", *QUICK, "--prune", "params=0.5", "--shortcuts", "1", "-sr", "--s")
 LINE += ("0.05", "--then-kd", "--compare-plain", "--equal-baseline")
 STAGES = ("baseline", "sparse", "longer", "student", "plain")
-NETWORKS = ["random init", "baseline", "sparse", "pruned", "baseline, trained on", "plain fine-tune", "student"]
+NETWORKS = ["baseline", "sparse", "pruned", "baseline, trained on", "plain fine-tune", "student"]
 
 FIGURES = ["F1_curve.png", "PR_curve.png", "confusion_matrix.png", "predictions.jpg"]
 TRAINED = ["results.csv", "results.png", "weights/best.pt", "weights/last.pt", "train_batch0.jpg", "train_batch1.jpg"]
@@ -45,6 +46,7 @@ FILES = {
     "channels.png",
     "gammas.png",
     "labels.png",
+    *(f"report/{name}" for name in ("record.json", "matches.npz", "0.jpg", "1.jpg")),
     "sparse/weights/sparse.pt",
     *(f"pruned/{name}" for name in ("channels.csv", "pruned.cfg", "pruned.pt", "pruned.weights", "report.txt")),
     *(f"{stage}/{name}" for stage in STAGES for name in TRAINED),
@@ -136,12 +138,14 @@ def test_report_holds_the_table_the_verdict_the_layers_and_the_pictures(
 ) -> None:
     page = (run / "report.html").read_text()
     for name in NETWORKS:
-        assert f"<td>{name}</td>" in page
-    for part in ("student against baseline: ", "Layer by layer", "3x3 stride 2", "1x1 head", "Quantiles of |gamma|"):
+        assert f"<td><bdi>{name}</bdi></td>" in page
+    for part in ("student against baseline: ", "Layer by layer", "3x3 stride 2", "1x1 head", "quantiles of |gamma|"):
         assert part in page, part
     told = (run / "pruned/report.txt").read_text().rstrip()
     assert told in html.unescape(page), "what was asked and what held the rest"
-    assert page.count("ground truth, baseline, student</figcaption>") == 2, "one a test picture"
+    assert page.count('<figure class="shot">') == 2, "one a test picture"
+    assert "Of the 2 objects in test, both find" in page
+    assert "Asked for: at most 50 % of the parameters to be left, and 1 shortcut block to go." in page
     ancestors = [page.index(f"<li>{kind}: sha256") for kind in ("baseline", "sparse")]
     assert ancestors == sorted(ancestors)
 
@@ -307,10 +311,42 @@ def test_own_weights_with_the_classes_skip_the_baseline(
     chosen = ["--weights", "mine.pt", "--data", "data.yaml", "--name", "mine", *QUICK, "--epochs", "1"]
     assert in_process(train_prune.main, monkeypatch, material, *chosen, "--prune", "channels=0.6") == 0
     run = material / "runs" / "train_prune" / "mine"
-    assert {path.name for path in run.iterdir() if path.is_dir()} == {"sparse", "pruned"}
+    assert {path.name for path in run.iterdir() if path.is_dir()} == {"sparse", "pruned", "report"}
     assert "\npruned " in capsys.readouterr().out
     thin = models.load(run / "pruned/pruned.pt")
     assert thin.lineage[0]["sha256"] == models.fingerprint(models.load(trained))
+
+
+@pytest.mark.usefixtures("no_plots")
+def test_files_of_the_last_network_are_scored_timed_and_one_is_recommended(
+    material: Path, trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = ["--weights", "mine.pt", "--data", "data.yaml", "--name", "files", *QUICK, "--stages", "prune"]
+    assert in_process(train_prune.main, monkeypatch, material, *chosen, "--files", "onnx,int8") == 0
+    run = material / "runs" / "train_prune" / "files"
+    record = read_record(run)
+    names = [point["name"] for point in record["points"]]
+    assert names == ["input", "input at 48x48", "input at 32x32", "pruned", "pruned, ONNX, INT8"]
+    assert [point["file"] for point in record["points"][3:]] == [
+        "pruned/export/pruned.onnx",
+        "pruned/export/pruned-int8.onnx",
+    ]
+    assert all((run / point["file"]).is_file() for point in record["points"][3:])
+    assert record["ship"] in (3, 4)
+    assert {point["runtime"] for point in record["points"]} == {"onnxruntime"}
+    assert set(read_matches(run)) == set(names)
+    assert record["rivals"][0].startswith("input at 48x48 against pruned: ")
+    page = (run / "report.html").read_text()
+    assert f"<bdi>{record['points'][record['ship']]['file']}</bdi></strong>" in page
+
+
+def test_a_format_that_nobody_knows_is_refused_before_any_work(
+    material: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    chosen = ["--cfg", "net.cfg", "--data", "data.yaml", *QUICK, "--name", "unknown", "--files", "onnx,int9"]
+    assert in_process(train_prune.main, monkeypatch, material, *chosen) == 2
+    assert "--files onnx,int9: there is no format 'int9'" in capsys.readouterr().err
+    assert not (material / "runs/train_prune/unknown").exists()
 
 
 @pytest.mark.usefixtures("no_plots")
@@ -318,10 +354,10 @@ def test_stages_overrides(material: Path, trained: Path, monkeypatch: pytest.Mon
     chosen = ["--weights", "mine.pt", "--data", "data.yaml", "--name", "cut", *QUICK, "--stages", "prune"]
     assert in_process(train_prune.main, monkeypatch, material, *chosen) == 0
     run = material / "runs" / "train_prune" / "cut"
-    assert {path.name for path in run.iterdir() if path.is_dir()} == {"pruned"}
+    assert {path.name for path in run.iterdir() if path.is_dir()} == {"pruned", "report"}
     assert [entry["kind"] for entry in models.load(run / "pruned/pruned.pt").lineage] == ["input"]
     page = (run / "report.html").read_text()
-    assert "<td>input</td>" in page, "nobody knows what it is"
+    assert "<td><bdi>input</bdi></td>" in page, "nobody knows what it is"
     assert "pruned against input: " in page
     assert "baseline" not in page.partition("<h2>Settings</h2>")[0].partition("</style>")[2]
     assert "channels were alive" in page

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import yaml
 
@@ -18,7 +19,7 @@ MEASURED = {"seconds", "memory_gb", MARK}
 """And the identity of a run, which is drawn."""
 # Figures, and what holds measured times: only that they are there.
 ONLY_THERE = {"report.html", "gammas.png", "channels.png", "ablation.png", "table.txt", "table.csv", "step_cost.json"}
-ONLY_THERE |= {"table.json"}
+ONLY_THERE |= {"table.json", "record.json"}
 
 
 def differences(one: Path, other: Path) -> Iterator[str]:
@@ -38,6 +39,9 @@ def _content(path: Path) -> Any:
         return models.read_checkpoint(path)
     if path.name == ARGS:
         return yaml.safe_load(path.read_text())
+    if path.suffix == ".npz":
+        with np.load(path, allow_pickle=False) as arrays:
+            return {name: arrays[name].tolist() for name in arrays.files}
     if path.suffix == ".json":
         return json.loads(path.read_text())
     if path.suffix == ".csv":

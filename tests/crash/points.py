@@ -21,7 +21,6 @@ import engine.trainer
 import pipeline.ablate_cell
 import pipeline.finetune
 import pipeline.train_prune
-import reporting.report
 from common.files import whole_file
 from engine.trainer import Trainer
 from pipeline.train_prune import PruneRun
@@ -65,8 +64,7 @@ class Points:
 
 def install(points: Points) -> None:
     """Wrap everything, in a process that has been forked for it. What only draws becomes quick."""
-    for module in (engine.trainer, reporting.report):
-        module.plot_results = _as_text  # type: ignore[attr-defined]
+    engine.trainer.plot_results = _as_text  # type: ignore[assignment]
     Figure.savefig = lambda _, path, **how: Path(path).write_text("drawn")  # type: ignore[method-assign, assignment]
     engine.plots.plot_score = lambda *_: []  # type: ignore[assignment]
     points.around(common.files, "put_in_place", lambda _, path: f"the file {_short(path)}")

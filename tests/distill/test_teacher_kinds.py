@@ -36,7 +36,7 @@ def test_teacher_with_a_timm_backbone_teaches_a_student_of_a_cfg(
     student.names = list(NAMES)
     models.save(teacher, tmp_path / "fat.pt")
     models.save(student, tmp_path / "thin.pt")
-    for name in ("engine.plots.plot_score", "engine.trainer.plot_results", "pipeline.finetune.side_by_side"):
+    for name in ("engine.plots.plot_score", "engine.trainer.plot_results"):
         monkeypatch.setattr(name, lambda *_: [])
     chosen = ["--weights", "thin.pt", "--t_weights", "fat.pt", "--data", "data.yaml", "--kd", "bounded,cwd"]
     assert in_process(finetune_kd.main, monkeypatch, tmp_path, *chosen, *QUICK, "--epochs", "1") == 0

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from engine.bootstrap import match, paired_interval
+from engine.bootstrap import match, paired_interval, paired_intervals
 from engine.metrics import PictureBoxes, coco_scores
 
 CLASSES = 3
@@ -105,3 +106,30 @@ def test_five_hundred_resamples_of_some_hundred_pictures_take_seconds() -> None:
     began = time.process_time()
     paired_interval(one, other, resamples=500)
     assert time.process_time() - began < 5
+
+
+def test_intervals_of_classes_are_of_the_same_resamples_as_the_mean() -> None:
+    before, after = (match(some_pictures(seed, noise), CLASSES) for seed, noise in ((1, 0.03), (2, 0.3)))
+    mean, classes = paired_intervals(before, after)
+    assert mean == paired_interval(before, after)
+    assert mean.difference == pytest.approx(np.mean([each.difference for each in classes]), abs=1e-9)
+    for label, each in enumerate(classes):
+        alone = coco_scores(some_pictures(2, 0.3), CLASSES).ap[:, label, 0].mean()
+        alone -= coco_scores(some_pictures(1, 0.03), CLASSES).ap[:, label, 0].mean()
+        assert each.difference == pytest.approx(alone, abs=1e-9)
+        assert each.low is not None
+        assert each.high is not None
+        assert each.low < each.difference < each.high < 0
+        assert each.pictures == (before.truth[:, label] > 0).sum()
+
+
+def test_a_class_that_few_pictures_show_has_no_interval() -> None:
+    pictures = some_pictures(1, 0.05)
+    rare = [
+        replace(each, truth=each.truth[each.truth[:, 0] != 2] if number >= 9 else each.truth)
+        for number, each in enumerate(pictures)
+    ]
+    mean, classes = paired_intervals(match(rare, CLASSES + 1), match(rare, CLASSES + 1))
+    assert mean.low == 0
+    assert [each.low for each in classes] == [0, 0, None, None]
+    assert np.isnan(classes[3].difference), "nothing of it is there"

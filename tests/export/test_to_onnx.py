@@ -13,7 +13,8 @@ import models
 import prune
 from common.errors import UserError
 from export.description import describe
-from export.latency import OnnxLatency
+from export.formats import FORMATS
+from export.latency import DeployedLatency
 from export.onnx_graph import finished, model_of
 from export.options import LEAST_DECODED, LEAST_OPSET, ExportOptions
 from export.to_onnx import INPUT, onnx_model, session
@@ -63,10 +64,47 @@ def test_latency_of_a_thinner_network_is_told_in_the_first_ones_milliseconds():
     )
     fat = network(wide + nets.yolo("0,1,2"))
     thin = prune.prune(fat, budget="flops=0.1", fold=False).network
-    clock = OnnxLatency((64, 64), threads=1, rounds=7)
+    clock = DeployedLatency((64, 64), threads=1, rounds=7)
     whole = clock(fat)
     assert whole == clock.reference_ms > 0
     assert clock(thin) < 0.8 * whole
+
+
+@pytest.mark.parametrize(
+    ("form", "runtime"),
+    [
+        ("onnx", "onnxruntime"),
+        ("int8", "onnxruntime"),
+        ("openvino", "openvino"),
+        ("openvino-int8", "openvino"),
+        ("darknet", "opencv"),
+        ("ncnn", "ncnn"),
+    ],
+)
+def test_a_latency_is_measured_in_the_program_that_will_run_the_network(form, runtime):
+    pytest.importorskip({"opencv": "cv2"}.get(runtime, runtime), reason=f"needs {runtime}")
+    net = network(nets.RESIDUAL).float().train()
+    clock = DeployedLatency((64, 64), FORMATS[form], threads=1, rounds=1)
+    try:
+        opened = clock.opened(net)
+    except UserError as error:
+        if "reads no Darknet files" in str(error):
+            pytest.skip(str(error))
+        raise
+    assert net.training, "the network is left as it is"
+    assert opened.runtime == runtime
+    picture = torch.rand(1, 3, 64, 64)
+    least = 0.5 if "int8" in form else 1e-3
+    for theirs, ours in zip(opened(picture), net.eval()(picture), strict=True):
+        assert (theirs - ours).abs().max() < least * ours.abs().max()
+    assert clock(net) > 0
+    assert clock.place == f"{FORMATS[form].title}, run by {runtime}, 1 thread"
+
+
+def test_what_cannot_be_timed_says_so(monkeypatch):
+    monkeypatch.setattr("export.to_darknet.open_opencv", lambda *given: (_ for _ in ()).throw(UserError("too new")))
+    with pytest.raises(UserError, match=r"Darknet cannot be timed here: not run here: too new(.|\n)*flops=0.25"):
+        DeployedLatency((64, 64), FORMATS["darknet"])(network(nets.RESIDUAL))
 
 
 FREE = nets.dual(3, bins=4)

@@ -373,7 +373,7 @@ def test_the_range_of_deep_pixels_is_two_numbers(sound):
             models.load(path)
 
 
-@pytest.mark.parametrize("name", ["net.onnx", "net.xml", "net.engine", "net-ncnn.param"])
+@pytest.mark.parametrize("name", ["net.onnx", "net.xml", "net.engine", "net-ncnn.param", "net.tflite"])
 def test_an_exported_file_is_no_network_to_train(name, tmp_path):
     (tmp_path / name).write_bytes(b"graph")
     for given in ({"source": tmp_path / name}, {"source": "yolov3-tiny", "weights": tmp_path / name}):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,13 +12,19 @@ import torch
 import models
 import prune
 from common.errors import UserError
+from common.options import load_config
 from data import load_spec
 from data.spec import DataSpec
+from export.description import describe
+from export.formats import FORMATS
+from export.latency import DeployedLatency
 from models.network import Network
 from pipeline.cut import Cutter, live_cut
 from pipeline.prune_options import PruneConfig
 from pipeline.show import layer_rows
 from pipeline.start import without_heads
+from reporting.card import write_card
+from reporting.origin import network_facts
 from tests import nets
 from tests.alive import alive
 from tests.cli.material import NAMES, make_set
@@ -275,3 +283,68 @@ def test_candidates_of_the_search_are_judged_solved(
     result = cutter(net, "sparse")
     assert models.parameters(result.network) < 0.5 * whole
     assert "val mAP50-95 0.1000 -> 0.5000" in result.report.text()
+
+
+@pytest.mark.parametrize("target", FORMATS)
+def test_widths_are_those_of_where_the_network_will_run(target: str, tmp_path: Path) -> None:
+    wanted = FORMATS[target].round_to
+    config = options(deploy_to=target)
+    assert config.plan.round_to == wanted
+    assert options().plan.round_to == 1, "unchanged where nothing is said"
+    assert [options(deploy_to=target, round_to=given).plan.round_to for given in (1, 4)] == [1, 4], "what is given wins"
+    config.save(tmp_path / "args.yaml")
+    assert load_config(PruneConfig, tmp_path) == config
+
+
+def test_report_and_card_say_what_a_cut_was_made_for(spec: DataSpec, net: Network, tmp_path: Path) -> None:
+    result = Cutter(options(prune="params=0.8", deploy_to="onnx", layer_keep=0.0), spec, net)(net, "sparse")
+    wanted = FORMATS["onnx"].round_to
+    assert all(after % wanted == 0 or after == before for before, after in result.report.layers.values())
+    assert f"round_to={wanted}" in result.report.text()
+    assert "deploy_to=onnx" in result.report.text()
+    models.save(result.network, tmp_path / "thin.pt")
+    facts = network_facts(models.load(tmp_path / "thin.pt"), tmp_path / "thin.pt", (64, 64))
+    card = write_card(tmp_path / "thin.pt", describe(result.network), facts, {}).read_text()
+    assert f"round_to={wanted}, " in card
+    assert "deploy_to=onnx" in card
+    assert "deploy_to" not in Cutter(options(prune="params=0.6"), spec, net)(net, "sparse").report.text()
+
+
+@pytest.mark.parametrize(("target", "measured"), [("", "onnx"), ("int8", "int8"), ("ncnn", "ncnn")])
+def test_a_latency_budget_is_measured_where_the_network_will_run(
+    spec: DataSpec, net: Network, monkeypatch: pytest.MonkeyPatch, target: str, measured: str
+) -> None:
+    seen = []
+
+    def clock(self: DeployedLatency, network: Network) -> float:
+        seen.append(self.form.name)
+        self.reference, self.runtime = self.reference or (lambda: None), "a clock"
+        return models.macs(network, self.size) / 1e6
+
+    monkeypatch.setattr(DeployedLatency, "__call__", clock)
+    chosen = options(prune="latency=0.6", deploy_to=target, round_to=1, layer_keep=0.0)
+    result = Cutter(chosen, spec, net)(net, "sparse")
+    assert set(seen) == {measured}
+    assert models.macs(result.network, (64, 64)) <= 0.6 * models.macs(net, (64, 64))
+    assert f"latency: ms of {FORMATS[measured].title}, run by a clock" in result.report.text()
+
+
+def test_a_program_that_is_not_there_is_told_before_anything_is_trained(
+    spec: DataSpec, net: Network, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setitem(sys.modules, "ncnn", None)
+    with pytest.raises(UserError, match="pip install ncnn"):
+        Cutter(options(prune="latency=0.5", deploy_to="ncnn"), spec, net).rehearse()
+    Cutter(options(prune="flops=0.5", deploy_to="ncnn", round_to=1), spec, net).rehearse()
+    assert "cannot be tried there" in caplog.text
+    assert "pip install ncnn" in caplog.text
+
+
+def test_a_network_that_the_target_cannot_hold_is_told_before_anything_is_trained(
+    spec: DataSpec, caplog: pytest.LogCaptureFixture
+) -> None:
+    free = alive(Network(models.parse_cfg(nets.dual(len(NAMES))), NAMES))
+    with pytest.raises(UserError, match="has no Darknet word"):
+        Cutter(options(prune="latency=0.5", deploy_to="darknet"), spec, free).rehearse()
+    Cutter(options(prune="flops=0.5", deploy_to="darknet", round_to=1), spec, free).rehearse()
+    assert "has no Darknet word" in caplog.text
