@@ -89,6 +89,7 @@ def _check_sizes(path: str | Path, model: Any, about: Description) -> None:
 
     found = onnx.ModelProto()
     found.CopyFrom(model)
+    del found.graph.value_info[:]
     pictures = (about.batch or 1, 3, *about.size)
     for each in found.graph.input[:1]:
         for side, size in zip(each.type.tensor_type.shape.dim, pictures, strict=False):
@@ -109,7 +110,8 @@ def _check_sizes(path: str | Path, model: Any, about: Description) -> None:
             sides = sizes.get(name)
             if math.prod(sides or [0]) > most:
                 raise _refused(path, f"{node.op_type} makes {sides} values of {math.prod(pictures):,}")
-            if node.op_type in GROWING and (sides is None or 0 in sides):
+            open_size = about.any_size and node.op_type == "Resize"  # of such files the sizes follow the pictures
+            if node.op_type in GROWING and (sides is None or 0 in sides) and not open_size:
                 raise _refused(path, f"nothing tells how much {node.op_type} makes")
 
 
