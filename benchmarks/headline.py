@@ -4,7 +4,8 @@
 
 Published for YOLOv3 by channel and layer pruning, each on its author's data: mAP50 .769 -> .775 at 82 % fewer
 parameters and 71 % fewer multiply-adds (noise of +-.02, he says), and .83 -> .79 at 97.8 % fewer. Here one baseline and
-one sparse network are trained, and three cuts of the sparse one fine-tuned with and without the baseline as teacher:
+one sparse network are trained, and three cuts of the sparse one fine-tuned with and without a teacher, by default the
+sparse network itself: it is as fat as the baseline and was trained on from it.
 
 - a: 18 % of the parameters;
 - b: 2.2 %;
@@ -88,12 +89,13 @@ def trained(stages: Stages) -> dict[str, Path]:
     whole = ["--hyp", given.hyp, "--cfg", given.cfg, "--stages", "baseline,sparse,prune", *epochs, "--no-then-kd"]
     wanted = cuts(given.blocks)
     line = stages.line("line", *whole, *wanted["c"])
-    found = {"baseline": line / "baseline/weights/best.pt"}
+    teachers = {"baseline": line / "baseline/weights/best.pt", "sparse": line / "sparse/weights/sparse.pt"}
+    found = {"baseline": teachers["baseline"]}
     for name, cut in wanted.items():
-        sparse = ["--hyp", given.hyp, "--cfg", "", "--weights", line / "sparse/weights/sparse.pt", "--stages", "prune"]
+        sparse = ["--hyp", given.hyp, "--cfg", "", "--weights", teachers["sparse"], "--stages", "prune"]
         folder = stages.line(f"cut-{name}", *sparse, *cut, "--no-then-kd")
         found[name] = folder / "pruned/pruned.pt"
-        networks = ["--weights", found[name], "--t_weights", found["baseline"], "--exist-ok"]
+        networks = ["--weights", found[name], "--t_weights", teachers[given.teacher], "--exist-ok"]
         tune = [
             "--hyp",
             "small_data_kd",
@@ -161,6 +163,7 @@ def main() -> int:
     parser.add_argument("--sparse-epochs", type=int, default=7, help="(default: 7)")
     parser.add_argument("--finetune-epochs", type=int, default=5, help="(default: 5)")
     parser.add_argument("--blocks", type=int, default=16, help="shortcut blocks that go in cut c (default: 16)")
+    parser.add_argument("--teacher", choices=("baseline", "sparse"), default="sparse", help="(default: sparse)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1, help="CPU threads (default: 1)")
     arguments = parser.parse_args()
