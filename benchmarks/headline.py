@@ -92,7 +92,7 @@ def trained(stages: Stages) -> dict[str, Path]:
     teachers = {"baseline": line / "baseline/weights/best.pt", "sparse": line / "sparse/weights/sparse.pt"}
     found = {"baseline": teachers["baseline"]}
     for name, cut in wanted.items():
-        sparse = ["--hyp", given.hyp, "--cfg", "", "--weights", teachers["sparse"], "--stages", "prune"]
+        sparse = ["--hyp", given.hyp, "--weights", teachers["sparse"], "--stages", "prune"]
         folder = stages.line(f"cut-{name}", *sparse, *cut, "--no-then-kd")
         found[name] = folder / "pruned/pruned.pt"
         networks = ["--weights", found[name], "--t_weights", teachers[given.teacher], "--exist-ok"]
