@@ -281,14 +281,18 @@ class _Uninitialised(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        if getattr(func, "__name__", "") in ("uniform_", "normal_", "trunc_normal_", "erfinv_"):
-            return args[0] if args else (kwargs or {})["tensor"]
-        return func(*args, **(kwargs or {}))
+        name, given = getattr(func, "__name__", ""), kwargs or {}
+        if name in ("uniform_", "normal_", "trunc_normal_", "erfinv_"):
+            return args[0] if args else given["tensor"]
+        if name == "linspace":  # rates of dropped paths: some networks of older versions of timm read them
+            given = {**given, "device": "cpu"}
+        return func(*args, **given)
 
 
 def feature_strides(name: str, section: Section) -> dict[int, int]:
     """Stride -> timm's feature index of the deepest map of that stride."""
-    import timm
+    with torch.device("cpu"):  # what older versions of torch import with it computes, and may not do so without data
+        import timm
 
     if not timm.is_model(name):
         close = closest(name, timm.list_models(), most=3)
