@@ -103,6 +103,8 @@ def _check_sizes(path: str | Path, model: Any, about: Description) -> None:
         found = onnx.shape_inference.infer_shapes(found, data_prop=True)
     except Exception as error:  # it has a class of its own for each kind
         raise _refused(path, f"a graph that does not fit together ({str(error)[:80]!r})") from None
+    made = {name: node for node in found.graph.node for name in node.output}
+    constants = {each.name: onnx.numpy_helper.to_array(each) for each in found.graph.initializer}
     values = [*found.graph.value_info, *found.graph.output]
     sizes = {each.name: _sides(each) for each in values if each.type.tensor_type.HasField("shape")}
     for node in found.graph.node:
@@ -110,9 +112,34 @@ def _check_sizes(path: str | Path, model: Any, about: Description) -> None:
             sides = sizes.get(name)
             if math.prod(sides or [0]) > most:
                 raise _refused(path, f"{node.op_type} makes {sides} values of {math.prod(pictures):,}")
-            open_size = about.any_size and node.op_type == "Resize"  # of such files the sizes follow the pictures
+            open_size = about.any_size and _follows_pictures(node, made, constants)
             if node.op_type in GROWING and (sides is None or 0 in sides) and not open_size:
                 raise _refused(path, f"nothing tells how much {node.op_type} makes")
+
+
+def _follows_pictures(node: Any, made: Mapping[str, Any], constants: Mapping[str, Any]) -> bool:
+    """Whether what an operation makes is as large as other maps, though shape inference cannot follow them.
+
+    A Resize is; a Range where it counts up to a side of a map by ones; an Expand to the sides of maps.
+    """
+    if node.op_type == "Resize":
+        return True
+    if node.op_type == "Range":
+        first, last, step = node.input
+        return constants.get(first) == 0 and constants.get(step) == 1 and _is_of_sides(last, made, constants)
+    return node.op_type == "Expand" and _is_of_sides(node.input[1], made, constants)
+
+
+def _is_of_sides(name: str, made: Mapping[str, Any], constants: Mapping[str, Any]) -> bool:
+    """Whether numbers are the sides of maps as they are, or constants up to 1."""
+    if name in constants:
+        return bool((constants[name] <= 1).all())
+    node = made.get(name)
+    if node is None or node.op_type == "Shape":
+        return node is not None
+    return node.op_type in ("Cast", "Squeeze", "Concat") and all(
+        _is_of_sides(each, made, constants) for each in node.input[: None if node.op_type == "Concat" else 1]
+    )
 
 
 def _sides(value: Any) -> list[int]:
