@@ -182,5 +182,5 @@ class Dataset(TorchDataset[Sample]):
 
 
 def to_tensor(image: np.ndarray) -> Tensor:
-    """(H, W, 3) uint8 -> ``(3, H, W)`` uint8 tensor, of the same memory: channels last, as networks are trained."""
-    return torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
+    """(H, W, 3) uint8 -> ``(3, H, W)`` uint8 tensor, channels last in memory as networks are trained."""
+    return torch.from_numpy(np.require(image, requirements=["C", "W"])).permute(2, 0, 1)

@@ -180,11 +180,14 @@ def wrong_range(
     # A hot pixel stretches the values of its picture only: each is looked at by itself.
     spans = np.array([(fact.low or 0, fact.high or 0) for _, fact in deep])
     inside = np.minimum(spans[:, 1], white) - np.maximum(spans[:, 0], black)
-    lost = float(np.median(1 - inside.clip(0) / np.maximum(spans[:, 1] - spans[:, 0], 1e-9)))
+    flat = (spans[:, 0] == spans[:, 1]) & (black <= spans[:, 0]) & (spans[:, 0] <= white)
+    lost = float(np.median(np.where(flat, 0, 1 - inside.clip(0) / np.maximum(spans[:, 1] - spans[:, 0], 1e-9))))
     low, high = float(spans[:, 0].min()), float(spans[:, 1].max())
     left = max(0.0, min(high, white) - max(low, black)) / (white - black)
     said = f"the values of pictures with more than 8 bits lie in {low:g} to {high:g}; "
     said += f"pixel_range, {black:g} to {white:g}, "
+    if flat.all():
+        return problems
     if high <= black or low >= white:
         kind = said + "has none of them: all become black, or all white"
     elif lost > MOSTLY:

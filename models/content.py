@@ -28,6 +28,8 @@ META: dict[str, type] = {
     PIXEL_RANGE: list,
 }
 """What is looked up there, where it is there."""
+MOST_VALUES = 10_000_000
+"""So many values a network's lineage, or what is told of it, may have; those of the largest here have 200,000."""
 
 
 def check_parts(
@@ -68,6 +70,9 @@ def check_content(content: Mapping[Any, Any], path: str | Path) -> None:
     for name in content["names"]:
         need_type(name, str, "it has a class name", path)
     need_state(content["state"], "its 'state'", path)
+    for name in ("lineage", "meta", "extra"):
+        if values_in(content[name]) > MOST_VALUES:
+            raise UserError(f"is damaged: its {name!r} has no end", where=path, todo=DAMAGED)
     for entry in content["lineage"]:
         need_type(entry, dict, "its lineage has an entry", path)
         check_parts(entry, ENTRY, "an entry of its lineage", path)
@@ -80,11 +85,34 @@ def check_content(content: Mapping[Any, Any], path: str | Path) -> None:
     for name, kind in META.items():
         if content["meta"].get(name) is not None:
             need_type(content["meta"][name], kind, f"its 'meta' has {name!r}", path)
+    if teacher := content["meta"].get("teacher"):
+        check_parts(teacher, {"source": str, "sha256": str}, "its 'teacher'", path)
     ends = content["meta"].get(PIXEL_RANGE) or [0, 1]
     for end in ends:
         need_type(end, (int, float), f"its 'meta' has {PIXEL_RANGE!r}, which holds a value", path)
     if len(ends) != 2 or not -math.inf < ends[0] < ends[1] < math.inf:
         raise UserError(f"is damaged: its 'meta' has {PIXEL_RANGE!r}, which is no range", where=path, todo=DAMAGED)
+
+
+def values_in(value: Any) -> float:
+    """How many values whoever goes through nested dicts, lists and tuples meets; without end where one is in itself.
+
+    One that stands in several places counts in each, and is looked at once: sixty lists, each twice in the next, are
+    10^18 values.
+    """
+    counts: dict[int, float] = {}
+    begun: set[int] = set()
+    waiting = [(value, False)]
+    while waiting:
+        each, seen = waiting.pop()
+        parts = [*each, *each.values()] if isinstance(each, dict) else each
+        inside = [part for part in parts if isinstance(part, (dict, list, tuple))]
+        if seen:
+            counts[id(each)] = 1 + len(parts) - len(inside) + sum(counts.get(id(part), math.inf) for part in inside)
+        elif id(each) not in begun:
+            begun.add(id(each))
+            waiting += [(each, True), *((part, False) for part in inside)]
+    return counts[id(value)]
 
 
 def need_state(state: Any, what: str, path: str | Path) -> None:

@@ -405,7 +405,7 @@ def test_cut_in_rounds_resumes_after_a_kill_between_two_cuts(
     assert torch.equal(thin.convolutions[0].conv.weight, start.convolutions[0].conv.weight[kept]), "frozen throughout"
     page = (runs / "rounds" / "report.html").read_text()
     assert page.index("cut 1 of 2") < page.index("cut 2 of 2")
-    assert "<td>round 1</td>" in page
+    assert ">round 1<" in page
 
 
 @pytest.mark.usefixtures("no_plots")

@@ -65,7 +65,7 @@ class Points:
 def install(points: Points) -> None:
     """Wrap everything, in a process that has been forked for it. What only draws becomes quick."""
     engine.trainer.plot_results = _as_text  # type: ignore[assignment]
-    Figure.savefig = lambda _, path, **how: Path(path).write_text("drawn")  # type: ignore[method-assign, assignment]
+    Figure.savefig = lambda _, path, **how: Path(path).write_bytes(PNG)  # type: ignore[method-assign, assignment]
     engine.plots.plot_score = lambda *_: []  # type: ignore[assignment]
     points.around(common.files, "put_in_place", lambda _, path: f"the file {_short(path)}")
     points.around(Trainer, "_validate", lambda self: f"the validation of {self.run_dir.name}")
@@ -75,6 +75,10 @@ def install(points: Points) -> None:
     for module in (pipeline.finetune, pipeline.train_prune):
         points.around(module, "scores", lambda *_: "the scores of a network")
     points.around(pipeline.ablate_cell, "finetune", lambda _, run: f"the cell {_short(run)}")
+
+
+PNG = b"\x89PNG"
+"""As much of a picture as a page looks at before it takes it."""
 
 
 def _as_text(results: Path, figure: Path, *_: object) -> Path:

@@ -136,7 +136,7 @@ def test_a_list_with_boxes_is_told(tmp_path: Path) -> None:
         (["000.png"], "images/000.png lies here: write each line so"),
         (["images/000"], "images/000.png lies here: write each line so"),
         (["labels/000.txt"], "their labels are found from them"),
-        (['"images/000.png"'], "one picture a line"),
+        (['"images/000.png"'], "take the quotes away"),
         (["gone/a.png"], "correct the paths"),
     ],
 )
