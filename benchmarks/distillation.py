@@ -34,7 +34,7 @@ from typing import Any
 import yaml
 
 import models
-from common.child import run_python
+from common.child import line_command, run_python
 from common.errors import UserError, run_cleanly
 from engine.plots import GREY, LINES, new_figure, save_figure
 from pipeline.ablate_grid import parse_seeds
@@ -77,13 +77,13 @@ def study(name: str, arguments: argparse.Namespace) -> Study:
 
 def run(script: str, folder: Path, options: list[str], arguments: argparse.Namespace) -> None:
     """The command, or its continuation where the folder is there."""
-    common = ["--project", str(arguments.out), "--name", folder.name, "--threads", str(arguments.threads)]
-    wandb = ["--wandb", "off"]
-    if (folder / "args.yaml").exists() and script == "train_prune.py":
-        common, options, wandb = ["--resume", str(folder), "--threads", str(arguments.threads)], [], []
-    elif script == "finetune_kd.py":
-        common.append("--exist-ok")  # finished cells count
-    run_python(ROOT / script, *options, *common, *wandb)
+    options = [*options, "--wandb", "off"]
+    if script == "train_prune.py":
+        command = line_command(folder, options)
+    else:
+        place = ["--project", arguments.out, "--name", folder.name]
+        command = [*options, *place, "--exist-ok"]  # finished cells count
+    run_python(ROOT / script, *command, "--threads", arguments.threads)
 
 
 def student(name: str, line: Path, chosen: Study, arguments: argparse.Namespace) -> tuple[Path, Path]:

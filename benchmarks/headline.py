@@ -27,7 +27,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from common.child import run_python
+from common.child import line_command, run_python
 from common.errors import run_cleanly
 from common.files import read_json, write_json
 
@@ -65,16 +65,16 @@ class Stages:
     def line(self, name: str, *options: object) -> Path:
         """A run of `train_prune.py`, begun or gone on with."""
         folder = self.arguments.out / "train_prune" / name
-        command: list[object] = [*options, *self.common(name)]
-        if (folder / "args.yaml").exists():
-            command = ["--resume", folder, "--threads", self.arguments.threads]
-        self.run(name, folder / "report.html", ROOT / "train_prune.py", *command)
+        command = line_command(folder, [*options, *self.shared])
+        threads = ["--threads", self.arguments.threads]
+        self.run(name, folder / "report.html", ROOT / "train_prune.py", *command, *threads)
         return folder
 
-    def common(self, name: str) -> list[object]:
+    @property
+    def shared(self) -> list[object]:
+        """Options of every training."""
         given = self.arguments
-        shared: list[object] = ["--data", given.data, "--imgsz", given.imgsz, "--threads", given.threads]
-        return [*shared, "--wandb", "off", "--seed", given.seed, "--project", given.out, "--name", name]
+        return ["--data", given.data, "--imgsz", given.imgsz, "--wandb", "off", "--seed", given.seed]
 
 
 def _children() -> float:
@@ -107,7 +107,8 @@ def trained(stages: Stages) -> dict[str, Path]:
             "1",
         ]
         table = given.out / "ablate" / f"tuned-{name}" / "table.json"
-        command = [ROOT / "finetune_kd.py", *tune, *networks, *stages.common(f"tuned-{name}")]
+        place = ["--project", given.out, "--name", f"tuned-{name}", "--threads", given.threads]
+        command = [ROOT / "finetune_kd.py", *tune, *networks, *stages.shared, *place]
         stages.run(f"tuned-{name}", table, *command)
     return found
 

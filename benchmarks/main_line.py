@@ -21,7 +21,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from common.child import run_python
+from common.child import line_command, run_python
 from common.errors import UserError, run_cleanly
 from pipeline.ablate_grid import parse_seeds
 from pipeline.statistics import mean_sd, paired
@@ -51,14 +51,10 @@ def train(arguments: argparse.Namespace) -> None:
     for seed in parse_seeds(arguments.seeds):
         for name in arguments.sets:
             folder = arguments.out / "train_prune" / f"{name.partition('=')[0]}-{seed}"
-            options = [*options_of(name, arguments), *SHARED, "--seed", str(seed), *arguments.more]
-            if (folder / "report.html").exists():
-                continue
-            if (folder / "args.yaml").exists():
-                options = ["--resume", str(folder)]
-            else:
-                options += ["--project", str(arguments.out), "--name", folder.name]
-            run_python(ROOT / "train_prune.py", *options, "--threads", arguments.threads)
+            if not (folder / "report.html").exists():
+                options = [*options_of(name, arguments), *SHARED, "--seed", str(seed), *arguments.more]
+                command = line_command(folder, options)
+                run_python(ROOT / "train_prune.py", *command, "--threads", arguments.threads)
 
 
 def lines_of(out: Path) -> dict[str, dict[int, dict[str, Mapping[str, Any]]]]:
@@ -85,8 +81,10 @@ def told(name: str, runs: Mapping[int, Mapping[str, Mapping[str, Any]]]) -> str:
                 f"{first['parameters']:,}",
                 f"{first['macs'] / 1e9:.3f}",
                 f"{first['epochs']}",
-                f"{mean:.4f} +- {sd:.4f}",
-                "" if row == "student" else f"{apart.mean:+.4f} [{apart.low:+.4f}, {apart.high:+.4f}]",
+                f"{mean:.4f}" + (f" +- {sd:.4f}" if apart.n > 1 else ""),
+                ""
+                if row == "student"
+                else f"{apart.mean:+.4f}" + (f" [{apart.low:+.4f}, {apart.high:+.4f}]" if apart.n > 1 else ""),
             ]
         )
     heading = ["network", "parameters", "MACs (G)", "epochs", "test mAP50-95", "student against it, 95 % t"]

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from common.child import run_python
+from common.child import line_command, run_python
 from common.errors import run_cleanly
 from common.files import whole_file
 from data import Dataset, load_spec, make_loader
@@ -76,27 +76,10 @@ class Row:
 
 def train(folder: Path, done: str, options: list[object], arguments: argparse.Namespace) -> Path:
     """A run of `train_prune.py`, begun, gone on with, or left as it is; its network is in `done`."""
-    threads = ["--threads", arguments.threads]
-    if (folder / "args.yaml").exists():
-        options = ["--resume", folder]
-    else:
-        options = [
-            *options,
-            "--project",
-            folder.parents[1],
-            "--name",
-            folder.name,
-            "--data",
-            arguments.data,
-            "--imgsz",
-            arguments.imgsz,
-            "--seed",
-            arguments.seed,
-            "--wandb",
-            "off",
-        ]
+    shared = ["--data", arguments.data, "--imgsz", arguments.imgsz, "--seed", arguments.seed, "--wandb", "off"]
     if not (folder / "report.html").exists():
-        run_python(ROOT / "train_prune.py", *options, *threads, cwd=ROOT)
+        command = line_command(folder, [*options, *shared])
+        run_python(ROOT / "train_prune.py", *command, "--threads", arguments.threads, cwd=ROOT)
     return folder / done
 
 

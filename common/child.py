@@ -4,9 +4,17 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from common.errors import UserError
+
+
+def line_command(folder: Path, options: Sequence[object]) -> list[object]:
+    """What follows `train_prune.py` to begin the run `folder` (PROJECT/train_prune/NAME), or to go on with it."""
+    if (folder / "args.yaml").exists():
+        return ["--resume", folder]
+    return [*options, "--project", folder.parents[1], "--name", folder.name]
 
 
 def run_python(*command: object, cwd: Path | None = None) -> None:

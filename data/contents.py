@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from data.label_files import find_labels, read_label_files
-from data.remembered import Memory, is_file, stamps_of
+from data.remembered import SIZE, Memory, asked, is_file, stamps_of
 
 BLOCK = 4096
 WHOLE = 256 * 2**20
 """Bytes: pictures that are no more than this together are read whole; of others their first, middle and last block."""
-_THREADS, PART = 8, 1000  # the disk is what is waited for; the files one thread takes at once
-SIZE = 16
-"""Bytes of a digest."""
 _KNOWN = {"glimpse": 1, "whole": 2}
 _COLUMNS = [("known", np.uint8), *((name, np.uint8, (SIZE,)) for name in _KNOWN)]
 
@@ -68,25 +64,21 @@ def digests_of(
     """
     column = "whole" if whole else "glimpse"
     memory = Memory("contents 1", pictures, _COLUMNS, stamps)
-    asked = np.ones(len(stamps), bool) if which is None else which
+    wanted = np.ones(len(stamps), bool) if which is None else which
     known = memory.fresh & (memory.rows["known"] & _KNOWN[column] > 0)
-    todo = np.flatnonzero(asked & is_file(stamps) & ~known)
-    parts = [todo[start : start + PART] for start in range(0, len(todo), PART)]
+    todo = np.flatnonzero(wanted & is_file(stamps) & ~known).tolist()
     lost = {}
-    with ThreadPoolExecutor(_THREADS) as pool:
-        read = pool.map(lambda part: [_read(pictures[place], int(stamps[place, 0]), whole) for place in part], parts)
-        for part, found in zip(parts, read, strict=True):
-            for place, raw in zip(part, found, strict=True):
-                if raw is None:
-                    lost[int(place)] = b"unreadable"
-                else:
-                    _note(memory, int(place), raw, column)
+    for place, digest in asked(lambda place: _read(pictures[place], int(stamps[place, 0]), whole), todo):
+        if digest is None:
+            lost[place] = b"unreadable"
+        else:
+            _note(memory, place, digest, column)
     if len(todo) > len(lost):
         memory.keep()
     kept: bytes = memory.rows[column].tobytes()
     digests = [kept[start : start + SIZE] for start in range(0, len(kept), SIZE)]
-    for place in np.flatnonzero(~asked | ~is_file(stamps)):
-        lost[int(place)] = b"absent" if asked[place] else b""
+    for place in np.flatnonzero(~wanted | ~is_file(stamps)).tolist():
+        lost[place] = b"absent" if wanted[place] else b""
     for place, told in lost.items():
         digests[place] = told
     return digests
@@ -116,30 +108,27 @@ def _note(memory: Memory, place: int, digest: bytes, column: str) -> None:
 
 def digest_of(raw: bytes, whole: bool) -> bytes:
     """Of the bytes of a file; without `whole` of their number and of the first, the middle and the last block."""
-    found = hashlib.blake2b(str(len(raw)).encode(), digest_size=SIZE)
-    if whole or len(raw) <= 3 * BLOCK:
-        found.update(raw)
-    else:
-        for place in _blocks(len(raw)):
-            found.update(raw[place : place + BLOCK])
+    return _digest(len(raw), whole, lambda start, count: raw[start:] if count is None else raw[start : start + count])
+
+
+def _digest(size: int, whole: bool, read: Callable[[int, int | None], bytes]) -> bytes:
+    """`digest_of` what `read` gives from a place on: so many bytes, or all."""
+    blocks: list[tuple[int, int | None]] = [(place, BLOCK) for place in (0, size // 2, size - BLOCK)]
+    found = hashlib.blake2b(str(size).encode(), digest_size=SIZE)
+    for start, count in [(0, None)] if whole or size <= 3 * BLOCK else blocks:
+        found.update(read(start, count))
     return found.digest()
-
-
-def _blocks(size: int) -> tuple[int, int, int]:
-    return 0, size // 2, size - BLOCK
 
 
 def _read(path: Path, size: int, whole: bool) -> bytes | None:
     """`digest_of` a file, no more of it read than that takes; None: it cannot be read."""
-    found = hashlib.blake2b(str(size).encode(), digest_size=SIZE)
     try:
         with open(path, "rb", buffering=0) as handle:
-            if whole or size <= 3 * BLOCK:
-                found.update(handle.read())
-            else:
-                for place in _blocks(size):
-                    handle.seek(place)
-                    found.update(handle.read(BLOCK))
+
+            def read(start: int, count: int | None) -> bytes:
+                handle.seek(start)
+                return handle.read(-1 if count is None else count)
+
+            return _digest(size, whole, read)
     except OSError:
         return None
-    return found.digest()

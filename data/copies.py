@@ -9,8 +9,8 @@ from typing import TypeVar
 
 import numpy as np
 
-from data.contents import BLOCK, SIZE, digests_of
-from data.remembered import stamps_of
+from data.contents import BLOCK, digests_of
+from data.remembered import SIZE, stamps_of
 
 T = TypeVar("T")
 

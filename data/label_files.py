@@ -6,14 +6,13 @@ import hashlib
 import math
 import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from data.places import PICTURE_SUFFIXES, stem_and_suffix
-from data.remembered import Memory
+from data.remembered import SIZE, Memory, asked
 from data.spec import find_label, label_places
 
 MOST_LABELS = 64 * 2**20
@@ -22,9 +21,6 @@ ROUNDING = 1e-5
 """Edges this little outside come from six written digits; they are cut without a word."""
 SMALLEST = 1e-6
 """A side below this share of the picture is no side."""
-SIZE = 16
-"""Bytes of a digest."""
-_THREADS, PART = 8, 1000  # the disk is what is waited for; the files one thread takes at once
 _COLUMNS = [("boxes", np.int32), ("digest", np.uint8, (SIZE,))]
 _NOT_PLAIN = -1
 
@@ -89,17 +85,13 @@ def read_label_files(files: Sequence[str | None], classes: int | None = None) ->
     kept = memory.rows["digest"].tobytes()
     for place in np.flatnonzero(memory.fresh).tolist():
         digests[place] = kept[SIZE * place : SIZE * (place + 1)]
-    todo = np.flatnonzero((memory.stamps[:, 0] >= 0) & ~memory.fresh)
-    parts = [todo[start : start + PART] for start in range(0, len(todo), PART)]
-    with ThreadPoolExecutor(_THREADS) as pool:
-        read = pool.map(lambda part: [_read(paths[place]) for place in part], parts)
-        for part, answers in zip(parts, read, strict=True):
-            for place, (digest, rows) in zip(part.tolist(), answers, strict=True):
-                digests[place], boxes[place] = digest, rows
-                if len(digest) == SIZE:
-                    memory.rows[place] = memory.stamps[place], _NOT_PLAIN if rows is None else len(rows), list(digest)
-                    memory.fresh[place] = True
-    if len(todo):
+    todo = np.flatnonzero((memory.stamps[:, 0] >= 0) & ~memory.fresh).tolist()
+    for place, (digest, rows) in asked(lambda place: _read(paths[place]), todo):
+        digests[place], boxes[place] = digest, rows
+        if len(digest) == SIZE:
+            memory.rows[place] = memory.stamps[place], _NOT_PLAIN if rows is None else len(rows), list(digest)
+            memory.fresh[place] = True
+    if todo:
         memory.rows["boxes"][~memory.fresh] = _NOT_PLAIN
         plain = [rows for rows, fresh in zip(boxes, memory.fresh, strict=True) if fresh and rows is not None]
         memory.keep(b"".join(rows.tobytes() for rows in plain))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import warnings
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
@@ -18,7 +17,7 @@ from common.log import log
 from common.reading import why_no_file
 from data.contents import BLOCK, digest_of, note_contents, read_whole
 from data.facts import FRAMES, RANGELESS, TURNED, Facts, FactsMemory
-from data.remembered import stamps_of
+from data.remembered import asked, stamps_of
 
 MOST_PIXELS = 2**27
 """A picture of more pixels is refused: unpacked it is 400 MB, and what detects shrinks it to a thousandth."""
@@ -198,13 +197,10 @@ def picture_facts(paths: Sequence[Path], stamps: np.ndarray | None = None) -> li
         log.info("checking %d pictures (once; the result is remembered)", len(todo))
     whole = read_whole(stamps)
     digests: dict[int, tuple[bytes, bytes]] = {}
-    parts = [todo[start : start + PART] for start in range(0, len(todo), PART)]
-    with ThreadPoolExecutor(max_workers=min(16, available_cores())) as pool:
-        inspected = pool.map(lambda part: [_inspect(paths[place], whole) for place in part], parts)
-        for part, answers in zip(parts, inspected, strict=True):
-            for place, (result, glimpse, entire) in zip(part, answers, strict=True):
-                memory.note(place, result)
-                digests[place] = glimpse, entire
+    inspected = asked(lambda place: _inspect(paths[place], whole), todo, min(16, available_cores()), PART)
+    for place, (result, glimpse, entire) in inspected:
+        memory.note(place, result)
+        digests[place] = glimpse, entire
     if todo:
         memory.store()
         note_contents(paths, stamps, digests)

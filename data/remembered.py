@@ -12,8 +12,10 @@ import io
 import os
 import stat
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -28,6 +30,12 @@ YOUNG = 2 * 10**9
 STAMP = np.dtype((np.int64, (4,)))
 """Size, time of change of the content and of the file, inode. Of what is no ordinary file the size is -1; of one that
 is too young to be known again the inode is negative."""
+
+SIZE = 16
+"""Bytes of a digest of a file."""
+THREADS, PART = 8, 1000
+"""Threads where the disk is what is waited for; the files that one takes at once."""
+Answer = TypeVar("Answer")
 
 _unwritten: dict[Path, tuple[np.ndarray, bytes]] = {}
 """What cannot be written, where nobody may write: known to this process only."""
@@ -55,6 +63,16 @@ def stamps_of(paths: Sequence[str | Path]) -> np.ndarray:
 def is_file(stamps: np.ndarray) -> np.ndarray:
     """``(n,)`` bool: whether they are of ordinary files."""
     return np.asarray(stamps[:, 0] >= 0)
+
+
+def asked(
+    ask: Callable[[int], Answer], places: Sequence[int], threads: int = THREADS, part: int = PART
+) -> Iterator[tuple[int, Answer]]:
+    """Each place with what `ask` says of it, by several threads, in the order of places."""
+    parts = [places[start : start + part] for start in range(0, len(places), part)]
+    with ThreadPoolExecutor(threads) as pool:
+        for mine, answers in zip(parts, pool.map(lambda part: [ask(place) for place in part], parts), strict=True):
+            yield from zip(mine, answers, strict=True)
 
 
 class Memory:

@@ -7,6 +7,7 @@ The bootstrap: Efron and Tibshirani, An Introduction to the Bootstrap (1993), ch
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,7 +26,7 @@ FEWEST = 10
 _TOGETHER = 100  # resamples held in memory at a time
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # known by what it is, not by its arrays: see `paired_intervals`
 class Matches:
     """What of one network's detections is right, in COCO's sense; by class, the most confident first.
 
@@ -157,6 +158,7 @@ def paired_interval(before: Matches, after: Matches, resamples: int = RESAMPLES,
     return paired_intervals(before, after, resamples, seed)[0]
 
 
+@functools.lru_cache(maxsize=64)  # a report asks for the same pairs several times: in words, by class, in its figure
 def paired_intervals(
     before: Matches, after: Matches, resamples: int = RESAMPLES, seed: int = 0
 ) -> tuple[Interval, list[Interval]]:

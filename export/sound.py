@@ -107,12 +107,15 @@ def _check_sizes(path: str | Path, model: Any, about: Description) -> None:
     constants = {each.name: onnx.numpy_helper.to_array(each) for each in found.graph.initializer}
     values = [*found.graph.value_info, *found.graph.output]
     sizes = {each.name: _sides(each) for each in values if each.type.tensor_type.HasField("shape")}
+    grown = 1.0
     for node in found.graph.node:
+        if node.op_type == "Resize" and len(node.input) > 2 and node.input[2] in constants:
+            grown *= max(1.0, *constants[node.input[2]].flat)
         for name in filter(None, node.output):
             sides = sizes.get(name)
             if math.prod(sides or [0]) > most:
                 raise _refused(path, f"{node.op_type} makes {sides} values of {math.prod(pictures):,}")
-            open_size = about.any_size and _follows_pictures(node, made, constants)
+            open_size = about.any_size and grown <= MOST_GROWTH and _follows_pictures(node, made, constants)
             if node.op_type in GROWING and (sides is None or 0 in sides) and not open_size:
                 raise _refused(path, f"nothing tells how much {node.op_type} makes")
 
@@ -120,10 +123,11 @@ def _check_sizes(path: str | Path, model: Any, about: Description) -> None:
 def _follows_pictures(node: Any, made: Mapping[str, Any], constants: Mapping[str, Any]) -> bool:
     """Whether what an operation makes is as large as other maps, though shape inference cannot follow them.
 
-    A Resize is; a Range where it counts up to a side of a map by ones; an Expand to the sides of maps.
+    A Resize by constants is (how many times in all is bounded); a Range where it counts up to a side of a map by ones;
+    an Expand to the sides of maps.
     """
     if node.op_type == "Resize":
-        return True
+        return len(node.input) == 3 and node.input[2] in constants
     if node.op_type == "Range":
         first, last, step = node.input
         return constants.get(first) == 0 and constants.get(step) == 1 and _is_of_sides(last, made, constants)

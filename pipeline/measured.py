@@ -9,7 +9,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import numpy as np
 import torch
 
 import models
@@ -22,12 +21,13 @@ from engine.bootstrap import Matches
 from engine.config import TrainConfig
 from engine.evaluate import Score, evaluate
 from export.files import megabytes
-from export.latency import call_rounds, caller
+from export.latency import DeployedLatency, call_rounds, caller
 from export.options import ExportOptions
-from export.to_onnx import INPUT, need_onnx, onnx_model, session
+from export.to_onnx import need_onnx
 from models.network import Network
 from pipeline.exporting import Exporter
 from reporting.outcome import Made
+from reporting.page import runtime_name
 from reporting.record import Point, interval_record
 from reporting.results import interval_of
 from reporting.speed import Speeds
@@ -36,7 +36,6 @@ SHARES = (0.75, 0.5)
 """Of the input's sides, at which the uncut network is scored as well."""
 USUAL_FILES = "onnx,int8"
 ONNX_RUNTIME, PYTORCH = "onnxruntime", "torch"
-NAMES = {ONNX_RUNTIME: "ONNX Runtime", PYTORCH: "PyTorch"}
 ROUNDS = 20
 LEAST_LOSS = 0.005
 """mAP50-95; where pictures are too few for an interval, a file may lose so much."""
@@ -141,7 +140,7 @@ def measured(marks: list[Mark], split: str, config: TrainConfig, run: Path) -> M
             others.append(Mark(name, "file", last.size, made.score, last.network, made, made.path))
     marks = [*marks[:-1], last, *others]
     speeds, runtime = _speeds(marks, ONNX_RUNTIME if files else PYTORCH)
-    found.timed = speeds.measured_with.replace("in PyTorch", f"in {NAMES[runtime]}").replace("CPU (ms): ", "")
+    found.timed = speeds.what
     for mark in marks:
         found.points.append(_point(mark, marks[0], speeds, runtime, run))
         found.matches[mark.name] = mark.score.matches
@@ -202,7 +201,7 @@ def _speeds(marks: list[Mark], runtime: str) -> tuple[Speeds, str]:
             runtime = PYTORCH
             calls = {mark.name: _call(mark, runtime) for mark in first.values()}
         times = call_rounds(calls, ROUNDS)
-        return Speeds({mark.name: times[first[_cost(mark)].name] for mark in marks}), runtime
+        return Speeds({mark.name: times[first[_cost(mark)].name] for mark in marks}, runtime_name(runtime)), runtime
     finally:
         torch.set_num_threads(threads)
 
@@ -218,13 +217,7 @@ def _call(mark: Mark, runtime: str) -> Callable[[], None]:
         return caller(mark.made.net, mark.size)
     if runtime == PYTORCH:
         return caller(mark.network.cpu().eval(), mark.size)
-    started = session(onnx_model(mark.network, mark.size), 1)
-    picture = {INPUT: np.random.default_rng(0).random((1, mark.network.in_channels, *mark.size), np.float32)}
-
-    def run() -> None:
-        started.run(None, picture)
-
-    return run
+    return caller(DeployedLatency(mark.size, threads=1).opened(mark.network), mark.size)
 
 
 def _point(mark: Mark, fat: Mark, speeds: Speeds, runtime: str, run: Path) -> Point:

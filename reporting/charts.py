@@ -92,15 +92,9 @@ class Axis:
     log: bool = False
 
     def __call__(self, value: float) -> float:
-        low, high, value = (
-            (math.log(each) for each in (self.low, self.high, value))
-            if self.log
-            else (
-                self.low,
-                self.high,
-                value,
-            )
-        )
+        low, high = self.low, self.high
+        if self.log:
+            low, high, value = math.log(low), math.log(high), math.log(value)
         return self.start + (value - low) / ((high - low) or 1) * (self.end - self.start)
 
     def marks(self) -> list[tuple[float, str]]:

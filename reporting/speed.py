@@ -7,7 +7,7 @@ time leaves out the waiting, not what others do to the caches: what they disturb
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -27,9 +27,11 @@ class Speeds:
 
     Attributes:
         times: by name ``(2, rounds)`` milliseconds a picture, by the clock and of CPU time.
+        runtime: what ran the networks.
     """
 
     times: Mapping[str, np.ndarray]
+    runtime: str = "PyTorch"
 
     @property
     def withheld(self) -> str:
@@ -42,11 +44,16 @@ class Speeds:
 
     @property
     def measured_with(self) -> str:
-        """A footnote: what the times are, and of which machine."""
+        """A footnote of the column "CPU (ms)"."""
+        return f"CPU (ms): {self.what}"
+
+    @property
+    def what(self) -> str:
+        """What the times are, and of which machine."""
         if self.withheld:
-            return f"CPU (ms): not told, {self.withheld}; once it is idle: {LATER}"
-        what = f"CPU time of one picture in PyTorch, {_machine()}"
-        return f"CPU (ms): {what}; median of {len(next(iter(self.times.values()))[0])} interleaved rounds"
+            return f"not told, {self.withheld}; once it is idle: {LATER}"
+        rounds = len(next(iter(self.times.values()))[0])
+        return f"CPU time of one picture in {self.runtime}, {_machine()}; median of {rounds} interleaved rounds"
 
     def cpu_ms(self, name: str) -> float | None:
         """The median CPU time; None where it is withheld."""
@@ -54,7 +61,7 @@ class Speeds:
 
     def together(self, names: Sequence[str], name: str) -> Speeds:
         """With the sum of several as one more, for what runs all of them."""
-        return Speeds({**self.times, name: np.sum([self.times[each] for each in names], axis=0)})
+        return replace(self, times={**self.times, name: np.sum([self.times[each] for each in names], axis=0)})
 
     def compared(self, before: str, after: str) -> str:
         """A part of the verdict: how much less CPU time the second takes, or why that is not told."""

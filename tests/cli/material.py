@@ -57,6 +57,18 @@ def surroundings(folder: Path) -> dict[str, str]:
     return {**inherited, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "HOME": str(folder)}
 
 
+def job(code: str, folder: Path, timeout: int) -> subprocess.CompletedProcess[str]:
+    """`code`, given `folder`, in a process of its own: one with other tests' threads is not to be forked."""
+    return subprocess.run(
+        [sys.executable, "-c", code, str(folder)],
+        cwd=ROOT,
+        env=surroundings(folder),
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+    )
+
+
 def command(script: str, folder: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
     """An entry script in a process of its own, in `folder`."""
     line = [sys.executable, str(ROOT / script), *map(str, arguments)]

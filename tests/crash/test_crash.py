@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from tests.cli.material import ROOT, surroundings
+from tests.cli.material import job
 
 JOB = """
 import sys
@@ -31,14 +29,6 @@ POINTS = {"train_prune": ["after a step of sparse"], "finetune_kd": ["after the 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_whoever_dies_here_and_is_resumed_ends_as_if_nothing_had_happened(tmp_path: Path) -> None:
-    """In a process of its own: one with other tests' threads is not to be forked."""
-    done = subprocess.run(
-        [sys.executable, "-c", JOB, str(tmp_path)],
-        cwd=ROOT,
-        env=surroundings(tmp_path),
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    done = job(JOB, tmp_path, timeout=300)
     wanted = [f"{kind} {name} []" for kind, names in POINTS.items() for name in names]
     assert done.stdout.splitlines() == [*wanted, "files left over: []"], done.stderr

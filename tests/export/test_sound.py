@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import models
@@ -49,6 +50,34 @@ def test_graphs_that_mean_harm_are_refused_before_they_are_run(folder: Path, wha
     ONNX[what](path, folder / "ran")
     with pytest.raises(UserError, match=r"it was not run|cannot read it"):
         check_onnx(path)
+
+
+@pytest.mark.parametrize(("times", "fits"), [(2, True), (10, False)])
+def test_a_file_for_any_size_may_enlarge_its_maps_a_few_times(folder: Path, times: int, fits: bool) -> None:
+    """What comes out of its resizes is known to nobody: shape inference does not get through what is before them."""
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    nodes = [
+        helper.make_node("Shape", ["images"], ["shape"]),
+        helper.make_node("Cast", ["shape"], ["lost"], to=TensorProto.FLOAT),
+        helper.make_node("Floor", ["lost"], ["floored"]),
+        helper.make_node("Cast", ["floored"], ["again"], to=TensorProto.INT64),
+        helper.make_node("Reshape", ["images", "again"], ["map0"]),
+        *(helper.make_node("Resize", [f"map{n}", "", "twice"], [f"map{n + 1}"]) for n in range(times)),
+    ]
+    inputs = [helper.make_tensor_value_info("images", TensorProto.FLOAT, ["n", 3, "h", "w"])]
+    outputs = [helper.make_tensor_value_info(f"map{times}", TensorProto.FLOAT, None)]
+    twice = [numpy_helper.from_array(np.array([1, 1, 2, 2], np.float32), "twice")]
+    model = helper.make_model(helper.make_graph(nodes, "net", inputs, outputs, twice))
+    said = json.loads((folder / "about.json").read_text()) | {"any_size": "true"}
+    helper.set_model_props(model, said)
+    onnx.save(model, str(folder / "any.onnx"))
+    if fits:
+        assert check_onnx(folder / "any.onnx") == said
+    else:
+        with pytest.raises(UserError, match="nothing tells how much Resize makes"):
+            check_onnx(folder / "any.onnx")
 
 
 @pytest.mark.parametrize("what", sorted(set(DESCRIPTIONS) - HARMLESS))

@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from tests.hostile.others import ENTITIES
+
 Make = Callable[[Path, Path], object]
 Nodes = Callable[[Any], list[Any]]
 SIZE = 64
@@ -198,11 +200,6 @@ def forged_openvino(path: Path, said: Mapping[str, str]) -> None:
     save_ir(onnx.load(str(path.parent / "ok.onnx")), path, _about(path) | said)
 
 
-ENTITIES = (
-    '<!DOCTYPE n [<!ENTITY a "aaaaaaaaaa">'
-    + "".join(f'<!ENTITY {chr(98 + n)} "{f"&{chr(97 + n)};" * 10}">' for n in range(9))
-    + "]>"
-)
 _EVIL = (
     '<layer id="1" name="x" type="Evil" version="extension"><output><port id="0" precision="FP32"><dim>1</dim></port>'
     "</output></layer>"

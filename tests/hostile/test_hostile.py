@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from tests.cli.material import ROOT, surroundings
+from tests.cli.material import job
 
 JOB = """
 import sys
@@ -29,12 +27,5 @@ print(len({case.entry for case in chosen}) > 20, findings)
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_nothing_in_a_hostile_file_is_run_whatever_it_comes_in_by(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", JOB, str(tmp_path)],
-        cwd=ROOT,
-        env=surroundings(tmp_path),
-        capture_output=True,
-        text=True,
-        timeout=500,
-    )
+    done = job(JOB, tmp_path, timeout=500)
     assert done.stdout.splitlines()[-1:] == ["True []"], done.stdout + done.stderr

@@ -85,7 +85,7 @@ def test_a_converter_that_fails_costs_no_report(monkeypatch: pytest.MonkeyPatch,
     assert found.points[1]["file"] == "thin.pt"
     assert found.ship == 1
     assert "in PyTorch" in found.timed or "busy" in found.timed
-    monkeypatch.setattr(measured, "onnx_model", fails)
+    monkeypatch.setattr(measured, "DeployedLatency", fails)
     speeds, runtime = measured._speeds(marks, measured.ONNX_RUNTIME)
     assert runtime == measured.PYTORCH
     assert speeds.times["fat"] is speeds.times["thin"], "of equal cost, and timed once"
