@@ -10,6 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
+from unittest.mock import patch
 
 import cv2
 import numpy as np
@@ -18,14 +19,16 @@ from PIL import Image
 from common.errors import UserError
 from data import check
 from data.cache import DiskCache
+from data.contents import pictures_digest
 from data.convert import coco_to_yolo, read_names, voc_to_yolo, yolo_to_yolo
 from data.convert_hand import MatFiles
 from data.describe import names_listed
 from data.facts import RANGELESS
+from data.label_files import find_labels, read_label_files
 from data.pictures import picture_facts, read_picture
 from data.spec import load_spec
 from tests.fuzz import Reader
-from tests.fuzz.mutate import NUMBERS, damage, damaged, write
+from tests.fuzz.mutate import damage, damaged, write
 
 
 @cache
@@ -290,14 +293,16 @@ def read_pictures(folder: Path) -> None:
             assert read_picture(path, (0, 4095)).shape == (*facts.shape, 3)
 
 
+CACHED_LABELS = b"0 .5 .5 .2 .1\n1 .25 .75 .5 .5\n"
+
+
 def make_cache(rng: random.Random, folder: Path) -> None:
+    """A picture's cached pixels, damaged; and what is remembered of files, damaged or of wild but whole numbers."""
     buffer = io.BytesIO()
     np.save(buffer, np.zeros((4, 5, 3), np.uint8))
-    damage(rng, folder, {"seed.npy": buffer.getvalue() + b"abcd", "a.png": picture()}, ("seed.npy",))
-    remembered = (
-        f'{{"{folder}/a.png": {{"stamp": [1, {rng.choice(NUMBERS)}], "result": [12, 16, 16, 0, 4095, ["turned"]]}}}}'
-    )
-    (folder / "memory.json").write_bytes(damaged(rng, remembered.encode()))
+    files = {"seed.npy": buffer.getvalue() + b"abcd", "images/a.png": picture(), "labels/a.txt": CACHED_LABELS}
+    damage(rng, folder, files, ("seed.npy",))
+    (folder / "seed").write_text(str(rng.randrange(2**32)))
 
 
 def read_cache(folder: Path) -> None:
@@ -309,13 +314,40 @@ def read_cache(folder: Path) -> None:
     if os.path.lexists(folder / "seed.npy"):
         os.replace(folder / "seed.npy", file)
     assert (cached(0) == made).all(), "a damaged file stands for the picture"
+
+    rng = random.Random((folder / "seed").read_text())
     memory = file.parent.parent / "checked"
-    for old in memory.glob("*.json"):
+    for old in memory.glob("*"):
         old.unlink()
-    picture_facts([folder / "a.png"])
-    for new in memory.glob("*.json"):
-        os.replace(folder / "memory.json", new)
-    picture_facts([folder / "a.png"])
+    with patch("data.remembered.YOUNG", -(2**60)):  # so that files of this moment are known again
+        first = _remembered(folder)
+        wild = rng.random() < 0.3
+        for path in memory.glob("*.npz"):
+            path.write_bytes(_wild(rng, path) if wild else damaged(rng, path.read_bytes()))
+        second = _remembered(folder)
+    assert wild or first == second, "something damaged is remembered"
+
+
+def _remembered(folder: Path) -> list[object]:
+    pictures = [folder / "images/a.png"]
+    labels = read_label_files(find_labels(pictures))
+    boxes = [None if rows is None else rows.tolist() for rows in labels.boxes]
+    return [picture_facts(pictures), pictures_digest(pictures), labels.digests, boxes]
+
+
+def _wild(rng: random.Random, path: Path) -> bytes:
+    """What is remembered there with other numbers, of the same files."""
+    with np.load(path) as parts:
+        rows, more = parts["rows"].copy(), parts["more"].copy()
+    for row in rows:
+        for name in [name for name in rows.dtype.names or () if name != "stamp" and rng.random() < 0.5]:
+            value = row[name]
+            row[name] = np.frombuffer(rng.randbytes(value.nbytes), value.dtype).reshape(value.shape)
+    if rng.random() < 0.5:
+        more = np.frombuffer(damaged(rng, more.tobytes()), np.uint8)
+    buffer = io.BytesIO()
+    np.savez(buffer, rows=rows, more=more)
+    return buffer.getvalue()
 
 
 ODD_NAMES = ("h\udcff", "a b", "a\nb", "é猫", "x" * 240, "-rf", "a.b.c", "'", "%s", "{}", ".hidden", "~", "a,b")
