@@ -138,7 +138,11 @@ def pictures_at_once(net: Opened) -> int:
 
 
 def caller(net: Opened, size: tuple[int, int], batch: int | None = None) -> Callable[[], None]:
-    """A call that runs `net` once on `batch` random pictures of `size` (H, W), by default as few as it takes."""
+    """A call that runs `net` once on `batch` random pictures of `size` (H, W), by default as few as it takes.
+
+    Raises:
+        UserError: of a file: it cannot be run, or its outputs are not what it says.
+    """
     content = np.random.default_rng(0).random((batch or pictures_at_once(net), 3, *size), np.float32)
     if isinstance(net, Network):
         picture = torch.from_numpy(content).to(next(net.parameters()).device)
@@ -150,6 +154,7 @@ def caller(net: Opened, size: tuple[int, int], batch: int | None = None) -> Call
                 torch.cuda.synchronize(picture.device)
 
         return forward
+    net(torch.from_numpy(content))  # refuses a file that puts out something else than it says
     return lambda: _ignore(net.run(content))
 
 

@@ -28,6 +28,8 @@ SECONDS, GROWTH, PATIENCE = 2.0, 2**30, 60
 """Of CPU time, of memory, and of waiting, that a case may take."""
 RUNS = ("os.system", "os.exec", "os.posix_spawn", "pickle.find_class", "code.__new__")
 """Events of Python's audit that something in a file was run, or would have been."""
+STRANGERS = "root:x:0"
+"""What is in /etc/passwd, which some of the files name."""
 OURS = ("pipeline.train_prune", "pipeline.finetune", "pipeline.ablate", "pipeline.exporting", "reporting.predict")
 OURS += ("export.opening", "export.latency", "export.to_openvino", "export.to_ncnn", "reporting.data_page")
 seen: list[str] = []
@@ -95,11 +97,17 @@ def _judged(case: Case, folder: Path) -> str:
         return f"took {seconds:.1f} s"
     if grown > GROWTH:
         return f"grew by {grown / 2**30:.1f} GiB"
+    if STRANGERS in said or any(STRANGERS in path.read_text("latin-1") for path in folder.rglob("*") if _is_text(path)):
+        return "told what is in another file"
     if status == 0 and case.may_end_well:
         return ""
     if status != 2:
         return f"status {status}: {said.strip()[-200:]!r}"
     return "" if said.rpartition("error: ")[2].strip() else "no words"
+
+
+def _is_text(path: Path) -> bool:
+    return path.suffix in (".txt", ".yaml", ".html", ".json", ".csv", ".names") and path.is_file()
 
 
 def _largest() -> int:

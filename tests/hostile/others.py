@@ -58,7 +58,7 @@ def _html_names(folder: Path, _: Path) -> None:
 
 OTHERS: list[Row] = [
     ("VOC", "entities of entities", "convert voc", _xml(ENTITIES + BOX.format("&j;")), VOC, False),
-    ("VOC", "an entity of a file", "convert voc", _xml(FILE + BOX.format("&x;")), VOC, False),
+    ("VOC", "an entity of a file", "convert voc", _xml(FILE + BOX.format("&x;")), VOC, True),
     ("VOC", "nested 100,000 deep", "convert voc", _xml("<a>" * 100_000), VOC, False),
     ("VOC", "a name that is a path", "convert voc", _xml(BOX.format("../../etc")), VOC, True),
     ("COCO", "nested 100,000 deep", "convert coco", _coco(nested_json()), COCO, False),
