@@ -10,9 +10,11 @@ import contextlib
 import io
 import logging
 import os
+import subprocess
+import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,12 @@ from common.reading import why_no_file
 from export.description import Description
 from export.job import Job, Written
 from export.runtimes import Runtime, unreadable
+from export.sound import TODO, need_bounded
 from export.to_onnx import fused
+
+CHILD = Path(__file__).with_name("litert_child.py")
+MEMORY, PATIENCE = 4 * 2**30, 60
+"""Bytes beside the file, and seconds, that one picture may take where the file is not one of this process."""
 
 
 def need_litert(*packages: str) -> list[Any]:
@@ -69,17 +76,54 @@ def write(job: Job) -> Written:
             converted.export(os.fspath(temporary))
     description = job.description()
     write_json(about_path(path), description.metadata())
-    return Written(path, description, open_litert(path, job.threads))
+    return Written(path, description, _started(path, job.threads, description))
 
 
 def open_litert(path: str | Path, threads: int) -> Runtime:
-    """A `.tflite` of ours with its `.json` in LiteRT on the CPU (XNNPACK)."""
+    """A `.tflite` of ours with its `.json` in LiteRT on the CPU (XNNPACK), once another process has run it."""
     path = Path(path)
-    (litert,) = need_litert("ai_edge_litert.interpreter")
+    need_litert("ai_edge_litert.interpreter")
     about = about_path(path)
     if reason := why_no_file(about):
         raise UserError(f"{about.name} {reason}: it belongs to this file", where=path, todo="export it anew")
     description = Description.from_metadata(read_json(about), about)
+    _try_out(path)
+    return _started(path, threads, description)
+
+
+def _try_out(path: Path) -> None:
+    """Run a file by `export.litert_child`: one that ends a process, hangs or asks for all memory does it there.
+
+    Raises:
+        UserError: saying what it did.
+    """
+    need_bounded(path)
+    command = [sys.executable, str(CHILD), os.path.abspath(path)]
+    with subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    ) as child:
+        _bound_memory(child.pid, MEMORY + 4 * os.path.getsize(path))
+        try:
+            _, said = child.communicate(timeout=PATIENCE)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            raise UserError(f"LiteRT needs over {PATIENCE} s for one picture", where=path, todo=TODO) from None
+    if child.returncode == 3:
+        raise unreadable("LiteRT", path, ValueError(said.decode(errors="replace")))
+    if child.returncode:
+        raise UserError(f"LiteRT ends with status {child.returncode} when it is to run it", where=path, todo=TODO)
+
+
+def _bound_memory(process: int, most: int) -> None:
+    """On Linux, which alone can set another process's limits."""
+    with suppress(ImportError, AttributeError, OSError, ValueError):
+        import resource
+
+        resource.prlimit(process, resource.RLIMIT_AS, (most, most))
+
+
+def _started(path: Path, threads: int, description: Description) -> Runtime:
+    (litert,) = need_litert("ai_edge_litert.interpreter")
     try:
         interpreter = litert.Interpreter(os.fspath(path), num_threads=threads)
         call = interpreter.get_signature_runner()
