@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import builtins
+import json
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ import torch
 import models
 from common.errors import UserError
 from export.checks import compare_outputs, noise
+from export.description import describe
 from export.formats import FORMATS
 from export.job import Job
 from export.opening import open_model
@@ -87,4 +90,39 @@ def test_a_file_without_what_it_says_about_itself_is_told(tmp_path: Path, monkey
     monkeypatch.setattr("export.to_litert.need_litert", lambda *names: [None])
     (tmp_path / "net.tflite").write_bytes(b"graph")
     with pytest.raises(UserError, match=r"net.tflite.json does not exist: it belongs to this file"):
+        open_model(tmp_path / "net.tflite")
+
+
+CHILD = """
+import os, signal, sys, time
+what = open(sys.argv[1]).read()
+if what == "says":
+    print("no such operation", file=sys.stderr)
+    sys.exit(3)
+if what == "dies":
+    os.kill(os.getpid(), signal.SIGSEGV)
+if what == "hangs":
+    time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize(
+    ("what", "said"),
+    [
+        ("says", "LiteRT cannot read it: no such operation"),
+        ("dies", f"LiteRT ends with status {-signal.SIGSEGV}"),
+        ("hangs", "LiteRT needs over 1 s for one picture"),
+    ],
+)
+def test_a_file_is_run_in_a_process_of_its_own_first(
+    what: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("export.to_litert.need_litert", lambda *names: [None])
+    monkeypatch.setattr("export.to_litert.CHILD", tmp_path / "child.py")
+    monkeypatch.setattr("export.to_litert.PATIENCE", 1)
+    (tmp_path / "child.py").write_text(CHILD)
+    (tmp_path / "net.tflite").write_text(what)
+    about = describe(Network(parse_cfg(TINY["yolov5"])))
+    (tmp_path / "net.tflite.json").write_text(json.dumps(about.metadata()))
+    with pytest.raises(UserError, match=said):
         open_model(tmp_path / "net.tflite")
