@@ -102,7 +102,7 @@ def _try_out(path: Path) -> None:
     with subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
     ) as child:
-        _bound_memory(child.pid, MEMORY + 4 * os.path.getsize(path))
+        _bound(child.pid, MEMORY + 4 * os.path.getsize(path))
         try:
             _, said = child.communicate(timeout=PATIENCE)
         except subprocess.TimeoutExpired:
@@ -114,12 +114,13 @@ def _try_out(path: Path) -> None:
         raise UserError(f"LiteRT ends with status {child.returncode} when it is to run it", where=path, todo=TODO)
 
 
-def _bound_memory(process: int, most: int) -> None:
-    """On Linux, which alone can set another process's limits."""
+def _bound(process: int, memory: int) -> None:
+    """On Linux, which alone can set another process's limits; its time, too: it may outlive this one."""
     with suppress(ImportError, AttributeError, OSError, ValueError):
         import resource
 
-        resource.prlimit(process, resource.RLIMIT_AS, (most, most))
+        resource.prlimit(process, resource.RLIMIT_AS, (memory, memory))
+        resource.prlimit(process, resource.RLIMIT_CPU, (2 * PATIENCE, 2 * PATIENCE))
 
 
 def _started(path: Path, threads: int, description: Description) -> Runtime:
