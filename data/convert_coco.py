@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import math
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from common.errors import UserError
 from common.reading import MOST, read_text
+from data.convert_boxes import Annotated, Corners
 from data.convert_writer import (
-    Annotated,
     Converted,
-    Corners,
     Pictures,
     Shares,
     split_by_share,
@@ -20,10 +22,13 @@ from data.convert_writer import (
     write,
 )
 from data.places import split_from_name
-from data.problems import LEFT_OUT, Problem
+from data.problems import LEFT_OUT, WARNING, Problem, summary
 from data.spec import SPLITS
+from data.templates import CLOSE, POINTS, TOP_LEFT
 
 EXPORT_AGAIN = "export the annotations again: the file may be cut off, or be of another format"
+ONE = "nothing, if they are one class; else give them different names in the file"
+SAME = "nothing, if they are meant so"
 NUMBERS = 'write each category as {"id": 1, "name": "cat"}'
 
 
@@ -66,11 +71,13 @@ def coco_to_yolo(
     problems: list[Problem] = []
     categories: dict[int, str] = {}
     items: list[Annotated] = []
+    merged: dict[str, set[int]] = {}
     for split, file in sources:
         if split not in (None, *SPLITS):
             raise UserError(f"{split!r} is not a split", todo=f"write one of {', '.join(SPLITS)}, as in val={file}")
         content = _read(file)
         for number, name in _categories(content, file).items():
+            merged.setdefault(name, set()).add(number)
             if categories.setdefault(number, name) != name:
                 raise UserError(
                     f"category {number} is {name!r} here and {categories[number]!r} in another file",
@@ -83,6 +90,12 @@ def coco_to_yolo(
             else:
                 item.split = split or split_from_folders(item.picture.relative_to(images)) or "train"
             items.append(item)
+    for name, numbers in merged.items():
+        if len(numbers) > 1:
+            detail = f"{name!r}: ids {', '.join(map(str, sorted(numbers)))}"
+            problems.append(
+                Problem(WARNING, "categories of one name become one class", sources[0][1], None, detail, ONE)
+            )
     classes = list(names) if names else list(dict.fromkeys(categories[number] for number in sorted(categories)))
     return write(
         items,
@@ -118,12 +131,23 @@ def _read(file: Path) -> dict[str, Any]:
 
 
 def _categories(content: dict[str, Any], file: Path) -> dict[int, str]:
-    try:
-        return {int(entry["id"]): _text(entry["name"]) for entry in content["categories"]}
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise UserError(
-            f"a category lacks a whole number 'id' or a 'name' ({str(error)[:100]})", where=file, todo=NUMBERS
-        ) from error
+    found: dict[int, str] = {}
+    for entry in content["categories"]:
+        try:
+            number, name = _number(_plain(entry["id"])), _text(entry["name"])
+            if number is None:
+                raise ValueError(f"{str(entry['id'])[:40]!r} is no whole number")
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            raise UserError(
+                f"a category lacks a whole number 'id' or a 'name' ({str(error)[:100]})", where=file, todo=NUMBERS
+            ) from error
+        if found.setdefault(number, name) != name:
+            raise UserError(
+                f"two categories have the id {number}: {found[number]!r} and {name!r}",
+                where=file,
+                todo="give each category an id of its own, in `categories` and in the annotations of it",
+            )
+    return found
 
 
 def _text(value: Any) -> str:
@@ -150,7 +174,7 @@ def _annotated(
 ) -> list[tuple[Annotated, str]]:
     """The pictures of one file, each with the name the file gives it."""
     found: dict[Any, tuple[Annotated, str]] = {}
-    known: set[Any] = set()
+    known: dict[Any, str] = {}
     for place, entry in enumerate(content["images"]):
         try:
             number, name = _plain(entry["id"]), _text(entry["file_name"])
@@ -160,24 +184,57 @@ def _annotated(
                 Problem(LEFT_OUT, "image without id or file_name", file, None, f"images[{place}]: {str(error)[:100]}")
             )
             continue
-        known.add(number)
+        if known.setdefault(number, name) != name:
+            raise UserError(
+                f"two images have the id {number}: {known[number]} and {name}",
+                where=file,
+                todo="give each image an id of its own, in `images` and in its annotations",
+            )
         picture = pictures.find(name, hint)
         if picture is None:
             problems.append(Problem(LEFT_OUT, "annotated picture is not there", file, None, f"image {number}: {name}"))
         else:
-            found[number] = Annotated(picture, "train", file, size=size), name
+            found.setdefault(number, (Annotated(picture, "train", file, size=size), name))
+    image_of = _lookup(known)
+    numbers: Counter[Any] = Counter()
+    unknown, as_text = 0, []
     for place, entry in enumerate(content["annotations"]):
-        what = f"annotation {str(entry.get('id', f'[{place}]'))[:40] if isinstance(entry, dict) else f'[{place}]'}"
+        plain = entry if isinstance(entry, dict) else {}
+        what = f"annotation {str(plain.get('id', f'[{place}]'))[:40]}"
+        numbers[_number(_plain(plain.get("category_id")))] += 1
+        key = image_of(_plain(plain.get("image_id")))
         thing, fault = _object(entry, what, categories)
         if thing is None:
             problems.append(Problem(LEFT_OUT, fault, file, None, what))
-        elif _plain(entry.get("image_id")) not in known:
-            detail = f"{what}: image_id {str(entry.get('image_id'))[:40]}"
+            if key in found:
+                found[key][0].lost += 1
+        elif key is None:
+            detail = f"{what}: image_id {str(plain.get('image_id'))[:40]}"
             problems.append(Problem(LEFT_OUT, "annotation of an unknown image", file, None, detail))
-        elif entry.get("iscrowd") and not keep_crowd:
+            unknown += 1
+        elif plain.get("iscrowd") and not keep_crowd:
             problems.append(Problem(LEFT_OUT, "crowd (one box around many objects)", file, None, what))
-        elif (number := _plain(entry["image_id"])) in found:
-            found[number][0].objects.append(thing)
+        elif key in found:
+            found[key][0].objects.append(thing)
+            if thing.form == POINTS:
+                kind = "annotation without bbox; the box around its segmentation is taken"
+                problems.append(Problem(WARNING, kind, file, None, what))
+        if key is not None and _plain(plain["image_id"]) != key:
+            as_text.append(f"{what}: {plain['image_id']!r} is {key!r}")
+    _refuse_shifted(numbers, categories, file)
+    if as_text:
+        kind = "image_id is text and the image's id a number, or the reverse: taken for the same"
+        problems.append(
+            Problem(WARNING, kind, file, None, f"{len(as_text)} annotations; the first: {as_text[0]}", SAME)
+        )
+    without = sum(not item.objects for item, _ in found.values())
+    if found and 2 * unknown > len(content["annotations"]) and 2 * without > len(found):
+        raise UserError(
+            f"{unknown} of {len(content['annotations'])} annotations are of no image of the file, and {without} of "
+            f"{len(found)} pictures have none:\n{summary(problems)}",
+            where=file,
+            todo="write in `image_id` of each annotation the `id` that its image has in `images`",
+        )
     return list(found.values())
 
 
@@ -188,14 +245,87 @@ def _plain(key: Any) -> Any:
     return key if isinstance(key, (int, str)) and not isinstance(key, bool) else None
 
 
+def _number(key: Any) -> int | None:
+    """The number that an id is, which some tools write as text; None: it is none."""
+    return int(key) if isinstance(key, int) or (isinstance(key, str) and re.fullmatch("[0-9]{1,18}", key)) else None
+
+
+def _lookup(known: Iterable[Any]) -> Callable[[Any], Any]:
+    """What finds an id among those known, also where one of both is text; None: it is none, or several may be meant."""
+    ids = set(known)
+    alike: dict[int | None, list[Any]] = {}
+    for key in ids:
+        alike.setdefault(_number(key), []).append(key)
+
+    def find(key: Any) -> Any:
+        same = alike.get(number, []) if (number := _number(key)) is not None else []
+        return key if key in ids else same[0] if len(same) == 1 else None
+
+    return find
+
+
+def _refuse_shifted(numbers: Counter[Any], categories: Mapping[int, str], file: Path) -> None:
+    """Numbers of categories that begin at 0 in the annotations and at 1 in the list of categories, or the reverse.
+
+    Raises:
+        UserError: so they are; all objects would be of the class beside theirs.
+    """
+    strangers = {number for number in numbers if number is not None and number not in categories}
+    if len(categories) < 2 or len(strangers) != 1:
+        return
+    (stranger,) = strangers
+    low, high = min(categories), max(categories)
+    below, above = stranger == low - 1 and high not in numbers, stranger == high + 1 and low not in numbers
+    if (below or above) and numbers[stranger] > CLOSE * numbers.total():
+        used = [number for number in numbers if number is not None]
+        raise UserError(
+            f"the annotations use category_id {min(used)} to {max(used)}, the categories have the ids {low} to {high}: "
+            "one of both counts from 0, the other from 1",
+            where=file,
+            todo="correct one of both, so that each category_id is the id of its category",
+        )
+
+
 def _object(entry: Any, what: str, categories: Mapping[int, str]) -> tuple[Corners | None, str]:
     """One annotation, or None and what is wrong with it."""
     if not isinstance(entry, dict):
         return None, "annotation that is not an object"
-    if _plain(entry.get("category_id")) not in categories:
+    number = _number(_plain(entry.get("category_id")))
+    if number is None or number not in categories:
         return None, "annotation of an unknown category"
-    try:
-        x, y, width, height = (float(value) for value in entry["bbox"])
-    except (KeyError, TypeError, ValueError, OverflowError):
+    name, box = categories[number], entry.get("bbox")
+    if not box or box == [0, 0, 0, 0]:
+        if outline := _outline(entry.get("segmentation")):
+            xs, ys = outline[::2], outline[1::2]
+            return Corners(name, min(xs), min(ys), max(xs), max(ys), None, what, POINTS), ""
+        if isinstance(entry.get("segmentation"), dict):
+            return None, "annotation without bbox, whose segmentation is a mask (RLE)"
+    numbers = _numbers(box)
+    if numbers is None or len(numbers) != 4:
         return None, "annotation whose bbox is not four numbers"
-    return Corners(categories[_plain(entry["category_id"])], x, y, x + width, y + height, None, what), ""
+    x, y, width, height = numbers
+    return Corners(name, x, y, x + width, y + height, None, what, TOP_LEFT), ""
+
+
+def _numbers(values: Any) -> list[float] | None:
+    """The numbers of a list, which may be written as text; None: it is no list of numbers."""
+    if not isinstance(values, list) or any(isinstance(value, bool) for value in values):
+        return None
+    try:
+        return [float(value) for value in values]
+    except (TypeError, ValueError, OverflowError):
+        return None
+
+
+def _outline(segmentation: Any) -> list[float]:
+    """All points x y x y ... of a segmentation in polygons; none where it is something else."""
+    if not isinstance(segmentation, list) or not segmentation:
+        return []
+    parts = segmentation if isinstance(segmentation[0], list) else [segmentation]
+    points: list[float] = []
+    for part in parts:
+        numbers = _numbers(part)
+        if not numbers or len(numbers) % 2 or not all(map(math.isfinite, numbers)):
+            return []
+        points += numbers
+    return points

@@ -17,10 +17,9 @@ from tqdm import tqdm
 
 from common.errors import UserError
 from common.reading import is_folder, why_no_file
+from data.convert_boxes import Annotated, Corners
 from data.convert_writer import (
-    Annotated,
     Converted,
-    Corners,
     Pictures,
     Shares,
     split_by_share,
@@ -28,6 +27,7 @@ from data.convert_writer import (
     write,
 )
 from data.problems import LEFT_OUT, Problem
+from data.templates import POINTS
 
 Objects = list[list[list[float]] | None]
 """For each object its four corners y, x, or None where it lacks them."""
@@ -86,7 +86,8 @@ def hand_to_yolo(
         if splits:
             split = split_by_share(file.stem, splits)
         split = split or split_from_folders(picture.relative_to(root)) or "train"
-        items.append(Annotated(picture, split, file, _hands(content, classes[0], file, problems)))
+        hands = _hands(content, classes[0], file, problems)
+        items.append(Annotated(picture, split, file, hands, lost=len(content) - len(hands)))
     return write(items, classes, out, problems=problems, link=link, force=force, source="Oxford Hand's .mat files")
 
 
@@ -108,7 +109,7 @@ def _hands(objects: Objects, name: str, file: Path, problems: list[Problem]) -> 
             problems.append(Problem(LEFT_OUT, "hand without four corners a, b, c, d", file, None, f"object {number}"))
             continue
         ys, xs = zip(*points, strict=True)
-        found.append(Corners(name, min(xs), min(ys), max(xs), max(ys), None, f"object {number}"))
+        found.append(Corners(name, min(xs), min(ys), max(xs), max(ys), None, f"object {number}", POINTS))
     return found
 
 

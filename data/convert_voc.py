@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,10 +11,9 @@ from xml.parsers import expat
 
 from common.errors import UserError
 from common.reading import MOST_TEXT, exists, is_folder, lines_of, read_bytes, read_text
+from data.convert_boxes import Annotated, Corners
 from data.convert_writer import (
-    Annotated,
     Converted,
-    Corners,
     Pictures,
     Shares,
     split_by_share,
@@ -22,7 +22,9 @@ from data.convert_writer import (
 )
 from data.problems import LEFT_OUT, WARNING, Problem
 from data.spec import SPLITS
+from data.templates import CORNERS, POINTS
 
+SIDES = ("xmin", "ymin", "xmax", "ymax")
 Lines = dict[ElementTree.Element, int]
 """The line on which each element begins."""
 
@@ -141,9 +143,12 @@ def _read(
     whole = math.isfinite(height) and math.isfinite(width)
     item = Annotated(picture, "train", file, size=(int(height), int(width)) if whole else None)
     for element in root.findall("object"):
-        thing = _object(element, lines, file, problems, one_based)
-        if thing and not (skip_difficult and (element.findtext("difficult") or "").strip() == "1"):
+        if skip_difficult and (element.findtext("difficult") or "").strip() == "1":
+            continue
+        if thing := _object(element, lines, file, problems, one_based):
             item.objects.append(thing)
+        else:
+            item.lost += 1
     return item
 
 
@@ -155,11 +160,10 @@ def _object(
         problems.append(Problem(LEFT_OUT, "object without a name", file, lines[element]))
         return None
     box = element.find("bndbox")
-    if box is None:
-        problems.append(Problem(LEFT_OUT, "object without a box", file, lines[element], name))
-        return None
+    if box is None or all(box.find(tag) is None for tag in SIDES):
+        return _around(element, name, lines, file, problems)
     sides = []
-    for tag in ("xmin", "ymin", "xmax", "ymax"):
+    for tag in SIDES:
         side = _number(box.findtext(tag))
         if side is None:
             line = lines[next(iter(box.findall(tag)), box)]
@@ -168,7 +172,43 @@ def _object(
             return None
         sides.append(side)
     first = 1.0 if one_based else 0.0
-    return Corners(name, sides[0] - first, sides[1] - first, sides[2], sides[3], lines[box], name)
+    return Corners(name, sides[0] - first, sides[1] - first, sides[2], sides[3], lines[box], name, CORNERS)
+
+
+def _around(
+    element: ElementTree.Element, name: str, lines: Lines, file: Path, problems: list[Problem]
+) -> Corners | None:
+    """The upright box around an object that has a turned one, or points, in place of `bndbox`; None, and said: neither.
+
+    `robndbox` is roLabelImg's: centre, size and an angle in radians. Points are children x1, y1, x2, y2, ... (of a
+    `polygon`, or of `bndbox` itself), or `pt` with x and y, as LabelMe writes them.
+    """
+    turned = element.find("robndbox")
+    if turned is not None:
+        values = [_number(turned.findtext(tag)) for tag in ("cx", "cy", "w", "h", "angle")]
+        cx, cy, w, h, angle = (math.nan if value is None else value for value in values)
+        if all(map(math.isfinite, (cx, cy, w, h, angle))):
+            cosine, sine = abs(math.cos(angle)), abs(math.sin(angle))
+            across, down = (w * cosine + h * sine) / 2, (w * sine + h * cosine) / 2
+            kind = "object with a turned box (robndbox); the upright one around it is taken"
+            problems.append(Problem(WARNING, kind, file, lines[turned], name))
+            sides = cx - across, cy - down, cx + across, cy + down
+            return Corners(name, *sides, lines[turned], name, POINTS)
+    for outline in (found for tag in ("polygon", "bndbox") if (found := element.find(tag)) is not None):
+        points: dict[str, list[float | None]] = {"x": [], "y": []}
+        for part in outline.iter():
+            if axis := re.fullmatch(r"([xy])\d*", part.tag):
+                points[axis[1]].append(_number(part.text))
+        xs, ys = ([value for value in points[axis] if value is not None and math.isfinite(value)] for axis in "xy")
+        if len(xs) == len(ys) >= 3 and len(xs) + len(ys) == len(points["x"]) + len(points["y"]):
+            kind = "object with an outline and no box; the box around it is taken"
+            problems.append(Problem(WARNING, kind, file, lines[outline], name))
+            return Corners(name, min(xs), min(ys), max(xs), max(ys), lines[outline], name, POINTS)
+    box = element.find("bndbox")
+    kind = "object without a box" if box is None else "box that is not of four numbers"
+    detail = name if box is None else f"{name}: {', '.join(part.tag for part in box)[:60] or 'nothing'} in it"
+    problems.append(Problem(LEFT_OUT, kind, file, lines[element if box is None else box], detail))
+    return None
 
 
 def _number(text: str | None) -> float | None:

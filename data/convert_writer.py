@@ -7,68 +7,27 @@ into the usual layout. What cannot be converted is left out, counted, and named 
 from __future__ import annotations
 
 import hashlib
-import math
 import os
 import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from common.errors import UserError
 from common.log import log
 from common.reading import exists, is_file, is_folder, user_path
+from data.convert_boxes import Annotated, Kept, refuse_the_remains, with_boxes
 from data.describe import checked_names, names_listed, read_names_node
-from data.labels import ROUNDING
-from data.pictures import ANY_RANGE, MOST_PIXELS, picture_shapes
 from data.places import FOLDER_SPLITS, split_from_name
 from data.problems import LEFT_OUT, WARNING, Problem, summary
 from data.spec import PICTURE_SUFFIXES, SPLITS
 from data.yaml_tree import compose
-from data.yolo_text import Box, data_yaml, label_text
+from data.yolo_text import data_yaml, label_text
 
 Shares = tuple[float, float, float]
 """Parts for train, val and test in any unit: (80, 10, 10)."""
-
-
-@dataclass(frozen=True)
-class Corners:
-    """One object as annotated.
-
-    Attributes:
-        name: its class.
-        left, top, right, bottom: in pixels of the picture.
-        line: where in the annotation file, if the format has lines.
-        what: what the object is called in a message where it has no line: "annotation 17".
-    """
-
-    name: str
-    left: float
-    top: float
-    right: float
-    bottom: float
-    line: int | None = None
-    what: str = ""
-
-
-@dataclass
-class Annotated:
-    """A picture and its objects.
-
-    Attributes:
-        picture: the file.
-        split: "train", "val" or "test".
-        annotation: the file its objects come from.
-        objects: in the order of that file.
-        size: (height, width) the annotation gives, or None.
-    """
-
-    picture: Path
-    split: str
-    annotation: Path
-    objects: list[Corners] = field(default_factory=list)
-    size: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -209,16 +168,18 @@ def write(
         source: for the comment on top of ``data.yaml``.
 
     Raises:
-        UserError: `out` is in use or cannot be written, a class is not in `names`, or nothing is left to write.
+        UserError: `out` is in use or cannot be written, a class is not in `names`, boxes are not what their format
+            says, or nothing or little is left to write.
     """
     found = list(problems)
     _refuse_to_overwrite(out, items, force)
     _check_classes(items, names, only_named, found)
-    kept = _with_boxes(items, names, found)
+    found += _nearly_the_same(names, out)
+    kept = with_boxes(items, names, found)
     if not kept:
         reasons = f":\n{summary(found)}" if found else ""
         raise UserError(f"no picture could be converted{reasons}", todo="check the folders given")
-
+    refuse_the_remains(kept, names, found)
     checked_names([(name, None) for name in names], out)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -242,6 +203,8 @@ def write(
     for split in SPLITS:
         if pictures[split]:
             log.info("%s: %d pictures, %d boxes", split, pictures[split], boxes[split])
+        if pictures[split] and not boxes[split]:
+            log.warning("no picture of %s has a box, and no training would start on that; divide otherwise", split)
     if "val" not in splits:
         log.warning("%s has no val split, which training needs: convert again with --shares 80 10 10", out)
     return Converted(out / "data.yaml", tuple(names), dict(pictures), dict(boxes), found)
@@ -263,6 +226,16 @@ def _refuse_to_overwrite(out: Path, items: Sequence[Annotated], force: bool) -> 
                 )
 
 
+def _nearly_the_same(names: Sequence[str], out: Path) -> list[Problem]:
+    """Classes whose names differ in capitals only."""
+    alike: dict[str, list[str]] = {}
+    for name in names:
+        alike.setdefault(name.strip().casefold(), []).append(name)
+    kind, todo = "names that differ in capitals only stay different classes", "if they are one, write one name for both"
+    several = [group for group in alike.values() if len(group) > 1]
+    return [Problem(WARNING, kind, out, None, ", ".join(map(repr, group)), todo) for group in several]
+
+
 def _check_classes(items: Sequence[Annotated], names: Sequence[str], only_named: bool, found: list[Problem]) -> None:
     strangers = [(item, thing) for item in items for thing in item.objects if thing.name not in set(names)]
     if not strangers:
@@ -281,58 +254,7 @@ def _check_classes(items: Sequence[Annotated], names: Sequence[str], only_named:
         found.append(Problem(LEFT_OUT, "class not among the names", item.annotation, thing.line, thing.name))
 
 
-def _with_boxes(
-    items: Sequence[Annotated], names: Sequence[str], found: list[Problem]
-) -> list[tuple[Annotated, list[Box], tuple[int, int]]]:
-    """Each readable picture with its good boxes and the (height, width) the boxes are relative to."""
-    numbers = {name: number for number, name in enumerate(names)}
-    kept = []
-    shapes = picture_shapes([item.picture for item in items], ANY_RANGE)
-    for item, shape in zip(items, shapes):
-        if isinstance(shape, str):
-            found.append(Problem(LEFT_OUT, "picture left out", item.picture, None, shape))
-            continue
-        size = item.size if item.size and min(item.size) > 0 and max(item.size) <= MOST_PIXELS else shape
-        if size != shape:
-            detail = f"{size[1]} x {size[0]}, but {item.picture} has {shape[1]} x {shape[0]}"
-            found.append(Problem(WARNING, "the annotation's size is not the picture's", item.annotation, None, detail))
-        boxes = []
-        for thing in item.objects:
-            if thing.name in numbers and (box := _box(thing, numbers[thing.name], size, item.annotation, found)):
-                boxes.append(box)
-        kept.append((item, boxes, size))
-    return kept
-
-
-def _box(thing: Corners, label: int, size: tuple[int, int], file: Path, found: list[Problem]) -> Box | None:
-    """The object's box cut at the picture's edge, or None where nothing is left of it."""
-    height, width = size
-    detail = f"{thing.what} {thing.left:g},{thing.top:g} to {thing.right:g},{thing.bottom:g}".strip()
-    if not all(map(math.isfinite, (thing.left, thing.top, thing.right, thing.bottom))):
-        found.append(Problem(LEFT_OUT, "box that is not of finite numbers", file, thing.line, detail))
-        return None
-    left, right = max(thing.left, 0.0), min(thing.right, float(width))
-    top, bottom = max(thing.top, 0.0), min(thing.bottom, float(height))
-    if thing.right <= thing.left or thing.bottom <= thing.top:
-        found.append(Problem(LEFT_OUT, "box of zero or negative size", file, thing.line, detail))
-        return None
-    if right <= left or bottom <= top:
-        found.append(Problem(LEFT_OUT, "box outside the picture", file, thing.line, detail))
-        return None
-    over = max(
-        (left - thing.left) / width,
-        (thing.right - right) / width,
-        (top - thing.top) / height,
-        (thing.bottom - bottom) / height,
-    )
-    if over > ROUNDING:
-        found.append(Problem(WARNING, "box reaches outside the picture; cut at its edge", file, thing.line, detail))
-    return label, (left + right) / 2, (top + bottom) / 2, right - left, bottom - top
-
-
-def _fill(
-    place: Path, kept: Sequence[tuple[Annotated, list[Box], tuple[int, int]]], link: bool
-) -> tuple[Counter[str], Counter[str]]:
+def _fill(place: Path, kept: Sequence[Kept], link: bool) -> tuple[Counter[str], Counter[str]]:
     """Write pictures and labels; returns the numbers of pictures and boxes by split."""
     pictures: Counter[str] = Counter()
     boxes: Counter[str] = Counter()
