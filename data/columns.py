@@ -1,36 +1,20 @@
 """What the numbers of a label line are: a box, a box with keypoints, a polygon, or something that must not be guessed.
 
 A line with more than five numbers is a polygon (class, then x y pairs), or a box after which a tool wrote more:
-keypoints, a confidence, a track. Five numbers can be corners instead of centre and size. One line cannot tell, many
-can.
+keypoints, a confidence, a track. Five numbers can be corners instead of centre and size (`data.centres`). One line
+cannot tell, many can.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 import numpy as np
 
-from data.dialects import shown
-from data.problems import ERROR, Problem
-from data.templates import (
-    ALMOST_ALL,
-    BOXES,
-    CENTRE,
-    CHANCE,
-    CLOSE,
-    CORNERS,
-    OUTSIDE,
-    SIDES,
-    TOP_LEFT,
-    Y_FIRST,
-    either,
-    fits,
-)
+from data.templates import ALMOST_ALL, CENTRE, CHANCE, OUTSIDE, fits
 
 T = TypeVar("T")
 
@@ -38,27 +22,26 @@ BOX, POLYGON, KEYPOINTS, UNKNOWN = "box", "polygon", "keypoints", "unknown"
 SAMPLE = 1000
 """So many label files, spread over all, are looked at to tell what the columns are."""
 MOST, MANY = 0.5, 0.2
-FAR = 0.05
-"""So far out of the picture, in shares of it, nobody draws a box by hand."""
 ROUNDED = 2e-3
 """What rounding does to the difference of four coordinates, and a pixel more."""
 FEW = 5
 """Fewer boxes than this show nothing about all."""
 
+WIDEST = 2.0
+"""No point of an object is farther from the picture's corner than this, in shares of the picture."""
+MANY_LINES = 40
+"""Of so many polygons some lie where no box of their first numbers would."""
+SURE = math.log(1000)
+"""So much likelier is what is taken for granted: the logarithm of the ratio."""
+MISTAKEN, BY_CHANCE = 0.03, 0.5
+"""The share of keypoints that are not as they should be, and of polygons that look like a box with points in it."""
 FIVE = "keep the first five numbers of each line, class cx cy w h: awk '{print $1,$2,$3,$4,$5}' OLD > NEW"
 SAY = (
     "say in the data set's yaml what they are: kpt_shape: [how many keypoints, 2 or 3 numbers each], or kpt_shape: [] "
     "if they are polygons"
 )
-FORMS = {
-    CORNERS: "the corners x1 y1 x2 y2 (or y1 x1 y2 x2)",
-    TOP_LEFT: "the top left corner, width and height (or y1 x1 h w)",
-    SIDES: "the sides x1 x2 y1 y2 (or y1 y2 x1 x2)",
-}
-UNSURE = (
-    "compare a line with its picture, and write class cx cy w h as shares of the picture. From corners: "
-    f"{BOXES[CORNERS]}; from top left and size: {BOXES[TOP_LEFT]}; y may stand before x ({Y_FIRST[CORNERS]})"
-)
+SAY_OR_CUT = f"if they are polygons, say so in the data set's yaml: kpt_shape: []; if not, {FIVE}"
+EITHER, BOTH = "a box with keypoints or a polygon", "boxes with keypoints and polygons, both of so many numbers"
 
 
 @dataclass(frozen=True)
@@ -78,24 +61,120 @@ class Columns:
     todo: str = ""
 
 
-def columns_of(lines: Sequence[Sequence[float]], keypoints: tuple[int, int] | None = None) -> Columns:
+POLYGONS = Columns(POLYGON)
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """How lines with more than five numbers are read, by how many they have.
+
+    Attributes:
+        known: length -> what such lines are.
+        other: what lines of other lengths are.
+    """
+
+    known: Mapping[int, Columns] = field(default_factory=dict)
+    other: Columns = POLYGONS
+
+    def of(self, length: int) -> Columns:
+        return self.known.get(length, self.other)
+
+
+def columns_of(lines: Sequence[Sequence[float]], keypoints: tuple[int, int] | None = None) -> Lengths:
     """What the numbers are in `lines`, each longer than five.
+
+    Lines of one length are looked at by themselves: a tool that writes 5 keypoints for one class and 21 for another, or
+    keypoints for one and polygons for another, writes them into one file.
 
     Args:
         keypoints: how many points with how many numbers the data set's file says there are; (0, n): none.
     """
     if keypoints is not None:
         count, size = keypoints
-        return Columns(KEYPOINTS, 5 + count * size) if count else Columns(POLYGON)
-    # Keypoints and tracks are equally many in every line, but for a line or two that is broken.
-    (length, count), *others = Counter(map(len, lines)).most_common()
-    if others and (count < ALMOST_ALL * len(lines) or count < FEW):
-        return Columns(POLYGON)
-    return _of_one_length(np.array([line for line in lines if len(line) == length], float))
+        return Lengths(other=Columns(KEYPOINTS, 5 + count * size) if count else POLYGONS)
+    groups: dict[int, list[Sequence[float]]] = {}
+    for line in lines:
+        groups.setdefault(len(line), []).append(line)
+    tables = {length: np.array(group, float) for length, group in groups.items()}
+    usual = max(tables, key=lambda length: len(tables[length]))
+    known: dict[int, Columns] = {}
+    if len(tables) == 1 or len(tables[usual]) >= max(FEW, ALMOST_ALL * len(lines)):
+        known[usual] = _of_one_length(tables.pop(usual))
+        if known[usual].kind == KEYPOINTS:  # equally many in every line, but for a line or two that is broken
+            tables = {length: table for length, table in tables.items() if len(table) >= FEW}
+    known |= _of_several_lengths(tables, {columns.kind for columns in known.values()})
+    points = [length for length, columns in known.items() if columns.kind == KEYPOINTS]
+    if not points or any(columns.kind == POLYGON for columns in known.values()):
+        return Lengths(known)
+    return Lengths(known, known[max(points, key=lambda length: len(groups[length]))])
 
 
-def _of_one_length(table: np.ndarray) -> Columns:
-    """What lines ``(n, length)`` of one length are."""
+def _of_several_lengths(tables: Mapping[int, np.ndarray], kinds: set[str]) -> dict[int, Columns]:
+    """What the lines of each length are; not of those that are told by no more than that all others are keypoints.
+
+    Args:
+        kinds: of the lengths that are known already.
+    """
+    found: dict[int, Columns] = {}
+    scores: dict[int, float] = {}
+    for length, table in tables.items():
+        certain = _certain(table) if len(table) > 1 else None
+        if certain and (certain.kind == KEYPOINTS or len(table) >= FEW):
+            found[length] = certain
+        elif length % 2:
+            scores[length] = float(_keypoints_rather(table).sum())
+    for length in [length for length, score in scores.items() if abs(score) > SURE]:
+        found[length] = POLYGONS
+        if scores.pop(length) > SURE:
+            near = ~_holds_points(tables[length]) & _second_near(tables[length])[0]
+            both = near.sum() > max(2, (1 - ALMOST_ALL) * len(near))
+            found[length] = Columns(UNKNOWN, length, BOTH, SAY_OR_CUT) if both else Columns(KEYPOINTS, length)
+    polygons = {length: tables[length] for length, columns in found.items() if columns.kind == POLYGON}
+    for length, table in polygons.items():
+        if why := _not_only_polygons([table], MANY_LINES) or _not_only_polygons(list(polygons.values()), FEW):
+            found[length] = Columns(UNKNOWN, length, why, SAY_OR_CUT)
+    # What a few lines of a length leave open, all such lines together may tell, or the others.
+    total = sum(scores.values())
+    kinds = kinds | {columns.kind for columns in found.values()}
+    for length in scores:
+        if total > SURE:
+            found[length] = Columns(KEYPOINTS, length)
+        elif total < -SURE or (KEYPOINTS not in kinds and (POLYGON in kinds or total <= 0)):
+            found[length] = POLYGONS
+        elif KEYPOINTS not in kinds or POLYGON in kinds:
+            found[length] = Columns(UNKNOWN, length, EITHER, SAY_OR_CUT)
+    return found
+
+
+def _keypoints_rather(table: np.ndarray) -> np.ndarray:
+    """``(n,)`` of each line how much likelier it is a box with keypoints than a polygon: the logarithm of the ratio."""
+    holds = _holds_points(table)
+    near, area = _second_near(table)
+    area = np.clip(area, MISTAKEN, 1 - MISTAKEN)
+    first = np.log(np.where(holds, 1 - MISTAKEN, MISTAKEN) / BY_CHANCE)
+    second = np.where(near, np.log(area / (1 - MISTAKEN)), np.log((1 - area) / MISTAKEN))
+    return np.asarray(first + second)
+
+
+def _not_only_polygons(tables: Sequence[np.ndarray], least: int) -> str:
+    """Why lines that seem to be polygons may be something else as well; "" where they are polygons, or too few to say.
+
+    Args:
+        least: so many lines have to be there.
+    """
+    lines = sum(map(len, tables))
+    rather = np.concatenate([_holds_points(table) & ~_second_near(table)[0] for table in tables])
+    if rather.sum() > max(2, (1 - ALMOST_ALL) * lines):
+        return BOTH
+    boxes = np.concatenate([fits(CENTRE, table[:, 1:5], np.ones((len(table), 2))) for table in tables])
+    if lines < least or boxes.mean() < ALMOST_ALL or all(map(_parallelograms, tables)):
+        return ""
+    near, area = map(np.concatenate, zip(*map(_second_near, tables), strict=True))
+    return EITHER if near.mean() < ALMOST_ALL or _chance(area) >= CHANCE else ""
+
+
+def _certain(table: np.ndarray) -> Columns | None:
+    """What lines of one length are where that does not hang on whether their numbers are points; None: it does."""
     length = table.shape[1]
     more = table[:, 5:]
     # One line or two may be a triangle that ends at the picture's edge; of more not all do.
@@ -105,25 +184,31 @@ def _of_one_length(table: np.ndarray) -> Columns:
         return Columns(
             UNKNOWN, length, f"{length // 5} objects in one line", "write one object a line: xargs -n 5 < OLD > NEW"
         )
-    boxes = _boxes(table)
-    inside = next((size for size in (3, 2) if (length - 5) % size == 0 and boxes and _in_box(table, size)), 0)
-    flags = boxes and length > 7 and (length - 5) % 3 == 0 and _flags(table[:, 7::3])
-    if flags or (length % 2 == 0 and inside == 3):
+    flags = length > 7 and (length - 5) % 3 == 0 and _boxes(table) and _flags(table[:, 5:].reshape(len(table), -1, 3))
+    if flags or (length % 2 == 0 and _inside(table) == 3):
         return Columns(KEYPOINTS, length)
-    if length % 2 == 0:
-        return Columns(UNKNOWN, length, "neither a box nor a polygon", f"{FIVE}; or {SAY}")
+    return Columns(UNKNOWN, length, "neither a box nor a polygon", f"{FIVE}; or {SAY}") if length % 2 == 0 else None
+
+
+def _of_one_length(table: np.ndarray) -> Columns:
+    """What lines ``(n, length)`` are where all are of this length."""
+    if certain := _certain(table):
+        return certain
+    length, boxes, inside = table.shape[1], _boxes(table), _inside(table)
     if boxes and _unlabelled(table[:, 5:]) > MANY:
         why = "a box with keypoints, some of them at 0 0"
         return Columns(KEYPOINTS, length) if inside else Columns(UNKNOWN, length, why, SAY)
-    share, chance = _polygons(table)
+    near, area = _second_near(table)
+    share, chance = float(near.mean()), _chance(area)
     if share >= ALMOST_ALL and (chance < CHANCE or not boxes or _parallelograms(table)):
-        return Columns(POLYGON)
+        return POLYGONS
     if inside and share < ALMOST_ALL:
         return Columns(KEYPOINTS, length)
     if boxes:  # the points may lie outside their box: nothing but the data set's file tells
-        return Columns(UNKNOWN, length, "a box with keypoints or a polygon", SAY)
+        return Columns(UNKNOWN, length, EITHER, SAY)
     if share >= MOST:
-        return Columns(POLYGON)
+        why = _not_only_polygons([table], FEW)
+        return Columns(UNKNOWN, length, why, SAY_OR_CUT) if why else POLYGONS
     return Columns(UNKNOWN, length, "neither a polygon nor a box with keypoints in it", FIVE)
 
 
@@ -132,9 +217,9 @@ def _unlabelled(points: np.ndarray) -> float:
     return float((points.reshape(len(points), -1, 2) == 0).all(axis=2).any(axis=1).mean())
 
 
-def _flags(values: np.ndarray) -> bool:
-    """Whether these are visibilities: 0 not labelled, 1 hidden, 2 seen."""
-    return bool(np.isin(values, (0, 1, 2)).all())
+def _flags(points: np.ndarray) -> bool:
+    """Whether these, ``(n, k, 3)``, are points and visibilities: 0 not labelled, 1 hidden, 2 seen."""
+    return bool(np.isin(points[:, :, 2], (0, 1, 2)).all() and (np.abs(points[:, :, :2]) <= WIDEST).mean() >= ALMOST_ALL)
 
 
 def _parallelograms(table: np.ndarray) -> bool:
@@ -157,8 +242,33 @@ def _boxes(table: np.ndarray) -> bool:
     return bool(fits(CENTRE, table[:, 1:5], np.ones((len(table), 2))).mean() >= ALMOST_ALL)
 
 
-def _in_box(table: np.ndarray, size: int) -> bool:
-    """Whether almost all points after the box, `size` numbers each, lie in it."""
+def _inside(table: np.ndarray) -> int:
+    """How many numbers a point has, of which almost all lie in the box before them; 0: they are not so."""
+    if not _boxes(table):
+        return 0
+    for size in (3, 2):
+        if (table.shape[1] - 5) % size == 0 and (points := _points_in_box(table, size)) is not None:
+            inside, seen = points
+            if not seen.any() or inside[seen].mean() >= ALMOST_ALL:
+                return size
+    return 0
+
+
+def _holds_points(table: np.ndarray) -> np.ndarray:
+    """``(n,)`` bool: whether numbers 2 to 5 are a box in the picture and almost all points after it lie in it."""
+    holds = np.zeros(len(table), bool)
+    for size in (3, 2):
+        if (table.shape[1] - 5) % size == 0 and (points := _points_in_box(table, size)) is not None:
+            inside, seen = points
+            holds |= (inside & seen).sum(axis=1) >= ALMOST_ALL * seen.sum(axis=1)
+    return np.asarray(holds & fits(CENTRE, table[:, 1:5], np.ones((len(table), 2))))
+
+
+def _points_in_box(table: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray] | None:
+    """``(n, k)`` bool each: of the points after the box, `size` numbers each, which lie in it, and which are labelled.
+
+    None: the third of three numbers is no visibility.
+    """
     centre, sides = table[:, None, 1:3], table[:, None, 3:5]
     low, high = centre - sides / 2, centre + sides / 2
     points = table[:, 5:].reshape(len(table), -1, size)
@@ -167,72 +277,33 @@ def _in_box(table: np.ndarray, size: int) -> bool:
         visible = points[:, :, 2]
         # Some tools write a confidence in the place of a visibility.
         if visible.min() < 0 or visible.max() > 2:
-            return False
+            return None
         seen &= visible > 0
     margin = 0.1 * sides + OUTSIDE
-    inside: np.ndarray = np.all((points[:, :, :2] >= low - margin) & (points[:, :, :2] <= high + margin), axis=2)
-    return bool(inside[seen].mean() >= ALMOST_ALL) if seen.any() else True
+    inside = np.all((points[:, :, :2] >= low - margin) & (points[:, :, :2] <= high + margin), axis=2)
+    return np.asarray(inside), np.asarray(seen)
 
 
-def _polygons(table: np.ndarray) -> tuple[float, float]:
-    """The share of lines whose second point lies near the others, and the chance of that, were it width and height."""
+def _second_near(table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of each line, read as a polygon: whether its second point lies near the others, and how much of the picture is.
+
+    Numbers 4 and 5 of a box are its width and height, which lie anywhere: near the others by chance.
+    """
     points = table[:, 1:].reshape(len(table), -1, 2)
     others = np.delete(points, 1, axis=1)
     low, high = others.min(axis=1), others.max(axis=1)
-    margin = 1.5 * (high - low).max(axis=1, keepdims=True)
+    # Of a triangle only two are left, which may lie close together.
+    margin = (1.5 if points.shape[1] > 3 else 3) * (high - low).max(axis=1, keepdims=True)
     near = ((points[:, 1] >= low - margin) & (points[:, 1] <= high + margin)).all(axis=1)
     area = np.clip(np.minimum(high + margin, 1) - np.maximum(low - margin, 0), 0, 1).prod(axis=1)
+    return np.asarray(near), np.asarray(area)
+
+
+def _chance(area: np.ndarray) -> float:
+    """The chance that all second points lie near the others, were they widths and heights."""
     # Where "near" is most of the picture, nothing follows from it, however many lines there are.
     telling = area[area < MOST]
-    return float(near.mean()), float(np.exp(np.log(np.maximum(telling, 1e-9)).sum()))
-
-
-@dataclass(frozen=True)
-class Five:
-    """A line of five numbers that can be read as it is: where it stands, and its box."""
-
-    file: Path
-    line: int
-    text: str
-    box: tuple[float, ...]
-
-
-def not_centres(lines: Sequence[Five]) -> list[Problem]:
-    """An error where most boxes reach outside the picture, or all make sense as something else only.
-
-    Args:
-        lines: of the split, those whose numbers lie in 0..1.
-    """
-    if len(lines) < 3:
-        return []
-    boxes = np.array([line.box for line in lines])
-    first, second = boxes[:, :2], boxes[:, 2:]
-    before, behind = (second / 2 - first).max(axis=1), (first + second / 2 - 1).max(axis=1)
-    over = np.maximum(before, behind)
-    outside = float((over > OUTSIDE).mean())
-    ones = np.ones((len(boxes), 2))
-    share = {box: float(fits(box, boxes, ones).mean()) for box in (CORNERS, SIDES, TOP_LEFT)}
-    forms = [box for box, fit in share.items() if fit >= max(ALMOST_ALL, max(share.values()) - CLOSE)]
-    if outside <= MANY:
-        # Corners of small boxes in the middle are centres and sizes in the picture too; but not of all boxes.
-        certain = len(boxes) >= 4 * FEW and max(share[CORNERS], share[SIDES]) > 1 - CLOSE
-        # Who draws carelessly leaves the picture on all sides; top left corners only at the top and on the left.
-        one_sided = (before > OUTSIDE).sum() >= 2 * FEW and not (behind > OUTSIDE).any() and share[TOP_LEFT] > 1 - CLOSE
-        if certain and (over > FAR).mean() > CLOSE:
-            forms = [box for box in forms if box != TOP_LEFT]
-        elif one_sided:
-            forms = [TOP_LEFT]
-        else:
-            return []
-    elif outside <= MOST and not (len(boxes) >= FEW and forms):
-        return []
-    guess = " or ".join(FORMS[box] for box in forms) or "something else than centre and size"
-    kind = f"{outside:.0%} of the boxes reach outside the picture: the numbers look like {guess}".replace("%", " %")
-    worst = lines[int(over.argmax())]
-    todo = UNSURE
-    if len(forms) == 1:
-        todo = f"write class cx cy w h, each as a share of the picture: {BOXES[forms[0]]}; {either(forms[0])}"
-    return [Problem(ERROR, kind, worst.file, worst.line, f"{shown(worst.text)}; {len(boxes)} boxes looked at", todo)]
+    return float(np.exp(np.log(np.maximum(telling, 1e-9)).sum()))
 
 
 def spread(paths: Sequence[T], most: int = SAMPLE) -> Iterable[T]:

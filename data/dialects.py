@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from data.mixtures import box_and_more, of_two_units
 from data.templates import ALMOST_ALL, CENTRE, SHARES, guesses, phrase, recipe
 
 Make = tuple[str, ...]
@@ -279,16 +280,24 @@ def _columns(
     elif named:
         told.append("class names in place of numbers")
         todo.append(_numbers_for(rows, named, names, files))
+    classes = None if named else len(names)
     if len({len(row) for row in table}) == 1:
-        found = guesses(np.array(table), sizes, None if named else len(names))
+        if len(table[0]) == (4 if named else 5) and (mixed := of_two_units(np.array(table)[:, -4:])):
+            return [*told, mixed[0]], [*todo, mixed[1]]
+        found = guesses(np.array(table), sizes, classes)
+        usual = bool(found) and found[0].box == CENTRE and found[0].unit == SHARES
+        if not usual and (more := box_and_more(table, sizes, classes)):
+            return [*told, more[0]], [*todo, more[1]]
         if found:
-            plain = found[0].box == CENTRE and found[0].unit == SHARES and found[0].layout == ("B" if named else "cB")
+            plain = usual and found[0].layout == ("B" if named else "cB")
             if not plain or len(found) > 1:
                 told.append(phrase(found, named))
                 todo.append("" if named and plain else recipe(found, bool(named)))
             return told, todo
     # Brackets around brackets are several objects.
-    outline = None if any("[[" in line.text for line in lines) else _outline(table, sizes, bool(named))
+    outline = None
+    if not any("[[" in line.text for line in lines):
+        outline = box_and_more(table, sizes, classes) or _outline(table, sizes, bool(named))
     if outline is not None:
         told.append(outline[0])
         todo.append(outline[1])

@@ -16,7 +16,8 @@ import numpy as np
 
 from common.errors import UserError
 from common.reading import read_bytes
-from data.columns import KEYPOINTS, POLYGON, UNKNOWN, Columns, Five, columns_of, not_centres, spread
+from data.centres import Five, not_centres
+from data.columns import KEYPOINTS, UNKNOWN, Lengths, columns_of, spread
 from data.dialects import LARGE, Dialect, Make, Wrong, as_number, make_of, recognised, shown
 from data.label_files import MOST_LABELS, ROUNDING, SMALLEST, cut_at_the_edge
 from data.problems import ERROR, WARNING, Problem
@@ -34,7 +35,6 @@ Fields = list[str]
 _Fault = tuple[str, str, str, str]
 """Severity, kind, detail, todo."""
 _Found = list[_Fault]
-_POLYGONS = Columns(POLYGON)
 
 
 @dataclass(frozen=True)
@@ -42,12 +42,12 @@ class Reading:
     """How the lines of a split are read: what all of them together tell.
 
     Attributes:
-        columns: what lines with more than five numbers are; None: there are none.
+        columns: what lines with more than five numbers are.
         dialects: what lines are that cannot be read, by their make.
         ones: the class numbers begin at 1 and not at 0.
     """
 
-    columns: Columns | None = None
+    columns: Lengths = field(default_factory=Lengths)
     dialects: Mapping[Make, Dialect] = field(default_factory=dict)
     ones: bool = False
 
@@ -160,7 +160,7 @@ def how_to_read(
         except UserError:
             continue  # named where it is read
     long = _long(text.split() for _, _, text in lines)
-    columns = columns_of(long, keypoints) if long or keypoints else None
+    columns = columns_of(long, keypoints) if long or keypoints else Lengths()
     wrong: list[Wrong] = []
     boxes: list[Five] = []
     numbers: set[float] = set()
@@ -184,12 +184,12 @@ def how_to_read(
     return Reading(columns, recognised(wrong, names, len(lines)), ones), not_centres(boxes)
 
 
-def _parse(fields: Fields, classes: int, columns: Columns | None) -> tuple[tuple[float, ...] | None, _Found]:
+def _parse(fields: Fields, classes: int, lengths: Lengths) -> tuple[tuple[float, ...] | None, _Found]:
     """One line: its row class, cx, cy, w, h, or None if unusable; and (severity, kind, detail, todo) of each fault."""
     found: _Found = []
     polygon = len(fields) > 5
-    columns = columns or _POLYGONS
-    if polygon and columns.kind == UNKNOWN and len(fields) == columns.length:
+    columns = lengths.of(len(fields))
+    if polygon and columns.kind == UNKNOWN:
         return None, [(ERROR, FIVE, f"{len(fields)} given: {columns.why}", columns.todo)]
     if len(fields) < 5 or (polygon and columns.kind != KEYPOINTS and len(fields) % 2 == 0):
         return None, [(ERROR, FIVE, f"{len(fields)} given", "")]

@@ -174,7 +174,11 @@ def _role_fits(role: str, values: np.ndarray) -> bool:
     if role == "a":
         # Whole degrees may be the numbers of tracks as well.
         degrees = bool((np.abs(values) <= 360).all() and values.max() >= 45)
-        return degrees if whole else bool((np.abs(values) <= 360).all() and ((values < 0) | (values > 1)).any())
+        if whole or degrees:
+            return degrees
+        # In radians, or degrees below 0; what lies between these, such as a distance, is none.
+        turned = bool((values < 0).any()) or bool(1 < values.max() <= 2 * np.pi)
+        return turned and bool((np.abs(values) <= 360).all())
     return whole
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from pathlib import Path
 
@@ -9,8 +10,10 @@ import numpy as np
 import pytest
 
 from common.errors import UserError
+from data.columns import POLYGON, columns_of
 from data.labels import CheckReport, check
 from tests.data.made import write_set
+from tests.shared import shared
 
 GREY = np.full((8, 12, 3), 90, np.uint8)
 
@@ -217,3 +220,134 @@ def test_what_the_columns_are_is_told_by_each_source_for_itself(tmp_path: Path) 
     counts = Counter(problem.kind for problem in report.problems)
     assert counts["keypoints left out; the box before them is taken"] == 40
     assert counts["polygon turned into the box around it"] == 40
+
+
+# Several forms in one folder ---------------------------------------------------------------------------------------
+
+TAKEN, AROUND_IT = "keypoints left out; the box before them is taken", "polygon turned into the box around it"
+SPREAD = np.random.default_rng(7).uniform(-0.5, 0.5, (21, 2))
+
+
+def of_two_kinds(found: np.ndarray, visible: object, counts: tuple[int, int]) -> list[str]:
+    """Boxes with keypoints, as many as `counts` says by turns."""
+    return [keypoint_lines(found[n : n + 1], visible, SPREAD[: counts[n % 2]])[0] for n in range(len(found))]
+
+
+def outline(box: np.ndarray, points: int, seed: int) -> str:
+    """A polygon around a box, of points on an ellipse."""
+    angles = np.linspace(0, 2 * np.pi, points, endpoint=False) + seed
+    shares = np.stack([np.cos(angles), np.sin(angles)], axis=1) / 2
+    return text(0, *map(float, around(box, shares).ravel()))
+
+
+def in_order(found: np.ndarray) -> np.ndarray:
+    return np.concatenate([found[number::4] for number in range(4)])
+
+
+@pytest.mark.parametrize("counts", [(5, 21), (4, 6), (3, 4)], ids=str)
+@pytest.mark.parametrize("visible", [None, 0, 1, 2], ids=["x y", "v 0", "v 1", "v 2"])
+def test_keypoints_of_two_lengths_in_one_folder_leave_their_boxes(
+    tmp_path: Path, visible: object, counts: tuple[int, int]
+) -> None:
+    found = boxes(60, 2)
+    path = a_set(tmp_path, of_two_kinds(found, visible, counts))
+    assert kinds(path) == {TAKEN}
+    np.testing.assert_allclose(rows(path), in_order(found), atol=2e-6)
+
+
+@pytest.mark.parametrize("visible", [None, 2], ids=["x y", "x y v"])
+@pytest.mark.parametrize("every", [2, 4])
+def test_keypoints_among_polygons_leave_their_boxes_and_polygons_stay(
+    tmp_path: Path, visible: object, every: int
+) -> None:
+    found = boxes(120, 4)
+    points = keypoint_lines(found, visible, SPREAD[:5])
+    lines = [points[n] if n % every == 0 else outline(box, 4 + n % 6, n) for n, box in enumerate(found)]
+    if visible is None:  # of as many numbers as the keypoints are no polygons
+        lines = [outline(found[n], 8, n) if n % every and n % 6 == 3 else line for n, line in enumerate(lines)]
+    path = a_set(tmp_path, lines)
+    counts = Counter(problem.kind for problem in check(path, ["train"]).problems)
+    assert counts == {TAKEN: 120 // every, AROUND_IT: 120 - 120 // every}
+    wide = {n for n in range(120) if n % every == 0}
+    order = [n for number in range(4) for n in range(number, 120, 4)]
+    for n, row in zip(order, rows(path)):
+        assert np.abs(row[:2] - found[n, :2]).max() < (1e-5 if n in wide else 0.1)
+
+
+def test_keypoints_and_polygons_of_as_many_numbers_are_not_guessed(tmp_path: Path) -> None:
+    found = boxes(80, 6) * [1, 1, 0.4, 0.4]
+    points = keypoint_lines(found, None, SPREAD[:5])
+    lines = [points[n] if n % 2 else outline(box, 7, n) for n, box in enumerate(found)]
+    for more in ([], [outline(box, 6, n) for n, box in enumerate(boxes(40, 9))]):
+        errors = check(a_set(tmp_path / str(len(more)), lines + more), ["train"]).errors
+        assert len(errors) == 80
+        assert all("keypoints" in error.detail and "polygon" in error.detail for error in errors)
+        assert "kpt_shape: []" in errors[0].todo
+        assert "keep the first five numbers" in errors[0].todo
+
+
+def test_keypoints_of_two_lengths_that_lie_outside_their_boxes_are_not_guessed(tmp_path: Path) -> None:
+    found = boxes(60, 2) * [1, 1, 0.4, 0.4]
+    errors = check(a_set(tmp_path, of_two_kinds(found, None, (5, 21))), ["train"]).errors
+    assert not errors, "points in their boxes are"
+    wild = [keypoint_lines(found[n : n + 1], None, 3 * SPREAD[: (5, 21)[n % 2]])[0] for n in range(60)]
+    errors = check(a_set(tmp_path / "wild", wild), ["train"]).errors
+    assert len(errors) == 60
+    assert all("a box with keypoints or a polygon" in error.detail for error in errors)
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("count", [6, 40, 400])
+def test_polygons_of_all_lengths_are_polygons(tmp_path: Path, seed: int, count: int) -> None:
+    rng = np.random.default_rng(seed)
+    found = boxes(count, seed)
+    path = a_set(tmp_path, [outline(box, int(rng.integers(3, 12)), int(rng.integers(99))) for box in found])
+    assert kinds(path) == {AROUND_IT}
+
+
+def test_real_polygons_are_polygons() -> None:
+    """COCO's segmentations, all of them and few, as they are and of three to eight points."""
+    source = shared("datasets/coco128/coco_annotations/instances_train2017.json")
+    content = json.loads(source.read_text())
+    sizes = {image["id"]: (image["width"], image["height"]) for image in content["images"]}
+    parts = [
+        np.array(part).reshape(-1, 2) / sizes[entry["image_id"]]
+        for entry in content["annotations"]
+        if isinstance(entry["segmentation"], list)
+        for part in entry["segmentation"]
+    ]
+    rng = np.random.default_rng(0)
+    fewer = [part[np.linspace(0, len(part), rng.integers(3, 9), endpoint=False).astype(int)] for part in parts]
+    for points in (parts, fewer):
+        lines = [[0.0, *part.ravel().tolist()] for part in points]
+        for count in (len(lines), *[20, 80, 200] * 5):
+            chosen = [lines[int(place)] for place in rng.choice(len(lines), count, replace=False)]
+            found = columns_of(chosen)
+            assert {found.of(len(line)).kind for line in chosen} == {POLYGON}
+
+
+def test_files_of_another_form_among_good_ones_stop(tmp_path: Path) -> None:
+    found = boxes(240)
+    sides = [0, 2, 1, 3]
+    for name, form in (("corners", corners), ("sides", lambda box: corners(box)[sides])):
+        pictures: list[tuple[np.ndarray, str | None]] = []
+        for number in range(60):
+            several = [form(box) if number % 3 == 0 else box for box in found[number::60]]
+            pictures.append((GREY + number, "\n".join(text(0, *map(float, box)) for box in several) + "\n"))
+        (error,) = check(write_set(tmp_path / name, {"train": pictures}), ["train"]).errors
+        assert error.kind.startswith(f"some label files look like the {name} ")
+        assert int(error.file.stem[-3:]) % 3 == 0
+        assert "w = x2 - x1, h = y2 - y1" in error.todo
+
+
+def test_careless_boxes_of_large_objects_are_no_corners(tmp_path: Path) -> None:
+    """Large objects make sense as corners; those that reach out do no more often than the others."""
+    rng = np.random.default_rng(2)
+    for name, low in (("large", 0.6), ("all", 0.1)):
+        sides = rng.uniform(low, 0.95, (200, 2))
+        found = np.concatenate([rng.uniform(sides / 2, 1 - sides / 2), sides], axis=1)
+        found[:30, :2] += rng.uniform(-0.15, 0.15, (30, 2))
+        pictures: list[tuple[np.ndarray, str | None]] = [
+            (GREY + number, text(0, *map(float, np.clip(found[number], 0, 1))) + "\n") for number in range(160)
+        ]
+        assert not check(write_set(tmp_path / name, {"train": pictures}), ["train"]).errors

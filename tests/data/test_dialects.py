@@ -140,6 +140,56 @@ CASES: dict[str, tuple[Row, str, str]] = {
         "outlines with one number more, such as a confidence",
         "leave out the last number",
     ),
+    "a distance and a flag": (
+        lambda n, box: text(n % 2, *shares(box), 5 + 0.7 * n, n % 2),
+        "class cx cy w h and 2 more",
+        "{print $1,$2,$3,$4,$5}",
+    ),
+    "a distance": (
+        lambda n, box: text(n % 2, *shares(box), 5 + 0.7 * n),
+        "class cx cy w h and 1 more",
+        "{print $1,$2,$3,$4,$5}",
+    ),
+    "a distance, a track and a flag": (
+        lambda n, box: text(n % 2, *shares(box), 5 + 0.7 * n, n + 4, n % 2),
+        "class cx cy w h and 3 more",
+        "{print $1,$2,$3,$4,$5}",
+    ),
+    "names, a distance and a flag": (
+        lambda n, box: text(NAMES[n % 2], *shares(box), 5 + 0.7 * n, n % 2),
+        "class names in place of numbers and class cx cy w h and 2 more",
+        "keep the name and the four numbers behind it",
+    ),
+    "corners in pixels, a distance and a flag": (
+        lambda n, box: text(n % 2, *pixels(corners(box)), 5 + 0.7 * n, n % 2),
+        "class x1 y1 x2 y2, in pixels and 2 more",
+        "w = x2 - x1",
+    ),
+    "centres as shares, sizes in pixels": (
+        lambda n, box: text(n % 2, *shares(box)[:2], *pixels(box)[2:]),
+        "class cx cy as shares of the picture, w h in pixels",
+        "divide w by the picture's width and h by its height",
+    ),
+    "centres in pixels, sizes as shares": (
+        lambda n, box: text(n % 2, *pixels(box)[:2], *shares(box)[2:]),
+        "class cx cy in pixels, w h as shares of the picture",
+        "divide cx by the picture's width and cy by its height",
+    ),
+    "x as shares, y in pixels": (
+        lambda n, box: text(n % 2, shares(box)[0], pixels(box)[1], shares(box)[2], pixels(box)[3]),
+        "class cx w as shares of the picture, cy h in pixels",
+        "divide cy and h by the picture's height",
+    ),
+    "x in pixels, y as shares": (
+        lambda n, box: text(n % 2, pixels(box)[0], shares(box)[1], pixels(box)[2], shares(box)[3]),
+        "class cx w in pixels, cy h as shares of the picture",
+        "divide cx and w by the picture's width",
+    ),
+    "triangles in pixels": (
+        lambda n, box: text(n % 2, *pixels(turned(box)[:6])),
+        "outlines in pixels",
+        "divide x by the picture's width",
+    ),
     "centres in pixels": (
         lambda n, box: text(n % 2, *shares(box * SIDES)),
         "class cx cy w h, in pixels",
