@@ -12,6 +12,7 @@ from data.convert_writer import Converted, Shares, split_all_by_share, split_fro
 from data.describe import from_darknet, from_yaml, names_listed
 from data.label_lines import how_to_read, read_label_file
 from data.layouts import names_file
+from data.near_names import nearly_named, told, what_to_do
 from data.pairing import looked_for
 from data.pictures import ANY_RANGE, picture_shapes
 from data.places import pictures_under
@@ -48,10 +49,14 @@ def yolo_to_yolo(
         raise UserError("there is no picture in this folder", where=folder, todo="give the folder of the pictures")
     classes = list(names) if names else _names(folder)
     labels = {picture: path for picture in pictures if (path := find_label(picture))}
+    near = nearly_named(picture for picture in pictures if picture not in labels)
     if not labels:
         problem = f"no picture has a label file; that of {pictures[0].name} is looked for in {looked_for(pictures[0])}"
-        raise UserError(problem, where=folder, todo="put the labels there; other formats: thinyolo convert --help")
-    problems = [Problem(LEFT_OUT, "picture without a label file", path) for path in pictures if path not in labels]
+        put = "put the labels there; other formats: thinyolo convert --help"
+        raise UserError(problem, where=folder, todo=what_to_do(near) or put)
+    paired = {picture for picture, _, _ in near}
+    without = [path for path in pictures if path not in labels and path not in paired]
+    problems = told(near) + [Problem(LEFT_OUT, "picture without a label file", path) for path in without]
     shapes = dict(zip(labels, picture_shapes(list(labels), ANY_RANGE), strict=True))
     sizes = {labels[picture]: (shape[1], shape[0]) for picture, shape in shapes.items() if not isinstance(shape, str)}
     reading, wrong = how_to_read(list(labels.values()), classes, sizes=sizes)

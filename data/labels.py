@@ -34,6 +34,7 @@ from data.findings import (
 )
 from data.label_files import MOST_LABELS, ROUNDING, find_labels, read_label_files
 from data.label_lines import Reading, how_to_read, read_label_file, read_labels
+from data.near_names import Pair, nearly_named, what_to_do
 from data.pairing import (
     labels_elsewhere,
     labels_twice,
@@ -156,14 +157,17 @@ def scan(spec: DataSpec, split: str, stamps: dict[str, np.ndarray] | None = None
         if spec.single_cls:
             labels[:, 0] = 0
         result.labels.append(labels)
-    result.problems += _emptiness(spec, result) or without_labels(spec, split, result.pictures, result.absent)
+    near = nearly_named(result.absent)
+    result.problems += _emptiness(spec, result, near) or without_labels(
+        spec, split, result.pictures, result.absent, near
+    )
     result.problems += shared_labels(result.pictures, files)
     result.problems += labels_twice(result.pictures, files, partial(_files_contradict, spec, reading))
     known, contradict = stamps[split][usable], partial(_contradict, spec)
     read = np.array([file not in unread_labels for file in files], bool)
     pictures = result.pictures if read.all() else [result.pictures[place] for place in np.flatnonzero(read)]
     result.problems += copies_within(split, pictures, contradict, known[read])
-    result.problems += labels_without_picture(spec, split)
+    result.problems += labels_without_picture(spec, split, near)
     result.problems += unread(spec.folders.get(split, ()))
     result.problems += of_several_frames(result.pictures, result.facts)
     result.problems += crushed(spec, result.pictures, result.facts)
@@ -258,7 +262,7 @@ def _readings(spec: DataSpec, result: Scan, files: Sequence[str | None]) -> Call
     return lambda picture: readings[source(str(picture).rpartition(os.sep)[0])]
 
 
-def _emptiness(spec: DataSpec, result: Scan) -> list[Problem]:
+def _emptiness(spec: DataSpec, result: Scan, near: Sequence[Pair]) -> list[Problem]:
     todo = "labels/NAME.txt belongs to images/NAME.jpg; correct the paths or add the files"
     if not result.pictures:
         kind = f"none of the pictures of '{result.split}' can be read"
@@ -269,7 +273,7 @@ def _emptiness(spec: DataSpec, result: Scan) -> list[Problem]:
         return []
     detail = f"{len(result.absent)} of {len(result.pictures)} have no label file"
     detail += f"; labels are looked for like {looked_for((result.absent or result.pictures)[0])}"
-    todo = labels_elsewhere(spec, result.absent) or todo
+    todo = labels_elsewhere(spec, result.absent) or what_to_do(near) or todo
     return [Problem(ERROR, f"no picture of '{result.split}' has a box", spec.source, None, detail, todo)]
 
 

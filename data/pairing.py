@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from common.reading import is_folder
+from data.near_names import Pair, told, what_to_do
 from data.places import stem_and_suffix, walked
 from data.problems import ERROR, WARNING, Problem
 from data.spec import PICTURE_SUFFIXES, DataSpec, label_places, labels_folder
@@ -26,12 +27,17 @@ MOVE_OR_EMPTY = (
 )
 
 
-def without_labels(spec: DataSpec, split: str, pictures: Sequence[Path], absent: Iterable[Path]) -> list[Problem]:
+def without_labels(
+    spec: DataSpec, split: str, pictures: Sequence[Path], absent: Iterable[Path], near: Sequence[Pair] = ()
+) -> list[Problem]:
     """What to say of the pictures `absent`, those of `pictures` that have no label file.
 
     A source in which no picture has one is an error. A source is a folder as the data set's file names it; pictures of
     a list file, and folders `images` below a source, go by the folder whose labels are together (`images`,
     `JPEGImages`, ...).
+
+    Args:
+        near: files that seem to have the labels of some of them (`data.near_names`).
     """
     lacking = set(absent)
     if not lacking:
@@ -43,12 +49,16 @@ def without_labels(spec: DataSpec, split: str, pictures: Sequence[Path], absent:
     known: set[Path] = set()  # pictures an error speaks for
     for folder, members in _groups(pictures, lambda picture: source(picture.parent)).items():
         if lacking.issuperset(members):
-            todo = "; ".join(filter(None, [labels_elsewhere(spec, members), MOVE_OR_EMPTY]))
+            nearly = what_to_do([pair for pair in near if pair[0] in set(members)])
+            todo = "; ".join(filter(None, [labels_elsewhere(spec, members) or nearly, MOVE_OR_EMPTY]))
             problems.append(Problem(ERROR, NONE_FOUND, folder, None, _looked_for(members), todo))
             known.update(members)
     for folder, members in _groups(pictures, lambda picture: picture.parent).items():
         if len(members) > 1 and lacking.issuperset(members) and not known.issuperset(members):
             problems.append(Problem(WARNING, f"{NONE_FOUND}: all are background", folder, None, _looked_for(members)))
+    paired = [pair for pair in near if pair[0] not in known]
+    known.update(picture for picture, _, _ in paired)
+    problems += told(paired)
     return problems + [
         Problem(WARNING, "no label file: the picture counts as background", picture)
         for picture in pictures
@@ -164,8 +174,13 @@ def _source(folder: Path, named: frozenset[Path], top: Path | None) -> Path:
     return folder
 
 
-def labels_without_picture(spec: DataSpec, split: str) -> list[Problem]:
-    """Label files in the folders of a split's labels that no picture of the data set goes with."""
+def labels_without_picture(spec: DataSpec, split: str, near: Sequence[Pair] = ()) -> list[Problem]:
+    """Label files in the folders of a split's labels that no picture of the data set goes with.
+
+    Args:
+        near: those of which is said that they seem to belong to a picture.
+    """
+    paired = {file for _, file, _ in near}
     pictured: dict[Path, set[str]] = {}  # folder of labels -> the pictures it may belong to
     for name in sorted(spec.splits, key=lambda other: other != split):  # this split's folders first
         for folder in map(Path, {str(picture).rpartition(os.sep)[0] for picture in spec.splits[name]}):
@@ -177,6 +192,8 @@ def labels_without_picture(spec: DataSpec, split: str) -> list[Problem]:
         for name in sorted(os.listdir(labels)):
             stem = name.removesuffix(".txt")
             if stem != name and stem not in stems and name not in ("classes.txt", "README.txt"):
+                if labels / name in paired:
+                    continue
                 problems.append(Problem(WARNING, "labels without a picture", labels / name))
     return problems
 
