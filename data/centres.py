@@ -19,6 +19,8 @@ from data.templates import ALMOST_ALL, BOXES, CHANCE, CLOSE, CORNERS, OUTSIDE, S
 MOST, MANY = 0.5, 0.2
 FAR = 0.05
 """So far out of the picture, in shares of it, nobody draws a box by hand."""
+SELDOM = 0.25
+"""Where so few boxes make sense as corners, they are small: reaching out makes no corners of them."""
 FEW = 5
 """Fewer boxes than this show nothing about all."""
 FORMS = {
@@ -83,18 +85,26 @@ def not_centres(lines: Sequence[Five]) -> list[Problem]:
 def _of_some_files(lines: Sequence[Five], boxes: np.ndarray, over: np.ndarray) -> list[Problem]:
     """An error where some label files are of another form than the others.
 
-    Of files that are carelessly drawn, as many make sense in another form as of those that are not; of files in that
-    form, all do.
+    What lies in the picture makes sense in another form as often in files that are carelessly drawn as in good ones; in
+    files of that form all does. Of a box that reaches out that shows less: large ones do both.
     """
     files: dict[Path, list[int]] = {}
     for place, line in enumerate(lines):
         files.setdefault(line.file, []).append(place)
-    far = np.array([bool((over[places] > FAR).any()) for places in files.values()])
+    reaching = over > FAR
+    far = np.array([bool(reaching[places].any()) for places in files.values()])
+    beside = np.zeros(len(boxes), bool)  # boxes in the picture, in a file with one that reaches out
+    for places in files.values():
+        beside[places] = reaching[places].any() & ~reaching[places]
+    good = ~reaching & ~beside
     for form in (CORNERS, SIDES):
         right = fits(form, boxes, np.ones((len(boxes), 2)))
         whole = np.array([bool(right[places].all()) for places in files.values()])
-        by_chance = (int((whole & ~far).sum()) + 1) / (int((~far).sum()) + 2)
-        if far.sum() < FEW or whole[far].mean() < ALMOST_ALL or by_chance ** int(far.sum()) >= CHANCE:
+        by_chance = (int(right[good].sum()) + 1) / (int(good.sum()) + 2)
+        certain = right[beside].mean() >= ALMOST_ALL if beside.any() else False
+        certain = certain and by_chance ** int(beside.sum()) < CHANCE
+        alone = beside.sum() < FEW and by_chance < SELDOM and by_chance ** int(far.sum()) < CHANCE
+        if far.sum() < FEW or whole[far].mean() < ALMOST_ALL or not (certain or alone):
             continue
         kind = f"some label files look like {FORMS[form]}, the others like centre and size"
         places = list(files.values())[int((whole & far).argmax())]
