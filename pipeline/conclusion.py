@@ -121,6 +121,7 @@ class Line:
             "rows": [asdict(row) for row in rows],
             "baseline": self.first,
             "last": last,
+            "resize": self.networks[last].resize,
             "measured_with": speeds.measured_with,
             "counted": counted(found[last]),
             "cut": self.told,

@@ -325,6 +325,7 @@ def report(result: FinetuneResult, config: DistilConfig, solved: Sequence[str] =
         "rows": [asdict(row) for row in rows],
         "baseline": rows[0].name,
         "last": student.name,
+        "resize": result.student.resize,
         "measured_with": speeds.measured_with,
         "counted": counted(found["student"]),
         "cut": [{"title": "solved before the first step", "plain": [], "text": "\n".join(solved)}] if solved else [],

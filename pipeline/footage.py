@@ -197,6 +197,7 @@ def footage_of(
     listing = Path(config.unlabelled[0])
     identity = [listing.name, teacher.fingerprint, *config.input_size, threshold if as_labels else None]
     identity += [] if teacher.resize == LETTERBOX else [teacher.resize]
+    identity += [list(spec.pixel_range)] if spec.pixel_range else []
     kept = listing.with_name(f"teacher-{_digest(json.dumps(identity))}.npz")
     if distributed.is_main() and _answers(kept) is None:
         best, boxes = _look(teacher, _part(scan, chosen), spec, config, threshold)

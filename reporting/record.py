@@ -61,7 +61,7 @@ class Record(TypedDict, total=False):
         title, intro: the heading and a sentence below it.
         made, machine: when, and on what.
         data: "name", "classes", "pictures" (split -> count), "identity" (see `engine.checkpoints.pictures_of`).
-        split, size: what mAP was scored on, at which (H, W).
+        split, size: what mAP was scored on, at which (H, W); `resize`: how pictures were brought to it.
         asked: the options that say what the run was to do.
         verdict: the verdict, a comparison a line; `lead`: how well the last network detects, in one sentence.
         interval: of the last network's mAP50-95 against the baseline's, see `interval_record`.
@@ -87,6 +87,7 @@ class Record(TypedDict, total=False):
     data: Mapping[str, Any]
     split: str
     size: Sequence[int]
+    resize: str
     asked: str
     verdict: str
     lead: str
