@@ -18,8 +18,7 @@ from pipeline.calibration import Calibration
 from pipeline.distil_options import TEACHER, AblateConfig
 from pipeline.finetune import make_teacher
 from pipeline.stage import load_network
-
-SOLVED = "solved.pt"
+from pipeline.unhelped import SOLVED
 
 
 @dataclass(frozen=True)
