@@ -20,7 +20,7 @@ from common.reading import read_text
 from common.rundir import BEST, LAST, MARK, NETWORKS, RESULTS, check_mark, mark, run_of
 from data import DataSpec
 from data.contents import labels_digest, last_changed, pictures_digest
-from models.content import PIXEL_RANGE, check_parts, misfit, need_state, need_type
+from models.content import PIXEL_RANGE, TRAINED_AT, check_parts, misfit, need_state, need_type, size_text
 from models.network import Network
 from models.weights import need_sound
 
@@ -106,9 +106,9 @@ PROGRESS = {
 }
 
 
-def read_with(spec: DataSpec) -> dict[str, Any]:
-    """What a network's `meta` says of how the pictures it learnt from were read; None where there is nothing to say."""
-    return {PIXEL_RANGE: list(spec.pixel_range) if spec.pixel_range else None}
+def read_with(spec: DataSpec, size: tuple[int, int]) -> dict[str, Any]:
+    """What a network's `meta` says of how the pictures it learnt from were read, and brought to which (H, W)."""
+    return {PIXEL_RANGE: list(spec.pixel_range) if spec.pixel_range else None, TRAINED_AT: size_text(size)}
 
 
 def save_last(run_dir: Path, averaged: Network, kind: str, progress: Progress, state: dict[str, Any]) -> None:

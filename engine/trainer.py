@@ -325,7 +325,8 @@ class Trainer:
         """The network that is validated and saved."""
         averaged = self.ema.module
         averaged.lineage = self.network.lineage
-        averaged.meta = {**self.network.meta, "seen": self.progress.seen, **checkpoints.read_with(self.spec)}
+        said = checkpoints.read_with(self.spec, self.config.input_size)
+        averaged.meta = {**self.network.meta, "seen": self.progress.seen, **said}
         return averaged
 
     @cached_property

@@ -241,5 +241,6 @@ def test_checkpoints_say_how_deep_pictures_were_read(
     trainer.network.meta["pixel_range"] = [1.0, 2.0]  # of what it was trained on before
     trainer.spec = replace(trainer.spec, pixel_range=ends)
     trainer._save_last()
-    kept = models.load(tmp_path / LAST).meta["pixel_range"]
-    assert kept == (list(ends) if ends else None)
+    kept = models.load(tmp_path / LAST).meta
+    assert kept["pixel_range"] == (list(ends) if ends else None)
+    assert kept["trained_at"] == "64"
