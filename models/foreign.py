@@ -63,7 +63,7 @@ def shown(value: Any) -> str:
 
 def told_size(args: Any) -> tuple[int, int] | None:
     """(H, W) of the input that the options of a training say (`imgsz`), in multiples of 32; None where they do not."""
-    size = args.get("imgsz") if type(args) is dict else None
+    size: Any = args.get("imgsz") if type(args) is dict else None
     sizes: list[Any] = list(size) if type(size) in (list, tuple) else [size, size]
     if len(sizes) != 2 or not all(type(length) is int and length in IMAGE_SIZES for length in sizes):
         return None

@@ -18,6 +18,7 @@ from models.heads import ONE_TO_ONE
 from reporting.origin import Facts, sha256
 
 UNKNOWN = "not known"
+EXAMPLE = "examples/run_onnx.py"
 OURS = (
     "ThinYOLO's own file, a cfg and its tensors: no other program reads it, nor does the one that trained its first "
     "ancestor; an ONNX file (--to onnx) is what they take"
@@ -118,7 +119,7 @@ def _usage(name: str, description: Description) -> list[str]:
     if name.endswith(".onnx"):
         lines.insert(
             1,
-            f"- without ThinYOLO: {code(f'python examples/run_onnx.py {name} PICTURE ...')} reads all this from the file",
+            f"- without ThinYOLO: {code(f'python {EXAMPLE} {name} PICTURE ...')} reads all this from the file",
         )
     if description.spec.one_to_one:
         lines.append(f"- its heads are {ONE_TO_ONE}: an object gets one box, and no NMS is needed")
