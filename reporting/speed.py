@@ -45,7 +45,7 @@ class Speeds:
         """As JSON has it; nothing where the times are withheld: a later run is to take them."""
         if self.withheld:
             return {}
-        times = {name: np.round(taken, 4).tolist() for name, taken in self.times.items()}
+        times = {name: taken.tolist() for name, taken in self.times.items()}
         return {"key": self.key, "runtime": self.runtime, "times": times}
 
     @property
