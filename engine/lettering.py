@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import unicodedata
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING
@@ -83,24 +82,28 @@ def _further(letters: str) -> list[str]:
 
 
 @cache
-def _installed() -> Sequence[str]:
-    """Families of upright fonts, those for many languages first: one that has all looks better than five."""
+def _installed() -> Mapping[str, str]:
+    """Family -> file of the upright fonts of usual weight and width, those for many languages first: one that has all
+    looks better than five."""
     from matplotlib.font_manager import fontManager
 
-    upright = {each.name for each in fontManager.ttflist if each.style == "normal" and "Last Resort" not in each.name}
+    usual = {
+        each.name: each.fname
+        for each in fontManager.ttflist
+        if (each.style, each.stretch) == ("normal", "normal") and each.weight in (400, "normal", "regular")
+    }
     wide = ("CJK", "Noto Sans", "Hei", "Gothic", "YaHei", "Unicode", "Fallback", "Sans")
-    rank = {name: next((place for place, word in enumerate(wide) if word in name), len(wide)) for name in upright}
-    return sorted(upright - {OWN}, key=lambda name: (rank[name], name))
+    rank = {name: next((place for place, word in enumerate(wide) if word in name), len(wide)) for name in usual}
+    order = sorted(usual, key=lambda name: (rank[name], name))
+    return {name: usual[name] for name in order if "Last Resort" not in name}  # which has boxes for all letters
 
 
 @cache
 def _letters(family: str) -> frozenset[int]:
     """The code points that a family has; none where its file cannot be read, or holds coloured pictures."""
-    from matplotlib.font_manager import FontProperties, fontManager
     from matplotlib.ft2font import FT2Font
 
     try:
-        path = fontManager.findfont(FontProperties(family=[family]), fallback_to_default=False)
-        return frozenset(FT2Font(os.fspath(path)).get_charmap())
-    except (OSError, RuntimeError, ValueError):
+        return frozenset(FT2Font(_installed()[family]).get_charmap())
+    except (KeyError, OSError, RuntimeError, ValueError):
         return frozenset()

@@ -193,11 +193,12 @@ def _texts(figure) -> list[str]:
 
 
 @pytest.mark.parametrize("installed", [True, False], ids=["fonts", "only matplotlib's"])
-def test_names_are_drawn_as_they_are_written_and_without_a_warning(tmp_path, monkeypatch, installed):
+def test_names_are_drawn_as_they_are_written_and_without_a_warning(tmp_path, monkeypatch, caplog, installed):
     for remembered in (lettering._further, lettering._installed, lettering._letters):
         remembered.cache_clear()
     if not installed:
-        monkeypatch.setattr(lettering, "_installed", list)
+        own = {lettering.OWN: lettering._installed()[lettering.OWN]}
+        monkeypatch.setattr(lettering, "_installed", lambda: own)
     figures, save = [], plots.save_figure
     monkeypatch.setattr(plots, "save_figure", lambda figure, path: figures.append(figure) or save(figure, path))
     boxes = np.array([[number, 0.5, 0.5, 0.2, 0.2] for number in range(12)])
@@ -210,6 +211,7 @@ def test_names_are_drawn_as_they_are_written_and_without_a_warning(tmp_path, mon
             plots.plot_labels([boxes], names, tmp_path / "labels.png")
     (tmp_path / "one.csv").write_text("epoch,val/mAP50\n1,0.2\n2,0.4\n")
     plots.plot_compared(dict.fromkeys(MATH, tmp_path / "one.csv"), "val/mAP50", tmp_path / "compared.png")
+    assert not caplog.messages, "nor a word of a search for fonts"
     said = {text.strip("\u200b") for figure in figures for text in _texts(figure)}
     assert {"$5_$10", "$#$", r"$\frac{a}{$", "$", "_hidden", "кот", "a?b"} <= said
     assert "$5_$10: 0.400 at the end" in said
