@@ -147,10 +147,12 @@ def main() -> int:
     parser.add_argument("--target", type=float, default=0.7, help="share of the prunable channels (default: 0.7)")
     parser.add_argument("--only", default="", help="auto and strengths, as auto,1e-3,proximal/0.5 (default: all)")
     parser.add_argument("--finetune-epochs", type=int, default=0, help="of the cut networks (default: 0, not at all)")
+    parser.add_argument("--finetune-lr0", type=float, default=0.0, help="of the fine-tune (default: the recipe's)")
     parser.add_argument("further", nargs="*", help="after --: further options of train_prune.py")
     arguments = parser.parse_args()
     wanted = arguments.only.split(",") if arguments.only else ["auto", *STRENGTHS]
     recipe = parse_config(PruneConfig, ["--hyp", arguments.hyp])
+    recipe = replace(recipe, finetune_lr0=arguments.finetune_lr0 or recipe.finetune_lr0)
     rows = []
     for each in wanted:
         form, _, strength = each.rpartition("/")

@@ -85,7 +85,7 @@ def _named(*paths: Path) -> set[object]:
 def unwritable(path: str | Path, error: OSError, todo: str = "") -> UserError:
     """What to say of a file, or a folder, that cannot be written."""
     usual = {
-        errno.ENOSPC: "make room, then go on with --resume",
+        errno.ENOSPC: "make room, then start again; a run goes on with --resume",
         errno.EDQUOT: "your quota is used up",
         errno.EFBIG: "the shell limits the size of files: ulimit -f unlimited",
     }

@@ -1,9 +1,13 @@
-"""Memory that tensors free stays with the process: it is not given back to the system and asked for again."""
+"""Memory that tensors free stays with the process, not given back to the system and asked for again; and a collector
+that rests while many objects are made."""
 
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 
 # mallopt's numbers (malloc.h), and the variables by which a user decides the same.
@@ -32,3 +36,15 @@ def keep_freed_memory() -> bool:
         return False
     mapped = mallopt(_MMAP_THRESHOLD, _OWN_PAGES) or mallopt(_MMAP_THRESHOLD, _OLD_LIMIT)
     return bool(mapped and mallopt(_TRIM_THRESHOLD, _KEPT))
+
+
+@contextmanager
+def collector_paused() -> Iterator[None]:
+    """No search for cycles, for work that makes very many objects and none in cycles."""
+    running = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if running:
+            gc.enable()

@@ -15,6 +15,7 @@ import numpy as np
 
 from common.errors import UserError
 from common.log import say_once
+from common.memory import collector_paused
 from common.reading import read_bytes
 from data.columns import spread
 from data.facts import Facts
@@ -120,8 +121,8 @@ def scan(spec: DataSpec, split: str, stamps: dict[str, np.ndarray] | None = None
     stamps = {} if stamps is None else stamps
     for each in (split, "train"):
         if each not in stamps:
-            stamps[each] = stamps_of(_once(spec.splits.get(each, ())))
-    once = _once(listed)
+            stamps[each] = stamps_of(spec.distinct.get(each, ()))
+    once = spec.distinct.get(split, listed)
     usable = np.ones(len(once), bool)
     result = Scan(split, [], np.zeros((0, 2), int), [], [])
     for place, (picture, facts) in enumerate(zip(once, picture_facts(once, stamps[split]), strict=True)):
@@ -172,14 +173,9 @@ def scan(spec: DataSpec, split: str, stamps: dict[str, np.ndarray] | None = None
     result.problems += all_alike(result.pictures, result.labels)
     if split != "train":
         result.problems += crowded(spec, result.pictures, result.labels)
-        trained, both = _once(spec.splits.get("train", ())), (known, stamps["train"])
+        trained, both = spec.distinct.get("train", ()), (known, stamps["train"])
         result.problems += leaks(trained, "train", result.pictures, split, contradict, both)
     return _as_listed(result, listed, spec)
-
-
-def _once(listed: Sequence[Path]) -> Sequence[Path]:
-    """Each picture once: a list file may name one several times."""
-    return listed if len(set(map(str, listed))) == len(listed) else list(dict.fromkeys(listed))
 
 
 def _as_listed(found: Scan, listed: Sequence[Path], spec: DataSpec) -> Scan:
@@ -192,7 +188,7 @@ def _as_listed(found: Scan, listed: Sequence[Path], spec: DataSpec) -> Scan:
             f"nothing, if these are meant to count more{'' if train else ' in train'}; else delete the lines: sort -u"
         )
         found.problems.append(Problem(WARNING, kind, said[1], None, f"the first of {said[0]}", todo))
-    if _once(listed) is listed:
+    if spec.distinct.get(found.split) is listed:
         return found
     place = {picture: number for number, picture in enumerate(found.pictures)}
     order = [place[picture] for picture in listed if picture in place]
@@ -320,8 +316,9 @@ def check(spec: DataSpec | str | Path, splits: Sequence[str] | None = None) -> C
     spec = load_spec(spec)
     report = CheckReport(spec)
     stamps: dict[str, np.ndarray] = {}
-    for split in splits or list(spec.splits):
-        report.scans[split] = scan(spec, split, stamps)
+    with collector_paused():  # it would walk through the facts of all pictures again and again
+        for split in splits or list(spec.splits):
+            report.scans[split] = scan(spec, split, stamps)
     every = [problem for found in report.scans.values() for problem in found.problems]
     # Splits that share a folder name the same files.
     report.problems = list(dict.fromkeys(every if splits else [*_absent_splits(spec), *every]))

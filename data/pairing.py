@@ -7,7 +7,7 @@ them where the labels are only looked for in the wrong place.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TypeVar
@@ -89,15 +89,18 @@ def labels_twice(
         files: those that are read.
         contradict: how two label files of a picture differ, for a message; "" where they say the same.
     """
-    names = cache(lambda folder: frozenset(os.listdir(folder)) if is_folder(folder) else frozenset())
+    names = cache(lambda folder: frozenset(_labels_in(folder)))
     folders = cache(lambda folder: [place.parent for place in label_places(Path(folder, "any.jpg"))])
+    owners = {str(picture).rpartition(os.sep)[0] for picture in pictures}
+    if all(sum(map(bool, map(names, folders(owner)))) < 2 for owner in owners):
+        return []
     found: dict[tuple[Path, Path], list[tuple[Path, str]]] = {}
     for picture, file in zip(pictures, files, strict=True):
         if file is None:
             continue
         parent, _, name = file.rpartition(os.sep)
         for folder in folders(str(picture).rpartition(os.sep)[0]):
-            if name in names(folder) and folder != Path(parent):
+            if name in names(folder) and str(folder) != parent:
                 read = Path(file)
                 told = contradict(picture, read, folder / name)
                 found.setdefault((read.parent, folder), []).append((read, told))
@@ -111,6 +114,11 @@ def labels_twice(
             todo = "delete those that are wrong"
             problems.append(Problem(WARNING, kind, unread / label.name, None, detail, todo))
     return problems
+
+
+def _labels_in(folder: Path) -> Iterator[str]:
+    if is_folder(folder):
+        yield from (name for name in os.listdir(folder) if name.endswith(".txt"))
 
 
 def looked_for(picture: Path) -> str:
@@ -168,7 +176,7 @@ def labels_without_picture(spec: DataSpec, split: str) -> list[Problem]:
     """Label files in the folders of a split's labels that no picture of the data set goes with."""
     pictured: dict[Path, set[str]] = {}  # folder of labels -> the pictures it may belong to
     for name in sorted(spec.splits, key=lambda other: other != split):  # this split's folders first
-        for folder in map(Path, {str(picture).rpartition(os.sep)[0] for picture in spec.splits[name]}):
+        for folder in map(Path, spec.picture_folders[name]):
             for labels in {place.parent for place in label_places(folder / "any.jpg")} - {folder}:
                 if (name == split or labels in pictured) and is_folder(labels) and is_folder(folder):
                     pictured.setdefault(labels, set()).update(_pictures_in(folder))

@@ -288,11 +288,24 @@ def _looked_through(raw: np.ndarray) -> tuple[str, tuple[int, int], list[str]]:
         return "", (0, 0), []
 
 
+def has_frames(path: Path) -> bool:
+    """Whether a picture has frames or pages behind the first, which is the only one that is read."""
+    try:
+        with Image.open(path) as image:
+            return _has_frames(image)
+    except Exception:  # Pillow raises whatever a damaged file makes it stumble over; who reads it says so
+        return False
+
+
+def _has_frames(image: Image.Image) -> bool:
+    # The further pictures of an MPO are no frames: depth, or the other eye.
+    return image.format != "MPO" and getattr(image, "n_frames", 1) > 1
+
+
 def _notes(image: Image.Image) -> list[str]:
     """What a picture's header tells."""
     notes = []
-    # The further pictures of an MPO are no frames: depth, or the other eye.
-    if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
+    if _has_frames(image):
         notes.append(FRAMES)
         image.seek(0)
     if image.getexif().get(274) in range(2, 9):

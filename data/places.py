@@ -183,7 +183,7 @@ def pictures_under(folder: Path) -> tuple[list[Path], list[Path]]:
 
     Links are followed, but no folder is entered twice.
     """
-    pictures: list[str] = []
+    pictures: list[Path] = []
     loops: list[Path] = []
     entered: set[str] = set()
     todo = [str(folder)]
@@ -196,15 +196,16 @@ def pictures_under(folder: Path) -> tuple[list[Path], list[Path]]:
                     folders.clear()
                     continue
                 entered.add(real)
-                pictures += [os.path.join(root, name) for name in sorted(files) if _is_picture(name)]
+                here = Path(root)
+                pictures += [here / name for name in files if _is_picture(name)]
                 for path in (os.path.join(root, name) for name in folders):
                     if os.path.islink(path):
                         back = Path(real).is_relative_to(os.path.realpath(path))
                         loops.append(Path(path)) if back else links.append(path)
         todo = sorted(links)
     # In the order of paths, in which a separator comes before all letters.
-    pictures.sort(key=lambda path: os.path.normcase(path).split(os.sep))
-    return list(map(Path, pictures)), loops
+    pictures.sort(key=lambda path: os.path.normcase(path).replace(os.sep, "\0"))
+    return pictures, loops
 
 
 def _is_picture(name: str) -> bool:

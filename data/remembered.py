@@ -31,6 +31,8 @@ STAMP = np.dtype((np.int64, (4,)))
 """Size, time of change of the content and of the file, inode. Of what is no ordinary file the size is -1; of one that
 is too young to be known again the inode is negative."""
 
+_NO_FILE = (-1, 0, 0, -1)
+
 SIZE = 16
 """Bytes of a digest of a file."""
 THREADS, PART = 8, 1000
@@ -44,20 +46,21 @@ _unwritten: dict[Path, tuple[np.ndarray, bytes]] = {}
 def stamps_of(paths: Sequence[str | Path]) -> np.ndarray:
     """``(n, 4)`` int64, see `STAMP`; they are to be taken before the files are read."""
     young = time.time_ns() - YOUNG
-    found = []
+    found: list[int] = []
     for path in paths:
         try:
             status = os.stat(path)
         except (OSError, ValueError):
-            found.append((-1, 0, 0, -1))
+            found += _NO_FILE
             continue
-        if not stat.S_ISREG(status.st_mode):
-            found.append((-1, 0, 0, -1))
-            continue
-        inode = status.st_ino & (2**63 - 1)
-        changed, renamed = status.st_mtime_ns, status.st_ctime_ns
-        found.append((status.st_size, changed, renamed, ~inode if max(changed, renamed) > young else inode))
-    return np.array(found, np.int64).reshape(-1, 4)
+        if stat.S_ISREG(status.st_mode):
+            found += (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino & 2**63 - 1)
+        else:
+            found += _NO_FILE
+    stamps = np.array(found, np.int64).reshape(-1, 4)
+    too_young = (stamps[:, 0] >= 0) & (stamps[:, 1:3].max(axis=1, initial=0) > young)
+    stamps[too_young, 3] = ~stamps[too_young, 3]
+    return stamps
 
 
 def is_file(stamps: np.ndarray) -> np.ndarray:

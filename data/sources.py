@@ -23,10 +23,11 @@ import numpy as np
 from common.addresses import is_address, split_login, without_secrets
 from common.errors import UserError
 from common.log import log
-from common.reading import exists, is_file, is_folder, shown_path, user_path, why_no_file
+from common.reading import exists, is_folder, shown_path, user_path, why_no_file
 from data.facts import Facts
 from data.findings import wrong_range
-from data.pictures import decode_picture, deep_range, picture_facts, read_picture
+from data.pictures import decode_picture, deep_range, has_frames, picture_facts, read_picture
+from data.places import UNREAD_SUFFIXES
 from data.problems import remedy
 from data.spec import PICTURE_SUFFIXES
 from data.video import VIDEOS
@@ -54,6 +55,7 @@ class Source:
         name: of what is written of it, below the folder of results.
         path: the file; None for a camera or an address.
         address: a camera's number or the whole address; never to be shown.
+        refusal: why there is nothing to look at, where that is known before it is opened.
     """
 
     kind: str
@@ -61,25 +63,33 @@ class Source:
     name: Path
     path: Path | None = None
     address: str | int = ""
+    refusal: UserError | None = None
 
 
 def find_sources(words: Sequence[str | Path]) -> list[Source]:
     """Everything that ``--source`` names, each once, with names that do not overwrite each other.
+
+    What is named and cannot be looked at is among them with its `refusal`, so that it ends nothing else.
 
     Args:
         words: files; folders, with everything below them; patterns (``*``, ``?``, ``[ab]``, ``**``); addresses; a
             camera's number. What exists under the name is meant first, whatever it looks like.
 
     Raises:
-        UserError: one does not exist, or there is nothing to look at in it.
+        UserError: there is nothing to look at in any.
     """
     found: dict[Any, Source] = {}
     for word in words:
-        for source in _named(word):
+        try:
+            sources = _named(word)
+        except UserError as error:
+            sources = [Source(PICTURE, shown_path(word), Path(_plain(str(word))), Path(word), refusal=error)]
+        for source in sources:
             key = source.address if source.path is None else os.path.abspath(source.path)
             found.setdefault(key, source)
-    if not found:
-        raise UserError("--source names nothing", todo=WHAT)
+    refused = [source.refusal for source in found.values() if source.refusal]
+    if len(refused) == len(found):
+        raise refused[0] if refused else UserError("--source names nothing", todo=WHAT)
     return _told_apart(list(found.values()))
 
 
@@ -104,19 +114,28 @@ def _below(path: Path, text: str) -> list[Source]:
     if not is_folder(path):
         if reason := why_no_file(path):
             raise UserError(f"--source {shown_path(text)} {reason}", todo=WHAT)
-        if path.suffix.lower() not in KNOWN:
+        if path.suffix.lower() not in KNOWN | UNREAD_SUFFIXES:
             known = ", ".join(sorted(KNOWN))
             problem = f"--source {shown_path(text)} is neither a picture nor a video"
             raise UserError(problem, todo=f"known endings: {known}")
         return [_of_file(path, path.parent)]
-    inside = sorted(item for item in path.rglob("*") if item.suffix.lower() in KNOWN and is_file(item))
+    inside = _in_folder(path, path)
     if not inside:
         raise UserError(f"no picture or video in the folder {shown_path(text)}", todo="give another --source")
-    return [_of_file(item, path) for item in inside]
+    return inside
 
 
 def _of_file(path: Path, root: Path) -> Source:
-    return Source(VIDEO if path.suffix.lower() in VIDEOS else PICTURE, str(path), path.relative_to(root), path)
+    """Below `root`; refused where it is a picture in a form that is not read, or a name without a file."""
+    refusal = None
+    if reason := why_no_file(path):
+        reason = "is a link to what does not exist" if path.is_symlink() and not exists(path) else reason
+        refusal = UserError(f"{shown_path(path)} {reason}", todo="replace or remove it")
+    elif path.suffix.lower() not in KNOWN:
+        todo = f"convert it to one of {', '.join(sorted(PICTURE_SUFFIXES))}"
+        refusal = UserError(f"pictures of the form *{path.suffix} are not read", where=path, todo=todo)
+    kind = VIDEO if path.suffix.lower() in VIDEOS else PICTURE
+    return Source(kind, str(path), path.relative_to(root), path, refusal=refusal)
 
 
 def _matching(pattern: str, text: str) -> list[Source]:
@@ -128,7 +147,7 @@ def _matching(pattern: str, text: str) -> list[Source]:
         matched = sorted(map(Path, glob.glob(pattern, recursive=True)))
     except (ValueError, RecursionError) as error:
         raise UserError(f"--source {shown_path(text)} is no pattern: {error}", todo=WHAT) from error
-    files = [item for item in matched if item.suffix.lower() in KNOWN and is_file(item)]
+    files = [item for item in matched if _is_meant(item)]
     below = [source for item in matched if is_folder(item) for source in _in_folder(item, fixed)]
     if not files and not below:
         what = f"matches {len(matched)} files, none a picture or a video" if matched else "matches nothing"
@@ -137,8 +156,12 @@ def _matching(pattern: str, text: str) -> list[Source]:
 
 
 def _in_folder(folder: Path, root: Path) -> list[Source]:
-    items = sorted(item for item in folder.rglob("*") if item.suffix.lower() in KNOWN and is_file(item))
-    return [_of_file(item, root) for item in items]
+    return [_of_file(item, root) for item in sorted(folder.rglob("*")) if _is_meant(item)]
+
+
+def _is_meant(path: Path) -> bool:
+    """Whether somebody who names a folder means this in it: all that is called a picture or a video."""
+    return path.suffix.lower() in KNOWN | UNREAD_SUFFIXES and not is_folder(path)
 
 
 def _at_address(address: str) -> Source:
@@ -186,10 +209,11 @@ def _told_apart(sources: list[Source]) -> list[Source]:
 
 
 class PictureReader:
-    """Reads pictures, and says once where more than 8 bits of them are hardly used, or `pixel_range` is not theirs."""
+    """Reads pictures, and says once where more than 8 bits are hardly used, `pixel_range` is not theirs, or where there
+    are frames behind the first."""
 
     def __init__(self, pixel_range: tuple[float, float] | None = None):
-        self.pixel_range, self.said = pixel_range, False
+        self.pixel_range, self.said, self.said_frames = pixel_range, False, False
 
     def read(self, source: Source) -> np.ndarray:
         """``(H, W, 3)`` uint8 RGB.
@@ -201,6 +225,9 @@ class PictureReader:
             raw = np.frombuffer(_downloaded(str(source.address), source.shown), np.uint8)
             return decode_picture(raw, source.shown, self.pixel_range)
         path = source.path
+        if not self.said_frames and has_frames(path):
+            self.said_frames = True
+            log.warning("%s has several frames or pages: of such pictures the first is looked at", path)
         if self.pixel_range is not None and not self.said:
             self.said = True
             facts = [fact for fact in picture_facts([path]) if isinstance(fact, Facts)]

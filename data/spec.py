@@ -8,8 +8,9 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 
 from common.errors import UserError
@@ -82,6 +83,22 @@ class DataSpec:
     @property
     def classes(self) -> int:
         return len(self.names)
+
+    @cached_property
+    def distinct(self) -> dict[str, Sequence[Path]]:
+        """The splits with each picture once: a list file may name one several times."""
+        return {
+            split: listed if len(set(map(str, listed))) == len(listed) else list(dict.fromkeys(listed))
+            for split, listed in self.splits.items()
+        }
+
+    @cached_property
+    def picture_folders(self) -> dict[str, frozenset[str]]:
+        """Split -> the folders its pictures lie in."""
+        return {
+            split: frozenset(str(picture).rpartition(os.sep)[0] for picture in pictures)
+            for split, pictures in self.splits.items()
+        }
 
     def require(self, split: str) -> tuple[Path, ...]:
         """The pictures of `split`.

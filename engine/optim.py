@@ -7,9 +7,10 @@ from collections.abc import Iterable
 
 from timm.scheduler import CosineLRScheduler
 from timm.utils import ModelEmaV3
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import SGD, AdamW, Optimizer
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from common.errors import UserError
 from engine.config import TrainConfig
@@ -64,7 +65,32 @@ def make_schedule(optimizer: Optimizer, config: TrainConfig, steps: int, steps_p
 
 def make_ema(network: Network, config: TrainConfig) -> ModelEmaV3:
     """Averaged weights. The decay rises as 1 - (1 + step)^(-2/3), so that short trainings are averaged too."""
-    return ModelEmaV3(network, decay=config.ema_decay, use_warmup=True)
+    return _Ema(network, decay=config.ema_decay, use_warmup=True)
+
+
+class _Ema(ModelEmaV3):
+    """timm's, which finds its pairs of tensors once: two state dicts a step take as long as a small network's update.
+
+    They are found at the first update, when whatever moves or converts a network's tensors has done so. Where a state
+    dict holds copies, as Apex makes them under O2, there is nothing to keep.
+    """
+
+    _pairs: tuple[list[Tensor], list[Tensor], list[tuple[Tensor, Tensor]]] | None = None
+
+    def apply_update_(self, model: nn.Module, decay: float) -> None:
+        if self._pairs is None:
+            theirs, again = (list(model.state_dict().values()) for _ in range(2))
+            if any(one.data_ptr() != other.data_ptr() for one, other in zip(theirs, again, strict=True)):
+                super().apply_update_(model, decay)
+                return
+            pairs = list(zip(self.module.state_dict().values(), theirs, strict=True))
+            averaged = [(mean, value) for mean, value in pairs if mean.is_floating_point()]
+            counted = [(mean, value) for mean, value in pairs if not mean.is_floating_point()]
+            self._pairs = [mean for mean, _ in averaged], [value for _, value in averaged], counted
+        means, values, counted = self._pairs
+        get_ema_multi_avg_fn(decay)(means, values, None)
+        for mean, value in counted:
+            mean.copy_(value)
 
 
 def freeze(network: Network, layers: Iterable[int]) -> None:

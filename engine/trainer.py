@@ -45,6 +45,21 @@ SKIPS_ALLOWED = 20  # steps in a row with overflowing losses, while fp16's scale
 SECONDS_BETWEEN_PLOTS = 120.0
 
 
+def need_multiple(config: TrainConfig, network: Network) -> None:
+    """Refuse an ``--imgsz`` whose maps would not fit together in `network`.
+
+    Raises:
+        UserError: with the next size that does.
+    """
+    step = network.max_stride
+    if any(side % step for side in config.input_size):
+        width, height = (math.ceil(side / step) * step for side in reversed(config.input_size))
+        raise UserError(
+            f"--imgsz {config.imgsz}: sides have to be multiples of {step} for this network",
+            todo=f"--imgsz {width}x{height}",
+        )
+
+
 class Trainer:
     """Trains `objective.network` on the "train" split, validates its averaged weights on "val", keeps the best.
 
@@ -122,13 +137,7 @@ class Trainer:
                 where=self.network.cfg.source,
                 todo="write channels=3 in [net]",
             )
-        step = self.network.max_stride
-        if any(side % step for side in self.config.input_size):
-            width, height = (math.ceil(side / step) * step for side in reversed(self.config.input_size))
-            raise UserError(
-                f"--imgsz {self.config.imgsz}: sides have to be multiples of {step} for this network",
-                todo=f"--imgsz {width}x{height}",
-            )
+        need_multiple(self.config, self.network)
 
     def fit(self) -> TrainResult:
         """Train to the end; goes on from wherever `progress` stands."""

@@ -135,6 +135,12 @@ def _open_network(cfg: str | None, weights: Path, names: Sequence[str] | None) -
 
     net = models.load(cfg, weights=weights, names=names) if cfg else models.load(weights)
     if (report := net.load_report) is not None and (report.missing or report.unfit):
+        if classes := report.other_classes(net.cfg):
+            raise UserError(
+                f"detects {classes[0]} classes, and {classes[1]} are named",
+                where=weights,
+                todo="give by --data the data set it was trained on; or train it on this one first: thinyolo train",
+            )
         gaps = [*report.missing, *report.unfit]
         problem = f"does not fill {cfg}: {len(gaps)} tensors lack or do not fit, the first is {gaps[0]}"
         raise UserError(problem, where=weights, todo="give the cfg it was trained with, and by --data its classes")

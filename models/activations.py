@@ -56,7 +56,7 @@ class HardMish(nn.Module):
 
 
 class NormChannels(nn.Module):
-    """``norm_chan``: positive values divided by their sum over the channels of a pixel, others 0."""
+    """``normalize_channels``: positive values divided by their sum over the channels of a pixel, others 0."""
 
     mixes_channels = True
 
@@ -66,7 +66,7 @@ class NormChannels(nn.Module):
 
 
 class NormChannelsSoftmax(nn.Module):
-    """``norm_chan_softmax``: softmax over the channels of a pixel (with Darknet's 1e-4 in the denominator).
+    """``normalize_channels_softmax``: softmax over the channels of a pixel (with Darknet's 1e-4 in the denominator).
 
     Args:
         subtract_max: the ``_maxval`` form, where the constant meets exponentials of x - max(x).
@@ -104,7 +104,7 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "swish": nn.SiLU,
     "mish": nn.Mish,
     "hard_mish": HardMish,
-    "norm_chan": NormChannels,
-    "norm_chan_softmax": NormChannelsSoftmax,
-    "norm_chan_softmax_maxval": lambda: NormChannelsSoftmax(subtract_max=True),
+    "normalize_channels": NormChannels,
+    "normalize_channels_softmax": NormChannelsSoftmax,
+    "normalize_channels_softmax_maxval": lambda: NormChannelsSoftmax(subtract_max=True),
 }

@@ -48,7 +48,7 @@ class LoadReport:
             log.info("%s: all %d tensors loaded", self.source, len(self.loaded))
             return
         head = f"{self.source}: {len(self.loaded)} tensors loaded"
-        anew, begin = self._other_classes(cfg)
+        anew, _, begin = self._other_classes(cfg)
         if begin:
             head += f"; {begin}"
         others = [name for name in self.unfit if name not in anew]
@@ -62,8 +62,13 @@ class LoadReport:
             lines.append(f"  not in the file, left at their initial values: {in_layers(self.missing)}")
         log.warning("%s", "\n".join(lines))
 
-    def _other_classes(self, cfg: Cfg) -> tuple[set[str], str]:
-        """(tensors, sentence) of the heads, if all that tells them from the file's is the number of classes."""
+    def other_classes(self, cfg: Cfg) -> tuple[int, int] | None:
+        """The number of classes in the file and that of the network, if that is all that does not fit."""
+        anew, counts, _ = self._other_classes(cfg)
+        return counts if not self.missing and anew >= set(self.unfit) else None
+
+    def _other_classes(self, cfg: Cfg) -> tuple[set[str], tuple[int, int] | None, str]:
+        """(tensors, classes there and here, sentence) of the heads, if all that tells them from the file's is that."""
         number = cfg.index()
         tensors: set[str] = set()
         counts: set[tuple[int, int]] = set()
@@ -86,10 +91,10 @@ class LoadReport:
                     found = True
             heads += found
         if len(counts) != 1:
-            return set(), ""
+            return set(), None, ""
         ((before, after),) = counts
         words = "1 head starts" if heads == 1 else f"{heads} heads start"
-        return tensors, f"{before} -> {after} classes: {words} anew ({_numbered(layers)})"
+        return tensors, (before, after), f"{before} -> {after} classes: {words} anew ({_numbered(layers)})"
 
 
 def in_layers(names: Iterable[str]) -> str:

@@ -28,6 +28,11 @@ from models.resize import KEY, LETTERBOX
 from models.timm_lower import lowered
 
 VERSION = (0, 2, 5)
+OTHER_CFG = (
+    "give the cfg the file was trained with; if this is the one, the file is cut short or damaged: fetch it again"
+)
+TEXT = frozenset(range(32, 127)) | {9, 10, 13}
+"""Bytes of plain text; the version that a header begins with has zeros."""
 
 
 def conv_tensors(number: int, conv: Conv) -> list[tuple[str, Tensor]]:
@@ -76,6 +81,10 @@ def read_header(path: str | Path) -> tuple[int, int, int]:
     if len(raw) < 16:
         raise UserError(
             f"has {len(raw)} bytes, too few for the header of a .weights file", where=path, todo="is it one?"
+        )
+    if all(byte in TEXT for byte in raw):
+        raise UserError(
+            "is a text, not a file of weights", where=path, todo=f"it begins with {raw[:16]!r}: name another"
         )
     major, minor, _ = struct.unpack_from("<3i", raw)
     wide = major * 10 + minor >= 2 and major < 1000 and minor < 1000
@@ -218,7 +227,7 @@ def _cut_off(
                 f"does not belong to {net.cfg.source}: layer {number} ({net.cfg.layers[number]}) needs "
                 f"{4 * needed} bytes, but only {4 * (amount - used)} are left of {4 * amount}",
                 where=path,
-                todo="give the cfg the file was trained with",
+                todo=OTHER_CFG,
             )
         found.update((name, shapes[name]) for name in names)
         used += needed
@@ -226,7 +235,7 @@ def _cut_off(
         f"does not belong to {net.cfg.source}: its last convolution is layer {number} and ends after "
         f"{4 * used} bytes of tensors, but the file has {4 * amount}",
         where=path,
-        todo="give the cfg the file was trained with",
+        todo=OTHER_CFG,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -239,6 +240,9 @@ class PruneConfig(DistilConfig):
     def budget(self) -> str:
         """What `--prune` asks for, "auto" resolved; empty where --max-drop looks for it."""
         if self.prune.strip().lower() != "auto":
+            with suppress(UserError):
+                what, share = parse_budget(self.prune)
+                return f"{what.name}={share:g}"
             return self.prune.strip()
         return "" if self.max_drop else USUAL_BUDGET
 
@@ -255,7 +259,7 @@ class PruneConfig(DistilConfig):
             parse_budget(self.budget)
         except UserError:
             raise UserError(
-                f"--prune {self.prune} is not a share to keep",
+                f"--prune {self.prune} is not a share to keep of anything",
                 todo=f"write one of {', '.join(BUDGETS)} and a number in 0..1, as {USUAL_BUDGET}; or ratio=0.7, the "
                 "share of the scores that goes",
             ) from None

@@ -24,7 +24,7 @@ from engine.objective import DetectionObjective
 from engine.precision import Precision
 from engine.seams import Hooks
 from engine.tracking import need_tensorboard
-from engine.trainer import Trainer
+from engine.trainer import Trainer, need_multiple
 from models.content import size_text
 from models.network import Network
 from models.resize import with_resize
@@ -137,8 +137,9 @@ def check_options(network: Network, config: TrainConfig) -> None:
     """Refuse what a training of `network` would refuse, before anything is scored, trained or cut.
 
     Raises:
-        UserError: `--freeze` names layers that are not there, or Apex cannot be used.
+        UserError: `--freeze` names layers that are not there, `--imgsz` does not fit, or Apex cannot be used.
     """
+    need_multiple(config, network)
     config.frozen_layers(len(network.layers))
     if config.amp == "apex":
         Precision(config.amp, config.opt_level, distributed.start(config.device))

@@ -6,6 +6,7 @@ sparsity ranks channels, the rounds of a deep cut and the help read it there. No
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -78,20 +79,28 @@ BUDGETS = {
 COMPUTED = tuple(name for name, each in BUDGETS.items() if not each.measured)
 
 
+ALIASES = {"parameters": "params", "param": "params", "channel": "channels", "filters": "channels", "time": "latency"}
+ALIASES |= dict.fromkeys(("macs", "mac", "flop", "gflops", "multiply-adds"), "flops")
+"""What people call a budget, and what it is called here."""
+_WRITTEN = re.compile(r"\s*([\w-]+)\s*[=:]\s*([\d.eE+-]+)\s*(%?)\s*")
+
+
 def parse_budget(text: str) -> tuple[Budget, float]:
-    """ "params=0.1" -> (the record of "params", 0.1).
+    """ "params=0.1", also written "Parameters: 10%" -> (the record of "params", 0.1).
 
     Raises:
         UserError: anything else.
     """
-    what, _, number = text.partition("=")
+    written = _WRITTEN.fullmatch(text)
+    what = written[1].lower() if written else ""
+    what = ALIASES.get(what, what)
     try:
-        share = float(number)
+        share = float(written[2]) / (100 if written[3] else 1) if written else -1.0
     except ValueError:
         share = -1.0
-    if what.strip() not in BUDGETS or not 0 < share <= 1:
+    if what not in BUDGETS or not 0 < share <= 1:
         raise UserError(
             f"budget={text!r} is not a kept share",
             todo=f"write one of {', '.join(BUDGETS)} and a number in 0..1, as params=0.1",
         )
-    return BUDGETS[what.strip()], share
+    return BUDGETS[what], share

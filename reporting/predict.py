@@ -238,6 +238,8 @@ class _Work:
         return Found(self.predictions, unread)
 
     def _one(self, source: Source) -> None:
+        if source.refusal:
+            raise source.refusal
         if source.kind != PICTURE:
             self._film(source)
             return

@@ -94,6 +94,22 @@ def test_of_several_sources_each_picture_comes_once_and_overwrites_no_other(fold
     assert len({source.name.with_suffix("") for source in found}) == 5
 
 
+def test_what_cannot_be_looked_at_ends_nothing_else(folder):
+    (folder / "in/c.gif").write_bytes(b"GIF89a")
+    (folder / "in/d.png").symlink_to("nowhere.png")
+    found = {source.shown: source.refusal for source in find_sources(["in/a.jpg", "nope.jpg", "no/*.jpg", "in"])}
+    said = {Path(name).name: str(refusal) for name, refusal in found.items() if refusal}
+    assert sorted(said) == ["*.jpg", "c.gif", "d.png", "nope.jpg"]
+    assert "--source nope.jpg does not exist" in said["nope.jpg"]
+    assert "matches nothing" in said["*.jpg"]
+    assert "of the form *.gif are not read" in said["c.gif"]
+    assert "is a link to what does not exist" in said["d.png"]
+    with pytest.raises(UserError, match=r"\*\.gif are not read"):
+        find_sources(["in/c.gif"])
+    with pytest.raises(UserError, match=r"nope\.jpg does not exist"):
+        find_sources(["nope.jpg", "neither.png"])
+
+
 def test_a_number_is_a_camera_unless_there_is_such_a_folder(folder):
     (camera,) = find_sources(["0"])
     assert (camera.kind, camera.address, camera.shown) == (LIVE, 0, "camera 0")

@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from timm.utils import ModelEmaV3
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import SGD
@@ -105,6 +106,23 @@ def test_averaging_starts_with_the_first_weights_and_lengthens() -> None:
     decay = 1 - 2 ** (-2 / 3)
     torch.testing.assert_close(averaged, torch.full_like(averaged, decay + 2 * (1 - decay)))
     assert ema.get_decay(10) < ema.get_decay(1000) < ema.get_decay(10**6) == 0.999
+
+
+@pytest.mark.parametrize("copies", [False, True], ids=["its own tensors", "copies, as Apex gives them"])
+def test_averaging_is_timms_to_the_last_bit(copies: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    net, config = make_network(), TrainConfig()
+    ours, theirs = make_ema(net, config), ModelEmaV3(net, decay=config.ema_decay, use_warmup=True)
+    if copies:
+        tensors = net.state_dict()
+        monkeypatch.setattr(net, "state_dict", lambda: {name: value.clone() for name, value in tensors.items()})
+    for step in range(1, 5):
+        with torch.no_grad():
+            for value in (*net.parameters(), *net.buffers()):
+                value += torch.randn(value.shape).to(value.dtype) + 1
+        ours.update(net, step=step)
+        theirs.update(net, step=step)
+    for name, value in theirs.module.state_dict().items():
+        assert torch.equal(ours.module.state_dict()[name], value), name
 
 
 def test_clipping_bounds_the_global_norm_and_zero_never_clips() -> None:

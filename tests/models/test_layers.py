@@ -56,11 +56,11 @@ def test_every_activation_is_tested_or_mixes_channels():
     assert mixing | set(FORMULAS) == set(ACTIVATIONS)
 
 
-def test_norm_chan_shares_out_one_over_the_positive_channels():
+def test_normalize_channels_shares_out_one_over_the_positive_channels():
     x = torch.tensor([3.0, -1.0, 1.0]).view(1, 3, 1, 1)
-    out = ACTIVATIONS["norm_chan"]()(x).flatten()
+    out = ACTIVATIONS["normalize_channels"]()(x).flatten()
     torch.testing.assert_close(out, torch.tensor([0.75, 0.0, 0.25]), rtol=0, atol=1e-4)
-    out = ACTIVATIONS["norm_chan_softmax"]()(x)
+    out = ACTIVATIONS["normalize_channels_softmax"]()(x)
     torch.testing.assert_close(out, x.softmax(1), rtol=0, atol=1e-4)
 
 

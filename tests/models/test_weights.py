@@ -137,6 +137,7 @@ def test_own_weights_of_the_adapted_network_load_whole(tmp_path):
         (lambda raw: raw + bytes(8), "ends after"),
         (lambda raw: raw + b"x", "whole float32 numbers"),
         (lambda raw: raw[:10], "too few for the header"),
+        (lambda raw: b"names: [cat, dog, cow]\ntrain: images", "is a text"),
     ],
 )
 def test_a_file_of_the_wrong_length_is_refused_naming_the_layer(change, says, tmp_path):

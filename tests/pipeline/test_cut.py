@@ -174,6 +174,7 @@ def test_score_is_the_map_on_val(spec: DataSpec, net: Network) -> None:
         ({"prune": "ratio=much"}, "ratio=much"),
         ({"prune": "prams=0.2"}, "--prune prams=0.2 is not a share"),
         ({"prune": "params=2"}, "--prune params=2 is not a share"),
+        ({"prune": "25%"}, "--prune 25% is not a share to keep of anything"),
         ({"shortcuts": "many"}, "many"),
         ({"drop_heads": "coarse"}, "coarse"),
     ],
@@ -181,6 +182,22 @@ def test_score_is_the_map_on_val(spec: DataSpec, net: Network) -> None:
 def test_contradictions_are_refused_at_once(given: dict[str, object], said: str) -> None:
     with pytest.raises(UserError, match=said):
         options(**given)
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("PARAMS=0.25", "params=0.25"),
+        ("parameters = 0.25", "params=0.25"),
+        ("params: 25 %", "params=0.25"),
+        ("macs=0.25", "flops=0.25"),
+        ("GFLOPs=25%", "flops=0.25"),
+        ("filters=0.25", "channels=0.25"),
+    ],
+)
+def test_a_budget_may_be_called_and_written_as_people_do(given: str, meant: str) -> None:
+    config = options(prune=given)
+    assert (config.budget, config.plan.budget) == (meant, meant)
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from common.errors import UserError
 from data import load_spec
 from data.spec import DataSpec
 from pipeline.prune_options import PruneConfig
+from pipeline.stage import check_options
 from pipeline.start import chosen_stages, first_network
 from tests import nets
 from tests.cli.material import NAMES, make_set
@@ -102,3 +103,15 @@ def test_unknown_terms_and_budgets_are_refused_before_anything_runs() -> None:
     config.distil.kd = "hintn"
     with pytest.raises(UserError, match="hintn"):
         config.for_stage(1, 0.1)
+
+
+@pytest.mark.parametrize("size", ["33", "64x40"])
+def test_a_size_that_the_network_cannot_take_is_refused_with_the_next(folder: Path, spec: DataSpec, size: str) -> None:
+    config = PruneConfig(cfg=str(folder / "net.cfg"), imgsz=size)
+    network = first_network(config, spec)
+    with pytest.raises(
+        UserError, match=f"--imgsz {size}: sides have to be multiples of {network.max_stride}"
+    ) as caught:
+        check_options(network, config)
+    fits = PruneConfig(imgsz=str(caught.value.todo).removeprefix("--imgsz "))
+    check_options(network, fits)

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torchvision.ops import box_convert, box_iou
 
 import data
@@ -145,6 +146,23 @@ def test_a_broken_picture_in_a_folder_costs_only_itself(net, tmp_path, caplog):
     assert len(json.loads((tmp_path / "out/predictions.json").read_text())) == 1
     assert "left out" in caplog.text
     assert "a.png" in caplog.text
+
+
+def test_a_source_that_is_not_there_costs_only_itself(net, tmp_path, caplog):
+    picture(tmp_path / "b.png")
+    sources = find_sources([tmp_path / "nope.jpg", tmp_path / "b.png"])
+    found = predict_all({"": net}, sources, tmp_path / "out", {"": PredictOptions()})
+    assert found.unread == 1
+    assert [Path(each.source).name for each in found.predictions[""]] == ["b.png"]
+    assert "nope.jpg does not exist" in caplog.text
+
+
+def test_the_further_frames_of_a_picture_are_told_once(net, tmp_path, caplog):
+    frames = [Image.new("RGB", (16, 12), (value, 0, 0)) for value in (9, 99)]
+    for name in ("a.tif", "b.tif"):
+        frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:])
+    predict(net, tmp_path, tmp_path / "out")
+    assert caplog.text.count("several frames or pages") == 1
 
 
 def test_an_empty_folder_is_an_error(tmp_path):
