@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ import torch
 
 from common.errors import UserError
 from common.files import whole_file
-from common.log import log
+from common.log import log, say_once
 from common.reading import need_file, shown_path
 from common.rundir import EXPORTED_FILES, network_in
 from models.archive import MAX_BYTES, MAX_PICKLE_BYTES, Archive
@@ -200,7 +201,8 @@ def _said_if_empty(net: Network, path: Path) -> Network:
     heads = set(net.head_convolutions)
     for what, numbers in (("every convolution", set(net.convolutions)), ("every convolution of its heads", heads)):
         if numbers and numbers <= empty:
-            log.warning(
+            say_once(
+                logging.WARNING,
                 "%s: the weights of %s are 0, so it says the same of every picture: is it the file you mean, or one "
                 "that was never filled?",
                 path,
