@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
+
+from common.log import say_once
 
 
 def available_cores() -> int:
@@ -10,3 +13,13 @@ def available_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def usable_threads(asked: int) -> int:
+    """`asked` CPU threads (0: no wish), and no more than there are cores: above that they wait for each other, and a
+    step takes twenty times as long. Where that is fewer, it is said once.
+    """
+    cores = available_cores()
+    if asked > cores:
+        say_once(logging.WARNING, "--threads %d: this process may use %d cores, and takes %d", asked, cores, cores)
+    return min(asked, cores)

@@ -256,6 +256,10 @@ class Teacher:
         """sha256 of all weights and BatchNorm statistics; the same after any number of steps. Several, joined by +."""
         return "+".join(models.full_digest(each) for each in self.members)
 
+    def is_network(self, network: Network) -> bool:
+        """Whether it is this network, weight by weight, and nothing else."""
+        return len(self.members) == 1 and models.fingerprint(self.members[0]) == models.fingerprint(network)
+
 
 @contextmanager
 def fastest_precision(device: torch.device) -> Iterator[None]:

@@ -20,11 +20,11 @@ from common.reading import read_text
 from common.rundir import BEST, LAST, MARK, NETWORKS, RESULTS, check_mark, mark, run_of
 from data import DataSpec
 from data.contents import labels_digest, last_changed, pictures_digest
-from models.content import PIXEL_RANGE, check_parts, misfit, need_state, need_type
+from models.content import PIXEL_RANGE, TRAINED_AT, check_parts, misfit, need_state, need_type, size_text
 from models.network import Network
 from models.weights import need_sound
 
-NAMES = "names"  # no split is called so
+NAMES, READING = "names", "reading"  # no split is called so
 MADE_AGAIN = "delete it, and the run makes it again"
 
 
@@ -106,9 +106,9 @@ PROGRESS = {
 }
 
 
-def read_with(spec: DataSpec) -> dict[str, Any]:
-    """What a network's `meta` says of how the pictures it learnt from were read; None where there is nothing to say."""
-    return {PIXEL_RANGE: list(spec.pixel_range) if spec.pixel_range else None}
+def read_with(spec: DataSpec, size: tuple[int, int]) -> dict[str, Any]:
+    """What a network's `meta` says of how the pictures it learnt from were read, and brought to which (H, W)."""
+    return {PIXEL_RANGE: list(spec.pixel_range) if spec.pixel_range else None, TRAINED_AT: size_text(size)}
 
 
 def save_last(run_dir: Path, averaged: Network, kind: str, progress: Progress, state: dict[str, Any]) -> None:
@@ -220,9 +220,18 @@ def read_last(run_dir: str | Path) -> dict[str, Any] | None:
     return training
 
 
+def reading_of(spec: DataSpec) -> dict[str, Any]:
+    """The keys of a data set's yaml by which the same files mean other pixels, boxes or scores, as JSON has them."""
+    return {
+        "max_det": spec.max_det,
+        "pixel_range": list(spec.pixel_range) if spec.pixel_range else None,
+        "kpt_shape": list(spec.keypoints) if spec.keypoints else None,
+    }
+
+
 def pictures_of(spec: DataSpec) -> dict[str, Any]:
     """What a run remembers of its data: split -> number of pictures, and digests of their names with their folders'
-    names ("sha256"), of their contents and of their label files; and the names of the classes, in order."""
+    names ("sha256"), of their contents and of their label files; the names of the classes, in order; `reading_of`."""
     found: dict[str, Any] = {
         split: {
             "count": len(paths),
@@ -235,7 +244,7 @@ def pictures_of(spec: DataSpec) -> dict[str, Any]:
         for split, paths in spec.splits.items()
         if paths
     }
-    return {**found, NAMES: list(spec.names)}
+    return {**found, NAMES: list(spec.names), READING: reading_of(spec)}
 
 
 def check_pictures(kept: Any, spec: DataSpec, where: Path) -> None:
@@ -252,6 +261,7 @@ def check_pictures(kept: Any, spec: DataSpec, where: Path) -> None:
         return
     kept, now = dict(kept), pictures_of(spec)
     before, names = kept.pop(NAMES, None), now.pop(NAMES)
+    read, reading = kept.pop(READING, None), now.pop(READING)
     if before is not None and before != names:
         raise UserError(
             f"the classes are not those this run began with: {', '.join(map(str, before))[:200]} then, "
@@ -259,13 +269,26 @@ def check_pictures(kept: Any, spec: DataSpec, where: Path) -> None:
             where=where,
             todo="write them as they were, or start a new run with --weights and what this one has so far",
         )
-    told = [_changed(split, kept.get(split) or {}, now.get(split) or {}, spec) for split in {**kept, **now}]
+    other = other_readings(read, reading)
+    told = [f"`{key}` was {_key(read[key])} and is {_key(reading[key])}" for key in other]
+    told += [_changed(split, kept.get(split) or {}, now.get(split) or {}, spec) for split in {**kept, **now}]
     if any(told):
         raise UserError(
             f"the data set is not the one this run began with: {'; '.join(filter(None, told))} ({spec.source})",
             where=where,
             todo="bring it back as it was, or start a new run with --weights and what this one has so far",
         )
+
+
+def other_readings(then: Any, now: Any) -> list[str]:
+    """The keys on which two `reading_of` differ; none is, where one is of an earlier version, which kept none."""
+    if not isinstance(then, dict) or not isinstance(now, dict):
+        return []
+    return [key for key in now if key in then and then[key] != now[key]]
+
+
+def _key(value: Any) -> str:
+    return "not given" if value is None else str(value)[:80]
 
 
 def _changed(split: str, then: dict[str, Any], now: dict[str, Any], spec: DataSpec) -> str:

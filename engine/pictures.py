@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 
 from common.files import whole_file
+from engine.lettering import in_ascii
 
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 INK, PAPER = (33, 37, 41), (255, 255, 255)
@@ -61,7 +62,7 @@ def draw_detections(
         x1, y1, x2, y2 = (round(float(value) * factor) for value in corners)
         cv2.rectangle(canvas, (x1, y1), (x2, y2), class_colour(label), thickness, cv2.LINE_AA)
     for corners, score, label in rows:
-        name = names[label] if label < len(names) else str(label)
+        name = in_ascii(names[label], label) if label < len(names) else str(label)
         x1, y1, _, y2 = (round(float(value) * factor) for value in corners)
         _label(canvas, f"{name}{score}", x1, y1, y2, label)
     return canvas

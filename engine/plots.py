@@ -14,6 +14,7 @@ import numpy as np
 from common.errors import UserError
 from common.files import whole_file
 from common.reading import read_text
+from engine.lettering import drawable, letter_by_letter
 from engine.metrics import CONFIDENCES, Curves
 from engine.pictures import class_colour, mosaic, save_picture, side_by_side
 
@@ -63,7 +64,7 @@ def _whole_numbers(axes: Axes) -> None:
 
 
 def save_figure(figure: Figure, path: str | Path) -> Path:
-    with whole_file(path) as temporary:
+    with whole_file(path) as temporary, letter_by_letter(figure):
         figure.savefig(temporary, format="png")
     return Path(path)
 
@@ -88,7 +89,8 @@ def plot_score(score: Score, folder: str | Path) -> list[Path]:
 def plot_pr(score: Score, path: str | Path) -> Path:
     """Precision over recall at IoU .50, a line a class and their mean."""
     labels = [
-        f"{name}: AP50 {row['ap50']:.3f}" if row["ap50"] is not None else "" for name, row in score.per_class.items()
+        f"{name}: AP50 {row['ap50']:.3f}" if row["ap50"] is not None else ""
+        for name, row in zip(drawable(score.per_class), score.per_class.values())
     ]
     figure, (axes,) = new_figure()
     recall = np.linspace(0, 1, score.curves.pr.shape[1])
@@ -103,7 +105,7 @@ def plot_f1(curves: Curves, names: Sequence[str], path: str | Path) -> Path:
     mean = np.nanmean(curves.f1, axis=0)
     best = curves.best
     label = f"all classes: {mean[best]:.3f} at confidence {CONFIDENCES[best]:.2f}"
-    _class_lines(axes, CONFIDENCES, curves.f1, list(names), label)
+    _class_lines(axes, CONFIDENCES, curves.f1, drawable(names), label)
     axes.axvline(CONFIDENCES[best], color=RED, linewidth=1, linestyle=":")
     axes.set(xlabel="confidence", ylabel="F1", title="F1 over confidence at IoU 0.50")
     return save_figure(figure, path)
@@ -123,7 +125,7 @@ def _class_lines(axes: Axes, x: np.ndarray, rows: np.ndarray, labels: Sequence[s
 
 def plot_confusion(matrix: np.ndarray, names: Sequence[str], path: str | Path) -> Path:
     """The confusion matrix, each column as shares of what is truly there; counts are written where they fit."""
-    labels = [*names, "background"]
+    labels = [*drawable(names), "background"]
     count = len(labels)
     side = min(14.0, 3.6 + 0.42 * count)
     figure, (axes,) = new_figure(width=side + 0.8, height=side)
@@ -167,7 +169,7 @@ def plot_labels(labels: Sequence[np.ndarray], names: Sequence[str], path: str | 
     colours = [tuple(value / 255 for value in class_colour(number)) for number in range(len(counts))] if few else BLUE
     classes.bar(range(len(counts)), counts, color=colours)
     if few:
-        classes.set_xticks(range(len(names)), names, rotation=30 if len(names) > 4 else 0)
+        classes.set_xticks(range(len(names)), drawable(names), rotation=30 if len(names) > 4 else 0)
     classes.set(ylabel="boxes", title=f"{len(boxes):,} boxes in {len(labels):,} pictures")
     spread = ((0, 1), (0, 1))
     for axes, (x, y), title in (
@@ -375,7 +377,7 @@ def _gamma_map(axes: Axes, figure: Figure, counted: Sequence[Mapping[str, Any]])
     image = axes.pcolormesh(columns, rows, np.sqrt(shares.T), cmap="Blues", vmin=0, vmax=1)
     axes.grid(False)
     whole = list(range(math.ceil(edges[0]) + 1, math.floor(edges[-1]) + 1))
-    axes.set_yticks([rows[0] + step, *whole], ["~ 0", *(f"$10^{{{tick}}}$" for tick in whole)])
+    axes.set_yticks([rows[0] + step, *whole], ["~ 0", *(f"{10.0**tick:g}" for tick in whole)])
     highest = int(np.flatnonzero(counts.sum(axis=0)[1:]).max(initial=0))
     axes.set_ylim(rows[0], max(edges[highest] + 2 * step, edges[0] + 1))
     _whole_numbers(axes)

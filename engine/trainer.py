@@ -19,6 +19,7 @@ from torch import Tensor
 
 import data as data_room
 import models
+from common.cores import usable_threads
 from common.errors import UserError
 from common.log import log
 from common.memory import keep_freed_memory
@@ -98,7 +99,7 @@ class Trainer:
         self.hooks, self.tracker = tuple(hooks), tracker
         keep_freed_memory()
         if config.threads:
-            torch.set_num_threads(config.threads)
+            torch.set_num_threads(usable_threads(config.threads))
         self.device = distributed.start(config.device)
         # Channels last: the faster layout of convolutions on CPUs (10 to 20 % of a step) and in half precision on GPUs.
         self.objective = objective.to(self.device).to(memory_format=torch.channels_last)
@@ -333,7 +334,8 @@ class Trainer:
         """The network that is validated and saved."""
         averaged = self.ema.module
         averaged.lineage = self.network.lineage
-        averaged.meta = {**self.network.meta, "seen": self.progress.seen, **checkpoints.read_with(self.spec)}
+        said = checkpoints.read_with(self.spec, self.config.input_size)
+        averaged.meta = {**self.network.meta, "seen": self.progress.seen, **said}
         return averaged
 
     @cached_property

@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from common.cores import usable_threads
 from common.errors import UserError
 from common.log import log
 from common.reading import shown_path, user_path, why_no_file
@@ -169,8 +170,8 @@ def open_chosen(options: NetworkOptions, path: str | Path, names: Sequence[str] 
     """`open_model` as the options ask for it; `names` replace the file's class names."""
     import torch
 
-    if options.threads:
-        torch.set_num_threads(options.threads)
+    if threads := usable_threads(options.threads):
+        torch.set_num_threads(threads)
     net = open_model(
         path,
         options.cfg,
@@ -178,7 +179,7 @@ def open_chosen(options: NetworkOptions, path: str | Path, names: Sequence[str] 
         heads=options.heads,
         names=names,
         size=parse_size(options.imgsz) if options.imgsz else None,
-        threads=options.threads,
+        threads=threads,
         device=options.device,
     )
     return with_resizing(net, options.resize, path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,13 +12,14 @@ import torch
 
 from common.errors import UserError
 from common.files import whole_file
-from common.log import log
+from common.log import log, say_once
 from common.reading import need_file, shown_path
 from common.rundir import EXPORTED_FILES, network_in
 from models.archive import MAX_BYTES, MAX_PICKLE_BYTES, Archive
 from models.cfg import Cfg, parse_cfg, read_cfg
 from models.content import DAMAGED, FORMAT, check_content, misfit
 from models.initial import init_weights
+from models.layers import Conv
 from models.load_report import LoadReport
 from models.network import Network, adapt_classes
 from models.official import where_to_get
@@ -70,7 +72,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 
 
 def from_checkpoint(content: dict[str, Any], source: str | Path = "checkpoint", take: bool = False) -> Network:
-    """The network a checkpoint's content (see `read_checkpoint`) describes.
+    """The network a checkpoint's content (see `read_checkpoint`) describes, in FP32: pictures are, whatever was saved.
 
     Args:
         take: the content's tensors become the network's, and are gone from the content: none is held twice.
@@ -82,16 +84,14 @@ def from_checkpoint(content: dict[str, Any], source: str | Path = "checkpoint", 
         net = Network(parse_cfg(content["cfg"], source=str(source)), content["names"])
     if wrong := misfit(net.state_dict(), state):
         raise UserError(f"its tensors do not belong to its cfg: {wrong}", where=source, todo=DAMAGED)
-    dtype = next((tensor.dtype for tensor in state.values() if tensor.is_floating_point()), torch.float32)
-    dtype = torch.float64 if dtype == torch.float64 else torch.float32
     own = {}
     for name in list(state):
         tensor = state.pop(name) if take else state[name].clone()
-        own[name] = (tensor.to(dtype) if tensor.is_floating_point() else tensor).contiguous()
+        own[name] = (tensor.float() if tensor.is_floating_point() else tensor).contiguous()
     net.load_state_dict(own, assign=True)
     if any(tensor.is_meta for tensor in (*net.parameters(), *net.buffers())):  # what a backbone keeps out of files
         net = Network(net.cfg, content["names"])
-        net.to(dtype).load_state_dict(own)
+        net.load_state_dict(own)
     net.lineage, net.meta = content["lineage"], content["meta"]
     return net
 
@@ -186,10 +186,36 @@ def _read_pt(path: Path) -> Network:
     need_file(path, MAX_BYTES, where_to_get(path) or "check the path of the .pt")
     if not _is_ours(path):  # which is told by a look, the others by reading all that they name
         if is_yolov5(path):
-            return load_yolov5(path)
+            return _said_if_empty(load_yolov5(path), path)
         if is_ultralytics(path):
-            return load_ultralytics(path)
-    return from_checkpoint(read_checkpoint(path), path, take=True)
+            return _said_if_empty(load_ultralytics(path), path)
+    return _said_if_empty(from_checkpoint(read_checkpoint(path), path, take=True), path)
+
+
+def _said_if_empty(net: Network, path: Path) -> Network:
+    """`net`; a warning where it says the same of every picture, because weights on every way through it are 0.
+
+    A layer without weights is no fault by itself: sparsity training empties some, around which a shortcut leads.
+    """
+    empty = {number for number, layer in net.convolutions.items() if not _says_anything(layer)}
+    heads = set(net.head_convolutions)
+    for what, numbers in (("every convolution", set(net.convolutions)), ("every convolution of its heads", heads)):
+        if numbers and numbers <= empty:
+            say_once(
+                logging.WARNING,
+                "%s: the weights of %s are 0, so it says the same of every picture: is it the file you mean, or one "
+                "that was never filled?",
+                path,
+                what,
+            )
+            break
+    return net
+
+
+def _says_anything(layer: Conv) -> bool:
+    """Whether what comes out depends on what goes in."""
+    scale = None if layer.bn is None else layer.bn.weight
+    return bool(layer.conv.weight.any()) and (scale is None or bool(scale.any()))
 
 
 def _is_ours(path: Path) -> bool:

@@ -17,7 +17,7 @@ from common.errors import UserError
 FORMAT = "thinyolo/1"
 PARTS: dict[str, type] = {"cfg": str, "names": list, "state": dict, "lineage": list, "meta": dict, "extra": dict}
 ENTRY: dict[str, type] = {"sha256": str, "kind": str, "layers": dict}
-PIXEL_RANGE = "pixel_range"
+PIXEL_RANGE, TRAINED_AT = "pixel_range", "trained_at"
 META: dict[str, type] = {
     "seen": int,
     "teacher": dict,
@@ -25,11 +25,18 @@ META: dict[str, type] = {
     "kd_off": str,
     "unlabelled": dict,
     "trained_for": list,
+    TRAINED_AT: str,
     PIXEL_RANGE: list,
 }
 """What is looked up there, where it is there."""
 MOST_VALUES = 10_000_000
 """So many values a network's lineage, or what is told of it, may have; those of the largest here have 200,000."""
+
+
+def size_text(size: tuple[int, int]) -> str:
+    """An input (H, W) as ``--imgsz`` takes it, and as a network's `meta` says what it was trained at."""
+    height, width = size
+    return str(height) if height == width else f"{width}x{height}"
 
 
 def check_parts(

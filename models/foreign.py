@@ -14,6 +14,9 @@ from torch import Tensor, nn
 from models.layers import BN_EPS, Conv
 from models.unpickle import Record
 
+IMAGE_SIZES = range(32, 4097)
+"""Pixels of a side that are believed."""
+
 
 class Mismatch(Exception):
     """The file is not what its reader can take; the text says what it has."""
@@ -56,6 +59,16 @@ def shown(value: Any) -> str:
         return f"[{', '.join(shown(item) if type(item) is int else '?' for item in value)}]"
     plain = isinstance(value, (str, bool, float, type(None))) or (type(value) is int and abs(value) < 1 << 62)
     return str(value)[:80] if plain else type(value).__name__
+
+
+def told_size(args: Any) -> tuple[int, int] | None:
+    """(H, W) of the input that the options of a training say (`imgsz`), in multiples of 32; None where they do not."""
+    size: Any = args.get("imgsz") if type(args) is dict else None
+    sizes: list[Any] = list(size) if type(size) in (list, tuple) else [size, size]
+    if len(sizes) != 2 or not all(type(length) is int and length in IMAGE_SIZES for length in sizes):
+        return None
+    height, width = (-(-length // 32) * 32 for length in sizes)
+    return height, width
 
 
 def class_names(model: Record, classes: int) -> list[str]:

@@ -29,14 +29,15 @@ from models.blocks import (
     Upsample,
 )
 from models.cfg import parse_cfg
-from models.foreign import Mismatch, Source, class_names, network_record, part, parts, shown, tensor
+from models.content import TRAINED_AT, size_text
+from models.foreign import Mismatch, Source, class_names, network_record, part, parts, shown, tensor, told_size
 from models.network import Network
 from models.unpickle import Record, TorchFile, read_torch_file
 
 # More than the largest of these networks has, and far less than would hurt.
 MAX_MODULES, MAX_DEPTH = 4000, 12
 MAX_SIZE = 31  # of a window
-IMAGE_SIZES = range(32, 4097)
+USUAL_SIZE = 640, 640
 
 # What a network is for, by its class or that of its last module.
 TASKS = {
@@ -94,7 +95,8 @@ def _network(content: Any, path: Path) -> Network:
     model = network_record(content)
     graph, strides = _Reader().graph(model)
     names = class_names(model, graph.classes)
-    sections, convolutions = graph.cfg(*_image_size(content, model))
+    trained_at = _image_size(content, model)
+    sections, convolutions = graph.cfg(*(trained_at or USUAL_SIZE))
     if (channels := tensor(convolutions[0].weights.conv, "weight", "stem").shape[1]) != 3:
         raise Mismatch(
             f"takes pictures of {channels} channel{'s' * (channels > 1)}; only colour pictures are read here"
@@ -103,6 +105,8 @@ def _network(content: Any, path: Path) -> Network:
     with torch.device("meta"):  # nothing is allocated before every shape is known to be the file's
         _compare(Network(parse_cfg(text, source=path.name)), graph, strides, convolutions, path.stat().st_size)
     net = Network(parse_cfg(text, source=path.name), names)
+    if trained_at:
+        net.meta[TRAINED_AT] = size_text(trained_at)
     for layer, conv in zip(net.convolutions.values(), convolutions, strict=True):
         conv.weights.fill(layer)
     if not any(conv.normalised for conv in convolutions):
@@ -125,15 +129,12 @@ def _compare(
         raise Mismatch("uses its tensors several times")
 
 
-def _image_size(content: Any, model: Record) -> tuple[int, int]:
-    """(H, W) it was trained for."""
+def _image_size(content: Any, model: Record) -> tuple[int, int] | None:
+    """(H, W) it was trained for; None where the file does not say it."""
     for args in (model.state.get("args"), content.get("train_args") if isinstance(content, dict) else None):
-        size = args.get("imgsz") if type(args) is dict else None
-        sizes: list[Any] = list(size) if isinstance(size, (list, tuple)) else [size, size]
-        if len(sizes) == 2 and all(type(length) is int and length in IMAGE_SIZES for length in sizes):
-            height, width = (-(-length // 32) * 32 for length in sizes)
-            return height, width
-    return 640, 640
+        if (size := told_size(args)) is not None:
+            return size
+    return None
 
 
 class _Reader:

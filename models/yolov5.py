@@ -19,7 +19,8 @@ from torch import Tensor
 from common.errors import UserError
 from models.archive import LEGACY_MAGIC
 from models.cfg import Cfg, parse_cfg
-from models.foreign import Mismatch, Source, class_names, network_record, part, parts, shown, tensor
+from models.content import TRAINED_AT, size_text
+from models.foreign import Mismatch, Source, class_names, network_record, part, parts, shown, tensor, told_size
 from models.network import Network, adapt_classes
 from models.unpickle import Record, TorchFile, read_torch_file
 
@@ -79,7 +80,8 @@ def is_yolov5(path: str | Path) -> bool:
 
 
 def load_yolov5(path: str | Path) -> Network:
-    """A YOLOv5 n, s or m checkpoint as a `Network`: FP32, in eval mode, with the file's classes, names and anchors.
+    """A YOLOv5 n, s or m checkpoint as a `Network`: FP32, in eval mode, with the file's classes, names, anchors
+    and, where it says it, picture size.
 
     The exponential moving average is taken where the file has one. YOLOv5's BatchNorm eps (1e-3) is larger than ours;
     the difference is added to `running_var`, so the outputs stay the same.
@@ -91,9 +93,12 @@ def load_yolov5(path: str | Path) -> Network:
     path = Path(path)
     content = read_torch_file(path)
     try:
-        return _build(network_record(content))
+        net = _build(network_record(content))
     except Mismatch as mismatch:
         raise UserError(str(mismatch), where=path, todo=TODO) from None
+    if size := told_size(content.get("opt")) if isinstance(content, dict) else None:
+        net.with_image_size(size).meta[TRAINED_AT] = size_text(size)
+    return net
 
 
 def _build(model: Record) -> Network:

@@ -177,7 +177,11 @@ def _key(config: DistilConfig, student: Network, teacher: Teacher, spec: DataSpe
     pictures = {split: str(spec.splits.get(split)) for split in ("train", "val", "test")}
     # Weights that no file fills follow from the cell's own seed.
     start = models.full_digest(student) if _has_weights(config) else student.cfg.structure()
-    return _digest([settings, start, teacher.fingerprint, list(spec.names), pictures])
+    # What is at its default is not in the key: cells stay valid that were made before it counted.
+    usual = checkpoints.reading_of(DataSpec((), {}, spec.source))
+    reading = {key: value for key, value in checkpoints.reading_of(spec).items() if value != usual[key]}
+    content = [settings, start, teacher.fingerprint, list(spec.names), pictures]
+    return _digest([*content, reading] if reading else content)
 
 
 def _has_weights(config: DistilConfig) -> bool:

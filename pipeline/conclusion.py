@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import models
 from common.rundir import network_in
 from data import DataSpec, load_spec
 from engine import distributed
@@ -22,13 +23,16 @@ from pipeline.records import begun_record, compared, costed, lineage_records
 from pipeline.show import LayerRow, channel_bars, side_by_side, training_pictures
 from pipeline.spent import LONGER, improving, longer_row, progress_of, spent
 from pipeline.stage import stage_tracker
+from pipeline.unhelped import why_instead
 from reporting.page import write_report
+from reporting.record import kept_speeds
 from reporting.report import EPOCHS, Row, scored_on, text_table
 from reporting.results import Scores, counted, footnote, interval_of, pictures, scores, shown_split, table
 from reporting.speed import Speeds
-from reporting.verdict import NOTHING, short_verdict, unlearnt, verdict
+from reporting.verdict import NOTHING, same_network, short_verdict, unlearnt, verdict
 
-PLAIN, PRETRAINED = "plain fine-tune", "pretrained"
+PLAIN, PRETRAINED, PRUNED = "plain fine-tune", "pretrained", "pruned"
+CUT = Path(PRUNED) / "pruned.pt"
 
 
 class Line:
@@ -47,6 +51,7 @@ class Line:
         layers: what pruning did, a row a convolution.
         told: "title", "plain" (sentences) and "text" of each cut, see `reporting.record.Record`.
         remarks: last lines of the verdict.
+        unhelped: a sentence where the student was at least as good before its first step, as it was cut; else "".
         gammas: the gammas' quantiles, a row an epoch of sparsity training.
     """
 
@@ -61,6 +66,7 @@ class Line:
         self.layers: list[LayerRow] = []
         self.told: list[dict[str, Any]] = []
         self.remarks: list[str] = []
+        self.unhelped = ""
         self.gammas: list[dict[str, Any]] = []
 
     def add(self, name: str, network: Network, trained: tuple[str, ...]) -> Network:
@@ -85,7 +91,8 @@ class Line:
         if not distributed.is_main():
             return ""
         found = {name: self.scored[name][split] for name in self.networks}
-        rows, speeds = table(self.networks, found, size)
+        kept = kept_speeds(self.folder) if self.config.resume else {}
+        rows, speeds = table(self.networks, found, size, kept.get("table"))
         rows = [replace(row, epochs=sum(self._epochs(row.name)), note=self.notes.get(row.name, "")) for row in rows]
         by_name = {row.name: row for row in rows}
         line = self._verdict(by_name, speeds, split) if last != self.first else ""
@@ -103,24 +110,31 @@ class Line:
         """Leave the run's record, and its page; `drawn` is where the last network's figures are."""
         last = list(self.networks)[-1]
         record = begun_record(self.config, self.spec, split, self.folder.name, self._asked())
+        record["speeds"] = {"table": speeds.as_dict()}
         figures, shown = pictures(drawn)
         matches = {last: found[last].matches}
         if last != self.first:
             by_name = {row.name: row for row in rows}
             first, thin = ((by_name[name], found[name]) for name in (self.first, last))
             compared(record, self.folder, self.spec, first, thin)
-            figured = [name for name in (self.first, "pruned", PLAIN) if name in found and name != last]
+            figured = [name for name in (self.first, PRUNED, PLAIN) if name in found and name != last]
             marks = [
                 Mark(name, kind, self.config.input_size, found[name], self.networks[name])
                 for name, kind in zip([*figured, last], ["fat", *["cut"] * len(figured)])
             ]
             marks[-1] = replace(marks[-1], path=network_in(self.folder))
-            matches |= costed(record, self.folder, self.spec, self.config, marks)
+            instead = None
+            if self.unhelped and PRUNED in figured:
+                place = figured.index(PRUNED)
+                marks[place] = replace(marks[place], path=self.folder / CUT)
+                instead = PRUNED, why_instead(self.unhelped, self.folder / CUT, self.config)
+            matches |= costed(record, self.folder, self.spec, self.config, marks, instead)
         record |= {
             "verdict": line,
             "rows": [asdict(row) for row in rows],
             "baseline": self.first,
             "last": last,
+            "resize": self.networks[last].resize,
             "measured_with": speeds.measured_with,
             "counted": counted(found[last]),
             "cut": self.told,
@@ -174,6 +188,8 @@ class Line:
         more = [spent(self.first, self._epochs(self.first), last, self._epochs(last))]
         if self.stages[self.first]:
             more.append(improving(self._progress["baseline"].history))
+        if models.fingerprint(self.networks[self.first]) == models.fingerprint(self.networks[last]):
+            more.append(same_network(self.first, last))
         lines = [
             verdict(
                 rows[self.first],
@@ -191,6 +207,8 @@ class Line:
                 others.append(PRETRAINED)
                 self.remarks.append(warning)
         lines += [short_verdict(rows[name], rows[last], split, interval(name)) for name in others]
+        if self.unhelped:
+            self.remarks.append(self.unhelped)
         return "\n".join([*lines, *self.remarks])
 
     def tell(self, title: str, text: str, plain: Sequence[str] = ()) -> None:

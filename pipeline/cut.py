@@ -9,6 +9,7 @@ from functools import cached_property
 from torch import Tensor, nn
 
 import prune
+from common.cores import usable_threads
 from common.errors import UserError
 from common.log import log
 from data import DataSpec
@@ -156,7 +157,7 @@ class Cutter(Calibration):
     @cached_property
     def _clock(self) -> DeployedLatency:
         target = FORMATS[self.config.deploy_to or "onnx"]
-        return DeployedLatency(self.config.input_size, target, self.config.threads or None)
+        return DeployedLatency(self.config.input_size, target, usable_threads(self.config.threads) or None)
 
     def _check_target(self) -> None:
         """Bring the uncut network to where the thin one will run.

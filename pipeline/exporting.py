@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from common.cores import usable_threads
 from common.errors import UserError
 from common.files import need_folder
 from common.log import log
@@ -45,7 +46,7 @@ class Exporter:
         self.formats = options.formats
         self.spec = load_spec(options.data, single_cls=options.single_cls) if options.data else None
         if options.threads:
-            torch.set_num_threads(options.threads)
+            torch.set_num_threads(usable_threads(options.threads))
         self.threads = torch.get_num_threads()
         self.weights = Path(options.weights)
         names = list(self.spec.names) if self.spec and options.cfg else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 
@@ -32,11 +32,13 @@ from pipeline.records import begun_record, compared, costed, lineage_records
 from pipeline.show import training_pictures
 from pipeline.spent import progress_of
 from pipeline.stage import check_options, check_space, load_network, stage_tracker, train_network
+from pipeline.unhelped import BEGAN, begun_with, start_mark, why_instead, worse_than_begun
 from reporting.page import write_report
+from reporting.record import kept_speeds
 from reporting.report import Row, scored_on, text_table
 from reporting.results import Scores, counted, footnote, interval_of, pictures, scores, shown_split, table
 from reporting.speed import Speeds
-from reporting.verdict import verdict
+from reporting.verdict import same_network, verdict
 
 BY_HEART = 0.1  # mAP50-95 between train and val; docs/results.md, "Which KD mode helps?", has what lies on either side
 
@@ -120,7 +122,7 @@ def finetune(
             found["teacher"] = teacher_scores(guide, spec, config, run / "teacher" if figures else None)
         off = kd_off(config, before, found) if known is None else ""  # an ablation goes on
         if known is None:
-            _announce(found, off)
+            _announce(found, off, guide is not None and guide.is_network(student))
         for earlier in ("kd_off", "unlabelled"):  # what it says of an earlier fine-tune
             student.meta.pop(earlier, None)
         if off:
@@ -154,6 +156,8 @@ def finetune(
         found["student"] = scores(student, spec, config, run / "student" if figures else None)
         reported = tuple(sorted(objective.watch.reported)) if objective.modes else ()
         result = FinetuneResult(run, student, guide, found, reported, off, facts)
+        if known is None and (warning := worse_than_begun(found, BEGAN)):
+            log.warning("%s", warning)
         if distributed.is_main():
             _track(result, tracker, f"{group or run.name}-{kind}" if figures else "")
     return result
@@ -289,9 +293,11 @@ def announce_teacher(found: Scores, start: float, off: str = "") -> None:
         )
 
 
-def _announce(found: dict[str, Scores], off: str) -> None:
-    """Before the first step: a teacher that was silently not loaded shows here."""
+def _announce(found: dict[str, Scores], off: str, twins: bool) -> None:
+    """Before the first step: a teacher that was silently not loaded shows here; `twins`: it is its student."""
     start = found["start"]["val"]
+    if twins:
+        log.warning("%s It can teach only what its student already knows", same_network("teacher", "student"))
     if "teacher" in found:
         announce_teacher(found["teacher"], start.map50_95, off)
     log.info("student on val, before the first step: mAP50-95 %.4f, mAP50 %.4f", start.map50_95, start.map50)
@@ -305,19 +311,33 @@ def report(result: FinetuneResult, config: DistilConfig, solved: Sequence[str] =
     """
     spec = load_spec(config.data, single_cls=config.single_cls)
     split = shown_split(spec)
-    rows, speeds = _rows(result, split, config.input_size)
+    kept = kept_speeds(result.run) if config.resume else {}
+    rows, speeds = _rows(result, split, config.input_size, kept.get("table"))
     student = rows[-1]
+    warning = worse_than_begun(result.scores, BEGAN)
+    start = begun_with(config, spec, result.run) if warning else None
+    if start:
+        warning = worse_than_begun(result.scores, str(start[0]))
     found = {name: result.scores[name][split] for name in ("teacher", "student") if name in result.scores}
     record = begun_record(config, spec, split, f"Student {result.run.name}", f"kd {config.distil.kd}")
-    line, matches = "", {"student": found["student"].matches}
+    record["speeds"] = {"table": speeds.as_dict()}
+    line, matches = warning, {"student": found["student"].matches}
     if len(rows) > 1:
         compared(record, result.run, spec, (rows[0], found["teacher"]), (student, found["student"]))
         interval = interval_of(found["teacher"], found["student"])
-        line = verdict(rows[0], student, split, interval=interval, speed=speeds.compared("teacher", "student"))
+        same = result.teacher is not None and result.teacher.is_network(result.student)
+        more = same_network("teacher", "student") if same else ""
+        speed = speeds.compared("teacher", "student")
+        line = verdict(rows[0], student, split, interval=interval, speed=speed, more=more)
+        line = "\n".join(filter(None, [line, warning]))
         if result.teacher is not None and len(result.teacher.members) == 1:  # several have no cost of their own
             fat = Mark("teacher", "fat", config.input_size, found["teacher"], result.teacher.members[0])
             thin = Mark("student", "cut", config.input_size, found["student"], result.student, path=result.run / BEST)
-            matches |= costed(record, result.run, spec, config, [fat, thin])
+            marks, instead = [fat, thin], None
+            if start:
+                marks.insert(1, start_mark(*start, result.scores["start"], spec, config, split))
+                instead = marks[1].name, why_instead(warning, start[0], config)
+            matches |= costed(record, result.run, spec, config, marks, instead)
     figures, _ = pictures(result.run / "student" / split)
     record |= {
         "intro": str(result.footage or ""),
@@ -325,6 +345,7 @@ def report(result: FinetuneResult, config: DistilConfig, solved: Sequence[str] =
         "rows": [asdict(row) for row in rows],
         "baseline": rows[0].name,
         "last": student.name,
+        "resize": result.student.resize,
         "measured_with": speeds.measured_with,
         "counted": counted(found["student"]),
         "cut": [{"title": "solved before the first step", "plain": [], "text": "\n".join(solved)}] if solved else [],
@@ -343,11 +364,11 @@ def report(result: FinetuneResult, config: DistilConfig, solved: Sequence[str] =
     return "\n".join(filter(None, told))
 
 
-def _rows(result: FinetuneResult, split: str, size: tuple[int, int]) -> tuple[list[Row], Speeds]:
+def _rows(result: FinetuneResult, split: str, size: tuple[int, int], kept: Any = None) -> tuple[list[Row], Speeds]:
     """The teacher's row, if there is one, and the student's. Several teachers are one row: what asking all costs."""
     members = result.teacher.members if result.teacher is not None else ()
     networks = {f"teacher {number}": member for number, member in enumerate(members)} | {"student": result.student}
-    (*taught, student), speeds = table(networks, {"student": result.scores["student"][split]}, size)
+    (*taught, student), speeds = table(networks, {"student": result.scores["student"][split]}, size, kept)
     student = replace(student, note=result.note, epochs=progress_of(result.run).epoch)
     if not taught:
         return [student], speeds

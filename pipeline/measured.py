@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -30,7 +31,7 @@ from reporting.outcome import Made
 from reporting.page import runtime_name
 from reporting.record import Point, interval_record
 from reporting.results import interval_of
-from reporting.speed import Speeds
+from reporting.speed import Speeds, kept_or, key_of
 
 SHARES = (0.75, 0.5)
 """Of the input's sides, at which the uncut network is scored as well."""
@@ -50,6 +51,7 @@ class Measured:
     ship: int | None = None
     ship_why: str = ""
     matches: dict[str, Matches | None] = field(default_factory=dict)
+    speeds: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,14 @@ def smaller_marks(fat: Mark, spec: DataSpec, split: str, config: TrainConfig) ->
     return found
 
 
-def measured(marks: list[Mark], split: str, config: TrainConfig, run: Path) -> Measured:
+def measured(
+    marks: list[Mark],
+    split: str,
+    config: TrainConfig,
+    run: Path,
+    kept: Any = None,
+    instead: tuple[str, str] | None = None,
+) -> Measured:
     """Write the files of the last network, and time everything side by side.
 
     Nothing of it may cost a run its report: what fails is said.
@@ -121,6 +130,8 @@ def measured(marks: list[Mark], split: str, config: TrainConfig, run: Path) -> M
     Args:
         marks: the uncut network first, then others, the run's last network with its file last.
         split: of the data set, which the scores are of.
+        kept: times taken before, see `reporting.speed.kept_or`.
+        instead: the name of the mark to use in the place of the last network and its files, and why.
     """
     found = Measured()
     last, others = marks[-1], list[Mark]()
@@ -139,14 +150,18 @@ def measured(marks: list[Mark], split: str, config: TrainConfig, run: Path) -> M
             name = f"{last.name}, {made.title}"
             others.append(Mark(name, "file", last.size, made.score, last.network, made, made.path))
     marks = [*marks[:-1], last, *others]
-    speeds, runtime = _speeds(marks, ONNX_RUNTIME if files else PYTORCH)
-    found.timed = speeds.what
+    speeds, runtime = _speeds(marks, ONNX_RUNTIME if files else PYTORCH, kept)
+    found.timed, found.speeds = speeds.what, speeds.as_dict()
     for mark in marks:
         found.points.append(_point(mark, marks[0], speeds, runtime, run))
         found.matches[mark.name] = mark.score.matches
     found.ship = marks.index(last)
     if choice := _ship(marks, found.points):
         found.ship, found.ship_why = choice
+    if instead is not None:
+        found.ship, found.ship_why = next(
+            (place, instead[1]) for place, each in enumerate(marks) if each.name == instead[0]
+        )
     return found
 
 
@@ -185,11 +200,20 @@ def _said(error: Exception) -> str:
     return lines[0] if lines else type(error).__name__
 
 
-def _speeds(marks: list[Mark], runtime: str) -> tuple[Speeds, str]:
+def _speeds(marks: list[Mark], runtime: str, kept: Any = None) -> tuple[Speeds, str]:
     """CPU times in the same rounds, of networks of equal cost once, and in which runtime networks ran.
 
     Where files are made that is ONNX Runtime: what a network takes in PyTorch says little of where it will run.
     """
+    timed = {
+        mark.name: [*mark.size, models.fingerprint(mark.network), mark.made.title if mark.made else ""]
+        for mark in marks
+    }
+    speeds = kept_or(kept, key_of(timed, runtime), lambda: _timed(marks, runtime))
+    return speeds, PYTORCH if speeds.runtime == runtime_name(PYTORCH) else runtime
+
+
+def _timed(marks: list[Mark], runtime: str) -> Speeds:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -201,7 +225,7 @@ def _speeds(marks: list[Mark], runtime: str) -> tuple[Speeds, str]:
             runtime = PYTORCH
             calls = {mark.name: _call(mark, runtime) for mark in first.values()}
         times = call_rounds(calls, ROUNDS)
-        return Speeds({mark.name: times[first[_cost(mark)].name] for mark in marks}, runtime_name(runtime)), runtime
+        return Speeds({mark.name: times[first[_cost(mark)].name] for mark in marks}, runtime_name(runtime))
     finally:
         torch.set_num_threads(threads)
 

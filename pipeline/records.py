@@ -20,7 +20,7 @@ from export.machine import processor
 from pipeline.measured import Mark, measured, smaller_marks
 from reporting.disagreement import compare_pictures, tally
 from reporting.origin import data_name
-from reporting.record import Record, class_records, interval_record, pictures_record
+from reporting.record import Record, class_records, interval_record, kept_speeds, pictures_record
 from reporting.report import Row
 from reporting.results import interval_of
 from reporting.verdict import short_verdict
@@ -63,19 +63,26 @@ def compared(record: Record, run: Path, spec: DataSpec, first: tuple[Row, Score]
 
 
 def costed(
-    record: Record, run: Path, spec: DataSpec, config: TrainConfig, marks: Sequence[Mark]
+    record: Record,
+    run: Path,
+    spec: DataSpec,
+    config: TrainConfig,
+    marks: Sequence[Mark],
+    instead: tuple[str, str] | None = None,
 ) -> dict[str, Matches | None]:
     """Fill in the figure of accuracy and latency, which file to use, and what the uncut network is at smaller inputs.
 
     Args:
         marks: the uncut network first, the run's last network, which has a `path`, last.
+        instead: see `pipeline.measured.measured`.
 
     Returns:
         What each network of the figure got right.
     """
     split, last = record["split"], marks[-1]
     smaller = smaller_marks(marks[0], spec, split, config)
-    found = measured([*marks[:-1], *smaller, last], split, config, run)
+    kept = kept_speeds(run).get("figure") if config.resume else None
+    found = measured([*marks[:-1], *smaller, last], split, config, run, kept, instead)
     rivals = [
         short_verdict(_scored(last), _scored(each), split, interval_of(last.score, each.score)) for each in smaller
     ]
@@ -85,6 +92,7 @@ def costed(
         "ship": found.ship,
         "ship_why": found.ship_why,
         "rivals": rivals,
+        "speeds": {**record.get("speeds", {}), "figure": found.speeds},
     }
     return found.matches
 

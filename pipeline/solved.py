@@ -18,8 +18,7 @@ from pipeline.calibration import Calibration
 from pipeline.distil_options import TEACHER, AblateConfig
 from pipeline.finetune import make_teacher
 from pipeline.stage import load_network
-
-SOLVED = "solved.pt"
+from pipeline.unhelped import SOLVED
 
 
 @dataclass(frozen=True)
@@ -37,8 +36,10 @@ class SolvedStart:
     lines: list[str]
 
     @classmethod
-    def read(cls, path: Path) -> SolvedStart:
+    def read(cls, path: Path, spec: DataSpec) -> SolvedStart:
+        """Raises `UserError` where it was solved on other data than `spec`."""
         content = checkpoints.read_own(path, checkpoints.MADE_AGAIN)
+        checkpoints.check_pictures(content["extra"].get("pictures"), spec, path)
         return cls(path, models.from_checkpoint(content, path), content["extra"]["solved"])
 
 
@@ -53,9 +54,9 @@ def begin_solved(config: AblateConfig, run: Path) -> SolvedStart | None:
     path = run / SOLVED
     if not config.reconstruct:
         return None
-    if config.resume and (run / LAST).exists():
-        return SolvedStart.read(path) if path.exists() else None
     spec = load_spec(config.data, single_cls=config.single_cls)
+    if config.resume and (run / LAST).exists():
+        return SolvedStart.read(path, spec) if path.exists() else None
     student = load_network(config, spec.names)
     ancestor = ancestor_of(config.reconstruct, student, make_teacher(config, student, spec))
     return solve_start(config, spec, student, ancestor, config.reconstruct, path, keep=bool(config.resume))
@@ -102,6 +103,7 @@ def solve_start(
             told, *worst = Calibration(config, spec, student.resize).solve(solved, ancestor).lines()
         lines = [f"for {said}: {told}", *worst]
         log.info("the student, before the first step: %s", "\n".join(lines))
-        models.save(solved, path, extra={MARK: mark(path), "solved": lines})
+        extra = {MARK: mark(path), "solved": lines, "pictures": checkpoints.pictures_of(spec)}
+        models.save(solved, path, extra=extra)
     distributed.barrier()
-    return SolvedStart.read(path)
+    return SolvedStart.read(path, spec)

@@ -25,6 +25,7 @@ from engine.precision import Precision
 from engine.seams import Hooks
 from engine.tracking import need_tensorboard
 from engine.trainer import Trainer, need_multiple
+from models.content import size_text
 from models.network import Network
 from models.resize import with_resize
 from pipeline.measured import wanted_files
@@ -41,8 +42,7 @@ def with_size(config: Config) -> Config:
     size = USUAL_SIZE
     if config.weights and not config.cfg:
         with suppress(UserError):  # it is told when the network is loaded to be trained
-            height, width = models.load(config.weights).image_size
-            size = str(height) if height == width else f"{width}x{height}"
+            size = size_text(models.load(config.weights).image_size)
             log.info("--imgsz %s: what %s was trained for", size, config.weights)
     return replace(config, imgsz=size)
 

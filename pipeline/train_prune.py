@@ -20,7 +20,7 @@ from distill import Teacher
 from engine import Hooks, checkpoints, distributed
 from models.lineage import identity_lineage
 from models.network import Network
-from pipeline.conclusion import PLAIN, PRETRAINED, Line
+from pipeline.conclusion import PLAIN, PRETRAINED, PRUNED, Line
 from pipeline.crossfit import fold_epochs, fold_specs, say_cost
 from pipeline.cut import Cutter
 from pipeline.finetune import FinetuneResult, finetune, refuse_modes
@@ -43,6 +43,7 @@ from pipeline.spent import (
 )
 from pipeline.stage import check_options, check_space, check_test, stage_tracker, train_network
 from pipeline.start import chosen_stages, first_network
+from pipeline.unhelped import worse_than_begun
 from reporting.cut_words import cut_in_words
 from reporting.results import scores
 
@@ -265,6 +266,7 @@ class PruneRun(Line):
         self.add("student", done.student, (*line, "student"))
         self.scored["student"] = done.scores["student"]
         self.notes["student"] = done.note
+        self.unhelped = worse_than_begun(done.scores, PRUNED)
         if teacher is baseline:
             self.scored[self.first] = done.scores["teacher"]
 

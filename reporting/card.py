@@ -6,6 +6,7 @@ Facts come from the checkpoint, from the run it lies in, and from what was measu
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from models.heads import ONE_TO_ONE
 from reporting.origin import Facts, sha256
 
 UNKNOWN = "not known"
+EXAMPLE = "examples/run_onnx.py"
 OURS = (
     "ThinYOLO's own file, a cfg and its tensors: no other program reads it, nor does the one that trained its first "
     "ancestor; an ONNX file (--to onnx) is what they take"
@@ -52,18 +54,43 @@ def write_card(path: str | Path, description: Description, facts: Facts, measure
 def card_text(name: str, record: Mapping[str, Any], description: Description) -> str:
     """The card in Markdown."""
     file, source, data = record["file"], record["source"], record["data"]
-    lines = [f"# {name}", "", f"{file.get('format', 'File')} of a YOLO that detects {_names(data['classes'])}.", ""]
+    lines = [
+        f"# {plain(name)}",
+        "",
+        f"{file.get('format', 'File')} of a YOLO that detects {_names(data['classes'])}.",
+        "",
+    ]
     lines += ["## Use", "", *_usage(name, description), ""]
     lines += ["## Measured", "", *_measured(file, record), ""]
     lines += ["## Where it comes from", "", *_origin(record), ""]
     lines += ["## Files", "", "| file | bytes | sha256 |", "|---|---|---|"]
-    lines += [f"| {each['name']} | {each['bytes']:,} | `{each['sha256']}` |" for each in file["files"]]
-    lines += [f"| {source['weights']} (the source) | | `{source['sha256']}` |", ""]
+    lines += [f"| {plain(each['name'])} | {each['bytes']:,} | `{each['sha256']}` |" for each in file["files"]]
+    lines += [f"| {plain(source['weights'])} (the source) | | `{source['sha256']}` |", ""]
     return "\n".join(lines)
 
 
+_ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
+
+
+def plain(text: object) -> str:
+    """A name as Markdown that shows it letter by letter, on one line: no tag, link, formula or cell of a table."""
+    line = " ".join(str(text).split())
+    line = re.sub(r"[&<>]", lambda found: _ENTITIES[found[0]], line)
+    # An underscore within a word means nothing; nor does what only begins a list or a heading at the start of a line.
+    line = re.sub(r"[\\`*{}\[\]()#!|~$]|(?<![^\W_])_|_(?![^\W_])", lambda found: f"\\{found[0]}", line)
+    return re.sub(r"\b(https?|ftp|www)(?=:|\.)", r"\1<!-- -->", line)  # or it is made a link
+
+
+def code(text: object) -> str:
+    """The same as code, whose fence is longer than any row of backticks in it."""
+    line = " ".join(str(text).split())
+    fence = "`" * (1 + max((len(row) for row in re.findall("`+", line)), default=0))
+    room = " " if line.startswith("`") or line.endswith("`") else ""
+    return f"{fence}{room}{line}{room}{fence}"
+
+
 def _names(names: list[str]) -> str:
-    shown = ", ".join(names[:20])
+    shown = ", ".join(map(plain, names[:20]))
     return f"{len(names)} classes: {shown}" + (", ..." if len(names) > 20 else "")
 
 
@@ -79,9 +106,11 @@ def _usage(name: str, description: Description) -> list[str]:
     # In a cfg the [yolo] sections decode, each program in its own way; the logits before them are the same everywhere.
     place = "before the [yolo] sections: " if name.endswith(".cfg") else ""
     ends = description.pixel_range
-    deep = f" --pixel-range {ends[0]:g},{ends[1]:g}` (of pictures with more than 8 bits)" if ends else "`"
+    command = f"thinyolo predict --model {name} --source pictures/"
+    if ends:
+        command += f" --pixel-range {ends[0]:g},{ends[1]:g}"
     lines = [
-        f"- `thinyolo predict --model {name} --source pictures/{deep}",
+        f"- {code(command)}" + " (of pictures with more than 8 bits)" * bool(ends),
         f"- pictures: {size}, {batch}",
         f"- input: {meaning['input_meaning']}",
         f"- output: {place}{meaning['output_meaning']}",
@@ -89,7 +118,8 @@ def _usage(name: str, description: Description) -> list[str]:
     ]
     if name.endswith(".onnx"):
         lines.insert(
-            1, f"- without ThinYOLO: `python examples/run_onnx.py {name} PICTURE ...` reads all this from the file"
+            1,
+            f"- without ThinYOLO: {code(f'python {EXAMPLE} {name} PICTURE ...')} reads all this from the file",
         )
     if description.spec.one_to_one:
         lines.append(f"- its heads are {ONE_TO_ONE}: an object gets one box, and no NMS is needed")
@@ -114,14 +144,16 @@ def _measured(file: Mapping[str, Any], record: Mapping[str, Any]) -> list[str]:
     scores = file.get("scores")
     if scores:
         mine, torchs = (f"{scores[k + 'mAP50-95']:.4f}, {scores[k + 'mAP50']:.4f}" for k in ("", "torch_"))
-        lines.append(f"- mAP50-95 and mAP50 on {scores['split']} of {scores['data']}: {mine} (PyTorch: {torchs})")
+        lines.append(
+            f"- mAP50-95 and mAP50 on {scores['split']} of {plain(scores['data'])}: {mine} (PyTorch: {torchs})"
+        )
     else:
         lines.append(f"- mAP of this file: {UNKNOWN} (export with --data measures it)")
     trained = record["scores_in_training"]
     if trained:
         lines.append("- val during training: " + ", ".join(f"{name} {value:.4f}" for name, value in trained.items()))
     if int8 := file.get("int8"):
-        pictures = f"{int8['pictures']} training pictures of {int8['data']}"
+        pictures = f"{int8['pictures']} training pictures of {plain(int8['data'])}"
         lines.append(f"- {int8['candidate']}; calibrated on {pictures}")
     if latency := file.get("latency"):
         where = f"{latency['runtime']}, {latency['machine']}, threads: {latency['threads']}"
@@ -134,26 +166,26 @@ def _measured(file: Mapping[str, Any], record: Mapping[str, Any]) -> list[str]:
 
 def _origin(record: Mapping[str, Any]) -> list[str]:
     source, data, lineage = record["source"], record["data"], record["lineage"]
-    lines = [f"- data set: {data['set'] or UNKNOWN}", f"- stage: {source['kind'] or UNKNOWN}"]
+    lines = [f"- data set: {plain(data['set'] or UNKNOWN)}", f"- stage: {plain(source['kind'] or UNKNOWN)}"]
     if source["format"]:
-        lines.append(f"- {source['weights']} is {OURS}")
-    lines.append(f"- input size in training: {source['trained_at'] or UNKNOWN}")
+        lines.append(f"- {plain(source['weights'])} is {OURS}")
+    lines.append(f"- input size in training: {plain(source['trained_at'] or UNKNOWN)}")
     for each in lineage["ancestors"]:
         share = (
             "its parameters are not known"
             if each["parameters"] is None
             else f"{each['parameters']:,} parameters, of which {each['share_kept']:.1%} are left"
         )
-        lines.append(f"- descends from: {each['kind']} `{each['fingerprint'][:16]}` ({share})")
+        lines.append(f"- descends from: {plain(each['kind'])} {code(each['fingerprint'][:16])} ({share})")
     if not lineage["ancestors"]:
         lines.append("- pruned from: no ancestor is recorded")
     lines += [f"- cut: {_cut(each)}" for each in lineage["cuts"]]
     if dropped := lineage["dropped_heads"]:
         lines.append(f"- heads left out: those of stride {', '.join(map(str, dropped))}")
     if teacher := lineage["teacher"]:
-        same = f", the {teacher['ancestor']} named above" if teacher["ancestor"] else ""
-        lines.append(f"- teacher: {teacher['file']} `{teacher['sha256'][:16]}`{same}")
-        lines.append(f"- distillation: {lineage['kd'] or UNKNOWN}")
+        same = f", the {plain(teacher['ancestor'])} named above" if teacher["ancestor"] else ""
+        lines.append(f"- teacher: {plain(teacher['file'])} {code(teacher['sha256'][:16])}{same}")
+        lines.append(f"- distillation: {plain(lineage['kd'] or UNKNOWN)}")
     else:
         lines.append("- teacher: none is recorded")
     lines.append(f"- fingerprint: `{source['fingerprint']}`")
@@ -162,7 +194,7 @@ def _origin(record: Mapping[str, Any]) -> list[str]:
 
 def _cut(cut: Mapping[str, Any]) -> str:
     """What pruning was asked for, and what it did."""
-    asked = ", ".join(f"{key}={value}" for key, value in cut["asked"].items() if key != "size")
+    asked = ", ".join(plain(f"{key}={value}") for key, value in cut["asked"].items() if key != "size")
     (channels, channels_left), (count, left), (macs, macs_left) = (cut[key] for key in ("channels", "params", "macs"))
     height, width = cut["size"]
     return (

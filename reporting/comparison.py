@@ -9,7 +9,7 @@ from typing import Any
 
 from common.errors import UserError
 from engine.bootstrap import Interval, Matches, paired_interval
-from engine.checkpoints import NAMES
+from engine.checkpoints import NAMES, READING, other_readings
 from reporting.charts import accuracy_and_cost
 from reporting.html import rendered, short, write_page
 from reporting.page import runtime_name
@@ -19,6 +19,8 @@ from reporting.tables import short_names
 from reporting.verdict import short_verdict
 
 PAGE = "comparison.html"
+PIXELS = "pixel_range"
+"""The one key of `engine.checkpoints.reading_of` that changes what a network sees, and not what is counted as right."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,10 @@ def _check_data(first: Run, run: Run) -> None:
         what = f"its classes are {here}, those of {first.name} {there}"
     elif run.record["split"] != split:
         what = f"it was scored on {run.record['split']}, {first.name} on {split}"
+    elif (keys := other_readings(theirs.get(READING), mine.get(READING))) and keys != [PIXELS]:
+        key = next(each for each in keys if each != PIXELS)
+        here, there = (each[READING][key] for each in (mine, theirs))
+        what = f"its data set's yaml has {key} {_given(here)}, that of {first.name} {_given(there)}"
     elif mine[split] == theirs[split]:
         return
     elif mine[split]["count"] != theirs[split]["count"]:
@@ -121,6 +127,23 @@ def _check_data(first: Run, run: Run) -> None:
     )
 
 
+def _given(value: Any) -> str:
+    return "not given" if value is None else short(str(value), 40)
+
+
+def unlike(first: Run, run: Run) -> str:
+    """What two runs of the same pictures did not do alike before a network saw them, in a sentence; "" for nothing."""
+    found = [("input", run.size, first.size)]
+    mine, theirs = (each.record.get("resize") for each in (run, first))
+    if mine and theirs:
+        found.append(("pictures brought to it by", mine, theirs))
+    mine, theirs = (each.record["data"]["identity"].get(READING) for each in (run, first))
+    if PIXELS in other_readings(mine, theirs):
+        found.append((PIXELS, _given(mine[PIXELS]), _given(theirs[PIXELS])))
+    said = "; ".join(f"{what} {here}, there {there}" for what, here, there in found if here != there)
+    return f"The networks are not all that differs between {run.name} and {first.name}: {said}." if said else ""
+
+
 def _interval(first: Run, run: Run) -> Interval | None:
     return paired_interval(first.matches, run.matches) if first.matches and run.matches else None
 
@@ -128,10 +151,10 @@ def _interval(first: Run, run: Run) -> Interval | None:
 def verdicts(runs: Sequence[Run], intervals: Sequence[Interval | None]) -> list[str]:
     """A sentence on which run to take, then one on each against the first."""
     first = runs[0]
-    said = [
-        short_verdict(first.row, run.row, first.record["split"], interval)
-        for run, interval in zip(runs[1:], intervals[1:])
-    ]
+    said = []
+    for run, interval in zip(runs[1:], intervals[1:]):
+        found = short_verdict(first.row, run.row, first.record["split"], interval)
+        said.append(" ".join(filter(None, [found, unlike(first, run)])))
     known = [(run, each) for run, each in zip(runs[1:], intervals[1:]) if each is not None and each.low is not None]
     sound = [first, *(run for run, each in known if each.sign >= 0)]
     cheapest = min(sound, key=lambda run: run.row.macs or 0)

@@ -15,6 +15,7 @@ from data.augment import fit, pixel_boxes
 from data.labels import CheckReport, Scan
 from data.pictures import read_picture
 from data.problems import ERROR, remedy
+from engine.lettering import drawable
 from engine.pictures import draw_detections
 from engine.plots import BESIDE, BLUE, GREY, LINES, new_figure, save_figure
 from reporting.data_check import LARGE, SMALL, box_sizes, counts_table, pictures_per_class, sizes_lines
@@ -131,7 +132,8 @@ def _classes(report: CheckReport, axes: Axes) -> None:
     for (split, rows), colour in zip(counts.items(), LINES, strict=False):
         axes.barh(places, rows[order], left=before, color=colour, label=split)
         before = before + rows[order]
-    names = [report.spec.names[number][:30] for number in order]
+    shown = drawable(report.spec.names)
+    names = [shown[number][:30] for number in order]
     axes.set_yticks(places, names, fontsize=8 if len(order) <= 20 else 6)
     axes.grid(axis="y", visible=False)
     axes.set(xlabel="boxes", title="Classes")
@@ -145,6 +147,7 @@ def _sizes(report: CheckReport, axes: Axes) -> None:
     _stacked(axes, sides, edges)
     axes.set_xscale("log", base=2)
     axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter("")  # its own are formulas, and texts are drawn as they are
     for bound in (SMALL, LARGE):
         axes.axvline(bound, color=GREY, linestyle="--", linewidth=1)
     axes.set(xlabel=f"pixels (dashed: {SMALL} and {LARGE}, COCO's small and large)", ylabel="boxes", title="Box sizes")

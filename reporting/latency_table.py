@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from common.cores import usable_threads
 from common.errors import UserError
 from common.files import need_folder, whole_file
 from common.log import log
@@ -51,7 +52,7 @@ def latency(options: LatencyOptions) -> None:
         need_folder(Path(options.json).parent, "--json")
         if Path(options.json).is_dir():
             raise UserError(f"--json {options.json} is a folder", todo="name a file: --json latency.json")
-    threads = options.threads or torch.get_num_threads()
+    threads = usable_threads(options.threads) or torch.get_num_threads()
     opened = list(_open(options, threads))
     torch.set_num_threads(threads)
     print(surroundings(threads))

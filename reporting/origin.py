@@ -14,6 +14,7 @@ from common.errors import UserError
 from common.reading import read_text
 from common.rundir import ARGS
 from distill.modes import AUTO, USUAL_MODES
+from models.content import TRAINED_AT
 from models.network import Network
 
 Facts = dict[str, Any]
@@ -39,7 +40,7 @@ def network_facts(net: Network, weights: str | Path, size: tuple[int, int]) -> F
             "kind": _kind(extra),
             "epoch": extra.get("epoch"),
             "pictures_seen": net.meta.get("seen") or None,
-            "trained_at": str(settings["imgsz"]) if settings.get("imgsz") else None,
+            "trained_at": str(settings["imgsz"]) if settings.get("imgsz") else net.meta.get(TRAINED_AT),
         },
         "data": {"set": data_name(settings.get("data")), "classes": list(net.names)},
         "lineage": {

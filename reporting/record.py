@@ -61,7 +61,7 @@ class Record(TypedDict, total=False):
         title, intro: the heading and a sentence below it.
         made, machine: when, and on what.
         data: "name", "classes", "pictures" (split -> count), "identity" (see `engine.checkpoints.pictures_of`).
-        split, size: what mAP was scored on, at which (H, W).
+        split, size: what mAP was scored on, at which (H, W); `resize`: how pictures were brought to it.
         asked: the options that say what the run was to do.
         verdict: the verdict, a comparison a line; `lead`: how well the last network detects, in one sentence.
         interval: of the last network's mAP50-95 against the baseline's, see `interval_record`.
@@ -77,6 +77,7 @@ class Record(TypedDict, total=False):
         gammas: the figure of the gammas.
         results: stage -> its `results.csv`.
         figures: (caption, file): PR curve, confusion matrix, ...
+        speeds: the times behind "table" and "figure", `reporting.speed.Speeds` as mappings.
         settings: resolved options; `lineage`: the ancestors, oldest first; `commands`: what to type next.
     """
 
@@ -87,6 +88,7 @@ class Record(TypedDict, total=False):
     data: Mapping[str, Any]
     split: str
     size: Sequence[int]
+    resize: str
     asked: str
     verdict: str
     lead: str
@@ -110,6 +112,7 @@ class Record(TypedDict, total=False):
     gammas: str
     results: Mapping[str, str]
     figures: Sequence[Sequence[str]]
+    speeds: Mapping[str, Any]
     settings: Mapping[str, Any]
     lineage: Sequence[Mapping[str, Any]]
     commands: Sequence[str]
@@ -198,6 +201,15 @@ def read_record(run: Path) -> Record:
     if not isinstance(record, dict) or not set(record) <= set(Record.__annotations__):
         raise UserError("is no record of a run", where=run / RECORD, todo=AGAIN)
     return record  # type: ignore[return-value]
+
+
+def kept_speeds(run: Path) -> Mapping[str, Any]:
+    """`Record.speeds` of a run that is resumed; nothing where it has not ended yet."""
+    try:
+        found = read_record(run).get("speeds")
+    except UserError:  # absent, or damaged: it is written anew
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def read_matches(run: Path) -> dict[str, Matches]:

@@ -59,13 +59,16 @@ def shown_split(spec: DataSpec) -> str:
 
 
 def table(
-    networks: Mapping[str, Network], found: Mapping[str, Score], size: tuple[int, int]
+    networks: Mapping[str, Network], found: Mapping[str, Score], size: tuple[int, int], kept: Any = None
 ) -> tuple[list[Row], Speeds]:
     """A row per network: size and cost, CPU time in interleaved rounds, and `found`'s mAP of the same name.
 
     Time is always the CPU's, wherever the networks were trained; on the CPU they stay.
+
+    Args:
+        kept: times taken before, see `reporting.speed.kept_or`.
     """
-    speeds = measured_speeds({name: network.cpu() for name, network in networks.items()}, size)
+    speeds = measured_speeds({name: network.cpu() for name, network in networks.items()}, size, kept)
     rows = [
         Row(
             name,

@@ -39,6 +39,26 @@ def short_verdict(before: Row, after: Row, split: str = "", interval: Interval |
     return f"{after.name} against {before.name}: {found[0].lower()}{found[1:]}" if found else ""
 
 
+def unhelped(began: str, start: float, best: float, what: str = "Fine-tuning") -> str:
+    """A warning where a network is, on val, at least as good before its fine-tuning as at the best epoch of it.
+
+    Args:
+        began: what it is called before the first step.
+        start, best: its mAP50-95 on val before the first step, and at its best epoch.
+    """
+    if start < NOTHING or start < best:
+        return ""
+    return (
+        f"{what} did not help: {began} scored mAP50-95 {start:.4f} on val before the first step, the best epoch scored "
+        f"{best:.4f}. Use {began} as it is; or fine-tune again with a smaller learning rate (a tenth) or more epochs"
+    )
+
+
+def same_network(before: str, after: str) -> str:
+    """What is to be said of two networks with one fingerprint."""
+    return f"{before} and {after} are the same network: every weight is equal."
+
+
 def unlearnt(came: Row, baseline: Row, split: str, interval: Interval | None) -> str:
     """A warning where training the network that came in made it worse: the baseline then is no measure of the rest."""
     if interval is None or interval.low is None or interval.sign >= 0:

@@ -14,11 +14,13 @@ import torch
 
 import finetune_kd
 import models
+import pipeline.finetune
 import prune
 from engine.evaluate import Score
 from engine.trainer import Trainer
 from pipeline.distil_options import AblateConfig
 from pipeline.finetune import teacher_scores
+from reporting.record import read_record
 from tests.cli.material import NAMES, QUICK, command, in_process, killed, make_set, way
 from tests.distill.material import tiny_network
 from tests.tracked import artifacts, history, recorded
@@ -163,6 +165,61 @@ def worse_teacher(monkeypatch: pytest.MonkeyPatch) -> None:
         return {split: replace(score, map50_95=-0.01) for split, score in teacher_scores(*arguments).items()}
 
     monkeypatch.setattr("pipeline.finetune.teacher_scores", measured)
+
+
+@pytest.mark.usefixtures("no_plots", "good_start")
+def test_student_worse_than_what_it_began_with_is_told_and_not_shipped(
+    material: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    run = material / "runs" / "finetune_kd" / "unhelped"
+    monkeypatch.setattr("reporting.speed.LEAST_SHARE", 0.0)  # a busy machine withholds nothing
+    assert in_process(finetune_kd.main, monkeypatch, material, *PAIR, *QUICK, *AS_SAID, "--name", "unhelped") == 0
+    shown = capsys.readouterr()
+    assert "Fine-tuning did not help: the network it began with scored mAP50-95 0.5000 on val before" in shown.err
+    said = "Fine-tuning did not help: thin.pt scored mAP50-95 0.5000 on val before the first step, "
+    assert said in shown.out
+    record = read_record(run)
+    assert said in record["verdict"]
+    point = record["points"][record["ship"] or 0]
+    assert (point["name"], point["file"]) == ("thin.pt", "thin.pt")
+    assert record["ship_why"].endswith("thinyolo export --weights thin.pt --to onnx,int8 --data data.yaml")
+    assert "Use thin.pt as it is" in (run / "report.html").read_text()
+
+    def measures(*_: Any, **__: Any) -> None:
+        raise AssertionError("what is measured is kept")
+
+    monkeypatch.setattr("reporting.speed.round_times", measures)
+    monkeypatch.setattr("pipeline.measured.call_rounds", measures)
+    monkeypatch.setattr("reporting.speed.LEAST_SHARE", 2.0)  # of a machine that is busy now
+    with pytest.raises(AssertionError, match="what is measured is kept"):  # another run measures
+        in_process(finetune_kd.main, monkeypatch, material, *PAIR, *QUICK, *AS_SAID, "--name", "unhelped2")
+    monkeypatch.setattr("reporting.speed.LEAST_SHARE", 0.0)
+    assert in_process(finetune_kd.main, monkeypatch, material, "--resume", str(run)) == 0
+    assert [row["cpu_ms"] for row in read_record(run)["rows"]] == [row["cpu_ms"] for row in record["rows"]]
+    assert read_record(run)["points"] == record["points"]
+
+
+@pytest.fixture
+def good_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every student is measured as good before its first step."""
+    real = pipeline.finetune.scores
+
+    def measured(*arguments: Any, **keys: Any) -> dict[str, Score]:
+        found = real(*arguments, **keys)
+        return {"val": replace(found["val"], map50_95=0.5)} if keys.get("splits") == ("val",) else found
+
+    monkeypatch.setattr("pipeline.finetune.scores", measured)
+
+
+@pytest.mark.usefixtures("no_plots")
+def test_student_that_is_its_own_teacher_is_told(
+    material: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    same = ["--weights", "thin.pt", "--t_weights", "thin.pt", "--data", "data.yaml", "--kd", "bounded"]
+    assert in_process(finetune_kd.main, monkeypatch, material, *same, *QUICK, "--name", "same") == 0
+    shown = capsys.readouterr()
+    assert "teacher and student are the same network: every weight is equal." in shown.err
+    assert "as fast (" in shown.out or "the machine was busy" in shown.out
 
 
 @pytest.mark.usefixtures("no_plots", "worse_teacher")

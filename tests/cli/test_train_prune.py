@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import html
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,10 @@ import pytest
 import torch
 
 import models
+import pipeline.finetune
 import train_prune
 from common.options import load_config
+from engine.evaluate import Score
 from pipeline.prune_options import PruneConfig
 from reporting.record import read_matches, read_record
 from reporting.report import EPOCHS
@@ -361,6 +364,33 @@ def test_stages_overrides(material: Path, trained: Path, monkeypatch: pytest.Mon
     assert "pruned against input: " in page
     assert "baseline" not in page.partition("<h2>Settings</h2>")[0].partition("</style>")[2]
     assert "channels were alive" in page
+
+
+@pytest.mark.usefixtures("no_plots")
+def test_student_worse_than_the_cut_it_began_with_is_not_shipped(
+    material: Path, trained: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    real = pipeline.finetune.scores
+
+    def measured(*arguments: Any, **keys: Any) -> dict[str, Score]:  # every student as good before its first step
+        found = real(*arguments, **keys)
+        return {"val": replace(found["val"], map50_95=0.5)} if keys.get("splits") == ("val",) else found
+
+    monkeypatch.setattr("pipeline.finetune.scores", measured)
+    chosen = ["--weights", "mine.pt", "--data", "data.yaml", "--name", "unhelped", *QUICK, "--epochs", "1"]
+    chosen += ["--stages", "prune,student", "--kd", "none"]
+    assert in_process(train_prune.main, monkeypatch, material, *chosen) == 0
+    said = "Fine-tuning did not help: pruned scored mAP50-95 0.5000 on val before the first step, "
+    assert f"\n{said}" in capsys.readouterr().out
+    run = material / "runs/train_prune/unhelped"
+    record = read_record(run)
+    point = record["points"][record["ship"] or 0]
+    assert (point["name"], point["file"]) == ("pruned", "pruned/pruned.pt")
+    assert said in record["ship_why"]
+    assert "unhelped/pruned/pruned.pt --to onnx,int8 --data data.yaml" in record["ship_why"]
+    page = (run / "report.html").read_text()
+    assert "<bdi>pruned/pruned.pt</bdi></strong>" in page
+    assert page.count("Use pruned as it is") >= 2
 
 
 @pytest.mark.usefixtures("no_plots")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
+
 import cv2
 import numpy as np
 import pytest
 
-from engine import plots
+from engine import lettering, plots
 from engine.evaluate import Sample, score_pictures
 from engine.pictures import class_colour, draw_detections, mosaic, save_picture, side_by_side
 from tests.engine.test_metrics import noisy_pictures
@@ -165,3 +167,81 @@ def test_labels_are_drawn_as_bars_and_maps(tmp_path):
     assert plots.plot_labels(labels, ["cat", "dog"], tmp_path / "labels.png") == tmp_path / "labels.png"
     assert inked(tmp_path / "labels.png") > 0.05
     assert plots.plot_labels([np.zeros((0, 5))], ["cat"], tmp_path / "none.png") is None
+
+
+MATH = [
+    "$5_$10",
+    "$#$",
+    r"$\frac{a}{$",
+    "$",
+    "a^_b",
+    "_hidden",
+    r"\$x\$",
+    "100 %",
+    "猫",
+    "犬の家",
+    "кот",
+    "🙂",
+    "a\udce4b",
+]
+
+
+def _texts(figure) -> list[str]:
+    from matplotlib.text import Text
+
+    return [text.get_text() for text in figure.findobj(Text)]
+
+
+@pytest.mark.parametrize("installed", [True, False], ids=["fonts", "only matplotlib's"])
+def test_names_are_drawn_as_they_are_written_and_without_a_warning(tmp_path, monkeypatch, caplog, installed):
+    for remembered in (lettering._further, lettering._installed, lettering._letters):
+        remembered.cache_clear()
+    if not installed:
+        own = {lettering.OWN: lettering._installed()[lettering.OWN]}
+        monkeypatch.setattr(lettering, "_installed", lambda: own)
+    figures, save = [], plots.save_figure
+    monkeypatch.setattr(plots, "save_figure", lambda figure, path: figures.append(figure) or save(figure, path))
+    boxes = np.array([[number, 0.5, 0.5, 0.2, 0.2] for number in range(12)])
+    for start in (0, 5):  # each of them is among the twelve once
+        names = MATH[start:] + MATH[:start]
+        names = names[:12]  # more are not named
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            plots.plot_score(score_pictures(noisy_pictures(3, 12, 8), names), tmp_path)
+            plots.plot_labels([boxes], names, tmp_path / "labels.png")
+    (tmp_path / "one.csv").write_text("epoch,val/mAP50\n1,0.2\n2,0.4\n")
+    plots.plot_compared(dict.fromkeys(MATH, tmp_path / "one.csv"), "val/mAP50", tmp_path / "compared.png")
+    assert not caplog.messages, "nor a word of a search for fonts"
+    said = {text.strip("\u200b") for figure in figures for text in _texts(figure)}
+    assert {"$5_$10", "$#$", r"$\frac{a}{$", "$", "_hidden", "кот", "a?b"} <= said
+    assert "$5_$10: 0.400 at the end" in said
+    shown = lettering.drawable(MATH)
+    assert ("class 8" in shown) == (shown[8] != "猫")
+    if not installed:
+        assert shown[8:10] == ["class 8", "class 9"]
+    lettering._further.cache_clear()
+
+
+def test_a_font_that_has_the_letters_is_taken(monkeypatch):
+    letters = {
+        "DejaVu Sans": frozenset(map(ord, "ab")),
+        "Han": frozenset(map(ord, "猫")),
+        "All": frozenset(map(ord, "猫犬")),
+    }
+    monkeypatch.setattr(lettering, "_installed", lambda: ["All", "Han", "Broken"])
+    monkeypatch.setattr(lettering, "_letters", lambda name: letters.get(name, frozenset()))
+    lettering._further.cache_clear()
+    try:
+        assert lettering.fonts_for("ab") == ["DejaVu Sans"]
+        assert lettering.fonts_for("a猫") == ["DejaVu Sans", "All"]
+        assert lettering.drawable(["ab", "猫犬", "鳥"]) == ["ab", "猫犬", "class 2"]
+    finally:
+        lettering._further.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [("cat", "cat"), ("café", "cafe"), ("猫", "class 3"), ("кот", "class 3"), ("$5_$", "$5_$"), ("", "")],
+)
+def test_pictures_name_what_opencv_has_no_letters_for_by_number(name, shown):
+    assert lettering.in_ascii(name, 3) == shown

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -200,6 +201,16 @@ def test_other_pictures_than_at_the_beginning_are_refused_with_the_numbers(pictu
         checkpoints.check_pictures(kept, others, tmp_path)
     with pytest.raises(UserError, match=r"classes are not those this run began with: .* then, other, "):
         checkpoints.check_pictures(kept, replace(spec, names=("other", *spec.names[1:])), tmp_path)
+    older = {name: value for name, value in kept.items() if name != checkpoints.READING}
+    changes: list[tuple[dict[str, Any], str]] = [
+        ({"max_det": 300}, "`max_det` was 100 and is 300"),
+        ({"pixel_range": (0.0, 4095.0)}, r"`pixel_range` was not given and is \[0.0, 4095.0\]"),
+        ({"keypoints": (17, 3)}, r"`kpt_shape` was not given and is \[17, 3\]"),
+    ]
+    for change, said in changes:
+        checkpoints.check_pictures(older, replace(spec, **change), tmp_path)
+        with pytest.raises(UserError, match=said):
+            checkpoints.check_pictures(kept, replace(spec, **change), tmp_path)
     make_trainer(tmp_path, [f"--data={pictures}", "--epochs=1"]).fit()
     training = checkpoints.read_last(tmp_path)
     assert training is not None
@@ -230,5 +241,6 @@ def test_checkpoints_say_how_deep_pictures_were_read(
     trainer.network.meta["pixel_range"] = [1.0, 2.0]  # of what it was trained on before
     trainer.spec = replace(trainer.spec, pixel_range=ends)
     trainer._save_last()
-    kept = models.load(tmp_path / LAST).meta["pixel_range"]
-    assert kept == (list(ends) if ends else None)
+    kept = models.load(tmp_path / LAST).meta
+    assert kept["pixel_range"] == (list(ends) if ends else None)
+    assert kept["trained_at"] == "64"

@@ -36,12 +36,45 @@ def test_a_saved_network_comes_back_bit_for_bit(name, tmp_path):
     assert models.read_checkpoint(tmp_path / "net.pt")["extra"]["epoch"] == 3
 
 
-def test_a_double_network_stays_double(tmp_path):
-    net = alive(tiny(), dtype=torch.float64)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+def test_a_network_saved_in_another_precision_runs_in_fp32(dtype, tmp_path):
+    net = alive(tiny()).to(dtype)
     models.save(net, tmp_path / "net.pt")
     again = models.load(tmp_path / "net.pt").eval()
-    images = torch.rand(1, 3, 64, 64, dtype=torch.float64)
-    assert torch.equal(net(images)[0], again(images)[0])
+    images = torch.rand(1, 3, 64, 64)
+    assert torch.equal(net.float()(images)[0], again(images)[0])
+    filled = models.load(tmp_path / "net.pt", weights=tmp_path / "net.pt").eval()
+    assert torch.equal(filled(images)[0], again(images)[0])
+
+
+def _emptied(net, part):
+    heads = set(net.head_convolutions)
+    for number, layer in net.convolutions.items():
+        if part == "all" or (part == "heads" and number in heads) or (part == "one" and number == 2):
+            layer.conv.weight.data.zero_()
+        if part == "gammas" and layer.bn is not None:
+            layer.bn.weight.data.zero_()
+        if part == "gammas" and layer.bn is None:
+            layer.conv.weight.data.zero_()
+    return net
+
+
+@pytest.mark.parametrize(
+    ("part", "said"),
+    [
+        ("all", "every convolution are 0"),
+        ("gammas", "every convolution are 0"),
+        ("heads", "every convolution of its heads are 0"),
+        ("one", ""),
+        ("none", ""),
+    ],
+)
+def test_weights_that_say_the_same_of_every_picture_are_told(part, said, tmp_path, caplog):
+    models.save(_emptied(alive(tiny()), part), tmp_path / "net.pt")
+    with caplog.at_level("WARNING", "thinyolo"):
+        models.load(tmp_path / "net.pt")
+    assert said in caplog.text
+    assert caplog.text.count("says the same of every picture") == bool(said)
 
 
 def test_a_checkpoint_holds_plain_data_and_tensors_only(tmp_path):

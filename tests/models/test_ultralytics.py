@@ -20,6 +20,7 @@ from torch import Tensor, nn
 import engine
 import models
 from common.errors import UserError
+from models.content import size_text
 from models.foreign import Mismatch, parts
 from models.heads import FreeSpec
 from models.ultralytics import READERS, _network, is_ultralytics, load_ultralytics
@@ -97,12 +98,15 @@ def test_heads_and_classes_are_counted_in_the_file(heads: int, classes: int, tmp
         ({}, {}, (640, 640)),
     ],
 )
-def test_names_and_picture_size_come_from_the_file(own: object, beside: object, size: object, tmp_path: Path) -> None:
+def test_names_and_picture_size_come_from_the_file(
+    own: object, beside: object, size: tuple[int, int], tmp_path: Path
+) -> None:
     model = made(8)
     model.names, model.args = ["a", "b", 7], own  # type: ignore[assignment]
     net = models.load(program.checkpoint(model, tmp_path / "best.pt", train_args=beside))
     assert net.names == ["a", "b", "7"]
     assert net.image_size == size
+    assert net.meta.get("trained_at") == (size_text(size) if size != (640, 640) else None)
 
 
 def test_a_bare_network_and_what_a_training_leaves_beside_it_are_read(tmp_path: Path) -> None:

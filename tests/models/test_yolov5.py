@@ -79,6 +79,21 @@ def test_what_an_unfinished_training_leaves_in_the_file_does_not_disturb(nano, t
     assert load_yolov5(path).names == NAMES
 
 
+@pytest.mark.parametrize(
+    ("opt", "size", "said"),
+    [
+        ({"imgsz": 320}, (320, 320), "320"),
+        ({"imgsz": 10**12}, (640, 640), None),
+        ({}, (640, 640), None),
+        (None, (640, 640), None),
+    ],
+)
+def test_the_picture_size_is_that_of_the_training_where_the_file_says_it(opt, size, said, nano, tmp_path):
+    net = load_yolov5(program.checkpoint(nano, tmp_path / "best.pt", opt=opt))
+    assert net.image_size == size
+    assert net.meta.get("trained_at") == said
+
+
 def test_load_takes_a_yolov5_file_and_adapts_its_heads(nano, tmp_path):
     path = program.checkpoint(nano, tmp_path / "best.pt")
     net = models.load(path, classes=5)

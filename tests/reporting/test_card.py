@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import models
 import prune
 from export.description import Description, describe
 from models.network import Network
-from reporting.card import write_card
+from reporting.card import code, write_card
 from reporting.origin import network_facts
 from tests import nets
 from tests.alive import alive
@@ -120,3 +121,55 @@ def test_a_stranger_among_the_runs_lends_nothing(tmp_path: Path) -> None:
     facts = facts_of(runs.student)
     assert facts["lineage"]["ancestors"][0]["parameters"] is None
     assert facts["lineage"]["cuts"] == []
+
+
+HOSTILE = [
+    "<script>alert(1)</script>",
+    "a|b",
+    "**bold**",
+    "[x](http://evil)",
+    "`code`",
+    "_it_",
+    "two\nlines",
+    "$x$",
+    "a_b",
+]
+
+
+def test_names_in_a_card_are_names_and_nothing_else(runs: Runs, tmp_path: Path) -> None:
+    net, file = models.load(runs.student), tmp_path / "we`ird|<b>.onnx"
+    file.write_bytes(b"graph")
+    facts = facts_of(runs.student)
+    facts["data"] = {"set": "sets/<img src=x>.yaml", "classes": HOSTILE}
+    facts["lineage"]["teacher"]["file"] = "<i>fat</i>.pt"
+    facts["lineage"]["ancestors"][0]["kind"] = "<u>kind</u>"
+    scores = {
+        "data": "<s>set</s>",
+        "split": "test",
+        **{f"{k}mAP50{e}": 0.5 for k in ("", "torch_") for e in ("", "-95")},
+    }
+    text = write_card(file, describe(net), facts, {"format": "ONNX", "scores": scores}).read_text()
+    outside = re.sub(r"(`+).+?(?<!`)\1(?!`)", "", re.sub(r"\\.", "", text))  # but for code, and what is escaped
+    for sign in ("<script", "<img", "<i>", "<u>", "<s>", "<b>", "**", "](http", "$", "_it_", "http://"):
+        assert sign not in outside, sign
+    assert "&lt;script&gt;alert\\(1\\)&lt;/script&gt;, a\\|b, \\*\\*bold\\*\\*" in text
+    assert "two lines" in text
+    assert "a_b" in text
+    assert "- ``thinyolo predict --model we`ird|<b>.onnx --source pictures/``" in text
+
+
+@pytest.mark.parametrize("text", ["", "`", "``a`", "a"])
+def test_code_ends_where_it_should(text: str) -> None:
+    said = code(text)
+    fence = re.match("`+", said)
+    assert fence is not None
+    assert fence[0] not in text
+    assert said.endswith(fence[0])
+
+
+def test_a_card_says_at_which_size_another_program_trained(tmp_path: Path) -> None:
+    net, weights = models.load("yolo26n").eval(), tmp_path / "theirs.pt"
+    torch.save({"model": 1}, weights)
+    assert network_facts(net, weights, (64, 64))["source"]["trained_at"] is None
+    net.meta["trained_at"] = "160"
+    assert network_facts(net, weights, (64, 64))["source"]["trained_at"] == "160"

@@ -66,6 +66,12 @@ def data(**split: Any) -> dict[str, Any]:
     return {"name": "x", "classes": names, "pictures": {"test": 40}, "identity": {"test": kept, "names": names}}
 
 
+def read(**keys: Any) -> dict[str, Any]:
+    """`full_record`'s data, read by other keys of the yaml."""
+    reading = {"max_det": 100, "pixel_range": None, "kpt_shape": None, **keys}
+    return {**data(), "identity": {**data()["identity"], "reading": reading}}
+
+
 @pytest.mark.parametrize(
     ("parts", "said"),
     [
@@ -78,17 +84,39 @@ def data(**split: Any) -> dict[str, Any]:
             "its classes are cat, those of first",
         ),
         ({"split": "val"}, "it was scored on val, first on test"),
+        ({"data": read(max_det=300)}, "its data set's yaml has max_det 300, that of first 100"),
+        ({"data": read(kpt_shape=[17, 3])}, "its data set's yaml has kpt_shape [17, 3], that of first not given"),
     ],
 )
 def test_runs_of_other_data_are_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], parts: dict[str, Any], said: str
 ) -> None:
-    folders = [run(tmp_path / "first", 0.9), run(tmp_path / "other", 0.9, **parts)]
+    folders = [run(tmp_path / "first", 0.9, data=read()), run(tmp_path / "other", 0.9, **parts)]
     assert main(["report", *map(str, folders)]) == 2
     error = capsys.readouterr().err
     assert "is a run of other data" in error
     assert said in error
     assert not (tmp_path / "comparison.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("parts", "said"),
+    [
+        ({"size": [32, 48]}, "input 48x32, there 96x64."),
+        ({"resize": "stretch"}, "pictures brought to it by stretch, there letterbox."),
+        ({"data": read(pixel_range=[0, 4095])}, "pixel_range [0, 4095], there not given."),
+        ({"data": data()}, ""),  # of an earlier version, which kept no keys
+    ],
+)
+def test_what_runs_did_to_pictures_in_other_ways_is_said_beside_the_verdict(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], parts: dict[str, Any], said: str
+) -> None:
+    usual = {"data": read(), "resize": "letterbox"}
+    folders = [run(tmp_path / "first", 0.9, **usual), run(tmp_path / "other", 0.9, **{**usual, **parts})]
+    assert main(["report", *map(str, folders)]) == 0
+    out = capsys.readouterr().out
+    assert said in out
+    assert ("The networks are not all that differs between other and first" in out) == bool(said)
 
 
 def test_a_run_without_a_record_or_with_a_damaged_one_is_refused(

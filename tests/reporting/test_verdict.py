@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
 import numpy as np
 import pytest
 
+import models
 from engine.bootstrap import Interval
 from export.machine import processor
+from reporting import speed
 from reporting.report import Row
 from reporting.speed import Speeds
-from reporting.verdict import short_verdict, unlearnt, verdict
+from reporting.verdict import short_verdict, unhelped, unlearnt, verdict
+from tests.alive import alive
+from tests.nets import RESIDUAL, dual
 
 BASE = Row("baseline", 1_000_000, 4.0, 2e9, 10.0, 0.90, 0.600)
 STUDENT = Row("student", 200_000, 0.8, 5e8, 4.0, 0.89, 0.590)
@@ -113,6 +120,57 @@ def test_no_speed_is_told_where_the_rounds_disagree() -> None:
         "later: thinyolo latency FAT.pt THIN.pt --threads 1)"
     )
     assert speeds.cpu_ms("fat") == 10
+
+
+@pytest.mark.parametrize(
+    ("least", "most", "said"),
+    [
+        (0.95, 1.09, "no difference in speed shown ("),
+        (1.04, 1.08, "1.06 x faster ("),
+        (0.93, 0.96, "1.06 x slower ("),
+    ],
+)
+def test_nobody_is_called_faster_where_the_rounds_hold_both(least: float, most: float, said: str) -> None:
+    speeds = Speeds({"fat": times(10.0) * np.linspace(least, most, 30), "thin": times(10.0)})
+    assert speeds.compared("fat", "thin").startswith(said)
+
+
+def test_networks_of_the_same_layers_are_timed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def fake(networks: Any, size: Any, threads: int) -> Any:
+        asked.append(list(networks))
+        return {name: times(10.0 + place) for place, name in enumerate(networks)}
+
+    monkeypatch.setattr(speed, "round_times", fake)
+    one, same = (alive(models.Network(models.parse_cfg(RESIDUAL)), seed=seed) for seed in (1, 2))
+    other = alive(models.Network(models.parse_cfg(dual(2))))
+    found = speed.measured_speeds({"fat": one, "thin": same, "other": other}, (64, 64))
+    assert sorted(asked[0]) == ["fat", "other"]
+    assert found.compared("fat", "thin").startswith("as fast (")
+
+
+def test_times_of_before_are_kept_for_the_same_networks_only() -> None:
+    sound, busy = Speeds({"fat": times(10.0), "thin": times(4.0)}), Speeds({"fat": times(10.0, clock=90.0)})
+    key = speed.key_of({"fat": "a", "thin": "b"}, "PyTorch")
+    kept = json.loads(json.dumps(speed.kept_or(None, key, lambda: sound).as_dict()))
+    again = speed.kept_or(kept, key, lambda: busy)
+    assert again.cpu_ms("thin") == 4.0
+    assert again.compared("fat", "thin").startswith("2.50 x faster")
+    for other in ({"fat": "a", "thin": "c"}, {"fat": "a"}):
+        assert speed.kept_or(kept, speed.key_of(other, "PyTorch"), lambda: busy).withheld
+    assert busy.as_dict() == {}, "what is withheld is taken again"
+    for damage in ({}, {"times": 3}, {"times": {"fat": [[1], [2, 3]]}}, {"times": {"fat": []}}, {"times": {}}):
+        assert speed.kept_or({**kept, **damage, "key": key} if damage else {"key": key}, key, lambda: busy).withheld
+
+
+def test_a_fine_tune_that_did_not_help_is_told() -> None:
+    said = unhelped("pruned", 0.0746, 0.0523)
+    assert said.startswith("Fine-tuning did not help: pruned scored mAP50-95 0.0746 on val before the first step")
+    assert "Use pruned as it is" in said
+    assert unhelped("pruned", 0.05, 0.05)
+    assert unhelped("pruned", 0.05, 0.0501) == ""
+    assert unhelped("pruned", 0.0, 0.0) == "", "neither detects anything"
 
 
 def test_several_networks_that_run_together_take_the_sum_of_their_times() -> None:
