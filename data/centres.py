@@ -21,6 +21,8 @@ FAR = 0.05
 """So far out of the picture, in shares of it, nobody draws a box by hand."""
 SELDOM = 0.25
 """Where so few boxes make sense as corners, they are small: reaching out makes no corners of them."""
+ALIKE = 8
+"""Objects of one kind differ by less in area, by their medians."""
 FEW = 5
 """Fewer boxes than this show nothing about all."""
 FORMS = {
@@ -60,11 +62,21 @@ def not_centres(lines: Sequence[Five]) -> list[Problem]:
     ones = np.ones((len(boxes), 2))
     share = {box: float(fits(box, boxes, ones).mean()) for box in (CORNERS, SIDES, TOP_LEFT)}
     forms = [box for box, fit in share.items() if fit >= max(ALMOST_ALL, max(share.values()) - CLOSE)]
+    # Top left corners reach out on the left and at the top of boxes that are spread over the picture.
+    leaving = (second / 2 - first > OUTSIDE).sum(axis=0) >= min(FEW, MANY * len(boxes))
+    spread = bool(((first + 1.5 * second > 1).mean(axis=0) > CLOSE)[leaving].all())
+    if (over > FAR).mean() <= CLOSE:
+        # Careless hands reach out a little; of the other forms only one does no more than that.
+        alone = (before > OUTSIDE).sum() >= 2 * FEW and not (behind > OUTSIDE).any()
+        forms = [TOP_LEFT] if TOP_LEFT in forms and alone and spread else []
+        if not forms:
+            return _of_some_files(lines, boxes, over)
     if outside <= MANY:
         # Corners of small boxes in the middle are centres and sizes in the picture too; but not of all boxes.
         certain = len(boxes) >= 4 * FEW and max(share[CORNERS], share[SIDES]) > 1 - CLOSE
         # Who draws carelessly leaves the picture on all sides; top left corners only at the top and on the left.
         one_sided = (before > OUTSIDE).sum() >= 2 * FEW and not (behind > OUTSIDE).any() and share[TOP_LEFT] > 1 - CLOSE
+        one_sided = one_sided and spread
         if certain and (over > FAR).mean() > CLOSE:
             forms = [box for box in forms if box != TOP_LEFT]
         elif one_sided:
@@ -96,7 +108,7 @@ def _of_some_files(lines: Sequence[Five], boxes: np.ndarray, over: np.ndarray) -
     beside = np.zeros(len(boxes), bool)  # boxes in the picture, in a file with one that reaches out
     for places in files.values():
         beside[places] = reaching[places].any() & ~reaching[places]
-    good = ~reaching & ~beside
+    good, second = ~reaching & ~beside, boxes[:, 2:]
     for form in (CORNERS, SIDES):
         right = fits(form, boxes, np.ones((len(boxes), 2)))
         whole = np.array([bool(right[places].all()) for places in files.values()])
@@ -104,6 +116,11 @@ def _of_some_files(lines: Sequence[Five], boxes: np.ndarray, over: np.ndarray) -
         certain = right[beside].mean() >= ALMOST_ALL if beside.any() else False
         certain = certain and by_chance ** int(beside.sum()) < CHANCE
         alone = beside.sum() < FEW and by_chance < SELDOM and by_chance ** int(far.sum()) < CHANCE
+        alone = (
+            alone
+            and np.median(over[reaching]) > 2 * FAR
+            and _alike(_areas(form, boxes[reaching]), second[good].prod(axis=1))
+        )
         if far.sum() < FEW or whole[far].mean() < ALMOST_ALL or not (certain or alone):
             continue
         kind = f"some label files look like {FORMS[form]}, the others like centre and size"
@@ -113,3 +130,17 @@ def _of_some_files(lines: Sequence[Five], boxes: np.ndarray, over: np.ndarray) -
         todo = f"write class cx cy w h in these and in those that come from where they do: {BOXES[form]}"
         return [Problem(ERROR, kind, line.file, line.line, detail, todo)]
     return []
+
+
+def _areas(form: str, boxes: np.ndarray) -> np.ndarray:
+    """The boxes' shares of the picture, where their numbers are corners or sides."""
+    first, last = (boxes[:, :2], boxes[:, 2:]) if form == CORNERS else (boxes[:, 0::2], boxes[:, 1::2])
+    return np.asarray((last - first).prod(axis=1))
+
+
+def _alike(areas: np.ndarray, others: np.ndarray) -> bool:
+    """Whether objects are about as large as others: large ones make sense as corners by chance."""
+    if not len(others):
+        return False
+    ratio = np.median(areas) / np.median(others)
+    return bool(1 / ALIKE < ratio < ALIKE)

@@ -17,6 +17,8 @@ from data.problems import LEFT_OUT, WARNING, Problem, summary
 from data.templates import TOP_LEFT
 from data.yolo_text import Box
 
+AS_WRITTEN = "--as-written"
+"""The option that takes numbers for what their format says."""
 LARGE = 1e9
 """No number of a box, in whatever unit, is as large as this."""
 FEWEST = 10
@@ -74,8 +76,13 @@ Kept = tuple[Annotated, list[Box], tuple[int, int]]
 """A picture, its boxes in pixels, and the (height, width) they are relative to."""
 
 
-def with_boxes(items: Sequence[Annotated], names: Sequence[str], found: list[Problem]) -> list[Kept]:
+def with_boxes(
+    items: Sequence[Annotated], names: Sequence[str], found: list[Problem], as_written: bool = False
+) -> list[Kept]:
     """Each readable picture with its good boxes.
+
+    Args:
+        as_written: the numbers are what their format says, though they look otherwise.
 
     Raises:
         UserError: the numbers of the boxes are not what their format says.
@@ -91,7 +98,8 @@ def with_boxes(items: Sequence[Annotated], names: Sequence[str], found: list[Pro
             detail = f"{size[1]} x {size[0]}, but {item.picture} has {shape[1]} x {shape[0]}"
             found.append(Problem(WARNING, "the annotation's size is not the picture's", item.annotation, None, detail))
         readable.append((item, size))
-    _refuse_other_forms(readable)
+    if not as_written:
+        _refuse_other_forms(readable)
     numbers = {name: number for number, name in enumerate(names)}
     kept: list[Kept] = []
     for item, size in readable:
@@ -121,6 +129,10 @@ def refuse_the_remains(kept: Sequence[Kept], names: Sequence[str], found: Sequen
         return
     what = f"{boxes if boxes else 'none'} of {every} annotated objects became a box" if every else "there is no object"
     todo = "mend the annotations, or export them again: what is left is not what was annotated"
+    if boxes:
+        todo += f"; if it is what you want: {AS_WRITTEN}"
+    elif not every:
+        todo = "a data set needs objects: are those of other classes meant (--names), or crowds (--keep-crowd)?"
     raise UserError(what + (f":\n{summary(found)}" if found else ""), todo=todo)
 
 
@@ -149,7 +161,8 @@ def _refuse_other_forms(readable: Sequence[tuple[Annotated, tuple[int, int]]]) -
             place, thing = members[wrong.first]
             row = " ".join(f"{number:g}" for number in numbers[wrong.first])
             problem = f"{wrong.problem} (the first is {f'{thing.what}: ' if thing.what else ''}{row})"
-            raise UserError(problem, where=readable[place][0].annotation, line=thing.line, todo=wrong.todo)
+            todo = f"{wrong.todo}; or, if they are right as they are: {AS_WRITTEN}"
+            raise UserError(problem, where=readable[place][0].annotation, line=thing.line, todo=todo)
 
 
 def _box(thing: Corners, label: int, size: tuple[int, int], file: Path, found: list[Problem]) -> Box | None:

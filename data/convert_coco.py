@@ -12,7 +12,7 @@ from typing import Any
 
 from common.errors import UserError
 from common.reading import MOST, read_text
-from data.convert_boxes import Annotated, Corners
+from data.convert_boxes import AS_WRITTEN, Annotated, Corners
 from data.convert_writer import (
     Converted,
     Pictures,
@@ -24,7 +24,7 @@ from data.convert_writer import (
 from data.places import split_from_name
 from data.problems import LEFT_OUT, WARNING, Problem, summary
 from data.spec import SPLITS
-from data.templates import CLOSE, POINTS, TOP_LEFT
+from data.templates import POINTS, TOP_LEFT
 
 EXPORT_AGAIN = "export the annotations again: the file may be cut off, or be of another format"
 ONE = "nothing, if they are one class; else give them different names in the file"
@@ -41,6 +41,7 @@ def coco_to_yolo(
     *,
     keep_crowd: bool = False,
     only_named: bool = False,
+    as_written: bool = False,
     link: bool = False,
     force: bool = False,
 ) -> Converted:
@@ -56,7 +57,7 @@ def coco_to_yolo(
         splits: shares such as (80, 10, 10) to divide the pictures by, whatever the files are called.
         keep_crowd: convert the boxes around crowds (``iscrowd: 1``) too; left out and counted by default, because one
             such box covers many objects.
-        only_named, link, force: see `data.convert_writer.write`.
+        only_named, as_written, link, force: see `data.convert_writer.write`.
 
     Raises:
         UserError: a file is not COCO JSON, nothing to convert, or nowhere to write.
@@ -84,6 +85,8 @@ def coco_to_yolo(
                     where=file,
                     todo="convert the files one by one",
                 )
+        if not as_written:
+            _refuse_shifted(content["annotations"], categories, file)
         for item, key in _annotated(content, categories, file, pictures, split or "", keep_crowd, problems):
             if splits:
                 item.split = split_by_share(key, splits)
@@ -105,6 +108,7 @@ def coco_to_yolo(
         link=link,
         force=force,
         only_named=only_named,
+        as_written=as_written,
         source=", ".join(file.name for _, file in sources),
     )
 
@@ -196,15 +200,14 @@ def _annotated(
         else:
             found.setdefault(number, (Annotated(picture, "train", file, size=size), name))
     image_of = _lookup(known)
-    numbers: Counter[Any] = Counter()
     unknown, as_text = 0, []
     for place, entry in enumerate(content["annotations"]):
         plain = entry if isinstance(entry, dict) else {}
         what = f"annotation {str(plain.get('id', f'[{place}]'))[:40]}"
-        numbers[_number(_plain(plain.get("category_id")))] += 1
         key = image_of(_plain(plain.get("image_id")))
         thing, fault = _object(entry, what, categories)
-        if thing is None:
+        crowd = bool(plain.get("iscrowd")) and not keep_crowd
+        if thing is None and not crowd:
             problems.append(Problem(LEFT_OUT, fault, file, None, what))
             if key in found:
                 found[key][0].lost += 1
@@ -212,16 +215,15 @@ def _annotated(
             detail = f"{what}: image_id {str(plain.get('image_id'))[:40]}"
             problems.append(Problem(LEFT_OUT, "annotation of an unknown image", file, None, detail))
             unknown += 1
-        elif plain.get("iscrowd") and not keep_crowd:
+        elif crowd:
             problems.append(Problem(LEFT_OUT, "crowd (one box around many objects)", file, None, what))
-        elif key in found:
+        elif key in found and thing is not None:
             found[key][0].objects.append(thing)
             if thing.form == POINTS:
                 kind = "annotation without bbox; the box around its segmentation is taken"
                 problems.append(Problem(WARNING, kind, file, None, what))
         if key is not None and _plain(plain["image_id"]) != key:
             as_text.append(f"{what}: {plain['image_id']!r} is {key!r}")
-    _refuse_shifted(numbers, categories, file)
     if as_text:
         kind = "image_id is text and the image's id a number, or the reverse: taken for the same"
         problems.append(
@@ -264,25 +266,30 @@ def _lookup(known: Iterable[Any]) -> Callable[[Any], Any]:
     return find
 
 
-def _refuse_shifted(numbers: Counter[Any], categories: Mapping[int, str], file: Path) -> None:
+def _refuse_shifted(annotations: Sequence[Any], categories: Mapping[int, str], file: Path) -> None:
     """Numbers of categories that begin at 0 in the annotations and at 1 in the list of categories, or the reverse.
+
+    A number that few have is no class's: some sets give 0 to regions that are not to count.
 
     Raises:
         UserError: so they are; all objects would be of the class beside theirs.
     """
+    plain = (entry if isinstance(entry, dict) else {} for entry in annotations)
+    numbers = Counter(_number(_plain(entry.get("category_id"))) for entry in plain)
     strangers = {number for number in numbers if number is not None and number not in categories}
     if len(categories) < 2 or len(strangers) != 1:
         return
     (stranger,) = strangers
     low, high = min(categories), max(categories)
     below, above = stranger == low - 1 and high not in numbers, stranger == high + 1 and low not in numbers
-    if (below or above) and numbers[stranger] > CLOSE * numbers.total():
+    if (below or above) and numbers[stranger] > numbers.total() / (2 * len(categories)):
         used = [number for number in numbers if number is not None]
         raise UserError(
             f"the annotations use category_id {min(used)} to {max(used)}, the categories have the ids {low} to {high}: "
             "one of both counts from 0, the other from 1",
             where=file,
-            todo="correct one of both, so that each category_id is the id of its category",
+            todo="correct one of both, so that each category_id is the id of its category; or, if objects of "
+            f"{stranger} are not to count: {AS_WRITTEN}",
         )
 
 

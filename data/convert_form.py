@@ -32,6 +32,7 @@ from data.templates import (
     fits,
 )
 
+MOST = 0.5
 MANY = 0.2
 """Of boxes that are what they should be, fewer reach outside, are empty or are below a pixel."""
 FAR = 0.05
@@ -40,6 +41,10 @@ FEW = 5
 """Fewer boxes than this show nothing about all."""
 FILLED = 0.8
 """The largest number of many is at least this much of the largest that its unit allows."""
+ENOUGH = 50
+"""Boxes in so many places tell what all do."""
+CELL = 0.05
+"""Boxes are in one place if their numbers, as shares of the unit, differ by less."""
 BACKWARDS = {"x2 y2 x1 y1": [2, 3, 0, 1], "x2 y1 x1 y2": [2, 1, 0, 3], "x1 y2 x2 y1": [0, 3, 2, 1]}
 """Corners of which the larger number stands first, and the places of x1 y1 x2 y2 in them."""
 FORMATS = {
@@ -118,11 +123,18 @@ def wrong_form(boxes: Annotations) -> WrongForm | None:
     bad = empty | below | outside
     corner = _unit_of_a_corner(boxes, high)
     readings = _readings(boxes, corner)
+    if not corner and (empty | below | (over > FAR)).mean() <= CLOSE:
+        # Other forms and units reach much farther than careless hands, and centres on the right and below only: of
+        # these, boxes close to the left and to the upper edge would show it.
+        near = (boxes.numbers[:, :2] < 0.75 * boxes.numbers[:, 2:]).mean(axis=0).min() > CLOSE
+        centres = boxes.form == TOP_LEFT and near
+        readings = [each for each in readings if centres and each.form == CENTRE and each.unit == PIXELS]
     # The few that leave the picture by carelessness leave it in every other form as well.
     better = [each for each in readings if each.unit == PIXELS and 10 * count * (1 - each.fit) <= bad.sum()]
     enough = count >= FEW
     if (enough or np.abs(boxes.numbers).max() <= 1) and bad.mean() > MANY:
-        if not readings and (empty | below | (over > FAR)).mean() <= MANY:
+        # Boxes of whole objects, of which much is out of the picture, are no other form.
+        if not readings and (empty | below).mean() <= MANY and (over > FAR).mean() <= MOST:
             return None
     elif enough and corner:
         pass
@@ -142,7 +154,10 @@ def wrong_form(boxes: Annotations) -> WrongForm | None:
     guess = " or ".join(dict.fromkeys(each.words for each in readings[:3]))
     guess = f"the numbers look like {guess}" if guess else "they are of another form, unit or size of the picture"
     first = int((bad if bad.any() else over == over.max()).argmax())
-    return WrongForm(f"{said}, read as {FORMATS[boxes.form]}: {guess}", _todo(boxes.form, readings), first)
+    todo = _todo(boxes.form, readings)
+    if boxes.form == CORNERS and (high == low).any(axis=1).mean() > MANY and not (high < low).any():
+        todo = f"if xmin = xmax is an object one pixel wide, pixels are counted from 1: --one-based; else {todo}"
+    return WrongForm(f"{said}, read as {FORMATS[boxes.form]}: {guess}", todo, first)
 
 
 def _readings(boxes: Annotations, corner: str) -> list[_Reading]:
@@ -193,13 +208,26 @@ def _of_unit(boxes: Annotations, unit: str, limits: np.ndarray) -> list[_Reading
 def _unit_of_a_corner(boxes: Annotations, high: np.ndarray) -> str:
     """The unit of numbers that fill it, and as pixels would all lie in a corner of much larger pictures; "": none."""
     largest = np.concatenate([high, boxes.numbers[:, :2], boxes.numbers[:, 2:]]).max(axis=0)
-    sizes = boxes.sizes[np.unique(boxes.owners, return_index=True)[1]]
     for unit, most in PARTS.items():
-        shares = np.minimum(1, most / sizes).prod(axis=1)
+        # What lies in one place of all pictures, a logo or a fixed camera's tower, tells no more than one of them.
+        places = np.array(_apart(boxes.numbers, CELL * most))
+        pictures = places[np.unique(boxes.owners[places], return_index=True)[1]]
+        shares = np.minimum(1, most / boxes.sizes[pictures]).prod(axis=1)
         filled = (largest >= FILLED * most).all() and boxes.numbers.max() <= (1 + OUTSIDE) * most
         if filled and shares.prod() < CHANCE and shares.max() < QUARTER:
             return unit
     return ""
+
+
+def _apart(numbers: np.ndarray, least: float) -> list[int]:
+    """Places of rows of which no two are alike, each number within `least`; no more of them than are enough."""
+    kept: list[int] = []
+    for place, row in enumerate(numbers):
+        if (np.abs(numbers[kept] - row).max(axis=1) >= least).all():
+            kept.append(place)
+        if len(kept) == ENOUGH:
+            break
+    return kept
 
 
 def _todo(form: str, readings: list[_Reading]) -> str:

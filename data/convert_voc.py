@@ -39,6 +39,7 @@ def voc_to_yolo(
     skip_difficult: bool = False,
     one_based: bool = False,
     only_named: bool = False,
+    as_written: bool = False,
     link: bool = False,
     force: bool = False,
 ) -> Converted:
@@ -55,7 +56,7 @@ def voc_to_yolo(
         skip_difficult: leave out the objects marked ``<difficult>1``.
         one_based: pixels are counted from 1 and the last one belongs to the box, as in VOC's own releases; most
             tools that write VOC files do not do so.
-        only_named, link, force: see `data.convert_writer.write`.
+        only_named, as_written, link, force: see `data.convert_writer.write`.
 
     Raises:
         UserError: nothing to convert, or nowhere to write.
@@ -96,6 +97,7 @@ def voc_to_yolo(
         link=link,
         force=force,
         only_named=only_named,
+        as_written=as_written,
         source=f"the VOC annotations in {annotations.name}",
     )
 

@@ -153,6 +153,7 @@ def write(
     link: bool = False,
     force: bool = False,
     only_named: bool = False,
+    as_written: bool = False,
     source: str = "",
 ) -> Converted:
     """Write `items` in the usual layout.
@@ -165,6 +166,7 @@ def write(
         link: symbolic links to the pictures instead of copies.
         force: replace an earlier conversion in `out`.
         only_named: leave out objects of other classes instead of refusing.
+        as_written: take the numbers for what the format says, though all together they look like something else.
         source: for the comment on top of ``data.yaml``.
 
     Raises:
@@ -175,11 +177,12 @@ def write(
     _refuse_to_overwrite(out, items, force)
     _check_classes(items, names, only_named, found)
     found += _nearly_the_same(names, out)
-    kept = with_boxes(items, names, found)
+    kept = with_boxes(items, names, found, as_written)
     if not kept:
         reasons = f":\n{summary(found)}" if found else ""
         raise UserError(f"no picture could be converted{reasons}", todo="check the folders given")
-    refuse_the_remains(kept, names, found)
+    if not as_written or not any(boxes for _, boxes, _ in kept):
+        refuse_the_remains(kept, names, found)
     checked_names([(name, None) for name in names], out)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)

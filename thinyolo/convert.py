@@ -74,6 +74,11 @@ def _only_named() -> Any:
     return option(False, "leave out objects of classes not in --names", group=ANNOTATIONS)
 
 
+def _as_written() -> Any:
+    text = "take the numbers for what the format says, though all together they look like something else"
+    return option(False, text, group=ANNOTATIONS)
+
+
 @dataclass
 class VocOptions:
     """Pascal VOC."""
@@ -90,6 +95,7 @@ class VocOptions:
         group=ANNOTATIONS,
     )
     only_named: bool = _only_named()
+    as_written: bool = _as_written()
     to: ConvertOptions = field(default_factory=ConvertOptions)
 
     def __post_init__(self) -> None:
@@ -112,6 +118,7 @@ class CocoOptions:
     images: str = _images()
     keep_crowd: bool = option(False, "convert boxes around crowds too (left out by default)", group=ANNOTATIONS)
     only_named: bool = _only_named()
+    as_written: bool = _as_written()
     to: ConvertOptions = field(default_factory=ConvertOptions)
 
 
@@ -151,6 +158,7 @@ def convert_voc(options: VocOptions) -> None:
         skip_difficult=options.skip_difficult,
         one_based=options.one_based,
         only_named=options.only_named,
+        as_written=options.as_written,
         **options.to.arguments(),
     )
     _tell(done)
@@ -166,6 +174,7 @@ def convert_coco(options: CocoOptions) -> None:
         splits=options.to.shares,
         keep_crowd=options.keep_crowd,
         only_named=options.only_named,
+        as_written=options.as_written,
         **options.to.arguments(),
     )
     _tell(done)

@@ -362,3 +362,19 @@ def test_a_category_without_a_whole_number_is_refused(tmp_path: Path, number: ob
     source = of_categories(tmp_path, [(number, "cat")], [1])  # type: ignore[list-item]
     with pytest.raises(UserError, match="lacks a whole number 'id'"):
         kinds(tmp_path, source)
+
+
+@pytest.mark.parametrize("convert", [coco, voc], ids=["coco", "voc"])
+def test_numbers_may_be_taken_for_what_the_format_says(tmp_path: Path, convert: Callable[..., Path]) -> None:
+    source = convert(tmp_path, FORMS["cx cy w h, in pixels"])
+    kind = "coco" if source.suffix == ".json" else "voc"
+    command = ["convert", kind, str(source), "--images", str(tmp_path), "--out", str(tmp_path / "out")]
+    assert main(command) == 2
+    assert main([*command, "--as-written"]) == 0
+
+
+def test_few_objects_of_a_number_beside_the_ids_are_regions_that_do_not_count(tmp_path: Path) -> None:
+    categories = [(number, f"kind {number}") for number in range(1, 11)]
+    used = [number % 9 + 1 for number in range(58)] + [0, 0]
+    source = of_categories(tmp_path, categories, used)
+    assert kinds(tmp_path, source) == (58, {"annotation of an unknown category"})
