@@ -56,10 +56,21 @@ def nearly_named(absent: Iterable[Path]) -> list[Pair]:
         ]
         for key, certain in ((same, True), (alike, False)):
             found = _matched(pictures, files, key)
-            pairs += [(picture, file, certain) for picture, file in found.items()]
+            pairs += [(picture, file, certain and _may_be_labels(file)) for picture, file in found.items()]
             pictures = [picture for picture in pictures if picture not in found]
             files = [file for file in files if file not in set(found.values())]
     return pairs
+
+
+def _may_be_labels(file: Path) -> bool:
+    """Whether a file is empty or begins as labels do, which notes beside pictures do not."""
+    try:
+        with open(file, "rb") as handle:
+            lines = handle.read(4096).split(b"\n")
+    except OSError:
+        return True  # what cannot be read is told where it is read
+    words = next((line.split() for line in lines if line.strip()), None)
+    return words is None or (len(words) >= 5 and all(re.fullmatch(rb"[-+.\deE]+", word) for word in words[-4:]))
 
 
 def _names(folder: Path) -> list[str]:

@@ -101,3 +101,13 @@ def test_pictures_are_not_divided_without_such_labels(tmp_path: Path) -> None:
     a_set(tmp_path, {"a.png": "a.TXT"})
     with pytest.raises(UserError, match="labels under nearly the names of pictures"):
         yolo_to_yolo(tmp_path, tmp_path / "out", ["a", "b"])
+
+
+def test_a_note_beside_a_picture_is_no_label_file(tmp_path: Path) -> None:
+    path = a_set(tmp_path, {"notes.png": "NOTES.TXT"})
+    (tmp_path / "labels/train/NOTES.TXT").write_text("taken on a rainy day by the old bridge\n")
+    report = check(path, ["train"])
+    assert not report.errors
+    assert DOUBTED in {problem.kind for problem in report.problems}
+    (tmp_path / "labels/train/NOTES.TXT").write_text("")
+    assert [error.kind for error in check(path, ["train"]).errors] == [ERRED]

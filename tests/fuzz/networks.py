@@ -138,7 +138,7 @@ def _other(rng: Rng, value: Any) -> Any:
                 value.unsqueeze(0),
                 value.to_sparse(),
                 torch.full_like(value, float("inf")),
-                value[:0],
+                value[:0] if value.ndim else value.reshape(1)[:0],
             )
         )
     if isinstance(value, str) and "\n" in value:
