@@ -14,17 +14,28 @@ import numpy as np
 
 from data.dialects import shown
 from data.problems import ERROR, Problem
-from data.templates import ALMOST_ALL, BOXES, CHANCE, CLOSE, CORNERS, OUTSIDE, SIDES, TOP_LEFT, Y_FIRST, either, fits
+from data.templates import (
+    ALMOST_ALL,
+    BOXES,
+    CHANCE,
+    CLOSE,
+    CORNERS,
+    FAR,
+    FEW,
+    MANY,
+    MOST,
+    OUTSIDE,
+    SIDES,
+    TOP_LEFT,
+    Y_FIRST,
+    either,
+    fits,
+)
 
-MOST, MANY = 0.5, 0.2
-FAR = 0.05
-"""So far out of the picture, in shares of it, nobody draws a box by hand."""
 SELDOM = 0.25
 """Where so few boxes make sense as corners, they are small: reaching out makes no corners of them."""
 ALIKE = 8
 """Objects of one kind differ by less in area, by their medians."""
-FEW = 5
-"""Fewer boxes than this show nothing about all."""
 FORMS = {
     CORNERS: "the corners x1 y1 x2 y2 (or y1 x1 y2 x2)",
     TOP_LEFT: "the top left corner, width and height (or y1 x1 h w)",
@@ -62,24 +73,23 @@ def not_centres(lines: Sequence[Five]) -> list[Problem]:
     ones = np.ones((len(boxes), 2))
     share = {box: float(fits(box, boxes, ones).mean()) for box in (CORNERS, SIDES, TOP_LEFT)}
     forms = [box for box, fit in share.items() if fit >= max(ALMOST_ALL, max(share.values()) - CLOSE)]
-    # Top left corners reach out on the left and at the top of boxes that are spread over the picture.
+    far = (over > FAR).mean() > CLOSE
+    # Who draws carelessly leaves the picture on all sides; top left corners only on the left and at the top, and of
+    # boxes that are spread over it.
+    one_way = (before > OUTSIDE).sum() >= 2 * FEW and not (behind > OUTSIDE).any()
     leaving = (second / 2 - first > OUTSIDE).sum(axis=0) >= min(FEW, MANY * len(boxes))
     spread = bool(((first + 1.5 * second > 1).mean(axis=0) > CLOSE)[leaving].all())
-    if (over > FAR).mean() <= CLOSE:
+    if not far:
         # Careless hands reach out a little; of the other forms only one does no more than that.
-        alone = (before > OUTSIDE).sum() >= 2 * FEW and not (behind > OUTSIDE).any()
-        forms = [TOP_LEFT] if TOP_LEFT in forms and alone and spread else []
+        forms = [TOP_LEFT] if TOP_LEFT in forms and one_way and spread else []
         if not forms:
             return _of_some_files(lines, boxes, over)
     if outside <= MANY:
         # Corners of small boxes in the middle are centres and sizes in the picture too; but not of all boxes.
         certain = len(boxes) >= 4 * FEW and max(share[CORNERS], share[SIDES]) > 1 - CLOSE
-        # Who draws carelessly leaves the picture on all sides; top left corners only at the top and on the left.
-        one_sided = (before > OUTSIDE).sum() >= 2 * FEW and not (behind > OUTSIDE).any() and share[TOP_LEFT] > 1 - CLOSE
-        one_sided = one_sided and spread
-        if certain and (over > FAR).mean() > CLOSE:
+        if certain and far:
             forms = [box for box in forms if box != TOP_LEFT]
-        elif one_sided:
+        elif one_way and spread and share[TOP_LEFT] > 1 - CLOSE:
             forms = [TOP_LEFT]
         else:
             return _of_some_files(lines, boxes, over)
@@ -108,7 +118,7 @@ def _of_some_files(lines: Sequence[Five], boxes: np.ndarray, over: np.ndarray) -
     beside = np.zeros(len(boxes), bool)  # boxes in the picture, in a file with one that reaches out
     for places in files.values():
         beside[places] = reaching[places].any() & ~reaching[places]
-    good, second = ~reaching & ~beside, boxes[:, 2:]
+    good = ~reaching & ~beside
     for form in (CORNERS, SIDES):
         right = fits(form, boxes, np.ones((len(boxes), 2)))
         whole = np.array([bool(right[places].all()) for places in files.values()])
@@ -119,7 +129,7 @@ def _of_some_files(lines: Sequence[Five], boxes: np.ndarray, over: np.ndarray) -
         alone = (
             alone
             and np.median(over[reaching]) > 2 * FAR
-            and _alike(_areas(form, boxes[reaching]), second[good].prod(axis=1))
+            and _alike(_areas(form, boxes[reaching]), boxes[good, 2:].prod(axis=1))
         )
         if far.sum() < FEW or whole[far].mean() < ALMOST_ALL or not (certain or alone):
             continue

@@ -14,18 +14,15 @@ from typing import TypeVar
 
 import numpy as np
 
-from data.templates import ALMOST_ALL, CENTRE, CHANCE, OUTSIDE, fits
+from data.templates import ALMOST_ALL, CENTRE, CHANCE, FEW, MANY, MOST, OUTSIDE, fits
 
 T = TypeVar("T")
 
 BOX, POLYGON, KEYPOINTS, UNKNOWN = "box", "polygon", "keypoints", "unknown"
 SAMPLE = 1000
 """So many label files, spread over all, are looked at to tell what the columns are."""
-MOST, MANY = 0.5, 0.2
 ROUNDED = 2e-3
 """What rounding does to the difference of four coordinates, and a pixel more."""
-FEW = 5
-"""Fewer boxes than this show nothing about all."""
 
 WIDEST = 2.0
 """No point of an object is farther from the picture's corner than this, in shares of the picture."""

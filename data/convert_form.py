@@ -19,6 +19,10 @@ from data.templates import (
     CHANCE,
     CLOSE,
     CORNERS,
+    FAR,
+    FEW,
+    MANY,
+    MOST,
     OUTSIDE,
     PARTS,
     PIXELS,
@@ -32,13 +36,6 @@ from data.templates import (
     fits,
 )
 
-MOST = 0.5
-MANY = 0.2
-"""Of boxes that are what they should be, fewer reach outside, are empty or are below a pixel."""
-FAR = 0.05
-"""So far out of the picture, in shares of it, nobody draws a box by hand."""
-FEW = 5
-"""Fewer boxes than this show nothing about all."""
 FILLED = 0.8
 """The largest number of many is at least this much of the largest that its unit allows."""
 ENOUGH = 50
@@ -132,6 +129,7 @@ def wrong_form(boxes: Annotations) -> WrongForm | None:
     # The few that leave the picture by carelessness leave it in every other form as well.
     better = [each for each in readings if each.unit == PIXELS and 10 * count * (1 - each.fit) <= bad.sum()]
     enough = count >= FEW
+    # Of boxes that are what they should be, fewer than MANY reach outside, are empty or are below a pixel.
     if (enough or np.abs(boxes.numbers).max() <= 1) and bad.mean() > MANY:
         # Boxes of whole objects, of which much is out of the picture, are no other form.
         if not readings and (empty | below).mean() <= MANY and (over > FAR).mean() <= MOST:

@@ -34,6 +34,7 @@ from data.video import VIDEOS
 
 PICTURE, VIDEO, LIVE = "picture", "video", "live"
 KNOWN = PICTURE_SUFFIXES | VIDEOS
+MEANT = KNOWN | UNREAD_SUFFIXES
 WHAT = (
     "name pictures, videos, folders of them, a pattern in quotes ('in/*.jpg'), a camera's number (0) or an address "
     "(rtsp://..., http://...)"
@@ -114,7 +115,7 @@ def _below(path: Path, text: str) -> list[Source]:
     if not is_folder(path):
         if reason := why_no_file(path):
             raise UserError(f"--source {shown_path(text)} {reason}", todo=WHAT)
-        if path.suffix.lower() not in KNOWN | UNREAD_SUFFIXES:
+        if path.suffix.lower() not in MEANT:
             known = ", ".join(sorted(KNOWN))
             problem = f"--source {shown_path(text)} is neither a picture nor a video"
             raise UserError(problem, todo=f"known endings: {known}")
@@ -161,7 +162,7 @@ def _in_folder(folder: Path, root: Path) -> list[Source]:
 
 def _is_meant(path: Path) -> bool:
     """Whether somebody who names a folder means this in it: all that is called a picture or a video."""
-    return path.suffix.lower() in KNOWN | UNREAD_SUFFIXES and not is_folder(path)
+    return path.suffix.lower() in MEANT and not is_folder(path)
 
 
 def _at_address(address: str) -> Source:

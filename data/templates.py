@@ -12,7 +12,11 @@ import numpy as np
 
 OUTSIDE = 0.01
 """A box that reaches so far out of the picture, in shares of it, is not just rounded."""
-ALMOST_ALL = 0.9
+FAR = 0.05
+"""So far out of the picture, in shares of it, nobody draws a box by hand."""
+ALMOST_ALL, MOST, MANY = 0.9, 0.5, 0.2
+FEW = 5
+"""Fewer boxes than this show nothing about all."""
 CLOSE = 0.02
 """Orders that fit as many lines as the best one, up to this share, are not told apart."""
 CHANCE = 1e-3

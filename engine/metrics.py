@@ -6,9 +6,6 @@ confusion matrix are counted here. All boxes are in pixels of the original pictu
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -17,6 +14,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torchvision.ops import box_iou
+
+from common.memory import collector_paused
 
 Array = NDArray[np.float64]
 
@@ -99,7 +98,7 @@ def coco_scores(pictures: list[PictureBoxes], classes: int, scored: int = SCORED
     """
     from faster_coco_eval import COCO, COCOeval_faster
 
-    with _collector_paused():
+    with collector_paused():  # a dict for each of 100,000 boxes makes it look through everything again and again
         truth, found = coco_records(pictures, classes)
         # loadRes would make a polygon of every box; as annotations of their own the results are ready as they are.
         results = COCO({**truth, "annotations": found})
@@ -111,19 +110,6 @@ def coco_scores(pictures: list[PictureBoxes], classes: int, scored: int = SCORED
     precision = np.asarray(evaluation.eval["precision"], dtype=np.float64)[..., -1]
     precision = np.where(precision < 0, np.nan, precision)
     return CocoScores(ap=precision.mean(1), precision=precision[0, :, :, 0].T)
-
-
-@contextmanager
-def _collector_paused() -> Iterator[None]:
-    """A dict for each of 100,000 boxes makes Python look for cycles in everything there is, again and again."""
-    if not gc.isenabled():
-        yield
-        return
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
 
 
 def _quiet(*_: object) -> None:

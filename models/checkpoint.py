@@ -180,20 +180,27 @@ def load(
 
 
 def _read_pt(path: Path) -> Network:
+    net = _load_pt(path)
+    _say_if_empty(net, path)
+    return net
+
+
+def _load_pt(path: Path) -> Network:
+    """The network of a `.pt` of whichever program."""
     from models.ultralytics import is_ultralytics, load_ultralytics
     from models.yolov5 import is_yolov5, load_yolov5
 
     need_file(path, MAX_BYTES, where_to_get(path) or "check the path of the .pt")
     if not _is_ours(path):  # which is told by a look, the others by reading all that they name
         if is_yolov5(path):
-            return _said_if_empty(load_yolov5(path), path)
+            return load_yolov5(path)
         if is_ultralytics(path):
-            return _said_if_empty(load_ultralytics(path), path)
-    return _said_if_empty(from_checkpoint(read_checkpoint(path), path, take=True), path)
+            return load_ultralytics(path)
+    return from_checkpoint(read_checkpoint(path), path, take=True)
 
 
-def _said_if_empty(net: Network, path: Path) -> Network:
-    """`net`; a warning where it says the same of every picture, because weights on every way through it are 0.
+def _say_if_empty(net: Network, path: Path) -> None:
+    """A warning where `net` says the same of every picture, because weights on every way through it are 0.
 
     A layer without weights is no fault by itself: sparsity training empties some, around which a shortcut leads.
     """
@@ -209,7 +216,6 @@ def _said_if_empty(net: Network, path: Path) -> Network:
                 what,
             )
             break
-    return net
 
 
 def _says_anything(layer: Conv) -> bool:
