@@ -81,9 +81,9 @@ def ablate(config: AblateConfig, run: Path) -> tuple[str, bool]:
     variants = _possible(variants, student, teacher, asked_for_all=ALL in entries(config.ablate))
     key = _key(config, student, teacher, spec)
     starts = _starts(config, run, spec, student, teacher, variants, key)
-    cells = [_cell(config, run, variant, seed, key, starts) for variant in variants for seed in seeds]
+    cells = _once_each([_cell(config, run, variant, seed, key, starts) for variant in variants for seed in seeds])
     reference, known = _references(config, run, spec, student, teacher, key, starts)
-    todo = [cell for cell in cells if finished(cell) is None]
+    todo = list({cell.folder: cell for cell in reversed(cells) if finished(cell) is None}.values())[::-1]
     check_options(student, config)
     check_space(student, config, run, len(todo))
     log.info(
@@ -92,7 +92,7 @@ def ablate(config: AblateConfig, run: Path) -> tuple[str, bool]:
         len(variants),
         len(seeds),
         len(todo),
-        len(cells),
+        len({cell.folder for cell in cells}),
     )
     todo = [replace(cell, known=known(starts.get(cell.config.reconstruct))) for cell in todo]
     failed = _train(todo, config)
@@ -197,15 +197,24 @@ def _cell(
 ) -> Cell:
     folder = run / variant.folder / f"seed{seed}"
     own = replace(config, distil=variant.kd, seed=seed, ablate="", resume="", **variant.options)
+    start = starts.get(own.reconstruct)
+    if start and not start.changed:
+        own, start = replace(own, reconstruct=""), None
     # What is at its default is not in the key: cells stay valid where there were fewer options.
     told = {name: getattr(own, name) for name, each in COLUMNS.items() if getattr(own, name) != each.default}
     if own.unlabelled:
         told["unlabelled"] = [Path(each).name for each in own.unlabelled]  # named after what is in it
-    if start := starts.get(own.reconstruct):
+    if start:
         own = replace(own, cfg="", weights=str(start.path))
         told["reconstruct"] = start.path.name
     key += _digest([to_dict(variant.kd), seed, *([told] if told else [])])
     return Cell(variant.text, seed, own, folder, run.name, {}, key)
+
+
+def _once_each(cells: Sequence[Cell]) -> list[Cell]:
+    """The cells, of which those that are one training share the folder of the first."""
+    folders: dict[str, Path] = {}
+    return [replace(cell, folder=folders.setdefault(cell.key, cell.folder)) for cell in cells]
 
 
 def _starts(
@@ -223,7 +232,11 @@ def _starts(
         if said:
             ancestor = ancestor_of(said, student, teacher)
             path = run / f"solved-{_digest([key, models.full_digest(ancestor), config.seed])}.pt"
-            found[said] = solve_start(config, spec, student, ancestor, said, path, keep=True)
+            start = solve_start(config, spec, student, ancestor, said, path, keep=True)
+            changed = models.full_digest(start.network) != models.full_digest(student)
+            if not changed:
+                log.info("--reconstruct %s changes nothing in this student: its rows are those without it", said)
+            found[said] = replace(start, changed=changed)
     return found
 
 

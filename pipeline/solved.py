@@ -29,11 +29,13 @@ class SolvedStart:
         path: the file.
         network: the student.
         lines: what solving it changed.
+        changed: whether it changed anything.
     """
 
     path: Path
     network: Network
     lines: list[str]
+    changed: bool = True
 
     @classmethod
     def read(cls, path: Path, spec: DataSpec) -> SolvedStart:

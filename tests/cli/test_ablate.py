@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 import finetune_kd
 import models
@@ -252,6 +253,26 @@ def test_rows_begin_with_a_student_that_is_solved_once_for_each_ancestor(
     assert in_process(finetune_kd.main, monkeypatch, material, "--resume", str(run)) == 0
     assert not began
     assert start.stat().st_mtime_ns == kept
+
+
+def test_rows_that_solving_leaves_alone_are_not_trained_twice(
+    material: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sparse = models.load(material / "fat.pt")
+    for norm in (each for each in sparse.modules() if isinstance(each, nn.BatchNorm2d)):
+        with torch.no_grad():
+            norm.weight[::2] = norm.bias[::2] = 0
+    models.save(sparse, material / "dead.pt")
+    models.save(prune.prune(models.load(material / "dead.pt"), budget="params=0.9").network, material / "free.pt")
+    chosen = [*GRID, "--weights", "free.pt", "--name", "alike", "--epochs", "1", "--seeds", "1", "--ablate"]
+    grid = "none; bounded; none reconstruct=dead.pt; bounded reconstruct=dead.pt"
+    assert in_process(finetune_kd.main, monkeypatch, material, *chosen, grid) == 0
+    run = material / "runs" / "ablate" / "alike"
+    assert {path.parents[1].name for path in run.glob("*/seed0/cell.json")} == {"none", "bounded"}
+    assert "changes nothing in this student" in capsys.readouterr().err
+    by_name = {row["mode"]: row for row in rows(run)}
+    for mode in ("none", "bounded"):
+        assert by_name[mode]["mAP50-95 mean"] == by_name[f"{mode} reconstruct=dead.pt"]["mAP50-95 mean"] != ""
 
 
 @pytest.mark.parametrize(

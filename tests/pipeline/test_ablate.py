@@ -20,7 +20,7 @@ from common.options import to_dict
 from distill import MODES, KDConfig, Teacher
 from distill.modes import Bounded
 from models.spec import Outputs
-from pipeline.ablate import COLUMNS, _cell, _digest, _possible, _train
+from pipeline.ablate import COLUMNS, _cell, _digest, _once_each, _possible, _train
 from pipeline.ablate_cell import Cell
 from pipeline.ablate_grid import parse_seeds, parse_variants
 from pipeline.ablate_table import Table, _figure_name, publish
@@ -102,13 +102,17 @@ def test_cells_key_holds_only_the_options_that_are_not_at_their_default(tmp_path
         parse_variants(f"none; hinton{said}", KDConfig(), COLUMNS)[1]
         for said in ("", " reconstruct=off", " reconstruct=a.pt", " reconstruct=b.pt")
     )
-    starts: Any = {"a.pt": SimpleNamespace(path=Path("solved-1.pt")), "b.pt": SimpleNamespace(path=Path("solved-1.pt"))}
+    start = SimpleNamespace(path=Path("solved-1.pt"), changed=True)
+    starts: Any = {"a.pt": start, "b.pt": start}
     cells = [_cell(config, tmp_path, row, 0, "key", starts) for row in (plain, off, solved, elsewhere)]
     assert cells[0].key == "key" + _digest([to_dict(plain.kd), 0])
     assert cells[1].key == cells[0].key
     assert cells[2].key != cells[0].key
     assert cells[3].key == cells[2].key, "the same network under another name"
     assert cells[2].config.weights == "solved-1.pt"
+    start.changed = False
+    assert _cell(config, tmp_path, solved, 0, "key", starts).key == cells[0].key, "solving it changed nothing"
+    assert [cell.folder for cell in _once_each(cells)] == [cells[place].folder for place in (0, 0, 2, 2)]
 
 
 def test_figure_has_the_names_of_rows_in_short_lines() -> None:
