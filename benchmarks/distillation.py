@@ -157,6 +157,12 @@ def _table(folder: Path) -> dict[str, Any]:
     return json.loads((folder / "table.json").read_text(encoding="utf-8"))
 
 
+def suffix(arguments: argparse.Namespace) -> str:
+    """What tells the folders of other fine-tunes than the usual apart."""
+    times = f"-x{arguments.times}" if arguments.times > 1 else ""
+    return times + (f"-lr{arguments.lr0}" if arguments.lr0 else "")
+
+
 def train(arguments: argparse.Namespace) -> None:
     """Everything that is still to be trained."""
     for each in arguments.sets:
@@ -171,9 +177,9 @@ def train(arguments: argparse.Namespace) -> None:
             grid = [*chosen.grid, *networks]
             if arguments.times > 1:
                 grid += ["--epochs", str(arguments.times * chosen.epochs)]
-            folder = arguments.out / "ablate" / thin.parents[1].name
-            if arguments.times > 1:
-                folder = folder.with_name(f"{folder.name}-x{arguments.times}")
+            if arguments.lr0:
+                grid += ["--lr0", arguments.lr0]
+            folder = arguments.out / "ablate" / f"{thin.parents[1].name}{suffix(arguments)}"
             seeds = ["--seeds", arguments.seeds]
             run("finetune_kd.py", folder, [*grid, "--ablate", rows(ancestor, arguments), *seeds], arguments)
 
@@ -185,8 +191,9 @@ def train_oracle(arguments: argparse.Namespace) -> None:
         line = arguments.out / "train_prune" / name
         for wanted in arguments.students:
             thin, _ = student(wanted, line, chosen, arguments)
-            plain = arguments.out / "ablate" / thin.parents[1].name
-            options = oracle_options(chosen.grid, with_oracle(each, arguments), plain, arguments)
+            plain = arguments.out / "ablate" / f"{thin.parents[1].name}{suffix(arguments)}"
+            grid = [*chosen.grid, *(["--lr0", arguments.lr0] if arguments.lr0 else [])]
+            options = oracle_options(grid, with_oracle(each, arguments), plain, arguments)
             for seed in parse_seeds(arguments.seeds):
                 folder = arguments.out / "finetune_kd" / f"{plain.name}-oracle-{seed}"
                 if not (folder / "report.html").exists():
@@ -212,20 +219,20 @@ def figure(arguments: argparse.Namespace) -> None:
     deviations over seeds."""
     panels: dict[str, list[tuple[float, list[dict[str, Any]]]]] = {}
     for folder in sorted((arguments.out / "ablate").iterdir()):
-        parts = folder.name.split("-")
-        if len(parts) == 3 and parts[1] == "sparse" and (folder / "table.json").exists():
-            panels.setdefault(parts[0], []).append((float(parts[2]), _table(folder)["rows"]))
+        named = re.fullmatch(r"(.+)-sparse-([0-9.]+)" + re.escape(suffix(arguments)), folder.name)
+        if named and (folder / "table.json").exists():
+            panels.setdefault(named[1], []).append((float(named[2]), _table(folder)["rows"]))
     drawn, every = new_figure(1, len(panels), width=3.4 * len(panels), height=3.4)
+    colours: dict[str, str] = {}  # a row has one in all panels
     for axes, (name, points) in zip(every, panels.items()):
         points.sort(key=lambda point: point[0])
-        shown = ["not fine-tuned", *_shown_rows(points)]
-        for colour, row in zip(LINES, shown):
+        for row in _shown_rows(points):
             found = [(share, each) for share, table in points for each in table if each["mode"] == row]
             axes.errorbar(
                 [100 * share for share, _ in found],
                 [each["mAP50-95 mean"] for _, each in found],
                 [each["mAP50-95 sd"] or 0.0 for _, each in found],
-                color=colour,
+                color=colours.setdefault(_short(row), LINES[len(colours) % len(LINES)]),
                 marker="o",
                 markersize=3,
                 capsize=2,
@@ -233,14 +240,23 @@ def figure(arguments: argparse.Namespace) -> None:
             )
         teacher = next(each["mAP50-95 mean"] for each in points[0][1] if each["mode"] == "teacher")
         axes.axhline(teacher, color=GREY, linewidth=1)
-        axes.set(title=name, xlabel="share of the parameters, %", ylabel="mAP50-95")
-    every[0].legend(fontsize=7)
+        ticks = [100 * share for share, _ in points]
+        axes.set(
+            title=name,
+            xticks=ticks,
+            xlim=(min(ticks) - 1, max(ticks) + 1),
+            xlabel="share of the parameters, %",
+            ylabel="mAP50-95",
+        )
+    max(every, key=lambda axes: len(axes.get_legend_handles_labels()[1])).legend(fontsize=7)
     save_figure(drawn, arguments.figure)
 
 
 def _shown_rows(points: list[tuple[float, list[dict[str, Any]]]]) -> list[str]:
     """The rows that every student of a set has."""
-    names = [[row["mode"] for row in table if row["runs"]] for _, table in points]
+    names = [
+        [row["mode"] for row in table if row["difference"] is not None or row["mode"] == PLAIN] for _, table in points
+    ]
     return [name for name in names[0] if all(name in other for other in names)]
 
 
@@ -265,6 +281,7 @@ def main() -> int:
     parser.add_argument("--epochs", type=int, default=25, help="of the baseline and of the sparse stage (default: 25)")
     parser.add_argument("--sparse-epochs", type=int, default=0, help="of the sparse stage, if they are others")
     parser.add_argument("--times", type=int, default=1, help="fine-tunes so many times as long (default: 1)")
+    parser.add_argument("--lr0", default="", help="of the fine-tunes (default: their recipe's)")
     parser.add_argument("--footage", default="", help="pictures without labels: a folder")
     parser.add_argument("--oracle", default="", help="the folder of their true labels, for the oracle alone")
     parser.add_argument("--table", action="store_true", help="only print what is there")
