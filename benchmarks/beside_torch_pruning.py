@@ -159,7 +159,7 @@ def fine_tuned(name: str, network: Path, arguments: argparse.Namespace) -> dict[
         "distill",
         name,
         ["--hyp", "small_data_kd", "--weights", network, "--t_weights", arguments.weights]
-        + ["--epochs", arguments.epochs, "--ablate", MODES, "--seeds", arguments.seeds],
+        + ["--lr0", "0.001", "--epochs", arguments.epochs, "--ablate", MODES, "--seeds", arguments.seeds],
         arguments,
     )
     grid = json.loads((arguments.out / "ablate" / name / "table.json").read_text(encoding="utf-8"))

@@ -101,6 +101,8 @@ def trained(stages: Stages) -> dict[str, Path]:
             "small_data_kd",
             "--epochs",
             given.finetune_epochs,
+            "--lr0",
+            given.finetune_lr0,
             "--ablate",
             "; ".join(ROWS),
             "--seeds",
@@ -163,6 +165,7 @@ def main() -> int:
     parser.add_argument("--epochs", type=int, default=12, help="of the baseline (default: 12)")
     parser.add_argument("--sparse-epochs", type=int, default=7, help="(default: 7)")
     parser.add_argument("--finetune-epochs", type=int, default=5, help="(default: 5)")
+    parser.add_argument("--finetune-lr0", default="0.001", help="peak learning rate of the fine-tunes (default: 0.001)")
     parser.add_argument("--blocks", type=int, default=16, help="shortcut blocks that go in cut c (default: 16)")
     parser.add_argument("--teacher", choices=("baseline", "sparse"), default="sparse", help="(default: sparse)")
     parser.add_argument("--seed", type=int, default=0)

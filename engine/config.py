@@ -182,7 +182,7 @@ class TrainConfig:
     lr0: float = option(
         0.01,
         "peak learning rate per step of --nominal-batch pictures: about .01 for sgd, .001 for adamw; a tenth "
-        "when fine-tuning",
+        "to keep what trained weights know, several times as much to repair a deep cut",
         group=OPTIMISER,
         low=1e-9,
         main=True,

@@ -184,7 +184,12 @@ class PruneConfig(DistilConfig):
         0, "epochs of the fine-tune; 0: those of --epochs", group=STUDENT, low=0, high=1_000_000
     )
     finetune_lr0: float = option(
-        0.0, "peak learning rate of the fine-tune; 0: that of --lr0", group=STUDENT, low=0, high=10
+        0.0,
+        "peak learning rate of the fine-tune; 0: that of --lr0. A cut through channels in use wants a high one (adamw "
+        ".005 rather than .001), one that cost nothing a low one",
+        group=STUDENT,
+        low=0,
+        high=10,
     )
 
     def __post_init__(self) -> None:
