@@ -232,7 +232,7 @@ def _starts(
         if said:
             ancestor = ancestor_of(said, student, teacher)
             path = run / f"solved-{_digest([key, models.full_digest(ancestor), config.seed])}.pt"
-            start = solve_start(config, spec, student, ancestor, said, path, keep=True)
+            start = solve_start(config, spec, student, ancestor, said, path, keep=bool(config.resume))
             changed = models.full_digest(start.network) != models.full_digest(student)
             if not changed:
                 log.info("--reconstruct %s changes nothing in this student: its rows are those without it", said)
