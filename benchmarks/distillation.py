@@ -62,9 +62,10 @@ class Study:
 
 def study(name: str, arguments: argparse.Namespace) -> Study:
     """The set that ``--sets`` calls "demo" or "NAME=YAML"."""
+    rate = ["--lr0", arguments.lr0] if arguments.lr0 else []
     if name == "demo":
         line = ["--hyp", "demo", "--sparse-epochs", "10"]  # as long as the study was begun with
-        return Study(line, ["--hyp", "demo", "--cfg", ""], ["--hyp", "demo_kd"], 6)
+        return Study(line, ["--hyp", "demo", "--cfg", ""], ["--hyp", "demo_kd", *rate], 6)
     _, equals, path = name.partition("=")
     if not equals:
         raise UserError(f"--sets {name} is neither demo nor NAME=YAML", todo="--sets demo hands=hands/data.yaml")
@@ -73,7 +74,7 @@ def study(name: str, arguments: argparse.Namespace) -> Study:
     shared = ["--data", path, "--imgsz", arguments.imgsz]
     cut = ["--hyp", "bccd", *shared]
     epochs = ["--epochs", str(arguments.epochs), "--sparse-epochs", str(arguments.sparse_epochs or arguments.epochs)]
-    return Study([*cut, "--weights", arguments.weights, *epochs], cut, ["--hyp", "small_data_kd", *shared], 12)
+    return Study([*cut, "--weights", arguments.weights, *epochs], cut, ["--hyp", "small_data_kd", *shared, *rate], 12)
 
 
 def run(script: str, folder: Path, options: list[str], arguments: argparse.Namespace) -> None:
@@ -177,8 +178,6 @@ def train(arguments: argparse.Namespace) -> None:
             grid = [*chosen.grid, *networks]
             if arguments.times > 1:
                 grid += ["--epochs", str(arguments.times * chosen.epochs)]
-            if arguments.lr0:
-                grid += ["--lr0", arguments.lr0]
             folder = arguments.out / "ablate" / f"{thin.parents[1].name}{suffix(arguments)}"
             seeds = ["--seeds", arguments.seeds]
             run("finetune_kd.py", folder, [*grid, "--ablate", rows(ancestor, arguments), *seeds], arguments)
@@ -192,8 +191,7 @@ def train_oracle(arguments: argparse.Namespace) -> None:
         for wanted in arguments.students:
             thin, _ = student(wanted, line, chosen, arguments)
             plain = arguments.out / "ablate" / f"{thin.parents[1].name}{suffix(arguments)}"
-            grid = [*chosen.grid, *(["--lr0", arguments.lr0] if arguments.lr0 else [])]
-            options = oracle_options(grid, with_oracle(each, arguments), plain, arguments)
+            options = oracle_options(chosen.grid, with_oracle(each, arguments), plain, arguments)
             for seed in parse_seeds(arguments.seeds):
                 folder = arguments.out / "finetune_kd" / f"{plain.name}-oracle-{seed}"
                 if not (folder / "report.html").exists():

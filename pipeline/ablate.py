@@ -228,15 +228,18 @@ def _starts(
 ) -> dict[str, SolvedStart]:
     """What rows say of ``--reconstruct`` -> the student solved for it, once for all cells and kept in the run."""
     found: dict[str, SolvedStart] = {}
+    made: dict[Path, SolvedStart] = {}  # one network may have two names
     for said in dict.fromkeys(replace(config, **variant.options).reconstruct for variant in variants):
         if said:
             ancestor = ancestor_of(said, student, teacher)
             path = run / f"solved-{_digest([key, models.full_digest(ancestor), config.seed])}.pt"
-            start = solve_start(config, spec, student, ancestor, said, path, keep=bool(config.resume))
-            changed = models.full_digest(start.network) != models.full_digest(student)
-            if not changed:
+            if path not in made:
+                start = solve_start(config, spec, student, ancestor, said, path, keep=bool(config.resume))
+                changed = models.full_digest(start.network) != models.full_digest(student)
+                made[path] = replace(start, changed=changed)
+            if not made[path].changed:
                 log.info("--reconstruct %s changes nothing in this student: its rows are those without it", said)
-            found[said] = replace(start, changed=changed)
+            found[said] = made[path]
     return found
 
 

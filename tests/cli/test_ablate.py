@@ -270,6 +270,7 @@ def test_rows_that_solving_leaves_alone_are_not_trained_twice(
     run = material / "runs" / "ablate" / "alike"
     assert {path.parents[1].name for path in run.glob("*/seed0/cell.json")} == {"none", "bounded"}
     assert "changes nothing in this student" in capsys.readouterr().err
+    assert in_process(finetune_kd.main, monkeypatch, material, *chosen, grid, "--exist-ok") == 0, "begun again"
     by_name = {row["mode"]: row for row in rows(run)}
     for mode in ("none", "bounded"):
         assert by_name[mode]["mAP50-95 mean"] == by_name[f"{mode} reconstruct=dead.pt"]["mAP50-95 mean"] != ""
