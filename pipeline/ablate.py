@@ -24,11 +24,12 @@ from pipeline.ablate_grid import ALL, NONE, Variant, entries, parse_seeds, parse
 from pipeline.ablate_table import Table, publish
 from pipeline.distil_options import AblateConfig, DistilConfig
 from pipeline.executor import run_all
-from pipeline.finetune import announce_teacher, make_teacher, teacher_scores, train_assistants
+from pipeline.finetune import train_assistants
 from pipeline.footage import check_footage, gathered
 from pipeline.solved import SolvedStart, ancestor_of, solve_start
 from pipeline.stage import check_options, check_space, load_network
 from pipeline.step_cost import PLAIN, first_batch, measure_steps
+from pipeline.teaching import announce_teacher, make_teacher, teacher_scores
 from reporting.results import Scores, scores, shown_split
 
 REFERENCE, COST = "reference.json", "step_cost.json"

@@ -9,7 +9,8 @@ from engine.config import TrainConfig
 from engine.rundir import no_trace_if_refused
 from pipeline.ablate import ablate
 from pipeline.distil_options import AblateConfig
-from pipeline.finetune import finetune, report, train_assistants
+from pipeline.finetune import finetune, train_assistants
+from pipeline.finetune_report import report
 from pipeline.footage import check_footage, gathered
 from pipeline.prune_options import PruneConfig
 from pipeline.solved import begin_solved

@@ -16,8 +16,8 @@ from engine import checkpoints, distributed
 from models.network import Network
 from pipeline.calibration import Calibration
 from pipeline.distil_options import TEACHER, AblateConfig
-from pipeline.finetune import make_teacher
 from pipeline.stage import load_network
+from pipeline.teaching import make_teacher
 from pipeline.unhelped import SOLVED
 
 

@@ -23,7 +23,7 @@ from models.network import Network
 from pipeline.conclusion import PLAIN, PRETRAINED, PRUNED, Line
 from pipeline.crossfit import fold_epochs, fold_specs, say_cost
 from pipeline.cut import Cutter
-from pipeline.finetune import FinetuneResult, finetune, refuse_modes
+from pipeline.finetune import FinetuneResult, finetune
 from pipeline.footage import check_footage, gathered
 from pipeline.foresight import check_target, check_trained, check_used
 from pipeline.prune_options import PruneConfig
@@ -43,6 +43,7 @@ from pipeline.spent import (
 )
 from pipeline.stage import check_options, check_space, check_test, stage_tracker, train_network
 from pipeline.start import chosen_stages, first_network
+from pipeline.teaching import refuse_modes
 from pipeline.unhelped import worse_than_begun
 from reporting.cut_words import cut_in_words
 from reporting.results import scores

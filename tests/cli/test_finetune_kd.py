@@ -19,7 +19,7 @@ import prune
 from engine.evaluate import Score
 from engine.trainer import Trainer
 from pipeline.distil_options import AblateConfig
-from pipeline.finetune import teacher_scores
+from pipeline.teaching import teacher_scores
 from reporting.record import read_record
 from tests.cli.material import NAMES, QUICK, command, in_process, killed, make_set, way
 from tests.distill.material import tiny_network

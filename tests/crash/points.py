@@ -20,6 +20,7 @@ import engine.plots
 import engine.trainer
 import pipeline.ablate_cell
 import pipeline.finetune
+import pipeline.teaching
 import pipeline.train_prune
 from common.files import whole_file
 from engine.trainer import Trainer
@@ -72,7 +73,7 @@ def install(points: Points) -> None:
     points.around(Trainer, "_step", lambda self, _: f"a step of {self.run_dir.name}", before=False)
     for stage in STAGES:
         points.around(PruneRun, stage, lambda self, *_, stage=stage: f"the stage {stage}")
-    for module in (pipeline.finetune, pipeline.train_prune):
+    for module in (pipeline.finetune, pipeline.teaching, pipeline.train_prune):
         points.around(module, "scores", lambda *_: "the scores of a network")
     points.around(pipeline.ablate_cell, "finetune", lambda _, run: f"the cell {_short(run)}")
 

@@ -30,8 +30,9 @@ RUNS = ("os.system", "os.exec", "os.posix_spawn", "pickle.find_class", "code.__n
 """Events of Python's audit that something in a file was run, or would have been."""
 STRANGERS = "root:x:0"
 """What is in /etc/passwd, which some of the files name."""
-OURS = ("pipeline.train_prune", "pipeline.finetune", "pipeline.ablate", "pipeline.exporting", "reporting.predict")
-OURS += ("export.opening", "export.latency", "export.to_openvino", "export.to_ncnn", "reporting.data_page")
+OURS = ("pipeline.train_prune", "pipeline.finetune_report", "pipeline.ablate", "pipeline.exporting")
+OURS += ("reporting.predict", "reporting.data_page", "export.opening", "export.latency")
+OURS += ("export.to_openvino", "export.to_ncnn")
 seen: list[str] = []
 
 

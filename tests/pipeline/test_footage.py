@@ -192,7 +192,7 @@ def test_a_thin_network_is_solved_on_footage_too(folder: Path) -> None:
 
 
 def test_switched_off_teacher_takes_its_footage_along(folder: Path) -> None:
-    from pipeline.finetune import kd_off
+    from pipeline.begun import kd_off
 
     found = {name: {"val": SimpleNamespace(map50_95=value)} for name, value in (("teacher", 0.1), ("start", 0.3))}
     assert "so --unlabelled is not used" in kd_off(config_of(folder, "auto"), {}, found)  # type: ignore[arg-type]

@@ -11,7 +11,7 @@ import pytest
 
 from data import DataSpec
 from engine.config import TrainConfig
-from pipeline.finetune import BesideTeacher, announce_teacher, teacher_scores
+from pipeline.teaching import BesideTeacher, announce_teacher, teacher_scores
 from tests.data.made import write_picture
 
 
@@ -89,7 +89,7 @@ def test_teacher_is_also_scored_on_as_many_of_its_pupils_pictures_as_val_has(
         asked.append((splits, spec.splits["train"]))
         return dict.fromkeys(splits, score(0.5))
 
-    monkeypatch.setattr("pipeline.finetune.scores", scored)
+    monkeypatch.setattr("pipeline.teaching.scores", scored)
     spec = DataSpec(("a",), splits, tmp_path / "data.yaml")
     found = teacher_scores(SimpleNamespace(network=None, folds=None), spec, TrainConfig())  # type: ignore[arg-type]
     assert set(found) == {"train", "val", "test"}
