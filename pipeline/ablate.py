@@ -96,7 +96,8 @@ def ablate(config: AblateConfig, run: Path) -> tuple[str, bool]:
         len({cell.folder for cell in cells}),
     )
     todo = [replace(cell, known=known(starts.get(cell.config.reconstruct))) for cell in todo]
-    failed = _train(todo, config)
+    lost = _train(todo, config)
+    failed = {(cell.variant, cell.seed): lost[cell.folder] for cell in cells if cell.folder in lost}
     done = {(cell.variant, cell.seed): found for cell in cells if (found := finished(cell)) is not None}
     _warn_of_others(run, cells)
     alive = {name for name, _ in done}
@@ -305,9 +306,9 @@ def _as_dicts(found: Scores) -> dict[str, Any]:
     return {split: score.as_dict(classes=True) for split, score in found.items()}
 
 
-def _train(cells: Sequence[Cell], config: AblateConfig) -> dict[tuple[str, int], str]:
-    """Train the cells; those that failed, with what was wrong."""
-    failed: dict[tuple[str, int], str] = {}
+def _train(cells: Sequence[Cell], config: AblateConfig) -> dict[Path, str]:
+    """Train the cells; the folders of those that failed, with what was wrong."""
+    failed: dict[Path, str] = {}
     results: Iterable[tuple[Cell, dict[str, Any] | UserError]]
     if config.executor == "ray" and config.device != "cpu":  # a worker sees only the GPU that Ray gave it, as number 0
         cells = [replace(cell, config=replace(cell.config, device="")) for cell in cells]
@@ -317,7 +318,7 @@ def _train(cells: Sequence[Cell], config: AblateConfig) -> dict[tuple[str, int],
         results = run_all(attempt_cell, cells, config.executor, threads=config.threads, device=config.device)
     for number, (cell, result) in enumerate(results, start=1):
         if isinstance(result, UserError):
-            failed[cell.variant, cell.seed] = str(result)
+            failed[cell.folder] = str(result)
             log.warning("%d/%d %s, seed %d failed: %s", number, len(cells), cell.variant, cell.seed, result)
         else:
             split = list(result["scores"])[-1]

@@ -266,8 +266,16 @@ def test_rows_that_solving_leaves_alone_are_not_trained_twice(
     models.save(prune.prune(models.load(material / "dead.pt"), budget="params=0.9").network, material / "free.pt")
     chosen = [*GRID, "--weights", "free.pt", "--name", "alike", "--epochs", "1", "--seeds", "1", "--ablate"]
     grid = "none; bounded; none reconstruct=dead.pt; bounded reconstruct=dead.pt"
-    assert in_process(finetune_kd.main, monkeypatch, material, *chosen, grid) == 0
     run = material / "runs" / "ablate" / "alike"
+
+    def wrong(self: Trainer, began: float) -> None:
+        raise UserError("of all things")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_close_epoch", wrong)
+        assert in_process(finetune_kd.main, patch, material, *chosen, grid) == 1
+    assert [row["failed"] for row in rows(run) if row["mode"] in grid.split("; ")] == ["1"] * 4
+    assert in_process(finetune_kd.main, monkeypatch, material, "--resume", str(run)) == 0
     assert {path.parents[1].name for path in run.glob("*/seed0/cell.json")} == {"none", "bounded"}
     assert "changes nothing in this student" in capsys.readouterr().err
     assert in_process(finetune_kd.main, monkeypatch, material, *chosen, grid, "--exist-ok") == 0, "begun again"
