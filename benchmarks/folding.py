@@ -3,7 +3,7 @@
 Takes a sparse network, cuts the given share of its channels by their gammas, and scores on one split: the network
 itself, the network with those gammas set to 0, and what is left of it, folded or not, re-estimated or not.
 
-    python benchmarks/folding.py --weights runs/prune/bccd/sparse/weights/sparse.pt --data bccd.yaml --share .6
+    python benchmarks/folding.py --weights runs/train_prune/bccd/sparse/weights/sparse.pt --data bccd.yaml --share .6
 """
 
 from __future__ import annotations
