@@ -155,8 +155,7 @@ def scan(spec: DataSpec, split: str, stamps: dict[str, np.ndarray] | None = None
             result.unusable += not len(labels) and bool(problems)
             if any(problem.severity == ERROR for problem in problems):
                 unread_labels.add(path)
-        if spec.single_cls:
-            labels[:, 0] = 0
+        spec.renumber(labels)
         result.labels.append(labels)
     near = nearly_named(result.absent)
     result.problems += _emptiness(spec, result, near) or without_labels(
@@ -229,8 +228,7 @@ def _files_contradict(
 
 def _differ(spec: DataSpec, labels: Sequence[np.ndarray]) -> str:
     for rows in labels:
-        if spec.single_cls:
-            rows[:, 0] = 0
+        spec.renumber(rows)
     return contradiction(*labels)
 
 

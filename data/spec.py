@@ -13,6 +13,8 @@ from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from pathlib import Path
 
+import numpy as np
+
 from common.errors import UserError
 from common.log import log
 from common.reading import is_file, is_folder, user_path, why_no_file
@@ -48,7 +50,8 @@ class DataSpec:
         splits: the pictures of "train", "val" and "test", as far as they were found; those of "train" as often as
             list files name them, as in Darknet and YOLOv5, all others once.
         source: the yaml or `.data` file.
-        label_names: the classes the label files use; they differ from `names` only with `single_cls`.
+        label_names: the classes the label files use; `names` has them in another order after `in_order`, and one in
+            their place with `single_cls`.
         single_cls: every label counts as class 0.
         missing: split -> why it has no pictures (what was looked for), for splits the file names but the disk lacks.
         advice: split -> what to do about that, where more is known than that a path is wrong.
@@ -83,6 +86,17 @@ class DataSpec:
     @property
     def classes(self) -> int:
         return len(self.names)
+
+    def in_order(self, order: Sequence[int]) -> DataSpec:
+        """This data set with its classes numbered anew: class k is what was class ``order[k]``, in labels too."""
+        return replace(self, names=tuple(self.names[number] for number in order))
+
+    def renumber(self, rows: np.ndarray) -> None:
+        """Rows ``(N, 5)`` of a label file as the network is trained on them, in place: the class comes first."""
+        if self.single_cls:
+            rows[:, 0] = 0
+        elif self.label_names != self.names:
+            rows[:, 0] = np.array([self.names.index(name) for name in self.label_names])[rows[:, 0].astype(int)]
 
     @cached_property
     def distinct(self) -> dict[str, Sequence[Path]]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from common.errors import UserError
 from common.log import log
+from models.classes import class_order, numbers_only
 from models.heads import HeadSpec
 
 
@@ -99,18 +100,19 @@ def pair_classes(student: Sequence[str], teacher: Sequence[str]) -> tuple[int, .
     ours, theirs = ([name.strip().lower() for name in names] for names in (student, teacher))
     if ours == theirs:
         return None
-    if all(name in theirs for name in ours) and not _numbers(ours) and not _numbers(theirs):
+    if (order := class_order(student, teacher)) is not None:
         log.info("the teacher's classes are taken by name: %d of its %d", len(ours), len(theirs))
-        return tuple(theirs.index(name) for name in ours)
+        return order
+    nameless = numbers_only(ours) or numbers_only(theirs)
     sides = f"{', '.join(student[:20])} and {', '.join(teacher[:20])}"
     if len(ours) != len(theirs):
-        if _numbers(ours) or _numbers(theirs):
+        if nameless:
             return None  # `align` refuses, with the heads of both
         raise UserError(
             f"student and teacher detect different classes: {sides}",
             todo="every class of the student has to be one of the teacher's; train the teacher on this data set",
         )
-    if _numbers(ours) or _numbers(theirs):
+    if nameless:
         return None
     if moved := [name for place, name in enumerate(ours) if name in theirs and theirs[place] != name]:
         raise UserError(
@@ -119,7 +121,3 @@ def pair_classes(student: Sequence[str], teacher: Sequence[str]) -> tuple[int, .
         )
     log.warning("student and teacher name their classes differently: %s", sides)
     return None
-
-
-def _numbers(names: Sequence[str]) -> bool:
-    return list(names) == [str(number) for number in range(len(names))]

@@ -3,8 +3,8 @@ loss's.
 
 A weight says how much a term's *value* counts; what moves the student is its gradient, and the two are far apart
 between modes, data sets and phases of a training. A student that was cut down to nothing is far from its teacher's
-boxes, and the squared distance of those then pulls up to 3.6 times as hard as all that the labels say. As in GradNorm (Chen
-et al., ICML 2018) gradient norms are compared; unlike there nothing is learnt: the share is the user's.
+boxes, and the squared distance of those then pulls up to 3.6 times as hard as all that the labels say. As in GradNorm
+(Chen et al., ICML 2018) gradient norms are compared; unlike there nothing is learnt: the share is the user's.
 """
 
 from __future__ import annotations

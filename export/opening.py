@@ -18,6 +18,7 @@ from engine.config import parse_size
 from export.formats import CAN_RUN, PROGRAMS
 from export.options import FILES, NetworkOptions
 from export.runtimes import Opened, Runtime
+from models.classes import class_order
 from models.dropping import only_heads
 from models.heads import ONE_TO_MANY, ONE_TO_ONE
 from models.network import Network
@@ -200,15 +201,26 @@ def class_names(path: str) -> list[str]:
     return list(names_listed(user_path(path)))
 
 
-def warn_of_other_classes(net: Opened, spec: DataSpec) -> None:
-    """Say so where a data set has as many classes as a network, but others: its mAP means little then."""
+def in_classes_of(net: Opened, spec: DataSpec) -> DataSpec:
+    """The data set with its classes numbered as a network has them, where both name the same ones.
+
+    Where it has as many classes, but others, that is said: its mAP means little then.
+    """
     names = [str(name) for name in net.names]
-    if len(names) == len(spec.names) and names != list(spec.names) and not all(name.isdigit() for name in names):
+    if len(names) != len(spec.names) or names == list(spec.names):
+        return spec
+    order = class_order(names, spec.names)
+    if order is not None and sorted(order) == list(range(len(names))):
+        if list(order) != list(range(len(names))):
+            log.info("the data set has the network's classes in another order: they are taken by name")
+        return spec.in_order(order)
+    if not all(name.isdigit() for name in names):
         log.warning(
             "the data set's classes are %s, the network's %s: class by number, mAP is right only if they are the same",
             ", ".join(spec.names[:10]),
             ", ".join(names[:10]),
         )
+    return spec
 
 
 def rounded_up(size: tuple[int, int], stride: int) -> tuple[int, int]:

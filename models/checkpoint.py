@@ -17,6 +17,7 @@ from common.reading import need_file, shown_path
 from common.rundir import EXPORTED_FILES, network_in
 from models.archive import MAX_BYTES, MAX_PICKLE_BYTES, Archive
 from models.cfg import Cfg, parse_cfg, read_cfg
+from models.classes import numbers_only, take_names
 from models.content import DAMAGED, FORMAT, check_content, misfit
 from models.initial import init_weights
 from models.layers import Conv
@@ -144,7 +145,7 @@ def load(
         weights: `.weights` or `.pt` to fill it with; tensors that do not fit are logged, listed in
             ``net.load_report``, and keep their initial values.
         classes: number of classes; the heads are adapted where it differs. None: as many as `names`, else the source's.
-        names: class names.
+        names: class names. Where a `.pt` has the same ones in another order, they are taken by name.
         anchors: per head, the anchors in pixels. None: those the weights were trained with, where a `.pt` says so
             and fits whole, else the source's.
 
@@ -169,7 +170,7 @@ def load(
         )
     path = Path(source) if Path(source).suffix in (".pt", ".pth") else cfg_path(source)
     if path.suffix in (".pt", ".pth"):
-        net = _adapted(_read_pt(path), classes, names)
+        net = _adapted(_read_pt(path), classes, names, path)
     else:
         net = _fresh(read_cfg(path), classes, names)
     if weights is not None:
@@ -243,11 +244,11 @@ def _fresh(cfg: Cfg, classes: int | None, names: Sequence[str] | None) -> Networ
     return net
 
 
-def _adapted(net: Network, classes: int | None, names: Sequence[str] | None) -> Network:
+def _adapted(net: Network, classes: int | None, names: Sequence[str] | None, path: Path) -> Network:
     """`net` with other names, or with new heads where the number of classes differs."""
     if classes is None or classes == net.classes:
         if names is not None:
-            net.names = [str(name) for name in names]
+            take_names(net, names, net.names, str(path))
         return net
     cfg = net.cfg.copy()
     changed = {str(number) for number in adapt_classes(cfg, classes)}
@@ -270,18 +271,20 @@ def _fill(net: Network, path: Path) -> None:
         other = _read_pt(path)
         transfer(net, other.state_dict(), str(path))
         if not net.load_report.unfit and not net.load_report.missing:
-            _take_over(net, other)
+            _take_over(net, other, path)
     else:
         load_darknet(net, path)
 
 
-def _take_over(net: Network, other: Network) -> None:
+def _take_over(net: Network, other: Network, path: Path) -> None:
     """What else a network brings whose every tensor is now `net`'s: ancestors, names, anchors, the way to resize."""
     net.lineage, net.meta = other.lineage, other.meta
     if KEY not in net.cfg.net.options and KEY in other.cfg.net.options:
         net.cfg.net.set(KEY, other.cfg.net.options[KEY])
-    if net.names == [str(number) for number in range(net.classes)]:
+    if numbers_only(net.names):
         net.names = other.names
+    else:
+        take_names(net, net.names, other.names, str(path))
     learnt = [spec.anchors for spec in other.specs]
     if [spec.anchors for spec in net.specs] != learnt:
         log.info("%s: anchors taken from the weights, which were trained with them: %s", net.cfg.source, learnt)

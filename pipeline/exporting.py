@@ -23,7 +23,7 @@ from export.files import parts
 from export.formats import Format
 from export.job import Job
 from export.latency import caller, time_calls
-from export.opening import Opened, input_size, open_model, warn_of_other_classes
+from export.opening import Opened, in_classes_of, input_size, open_model
 from export.options import ExportOptions
 from export.quantise import Quantised, calibration_pictures, quantise
 from export.runtimes import Runtime
@@ -59,7 +59,7 @@ class Exporter:
                 todo="give the data set it was trained on",
             )
         if self.spec:
-            warn_of_other_classes(net, self.spec)
+            self.spec = in_classes_of(net, self.spec)
         self.size = input_size(options.imgsz, net)
         self.folder, self.name = self._place()
         need_folder(self.folder, "--out")

@@ -9,6 +9,7 @@ from common.errors import UserError
 from common.log import log
 from data import DataSpec
 from data.anchors import boxes_wh
+from models.classes import class_order
 from models.dropping import drop_heads, only_heads
 from models.heads import ONE_TO_MANY, ONE_TO_ONE
 from models.network import Network
@@ -53,10 +54,8 @@ def first_network(config: PruneConfig, spec: DataSpec) -> Network:
     report = network.load_report
     if config.weights and (report is None or not (report.missing or report.unfit)):
         theirs = _class_names(config.weights)
-        if theirs in (None, list(spec.names)):
+        if theirs is None or class_order(spec.names, theirs) is not None:
             network.meta["trained_for"] = list(spec.names)
-        else:
-            log.info("the weights' classes are %s, the data set's %s", theirs, list(spec.names))
     return without_heads(config, network, spec)
 
 

@@ -62,7 +62,7 @@ def val(options: ValOptions) -> None:
         spec = replace(spec, max_det=options.max_det)
     # A cfg's heads follow the classes.
     net = export.open_chosen(options.network, options.model, spec.names if options.network.cfg else None)
-    export.warn_of_other_classes(net, spec)
+    spec = export.in_classes_of(net, spec)
     size = export.input_size(options.network.imgsz, net)
     folder = make_run_dir(options.run.project, "val", options.run.name, exist_ok=options.run.exist_ok)
     score = engine.evaluate(

@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import io
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,14 @@ import models
 from common.errors import UserError
 from common.log import log
 from data import Dataset, load_spec
+from data.labels import scan
 from engine.evaluate import evaluate
 from engine.postprocess import postprocess
 from export.checks import compare_outputs, noise, pictures_of
 from export.description import describe
 from export.onnx_files import open_onnx
 from export.onnx_graph import finished, model_of, unknown_to_tensorrt
-from export.opening import open_model, warn_of_other_classes
+from export.opening import in_classes_of, open_model
 from export.runtimes import Runtime
 from export.to_onnx import onnx_model
 from models.network import Network, adapt_classes
@@ -192,11 +194,28 @@ def test_a_comparison_says_what_it_was_made_on(exported: Exported) -> None:
 
 def test_other_classes_of_the_same_number_are_pointed_out(exported: Exported, caplog) -> None:
     spec = load_spec(exported.data)
-    warn_of_other_classes(exported.net, spec)
+    assert in_classes_of(exported.net, spec) is spec
     assert caplog.text == ""
-    warn_of_other_classes(exported.net, dataclasses.replace(spec, names=("cat", "dog")))
+    other = dataclasses.replace(spec, names=("cat", "dog"))
+    assert in_classes_of(exported.net, other) is other
     assert "cat, dog" in caplog.text
     assert "red, blue" in caplog.text
+
+
+def test_the_same_classes_in_another_order_are_scored_by_name(exported: Exported, tmp_path: Path) -> None:
+    right = load_spec(exported.data)
+    other = tmp_path / "other.yaml"
+    shutil.copytree(exported.data.parent, tmp_path / "set")
+    for path in (tmp_path / "set").rglob("labels/**/*.txt"):
+        rows = [line.split(" ", 1) for line in path.read_text().splitlines()]
+        path.write_text("".join(f"{1 - int(number)} {rest}\n" for number, rest in rows))
+    other.write_text("path: set\ntrain: images/train\nval: images/val\ntest: images/test\nnames: [blue, red]\n")
+    swapped = in_classes_of(exported.net, load_spec(other))
+    assert swapped.names == ("red", "blue")
+    found = [evaluate(exported.net, each, split="test", size=(64, 64)) for each in (right, swapped)]
+    assert found[0].as_dict(classes=True) == found[1].as_dict(classes=True)
+    classes = [{row for labels in scan(each, "test").labels for row in labels[:, 0]} for each in (right, swapped)]
+    assert classes[0] == classes[1] == {0, 1}
 
 
 @functools.cache

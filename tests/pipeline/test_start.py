@@ -44,15 +44,19 @@ def begin(folder: Path, spec: DataSpec, cfg: str = "", weights: str = "", **opti
     return chosen_stages(config, start, spec)
 
 
-@pytest.mark.parametrize(("cfg", "weights"), [("", "mine.pt"), ("mine.cfg", "mine.weights"), ("mine.cfg", "mine.pt")])
+@pytest.mark.parametrize(
+    ("cfg", "weights"),
+    [("", "mine.pt"), ("mine.cfg", "mine.weights"), ("mine.cfg", "mine.pt"), ("", "swapped.pt")],
+    ids=["file", "Darknet", "weights of a cfg", "other order"],
+)
 def test_weights_of_these_classes_need_no_baseline(folder: Path, spec: DataSpec, cfg: str, weights: str) -> None:
     assert begin(folder, spec, cfg, weights) == ["sparse", "prune"]
 
 
 @pytest.mark.parametrize(
     ("cfg", "weights"),
-    [("net.cfg", ""), ("", "others.pt"), ("", "swapped.pt"), ("", "three.pt"), ("net.cfg", "three.pt")],
-    ids=["random", "other names", "other order", "another number", "heads left out"],
+    [("net.cfg", ""), ("", "others.pt"), ("", "three.pt"), ("net.cfg", "three.pt")],
+    ids=["random", "other names", "another number", "heads left out"],
 )
 def test_anything_else_is_trained_first(folder: Path, spec: DataSpec, cfg: str, weights: str) -> None:
     assert begin(folder, spec, cfg, weights) == ["baseline", "sparse", "prune"]

@@ -1,0 +1,73 @@
+"""The classes of a network that comes with names, beside those of a data set."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+import torch
+
+from common.log import say_once
+from models.lineage import compose, identity_step
+from models.network import Network
+
+
+def class_order(wanted: Sequence[str], known: Sequence[str]) -> tuple[int, ...] | None:
+    """Where each of the `wanted` classes is among the `known` ones; None where not all are, or names are numbers.
+
+    Upper case and blanks at the ends make no difference. Numbers are what a cfg without names calls its classes.
+    """
+    ours, theirs = ([name.strip().lower() for name in names] for names in (wanted, known))
+    if numbers_only(ours) or numbers_only(theirs) or not set(ours) <= set(theirs):
+        return None
+    return tuple(theirs.index(name) for name in ours)
+
+
+def numbers_only(names: Sequence[str]) -> bool:
+    """Are the names 0, 1, 2, ..., so that they say nothing?"""
+    return list(names) == [str(number) for number in range(len(names))]
+
+
+def take_names(net: Network, names: Sequence[str], theirs: Sequence[str], source: str) -> None:
+    """Call `net`'s classes `names`, in place; the same ones in another order move their channels in the heads along.
+
+    Args:
+        theirs: what the file that filled `net` calls them, as many.
+        source: that file, for messages.
+    """
+    order = class_order(names, theirs)
+    if list(names) == list(theirs):
+        return
+    if order is not None and sorted(order) == list(range(net.classes)):
+        if order != tuple(range(net.classes)):
+            _reorder(net, order)
+            say_once(logging.INFO, "%s: its classes are in another order, and are taken by name", source)
+    elif not numbers_only(names) and not numbers_only(theirs):
+        say_once(
+            logging.WARNING,
+            "%s: its classes are %s, the data set's %s: they are taken by number. Nothing, if they mean the same or "
+            "are to be learned anew; else --data the data set it was trained on",
+            source,
+            ", ".join(theirs[:10]),
+            ", ".join(names[:10]),
+        )
+    net.names = [str(name) for name in names]
+
+
+@torch.no_grad()
+def _reorder(net: Network, order: Sequence[int]) -> None:
+    """Class k becomes what class ``order[k]`` was, in every head; the lineage says where the channels came from."""
+    step = identity_step(net)
+    for head, numbers in zip(net.specs, net.convolutions_by_head, strict=True):
+        places = torch.arange(head.places * head.channels).view(1, head.places, 1, 1, head.channels)
+        moved, first = head.select(places, range(head.places), order).flatten(), 0
+        for number in numbers:
+            layer = net.convolutions[number]
+            width = layer.conv.out_channels
+            kept = moved[first : first + width] - first
+            for tensor in layer.state_dict().values():
+                if tensor.ndim:
+                    tensor.copy_(tensor[kept.to(tensor.device)])
+            step[number] = (number, kept.tolist())
+            first += width
+    net.lineage = compose(net.lineage, step)

@@ -1,0 +1,77 @@
+"""A network's classes beside a data set's: the same ones in another order, and others."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+
+import models
+from models.classes import class_order
+from models.heads import decode_heads
+from tests.alive import alive
+from tests.nets import TINY, detect, dual
+
+NETS = {**TINY, "detect": detect(), "dual": dual()}
+OURS, THEIRS = ["red", "green", "blue"], ["Blue", "red ", "green"]
+ORDER = [1, 2, 0]
+"""Where each of ours is among theirs."""
+
+
+@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize("as_weights", [False, True], ids=["file", "weights of a cfg"])
+def test_classes_in_another_order_are_taken_by_name(
+    name: str, as_weights: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    known = alive(models.Network(models.parse_cfg(NETS[name]), THEIRS))
+    known.lineage = models.descend(known, "baseline", models.identity_step(known))
+    path = tmp_path / f"{name}-{as_weights}.pt"
+    models.save(known, path)
+    (tmp_path / "net.cfg").write_text(NETS[name])
+    if as_weights:
+        net = models.load(tmp_path / "net.cfg", weights=path, names=OURS).eval()
+    else:
+        net = models.load(path, names=OURS).eval()
+    assert net.names == OURS
+    assert "another order" in caplog.text
+    images = torch.rand(2, 3, 64, 64)
+    theirs, ours = (decode_heads(each(images), each.specs) for each in (known.eval(), net))
+    first = theirs.shape[-1] - 3
+    moved = [*range(first), *(first + number for number in ORDER)]
+    torch.testing.assert_close(ours, theirs[..., moved])
+    assert not torch.equal(ours, theirs)
+    for number in net.head_convolutions:  # the lineage says of every channel which one of the file it is
+        (entry,) = net.lineage
+        kept = entry["layers"][str(number)]["kept"]
+        assert torch.equal(net.convolutions[number].conv.weight, known.convolutions[number].conv.weight[kept])
+
+
+def test_other_classes_are_taken_by_number_with_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    net = alive(models.Network(models.parse_cfg(TINY["csp"]), THEIRS))
+    models.save(net, tmp_path / "others.pt")
+    again = models.load(tmp_path / "others.pt", names=["red", "cat", "dog"])
+    assert again.names == ["red", "cat", "dog"]
+    assert models.fingerprint(again) == models.fingerprint(net)
+    assert "taken by number" in caplog.text
+    assert "red, cat, dog" in caplog.text
+
+
+@pytest.mark.parametrize("names", [["0", "1", "2"], THEIRS, [" BLUE", "Red", "green"]])
+def test_nothing_is_said_where_names_agree_or_say_nothing(
+    names: list[str], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    models.save(alive(models.Network(models.parse_cfg(TINY["csp"]), names)), tmp_path / "net.pt")
+    assert models.load(tmp_path / "net.pt", names=THEIRS).names == THEIRS
+    assert "classes" not in caplog.text
+
+
+def test_order_of_classes() -> None:
+    assert class_order(OURS, THEIRS) == tuple(ORDER)
+    assert class_order(["green"], THEIRS) == (2,)
+    assert class_order(["cat"], THEIRS) is None
+    assert class_order(["0", "1", "2"], THEIRS) is None
+    assert class_order(OURS, ["0", "1", "2"]) is None
