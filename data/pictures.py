@@ -9,7 +9,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from common.cores import available_cores
 from common.errors import UserError
@@ -27,6 +27,7 @@ DARK = 32
 """Where no picture of 8 bits has a value of this or more, they were stored with fewer bits than they have."""
 LFS = "a pointer of Git LFS, not the picture itself"
 REPLACE = "replace or remove it"
+TIFF = (b"II*\0", b"MM\0*")
 PART = 100
 """Pictures one thread takes at once."""
 warnings.filterwarnings("ignore", module="PIL")  # what is damaged is said in our words; files are opened in threads
@@ -117,10 +118,23 @@ def _unpacked(raw: np.ndarray, path: str | Path, how: int, sized: bool = False) 
     _refuse_cut_png(raw, path)
     if not sized:
         _refuse_too_large(raw, path)
+    if raw[:4].tobytes() in TIFF and (behind := _behind_alpha(raw)) is not None:
+        return behind
     try:
         return cv2.imdecode(raw, how)
     except (cv2.error, MemoryError) as error:
         raise UserError(f"the picture cannot be read: {str(error)[:200]}", where=path, todo=REPLACE) from error
+
+
+def _behind_alpha(raw: np.ndarray) -> np.ndarray | None:
+    """The (h, w, 3) BGR of a TIFF with transparency, into which OpenCV would multiply it; None: it is no such file."""
+    try:
+        image = _opened(raw)
+        if image.mode not in ("RGBA", "LA"):
+            return None
+        return np.ascontiguousarray(np.asarray(ImageOps.exif_transpose(image).convert("RGB"))[:, :, ::-1])
+    except Exception:  # what Pillow stumbles over is for OpenCV to decide
+        return None
 
 
 def _refuse_cut_png(raw: np.ndarray, path: str | Path) -> None:
@@ -129,6 +143,8 @@ def _refuse_cut_png(raw: np.ndarray, path: str | Path) -> None:
         return
     place = 8
     while place + 8 <= len(raw):
+        if raw[place + 4 : place + 8].tobytes() == b"IEND":
+            return  # what some programs leave behind it is not read
         place += 12 + int.from_bytes(raw[place : place + 4].tobytes(), "big")
     if place > len(raw):
         raise UserError("truncated or damaged: a part of it would end behind the file's end", where=path, todo=REPLACE)

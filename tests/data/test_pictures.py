@@ -106,6 +106,35 @@ def test_pictures_of_eight_bits_that_use_few_are_told(tmp_path: Path) -> None:
     assert problem.kind.startswith("all values of the pictures lie in 0 to 15")
 
 
+@pytest.mark.parametrize(
+    ("kind", "mode"), [("tif", "RGBA"), ("tif", "LA"), ("png", "RGBA"), ("png", "LA"), ("webp", "RGBA")]
+)
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_transparency_is_dropped_and_not_multiplied_in(tmp_path: Path, kind: str, mode: str, orientation: int) -> None:
+    values = np.random.default_rng(0).integers(0, 256, (40, 80, len(mode)), np.uint8)
+    exif = Image.Exif()
+    exif[274] = orientation
+    options = {"lossless": True, "exact": True} if kind == "webp" else {}
+    picture = Image.fromarray(values, mode)
+    picture.save(tmp_path / f"x.{kind}", exif=exif, **options)
+    behind = np.repeat(values[..., :1], 3, 2) if mode == "LA" else values[..., :3]
+    expected = np.rot90(behind, -1) if orientation == 6 else behind
+    assert np.array_equal(read_picture(tmp_path / f"x.{kind}"), expected)
+    assert picture_shapes([tmp_path / f"x.{kind}"]) == [expected.shape[:2]]
+
+
+def test_what_lies_behind_the_end_of_a_png_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "x.png"
+    values = np.random.default_rng(0).integers(0, 256, (40, 80, 3), np.uint8)
+    Image.fromarray(values).save(path)
+    whole = path.read_bytes()
+    path.write_bytes(whole + b"IDATwhat a cropped screenshot left behind")
+    assert np.array_equal(read_picture(path), values)
+    path.write_bytes(whole[:-40])
+    with pytest.raises(UserError, match="truncated"):
+        read_picture(path)
+
+
 @pytest.mark.parametrize("orientation", [1, 3, 6, 8, 0, 99])
 @pytest.mark.parametrize("kind", ["tif", "jpg", "png", "webp"])
 def test_sizes_are_those_of_the_reader_that_trains(tmp_path: Path, kind: str, orientation: int) -> None:
