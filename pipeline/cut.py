@@ -28,8 +28,8 @@ IDLE_KEPT = 0.1
 
 LIVE_CUT = 0.05
 """Share of all |gamma| that may go with channels in use before a cut needs a word of advice."""
-REPAIRS = 0.005
-"""AdamW's peak rate that mends such cuts; docs/results.md, "The rate of the fine-tune"."""
+REPAIRS = 0.0025
+"""AdamW's peak rate that mends such cuts in some hundred steps; docs/results.md, "The rate of the fine-tune"."""
 
 
 def kept_idle(thin: Network, config: PruneConfig) -> str:
@@ -60,7 +60,7 @@ def live_cut(alive: float, config: PruneConfig, kind: str) -> str:
     after = "the fine-tune that comes next" if config.then_kd else "a fine-tune after it (--then-kd)"
     lr0 = config.finetune_lr0 or config.lr0
     if config.optimizer == "adamw" and lr0 < REPAIRS / 2:
-        after += f" at a higher rate (--finetune-lr0 {REPAIRS:g}; it is {lr0:g})"
+        after += f", at a higher rate if it has but some hundred steps (--finetune-lr0 {REPAIRS:g}; it is {lr0:g})"
     return (
         f"so {alive:.0%} of the network that was in use went, and mAP with it. What helps: {before}, a cut no "
         f"deeper than val allows (--max-drop 0.02), {after}{off}"

@@ -185,8 +185,8 @@ class PruneConfig(DistilConfig):
     )
     finetune_lr0: float = option(
         0.0,
-        "peak learning rate of the fine-tune; 0: that of --lr0. A cut through channels in use wants a high one: adamw "
-        ".005 rather than .001",
+        "peak learning rate of the fine-tune; 0: that of --lr0. A cut through channels in use wants a higher one if "
+        "the steps are few: adamw .0025 rather than .001",
         group=STUDENT,
         low=0,
         high=10,
