@@ -12,7 +12,7 @@ from typing import Any
 
 from common.errors import UserError
 from common.reading import MOST, read_text
-from data.convert_boxes import AS_WRITTEN, Annotated, Corners
+from data.convert_objects import AS_WRITTEN, Annotated, Corners
 from data.convert_writer import (
     Converted,
     Pictures,

@@ -11,7 +11,7 @@ from xml.parsers import expat
 
 from common.errors import UserError
 from common.reading import MOST_TEXT, exists, is_folder, lines_of, read_bytes, read_text
-from data.convert_boxes import Annotated, Corners
+from data.convert_objects import Annotated, Corners
 from data.convert_writer import (
     Converted,
     Pictures,
@@ -144,6 +144,8 @@ def _read(
     height, width = (_number(root.findtext(f"size/{side}")) or 0 for side in ("height", "width"))
     whole = math.isfinite(height) and math.isfinite(width)
     item = Annotated(picture, "train", file, size=(int(height), int(width)) if whole else None)
+    size = root.find("size")
+    item.size_line = None if size is None else lines[size]
     for element in root.findall("object"):
         if skip_difficult and (element.findtext("difficult") or "").strip() == "1":
             continue

@@ -18,7 +18,8 @@ from pathlib import Path
 from common.errors import UserError
 from common.log import log
 from common.reading import exists, is_file, is_folder, user_path
-from data.convert_boxes import Annotated, Kept, refuse_the_remains, with_boxes
+from data.convert_boxes import Kept, refuse_the_remains, with_boxes
+from data.convert_objects import Annotated
 from data.describe import checked_names, names_listed, read_names_node
 from data.places import FOLDER_SPLITS, split_from_name
 from data.problems import LEFT_OUT, WARNING, Problem, summary
