@@ -13,9 +13,9 @@ from typing import Any
 from common.errors import UserError
 from common.reading import MOST, read_text
 from data.convert_objects import AS_WRITTEN, Annotated, Corners
+from data.convert_pictures import Pictures
 from data.convert_writer import (
     Converted,
-    Pictures,
     Shares,
     split_by_share,
     split_from_folders,
@@ -179,6 +179,11 @@ def _annotated(
     """The pictures of one file, each with the name the file gives it."""
     found: dict[Any, tuple[Annotated, str]] = {}
     known: dict[Any, str] = {}
+    pictures.expect(
+        name
+        for entry in content["images"]
+        if isinstance(entry, dict) and isinstance(name := entry.get("file_name"), str)
+    )
     for place, entry in enumerate(content["images"]):
         try:
             number, name = _plain(entry["id"]), _text(entry["file_name"])
@@ -196,8 +201,10 @@ def _annotated(
             )
         picture = pictures.find(name, hint)
         if picture is None:
-            problems.append(Problem(LEFT_OUT, "annotated picture is not there", file, None, f"image {number}: {name}"))
-        else:
+            detail = f"image {number}: {pictures.without(name)}"
+            problems.append(Problem(LEFT_OUT, "annotated picture is not there", file, None, detail))
+        elif number not in found:
+            problems += pictures.doubt(name, picture, file)
             found.setdefault(number, (Annotated(picture, "train", file, size=size), name))
     image_of = _lookup(known)
     unknown, as_text = 0, []
