@@ -7,7 +7,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from common.errors import UserError
@@ -29,6 +29,7 @@ from data.templates import POINTS, TOP_LEFT
 EXPORT_AGAIN = "export the annotations again: the file may be cut off, or be of another format"
 ONE = "nothing, if they are one class; else give them different names in the file"
 SAME = "nothing, if they are meant so"
+TWICE = "picture listed under two ids; the boxes of both are taken"
 NUMBERS = 'write each category as {"id": 1, "name": "cat"}'
 
 
@@ -244,7 +245,45 @@ def _annotated(
             where=file,
             todo="write in `image_id` of each annotation the `id` that its image has in `images`",
         )
-    return list(found.values())
+    return _once(found, file, problems)
+
+
+def _once(
+    found: Mapping[Any, tuple[Annotated, str]], file: Path, problems: list[Problem]
+) -> list[tuple[Annotated, str]]:
+    """Each picture once, with the objects of all ids that it is listed under, as files put together have it.
+
+    Raises:
+        UserError: ids of one picture have other sizes, or other names.
+    """
+    first: dict[Path, Any] = {}
+    for number, (item, name) in found.items():
+        key = first.setdefault(item.picture, number)
+        if key == number:
+            continue
+        kept, known = found[key]
+        both = f"images {key} and {number}"
+        if PurePosixPath(known.replace("\\", "/")) != PurePosixPath(name.replace("\\", "/")):
+            raise UserError(
+                f"{both}, {known} and {name}, would both be the picture {item.picture}",
+                where=file,
+                todo="give --images a folder in which they lie as the file names them, or convert one folder at a time",
+            )
+        if all(kept.size or ()) and all(item.size or ()) and kept.size != item.size:
+            sizes = " and ".join(f"{width} x {height}" for height, width in filter(None, (kept.size, item.size)))
+            raise UserError(
+                f"{both} are the same picture, {name}, in two sizes: {sizes}",
+                where=file,
+                todo="correct width and height of the wrong one, or take it out with its annotations",
+            )
+        kept.size = kept.size if all(kept.size or ()) else item.size
+        known_objects = {(thing.name, thing.sides) for thing in kept.objects}
+        new = [thing for thing in item.objects if (thing.name, thing.sides) not in known_objects]
+        kept.objects += new
+        kept.lost += item.lost
+        detail = f"{name}: ids {key} and {number}; boxes that both have, once: {len(item.objects) - len(new)}"
+        problems.append(Problem(WARNING, TWICE, file, None, detail, SAME))
+    return [found[number] for number in first.values()]
 
 
 def _plain(key: Any) -> Any:

@@ -133,6 +133,7 @@ def write(
     """
     found = list(problems)
     _refuse_to_overwrite(out, items, force)
+    _refuse_two_of_one(items)
     _check_classes(items, names, only_named, found)
     found += _nearly_the_same(names, out)
     kept = with_boxes(items, names, found, as_written)
@@ -185,6 +186,20 @@ def _refuse_to_overwrite(out: Path, items: Sequence[Annotated], force: bool) -> 
                     where=out,
                     todo="name another folder with --out",
                 )
+
+
+def _refuse_two_of_one(items: Sequence[Annotated]) -> None:
+    """A picture with two annotations, which would be written over one another: no other name of it would help."""
+    first: dict[tuple[str, Path], Annotated] = {}
+    for item in items:
+        other = first.setdefault((item.split, item.picture), item)
+        if other is not item:
+            raise UserError(
+                f"two annotations are of the picture {item.picture}: this one and {other.annotation}",
+                where=item.annotation,
+                todo="keep one, or put their objects together; if they are of two pictures of one name, give --images "
+                "a folder in which these lie as the annotations do",
+            )
 
 
 def _nearly_the_same(names: Sequence[str], out: Path) -> list[Problem]:

@@ -406,6 +406,39 @@ def test_the_filename_in_an_xml_file_decides_between_endings(tmp_path):
         convert.voc_to_yolo(tmp_path / "xml", tmp_path / "photos", tmp_path / "other")
 
 
+def test_a_picture_under_two_ids_is_one_with_the_boxes_of_both(tmp_path):
+    picture(tmp_path / "photos/a.png")
+    images = named("a.png", "./a.png")
+    rows = rows_of(0, 1, 1)
+    rows[2]["bbox"] = [30, 5, 20, 20]
+    done = convert.coco_to_yolo(coco(tmp_path / "a.json", images, rows), tmp_path / "photos", tmp_path / "set")
+    assert labels(tmp_path / "set/labels")["train/a"][:, 1].tolist() == [0.2, 0.4]
+    assert [(p.kind, p.detail) for p in done.problems] == [
+        (
+            "picture listed under two ids; the boxes of both are taken",
+            "./a.png: ids 0 and 1; boxes that both have, once: 1",
+        )
+    ]
+    images[1]["width"] = 200
+    with pytest.raises(
+        UserError, match=r"images 0 and 1 are the same picture, \./a\.png, in two sizes: 100 x 50 and 200"
+    ):
+        convert.coco_to_yolo(coco(tmp_path / "a.json", images, rows), tmp_path / "photos", tmp_path / "other")
+    images = named("one/a.png", "two/a.png")
+    with pytest.raises(UserError, match=r"images 0 and 1, one/a\.png and two/a\.png, would both be the picture"):
+        convert.coco_to_yolo(coco(tmp_path / "a.json", images, rows), tmp_path / "photos", tmp_path / "other")
+
+
+def test_a_picture_in_two_annotation_files_of_a_split_is_refused_as_that(tmp_path):
+    picture(tmp_path / "photos/a.png")
+    files = [coco(tmp_path / name, named("a.png"), rows_of(0)) for name in ("a.json", "b.json")]
+    with pytest.raises(
+        UserError, match=r"two annotations are of the picture .*a\.png: this one and .*a\.json"
+    ) as caught:
+        convert.coco_to_yolo(files, tmp_path / "photos", tmp_path / "set")
+    assert caught.value.where == files[1]
+
+
 # Oxford Hand -------------------------------------------------------------------------------------------------------
 
 
