@@ -4,72 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from common.errors import UserError
-from data.convert_form import Annotations, wrong_form
+from data.convert_form import Annotations, WrongForm, wrong_form
+from data.convert_objects import AS_WRITTEN, Annotated, Corners, sources
+from data.convert_sizes import UNTURN, Frame, frames_of, stored
+from data.facts import Facts
 from data.label_files import ROUNDING
-from data.pictures import ANY_RANGE, MOST_PIXELS, picture_shapes
+from data.pictures import picture_facts
 from data.problems import LEFT_OUT, WARNING, Problem, summary
 from data.templates import TOP_LEFT
 from data.yolo_text import Box
 
-AS_WRITTEN = "--as-written"
-"""The option that takes numbers for what their format says."""
-LARGE = 1e9
-"""No number of a box, in whatever unit, is as large as this."""
 FEWEST = 10
 """Of fewer objects than this, some may be left out however many these are of all."""
-
-
-@dataclass(frozen=True)
-class Corners:
-    """One object as annotated.
-
-    Attributes:
-        name: its class.
-        left, top, right, bottom: in pixels of the picture.
-        line: where in the annotation file, if the format has lines.
-        what: what the object is called in a message where it has no line: "annotation 17".
-        form: what its numbers are meant to be, a key of `data.convert_form.FORMATS`; "": known, and not looked at.
-    """
-
-    name: str
-    left: float
-    top: float
-    right: float
-    bottom: float
-    line: int | None = None
-    what: str = ""
-    form: str = ""
-
-    @property
-    def sides(self) -> tuple[float, float, float, float]:
-        return self.left, self.top, self.right, self.bottom
-
-
-@dataclass
-class Annotated:
-    """A picture and its objects.
-
-    Attributes:
-        picture: the file.
-        split: "train", "val" or "test".
-        annotation: the file its objects come from.
-        objects: in the order of that file.
-        size: (height, width) the annotation gives, or None.
-        lost: objects of it that were not understood, and named.
-    """
-
-    picture: Path
-    split: str
-    annotation: Path
-    objects: list[Corners] = field(default_factory=list)
-    size: tuple[int, int] | None = None
-    lost: int = 0
 
 
 Kept = tuple[Annotated, list[Box], tuple[int, int]]
@@ -85,29 +36,25 @@ def with_boxes(
         as_written: the numbers are what their format says, though they look otherwise.
 
     Raises:
-        UserError: the numbers of the boxes are not what their format says.
+        UserError: the numbers of the boxes are not what their format says, or of which size nothing tells.
     """
-    readable: list[tuple[Annotated, tuple[int, int]]] = []
-    shapes = picture_shapes([item.picture for item in items], ANY_RANGE)
-    for item, shape in zip(items, shapes):
-        if isinstance(shape, str):
-            found.append(Problem(LEFT_OUT, "picture left out", item.picture, None, shape))
-            continue
-        size = item.size if item.size and min(item.size) > 0 and max(item.size) <= MOST_PIXELS else shape
-        if size != shape:
-            detail = f"{size[1]} x {size[0]}, but {item.picture} has {shape[1]} x {shape[0]}"
-            found.append(Problem(WARNING, "the annotation's size is not the picture's", item.annotation, None, detail))
-        readable.append((item, size))
+    readable: list[tuple[Annotated, Facts]] = []
+    for item, facts in zip(items, picture_facts([item.picture for item in items]), strict=True):
+        if isinstance(facts, str):
+            found.append(Problem(LEFT_OUT, "picture left out", item.picture, None, facts))
+        else:
+            readable.append((item, facts))
+    frames = frames_of(readable, found, as_written)
     if not as_written:
-        _refuse_other_forms(readable)
+        _refuse_other_forms(readable, frames)
     numbers = {name: number for number, name in enumerate(names)}
     kept: list[Kept] = []
-    for item, size in readable:
+    for (item, _), frame in zip(readable, frames, strict=True):
         boxes = []
         for thing in item.objects:
-            if thing.name in numbers and (box := _box(thing, numbers[thing.name], size, item.annotation, found)):
-                boxes.append(box)
-        kept.append((item, boxes, size))
+            if thing.name in numbers and (box := _box(thing, numbers[thing.name], frame.size, item.annotation, found)):
+                boxes.append(frame.turned(box))
+        kept.append((item, boxes, frame.shown))
     return kept
 
 
@@ -136,33 +83,52 @@ def refuse_the_remains(kept: Sequence[Kept], names: Sequence[str], found: Sequen
     raise UserError(what + (f":\n{summary(found)}" if found else ""), todo=todo)
 
 
-def _refuse_other_forms(readable: Sequence[tuple[Annotated, tuple[int, int]]]) -> None:
+def _refuse_other_forms(readable: Sequence[tuple[Annotated, Facts]], frames: Sequence[Frame]) -> None:
     """Look at the boxes of each annotation file (where each picture has its own, of each folder of them) together.
 
     Raises:
         UserError: they are not what their format says.
     """
-    owners: dict[Path, int] = {}
-    for item, _ in readable:
-        owners[item.annotation] = owners.get(item.annotation, 0) + 1
+    whence = sources([item for item, _ in readable])
     groups: dict[tuple[Path, str], list[tuple[int, Corners]]] = {}
     for place, (item, _) in enumerate(readable):
-        source = item.annotation if owners[item.annotation] > 1 else item.annotation.parent
         for thing in item.objects:
-            if thing.form and all(abs(side) < LARGE for side in thing.sides):
-                groups.setdefault((source, thing.form), []).append((place, thing))
+            if thing.form and thing.plausible:
+                groups.setdefault((whence[place], thing.form), []).append((place, thing))
     for (_, form), members in groups.items():
         places = np.array([place for place, _ in members])
         numbers = np.array([thing.sides for _, thing in members])
         if form == TOP_LEFT:
             numbers[:, 2:] -= numbers[:, :2]
-        sizes = np.array([readable[place][1][::-1] for place in places], float)
-        if wrong := wrong_form(Annotations(form, numbers, sizes, places)):
+        boxes = Annotations(form, numbers, np.array([frames[place].size[::-1] for place in places], float), places)
+        if wrong := _unturned(boxes, readable, frames) or wrong_form(boxes):
             place, thing = members[wrong.first]
             row = " ".join(f"{number:g}" for number in numbers[wrong.first])
             problem = f"{wrong.problem} (the first is {f'{thing.what}: ' if thing.what else ''}{row})"
             todo = f"{wrong.todo}; or, if they are right as they are: {AS_WRITTEN}"
             raise UserError(problem, where=readable[place][0].annotation, line=thing.line, todo=todo)
+
+
+def _unturned(
+    boxes: Annotations, readable: Sequence[tuple[Annotated, Facts]], frames: Sequence[Frame]
+) -> WrongForm | None:
+    """Boxes that make no sense in pictures that EXIF turns, and do in these as they are stored; None: it is not so."""
+    unturned: dict[int, tuple[int, int] | None] = {}
+    for place in np.unique(boxes.owners).tolist():
+        item, facts = readable[place]
+        unturned[place] = stored(item, facts, frames[place])
+    which = np.flatnonzero([unturned[place] is not None for place in boxes.owners.tolist()])
+    owners = boxes.owners[which]
+    sizes = np.array([size[::-1] for place in owners.tolist() if (size := unturned[place])], float).reshape(-1, 2)
+    shown = wrong_form(Annotations(boxes.form, boxes.numbers[which], boxes.sizes[which], owners))
+    if shown is None or wrong_form(Annotations(boxes.form, boxes.numbers[which], sizes, owners)):
+        return None
+    problem = (
+        f"{len(which)} boxes are in pictures that EXIF turns: they do not fit these as they are shown, but as they are "
+        "stored, unturned, so they were drawn by a program that ignores EXIF orientation"
+    )
+    todo = f"{UNTURN}, or write the size of each as it is stored, width and height, into the annotations"
+    return WrongForm(problem, todo, int(which[shown.first]))
 
 
 def _box(thing: Corners, label: int, size: tuple[int, int], file: Path, found: list[Problem]) -> Box | None:

@@ -7,15 +7,15 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from common.errors import UserError
 from common.reading import MOST, read_text
-from data.convert_boxes import AS_WRITTEN, Annotated, Corners
+from data.convert_objects import AS_WRITTEN, Annotated, Corners
+from data.convert_pictures import Pictures
 from data.convert_writer import (
     Converted,
-    Pictures,
     Shares,
     split_by_share,
     split_from_folders,
@@ -29,6 +29,7 @@ from data.templates import POINTS, TOP_LEFT
 EXPORT_AGAIN = "export the annotations again: the file may be cut off, or be of another format"
 ONE = "nothing, if they are one class; else give them different names in the file"
 SAME = "nothing, if they are meant so"
+TWICE = "picture listed under two ids; the boxes of both are taken"
 NUMBERS = 'write each category as {"id": 1, "name": "cat"}'
 
 
@@ -179,6 +180,11 @@ def _annotated(
     """The pictures of one file, each with the name the file gives it."""
     found: dict[Any, tuple[Annotated, str]] = {}
     known: dict[Any, str] = {}
+    pictures.expect(
+        name
+        for entry in content["images"]
+        if isinstance(entry, dict) and isinstance(name := entry.get("file_name"), str)
+    )
     for place, entry in enumerate(content["images"]):
         try:
             number, name = _plain(entry["id"]), _text(entry["file_name"])
@@ -196,8 +202,10 @@ def _annotated(
             )
         picture = pictures.find(name, hint)
         if picture is None:
-            problems.append(Problem(LEFT_OUT, "annotated picture is not there", file, None, f"image {number}: {name}"))
-        else:
+            detail = f"image {number}: {pictures.without(name)}"
+            problems.append(Problem(LEFT_OUT, "annotated picture is not there", file, None, detail))
+        elif number not in found:
+            problems += pictures.doubt(name, picture, file)
             found.setdefault(number, (Annotated(picture, "train", file, size=size), name))
     image_of = _lookup(known)
     unknown, as_text = 0, []
@@ -237,7 +245,45 @@ def _annotated(
             where=file,
             todo="write in `image_id` of each annotation the `id` that its image has in `images`",
         )
-    return list(found.values())
+    return _once(found, file, problems)
+
+
+def _once(
+    found: Mapping[Any, tuple[Annotated, str]], file: Path, problems: list[Problem]
+) -> list[tuple[Annotated, str]]:
+    """Each picture once, with the objects of all ids that it is listed under, as files put together have it.
+
+    Raises:
+        UserError: ids of one picture have other sizes, or other names.
+    """
+    first: dict[Path, Any] = {}
+    for number, (item, name) in found.items():
+        key = first.setdefault(item.picture, number)
+        if key == number:
+            continue
+        kept, known = found[key]
+        both = f"images {key} and {number}"
+        if PurePosixPath(known.replace("\\", "/")) != PurePosixPath(name.replace("\\", "/")):
+            raise UserError(
+                f"{both}, {known} and {name}, would both be the picture {item.picture}",
+                where=file,
+                todo="give --images a folder in which they lie as the file names them, or convert one folder at a time",
+            )
+        if all(kept.size or ()) and all(item.size or ()) and kept.size != item.size:
+            sizes = " and ".join(f"{width} x {height}" for height, width in filter(None, (kept.size, item.size)))
+            raise UserError(
+                f"{both} are the same picture, {name}, in two sizes: {sizes}",
+                where=file,
+                todo="correct width and height of the wrong one, or take it out with its annotations",
+            )
+        kept.size = kept.size if all(kept.size or ()) else item.size
+        known_objects = {(thing.name, thing.sides) for thing in kept.objects}
+        new = [thing for thing in item.objects if (thing.name, thing.sides) not in known_objects]
+        kept.objects += new
+        kept.lost += item.lost
+        detail = f"{name}: ids {key} and {number}; boxes that both have, once: {len(item.objects) - len(new)}"
+        problems.append(Problem(WARNING, TWICE, file, None, detail, SAME))
+    return [found[number] for number in first.values()]
 
 
 def _plain(key: Any) -> Any:

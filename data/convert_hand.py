@@ -17,10 +17,10 @@ from tqdm import tqdm
 
 from common.errors import UserError
 from common.reading import is_folder, why_no_file
-from data.convert_boxes import Annotated, Corners
+from data.convert_objects import Annotated, Corners
+from data.convert_pictures import Pictures
 from data.convert_writer import (
     Converted,
-    Pictures,
     Shares,
     split_by_share,
     split_from_folders,

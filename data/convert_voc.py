@@ -6,15 +6,15 @@ import math
 import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from xml.parsers import expat
 
 from common.errors import UserError
 from common.reading import MOST_TEXT, exists, is_folder, lines_of, read_bytes, read_text
-from data.convert_boxes import Annotated, Corners
+from data.convert_objects import Annotated, Corners
+from data.convert_pictures import Pictures
 from data.convert_writer import (
     Converted,
-    Pictures,
     Shares,
     split_by_share,
     split_from_folders,
@@ -48,7 +48,7 @@ def voc_to_yolo(
     Args:
         annotations: the folder of ``*.xml``, sub-folders included.
         images: the folder of the pictures, sub-folders included. A picture belongs to the XML file of the same name,
-            else to the one whose ``<filename>`` names it.
+            else to the one whose ``<filename>`` names it. Of several of one name ``<filename>`` and the folders decide.
         out: the new data set's folder.
         names: the classes in their order; by default those found, in alphabetical order.
         splits: the folder with ``train.txt``, ``val.txt``, ``test.txt`` (VOC's ImageSets/Main), or shares such as
@@ -66,13 +66,14 @@ def voc_to_yolo(
         raise UserError("there are no .xml files in this folder", where=annotations, todo="give VOC's Annotations")
     pictures = Pictures(images)
     problems: list[Problem] = []
+    pictures.expect(_name(file, annotations) for file in files)
     listed = _listed(splits, problems) if isinstance(splits, Path) else None
     items = []
     for file in files:
         if listed is not None and file.stem not in listed:
             problems.append(Problem(LEFT_OUT, "in no split's list", file))
             continue
-        item = _read(file, pictures, problems, skip_difficult, one_based)
+        item = _read(file, _name(file, annotations), pictures, problems, skip_difficult, one_based)
         if item is None:
             continue
         if listed is not None:
@@ -125,8 +126,13 @@ def _listed(folder: Path, problems: list[Problem]) -> dict[str, str]:
     return found
 
 
+def _name(file: Path, annotations: Path) -> str:
+    """What the picture of an XML file is called: as the file, and in the same folders."""
+    return file.relative_to(annotations).with_suffix("").as_posix()
+
+
 def _read(
-    file: Path, pictures: Pictures, problems: list[Problem], skip_difficult: bool, one_based: bool
+    file: Path, name: str, pictures: Pictures, problems: list[Problem], skip_difficult: bool, one_based: bool
 ) -> Annotated | None:
     try:
         root, lines = parse_with_lines(file)
@@ -136,14 +142,21 @@ def _read(
     except UserError as error:
         problems.append(Problem(LEFT_OUT, "annotation that cannot be read", file, error.line, error.problem))
         return None
-    named = (root.findtext("filename") or "").strip()
-    picture = pictures.find(file.stem, hint=file.parent.name) or (pictures.find(named) if named else None)
+    named = (root.findtext("filename") or "").strip().replace("\\", "/")
+    last = named.rsplit("/", 1)[-1]
+    picture = pictures.find(name, hint=file.parent.name, called=last)
+    if picture is None and last and last.rsplit(".", 1)[0] != file.stem:
+        name = named if last != named else (PurePosixPath(name).parent / named).as_posix()
+        picture = pictures.find(name, hint=file.parent.name)
     if picture is None:
-        problems.append(Problem(LEFT_OUT, "annotation without picture", file, None, named or file.stem))
+        problems.append(Problem(LEFT_OUT, "annotation without picture", file, None, pictures.without(name)))
         return None
+    problems += pictures.doubt(name, picture, file)
     height, width = (_number(root.findtext(f"size/{side}")) or 0 for side in ("height", "width"))
     whole = math.isfinite(height) and math.isfinite(width)
     item = Annotated(picture, "train", file, size=(int(height), int(width)) if whole else None)
+    size = root.find("size")
+    item.size_line = None if size is None else lines[size]
     for element in root.findall("object"):
         if skip_difficult and (element.findtext("difficult") or "").strip() == "1":
             continue

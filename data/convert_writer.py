@@ -17,12 +17,13 @@ from pathlib import Path
 
 from common.errors import UserError
 from common.log import log
-from common.reading import exists, is_file, is_folder, user_path
-from data.convert_boxes import Annotated, Kept, refuse_the_remains, with_boxes
+from common.reading import exists, is_folder, user_path
+from data.convert_boxes import Kept, refuse_the_remains, with_boxes
+from data.convert_objects import Annotated
 from data.describe import checked_names, names_listed, read_names_node
-from data.places import FOLDER_SPLITS, split_from_name
+from data.places import split_from_name
 from data.problems import LEFT_OUT, WARNING, Problem, summary
-from data.spec import PICTURE_SUFFIXES, SPLITS
+from data.spec import SPLITS
 from data.yaml_tree import compose
 from data.yolo_text import data_yaml, label_text
 
@@ -46,49 +47,6 @@ class Converted:
     pictures: dict[str, int]
     boxes: dict[str, int]
     problems: list[Problem]
-
-
-class Pictures:
-    """The pictures under a folder, found by name."""
-
-    def __init__(self, folder: Path):
-        if not is_folder(folder):
-            raise UserError("there is no such folder of pictures", where=folder, todo="give --images the right folder")
-        self.folder = folder
-        self._by_name: dict[str, list[Path]] = {}
-        self._by_stem: dict[str, list[Path]] = {}
-        for path in sorted(folder.rglob("*")):
-            if path.suffix.lower() in PICTURE_SUFFIXES:
-                self._by_name.setdefault(path.name, []).append(path)
-                self._by_stem.setdefault(path.stem, []).append(path)
-
-    def find(self, name: str, hint: str = "") -> Path | None:
-        """The picture called `name`: a path relative to the folder, a file name, or a file name without its suffix.
-
-        `hint` (a split or a folder's name) decides between several of the same name.
-
-        Raises:
-            UserError: several pictures have the name, and the hint does not tell them apart.
-        """
-        relative = Path(name.replace("\\", "/"))
-        if not relative.is_absolute() and ".." not in relative.parts and is_file(self.folder / relative):
-            return self.folder / relative
-        found = self._by_name.get(relative.name) or self._by_stem.get(relative.name) or []
-        if len(found) > 1 and hint:
-            found = [path for path in found if _has_part(path.relative_to(self.folder), hint)] or found
-        if len(found) > 1:
-            raise UserError(
-                f"two pictures could be {name!r}: {found[0]} and {found[1]}",
-                todo="convert one folder at a time, or give the files different names",
-            )
-        return found[0] if found else None
-
-    def all(self) -> list[Path]:
-        return [path for paths in self._by_name.values() for path in paths]
-
-
-def _has_part(path: Path, hint: str) -> bool:
-    return any(part == hint or part.startswith(hint) or FOLDER_SPLITS.get(part) == hint for part in path.parts[:-1])
 
 
 def split_from_folders(path: Path) -> str | None:
@@ -175,6 +133,7 @@ def write(
     """
     found = list(problems)
     _refuse_to_overwrite(out, items, force)
+    _refuse_two_of_one(items)
     _check_classes(items, names, only_named, found)
     found += _nearly_the_same(names, out)
     kept = with_boxes(items, names, found, as_written)
@@ -227,6 +186,20 @@ def _refuse_to_overwrite(out: Path, items: Sequence[Annotated], force: bool) -> 
                     where=out,
                     todo="name another folder with --out",
                 )
+
+
+def _refuse_two_of_one(items: Sequence[Annotated]) -> None:
+    """A picture with two annotations, which would be written over one another: no other name of it would help."""
+    first: dict[tuple[str, Path], Annotated] = {}
+    for item in items:
+        other = first.setdefault((item.split, item.picture), item)
+        if other is not item:
+            raise UserError(
+                f"two annotations are of the picture {item.picture}: this one and {other.annotation}",
+                where=item.annotation,
+                todo="keep one, or put their objects together; if they are of two pictures of one name, give --images "
+                "a folder in which these lie as the annotations do",
+            )
 
 
 def _nearly_the_same(names: Sequence[str], out: Path) -> list[Problem]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from common.errors import UserError
 from common.reading import is_folder
-from data.convert_boxes import Annotated, Corners
+from data.convert_objects import Annotated, Corners
 from data.convert_writer import Converted, Shares, split_all_by_share, split_from_folders, write
 from data.describe import from_darknet, from_yaml, names_listed
 from data.label_lines import how_to_read, read_label_file

@@ -313,6 +313,21 @@ def has_frames(path: Path) -> bool:
         return False
 
 
+def orientation_applied(path: Path, shape: tuple[int, int]) -> int:
+    """The EXIF orientation, 1 to 8, of a picture that is shown with `shape`; 1 also where its reader ignores it."""
+    try:
+        with Image.open(path) as image:
+            turn = image.getexif().get(274)
+            # Some versions of Pillow give the size of a TIFF as it is shown, its tags as it is stored.
+            tags = getattr(image, "tag_v2", {})
+            width, height = tags.get(256, image.width), tags.get(257, image.height)
+    except Exception:  # Pillow raises whatever a damaged file makes it stumble over; who reads it says so
+        return 1
+    if not isinstance(turn, int) or not 1 <= turn <= 8:
+        return 1
+    return turn if shape == ((width, height) if turn >= 5 else (height, width)) else 1
+
+
 def _has_frames(image: Image.Image) -> bool:
     # The further pictures of an MPO are no frames: depth, or the other eye.
     return image.format != "MPO" and getattr(image, "n_frames", 1) > 1

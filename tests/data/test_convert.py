@@ -13,7 +13,8 @@ import pytest
 
 from common.errors import UserError
 from data import convert
-from data.convert_writer import Pictures, split_by_share, split_from_folders
+from data.convert_pictures import Pictures
+from data.convert_writer import split_by_share, split_from_folders
 from data.spec import load_spec
 from tests.shared import shared
 from thinyolo.main import main
@@ -305,6 +306,137 @@ def test_pictures_of_one_name_from_two_folders_do_not_overwrite_each_other(tmp_p
     assert len(written) == 2
     assert len(load_spec(tmp_path / "set/data.yaml").splits["train"]) == 2
     assert sorted(rows[0, 1] for rows in written.values()) == pytest.approx([0.2, 0.3])
+
+
+def rows_of(*images: int) -> list[dict]:
+    return [{"id": number, "image_id": number, "category_id": 3, "bbox": [10, 5, 20, 20]} for number in images]
+
+
+def named(*names: str) -> list[dict]:
+    return [{"id": number, "file_name": name, "width": 100, "height": 50} for number, name in enumerate(names)]
+
+
+def test_the_named_folder_decides_between_pictures_of_one_name_however_deep_they_lie(tmp_path):
+    for number, camera in enumerate(("cam1", "cam2")):
+        picture(tmp_path / f"photos/x/{camera}/0.png", 50 + number)
+    images = named("cam2/0.png", "C:\\shots\\cam1\\0.png")
+    file = coco(tmp_path / "a.json", [{**entry, "width": 0} for entry in images], rows_of(0))
+    done = convert.coco_to_yolo(file, tmp_path / "photos", tmp_path / "set")
+    assert not done.problems
+    assert {name: len(rows) for name, rows in labels(tmp_path / "set/labels/train").items()} == {
+        "cam1_0_png": 0,
+        "cam2_0_png": 1,
+    }
+
+
+def test_a_picture_of_another_folder_is_not_taken_where_folders_tell_pictures_apart(tmp_path):
+    picture(tmp_path / "photos/cam1/0.png")
+    file = coco(tmp_path / "a.json", named("cam1/0.png", "cam2/0.png"), rows_of(0, 1, 1))
+    for place, images in enumerate((tmp_path / "photos", tmp_path / "photos/cam1")):
+        done = convert.coco_to_yolo(file, images, tmp_path / f"set{place}")
+        assert done.boxes == {"train": 1}
+        (problem,) = done.problems
+        assert problem.kind == "annotated picture is not there"
+        assert problem.detail == f"image 1: cam2/0.png; {tmp_path}/photos/cam1/0.png is in another folder"
+    picture(tmp_path / "photos/cam2/1.png")
+    file = coco(tmp_path / "b.json", named("cam2/0.png", "cam2/1.png"), rows_of(0, 1))
+    done = convert.coco_to_yolo(file, tmp_path / "photos", tmp_path / "set")
+    assert [path.name for path in (tmp_path / "set/images/train").iterdir()] == ["1.png"], (
+        "cam2 is there, without 0.png"
+    )
+
+
+def test_a_picture_in_another_folder_than_the_named_one_is_told(tmp_path):
+    """It may have been moved; or the annotations are of other pictures, called the same."""
+    picture(tmp_path / "photos/cam1/0.png")
+    file = coco(tmp_path / "a.json", named("cam2/0.png"), rows_of(0))
+    done = convert.coco_to_yolo(file, tmp_path / "photos", tmp_path / "coco")
+    (problem,) = done.problems
+    assert problem.kind == "picture taken from another folder than the annotation names"
+    assert problem.detail == f"cam2/0.png: {tmp_path}/photos/cam1/0.png"
+    voc(tmp_path / "given", "0", voc_object("cat", 10, 5, 30, 25)).parent.rename(tmp_path / "given/cam2")
+    done = convert.voc_to_yolo(tmp_path / "given", tmp_path / "photos", tmp_path / "voc")
+    assert [(p.kind, p.detail) for p in done.problems] == [(problem.kind, f"cam2/0: {tmp_path}/photos/cam1/0.png")]
+
+
+@pytest.mark.parametrize(
+    ("name", "place"),
+    [
+        ("C:\\Users\\bob\\images\\a.png", "a.png"),
+        ("JPEGImages/a.png", "a.png"),
+        ("JPEGImages/a.png", "images/a.png"),
+        ("/home/bob/set/train2017/a.png", "train/a.png"),
+        ("/home/bob/cam1/a.png", "x/cam1/a.png"),
+        ("cam1/a.png", "2024/cam1/images/a.png"),
+        ("set/cam1/a.png", "cam1/a.png"),
+    ],
+)
+def test_folders_of_another_machine_hide_no_picture(tmp_path, name, place):
+    picture(tmp_path / "photos" / place)
+    file = coco(tmp_path / "a.json", named(name), rows_of(0))
+    done = convert.coco_to_yolo(file, tmp_path / "photos", tmp_path / "set")
+    assert (done.boxes, done.problems) == ({"train": 1}, [])
+
+
+def test_pictures_that_were_divided_anew_are_found_and_told(tmp_path):
+    for split, stem in (("train", "a"), ("val", "b")):
+        picture(tmp_path / f"photos/{split}/{stem}.png")
+    file = coco(tmp_path / "a.json", named("val/a.png", "val/b.png"), rows_of(0, 1))
+    done = convert.coco_to_yolo(file, tmp_path / "photos", tmp_path / "set")
+    assert done.boxes == {"train": 1, "val": 1}
+    assert [p.detail for p in done.problems] == [f"val/a.png: {tmp_path}/photos/train/a.png"]
+
+
+def test_folders_of_xml_files_decide_as_the_pictures_lie(tmp_path):
+    for year in ("VOC2007", "VOC2012"):
+        picture(tmp_path / f"{year}/JPEGImages/a.png")
+    found = Pictures(tmp_path).find("VOC2012/Annotations/a")
+    assert found == tmp_path / "VOC2012/JPEGImages/a.png"
+
+
+def test_the_filename_in_an_xml_file_decides_between_endings(tmp_path):
+    picture(tmp_path / "photos/a.png")
+    picture(tmp_path / "photos/a.jpg", 60)
+    file = voc(tmp_path, "a", voc_object("cat", 10, 5, 30, 25))
+    done = convert.voc_to_yolo(tmp_path / "xml", tmp_path / "photos", tmp_path / "set")
+    assert [path.name for path in (tmp_path / "set/images/train").iterdir()] == ["a.png"]
+    assert [(p.kind, p.file.name) for p in done.problems] == [("picture without annotation", "a.jpg")]
+    file.write_text(file.read_text().replace("a.png", "a.bmp"))
+    with pytest.raises(UserError, match="two pictures could be 'a'"):
+        convert.voc_to_yolo(tmp_path / "xml", tmp_path / "photos", tmp_path / "other")
+
+
+def test_a_picture_under_two_ids_is_one_with_the_boxes_of_both(tmp_path):
+    picture(tmp_path / "photos/a.png")
+    images = named("a.png", "./a.png")
+    rows = rows_of(0, 1, 1)
+    rows[2]["bbox"] = [30, 5, 20, 20]
+    done = convert.coco_to_yolo(coco(tmp_path / "a.json", images, rows), tmp_path / "photos", tmp_path / "set")
+    assert labels(tmp_path / "set/labels")["train/a"][:, 1].tolist() == [0.2, 0.4]
+    assert [(p.kind, p.detail) for p in done.problems] == [
+        (
+            "picture listed under two ids; the boxes of both are taken",
+            "./a.png: ids 0 and 1; boxes that both have, once: 1",
+        )
+    ]
+    images[1]["width"] = 200
+    with pytest.raises(
+        UserError, match=r"images 0 and 1 are the same picture, \./a\.png, in two sizes: 100 x 50 and 200"
+    ):
+        convert.coco_to_yolo(coco(tmp_path / "a.json", images, rows), tmp_path / "photos", tmp_path / "other")
+    images = named("one/a.png", "two/a.png")
+    with pytest.raises(UserError, match=r"images 0 and 1, one/a\.png and two/a\.png, would both be the picture"):
+        convert.coco_to_yolo(coco(tmp_path / "a.json", images, rows), tmp_path / "photos", tmp_path / "other")
+
+
+def test_a_picture_in_two_annotation_files_of_a_split_is_refused_as_that(tmp_path):
+    picture(tmp_path / "photos/a.png")
+    files = [coco(tmp_path / name, named("a.png"), rows_of(0)) for name in ("a.json", "b.json")]
+    with pytest.raises(
+        UserError, match=r"two annotations are of the picture .*a\.png: this one and .*a\.json"
+    ) as caught:
+        convert.coco_to_yolo(files, tmp_path / "photos", tmp_path / "set")
+    assert caught.value.where == files[1]
 
 
 # Oxford Hand -------------------------------------------------------------------------------------------------------

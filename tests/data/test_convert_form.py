@@ -9,14 +9,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from common.errors import UserError
 from data.convert import coco_to_yolo, voc_to_yolo
 from data.convert_form import Annotations, wrong_form
-from data.pictures import ANY_RANGE, picture_shapes
+from data.pictures import ANY_RANGE, picture_shapes, read_picture
 from data.spec import find_label, load_spec
 from data.templates import CORNERS, POINTS, TOP_LEFT
-from tests.data.made import write_picture
+from tests.data.made import rectangle, write_picture
 from tests.shared import shared
 from thinyolo.main import main
 
@@ -179,6 +180,149 @@ def test_outlines_in_shares_are_known_too(tmp_path: Path) -> None:
     source.write_text(json.dumps(content))
     with pytest.raises(UserError, match=r"smaller than a pixel, read as x y x y \.\.\., in pixels: .* in shares of"):
         coco_to_yolo(source, tmp_path / "images", tmp_path / "set")
+
+
+# Sizes -------------------------------------------------------------------------------------------------------------
+
+
+def sized_picture(
+    tmp_path: Path, box: list[float], size: tuple[int, int], orientation: int = 1, stem: str = "a"
+) -> Path:
+    """A picture stored as 40 high and 80 wide with a bright box (x1 y1 x2 y2), and its XML file with a size (w, h)."""
+    exif = Image.Exif()
+    exif[274] = orientation
+    (tmp_path / "images").mkdir(exist_ok=True)
+    (tmp_path / "xml").mkdir(exist_ok=True)
+    inside = tuple(int(side) for side in box)
+    image = rectangle((40, 80), inside, (255, 255, 255))  # type: ignore[arg-type]
+    Image.fromarray(image).save(tmp_path / f"images/{stem}.png", exif=exif)
+    sides = "".join(f"<{tag}>{side}</{tag}>" for tag, side in zip(("xmin", "ymin", "xmax", "ymax"), box))
+    given = f"<size><width>{size[0]}</width><height>{size[1]}</height></size>" if size[0] else ""
+    thing = f"<object><name>cat</name><bndbox>{sides}</bndbox></object>"
+    (tmp_path / f"xml/{stem}.xml").write_text(f"<annotation>\n{given}{thing}</annotation>")
+    return tmp_path / "xml"
+
+
+def written(tmp_path: Path, **options: bool) -> tuple[np.ndarray, list[tuple[str, int | None]]]:
+    """x1 y1 x2 y2 in pixels of the picture as it is read, and what was said."""
+    done = voc_to_yolo(tmp_path / "xml", tmp_path / "images", tmp_path / "set", **options)
+    _, x, y, w, h = np.loadtxt(tmp_path / "set/labels/train/a.txt")
+    height, width = read_picture(tmp_path / "set/images/train/a.png").shape[:2]
+    corners = np.array([(x - w / 2) * width, (y - h / 2) * height, (x + w / 2) * width, (y + h / 2) * height])
+    return corners, [(problem.kind, problem.line) for problem in done.problems]
+
+
+@pytest.mark.parametrize("shrunk", [1, 3])
+@pytest.mark.parametrize("orientation", [5, 6, 7, 8])
+def test_boxes_of_the_picture_as_it_is_stored_turn_with_it(tmp_path: Path, orientation: int, shrunk: int) -> None:
+    sized_picture(tmp_path, [5, 10, 25, 22], (80, 40), orientation)
+    text = (tmp_path / "xml/a.xml").read_text()
+    for tag, side in (("width", 80), ("height", 40), ("xmin", 5), ("ymin", 10), ("xmax", 25), ("ymax", 22)):
+        text = text.replace(f"<{tag}>{side}<", f"<{tag}>{side * shrunk}<")
+    (tmp_path / "xml/a.xml").write_text(text)
+    corners, said = written(tmp_path)
+    ys, xs = np.nonzero(read_picture(tmp_path / "images/a.png")[:, :, 0])
+    np.testing.assert_allclose(corners, [xs.min(), ys.min(), xs.max() + 1, ys.max() + 1], atol=1e-3)
+    assert said == [
+        ("boxes of the picture as it is stored, which are turned with it as its EXIF orientation says", 2),
+    ]
+
+
+@pytest.mark.parametrize(("size", "box"), [((40, 80), [5, 10, 25, 70]), ((80, 40), [5, 10, 25, 70])])
+def test_boxes_of_the_picture_as_it_is_shown_stay(tmp_path: Path, size: tuple[int, int], box: list[float]) -> None:
+    """Also where a program writes the stored size beside them: these do not fit it."""
+    sized_picture(tmp_path, box, size, 6)
+    corners, said = written(tmp_path)
+    np.testing.assert_allclose(corners, box, atol=1e-3)
+    assert len(said) == (size == (80, 40))
+
+
+@pytest.mark.parametrize(("size", "orientation"), [((80, 40), 2), ((80, 40), 3), ((80, 40), 4), ((0, 0), 6)])
+def test_what_is_mirrored_among_pictures_annotated_unturned_is_told(
+    tmp_path: Path, size: tuple[int, int], orientation: int
+) -> None:
+    sized_picture(tmp_path, [5, 10, 25, 22], size, orientation)
+    corners, said = written(tmp_path)
+    assert said == [], "nothing tells"
+    (tmp_path / "set").rename(tmp_path / "old")
+    sized_picture(tmp_path, [5, 10, 25, 22], (80, 40), 6, "b")
+    again, said = written(tmp_path)
+    np.testing.assert_allclose(again, corners)
+    assert said[1][0].startswith("boxes left as they are, though EXIF turns the picture")
+    assert len(said) == 2
+
+
+def test_boxes_that_fit_pictures_as_they_are_stored_only_name_exif(tmp_path: Path) -> None:
+    for number in range(12):
+        sized_picture(tmp_path, [5 + number, 10, 60 + number, 22], (0, 0), 6, f"{number}")
+    with pytest.raises(UserError, match="drawn by a program that ignores EXIF orientation") as caught:
+        voc_to_yolo(tmp_path / "xml", tmp_path / "images", tmp_path / "set")
+    assert "exiftool -Orientation=" in caught.value.todo
+    assert caught.value.line == 2
+
+
+@pytest.mark.parametrize(
+    ("size", "box", "said"),
+    [
+        (
+            (40, 80),
+            [5, 10, 70, 22],
+            "the annotation's size cannot be meant; the picture's, which all boxes fit, is taken",
+        ),
+        (
+            (60, 60),
+            [5, 10, 78, 22],
+            "the annotation's size cannot be meant; the picture's, which all boxes fit, is taken",
+        ),
+        (
+            (640, 480),
+            [64, 48, 320, 240],
+            "the annotation's size, which alone all boxes fit, is taken as if the picture",
+        ),
+        ((79, 40), [8, 4, 40, 20], "the annotation's size is not the picture's"),
+        ((813, 406), [81.3, 40.6, 406.5, 203], "the annotation's size is not the picture's"),
+    ],
+)
+def test_a_size_of_another_aspect_is_taken_where_the_boxes_fit_no_other(
+    tmp_path: Path, size: tuple[int, int], box: list[float], said: str
+) -> None:
+    sized_picture(tmp_path, box, size)
+    corners, problems = written(tmp_path)
+    expected = box if "cannot" in said else [8, 4, 40, 20]
+    np.testing.assert_allclose(corners, expected, atol=0.6)
+    ((kind, line),) = problems
+    assert kind.startswith(said)
+    assert line == 2
+
+
+@pytest.mark.parametrize(
+    ("size", "box", "todo"),
+    [
+        ((40, 80), [5, 10, 25, 22], "exchange width and height; if the picture was turned later"),
+        ((40, 80), [5, 10, 25, 70], "exchange width and height; if the picture was turned later"),
+        ((640, 480), [5, 10, 25, 22], "0: not known, the picture's are taken"),
+        ((60, 60), [5, 10, 25, 70], "0: not known, the picture's are taken"),
+    ],
+)
+def test_a_size_of_another_aspect_is_refused_where_the_boxes_do_not_tell(
+    tmp_path: Path, size: tuple[int, int], box: list[float], todo: str
+) -> None:
+    sized_picture(tmp_path, box, size)
+    if size == (60, 60):
+        sized_picture(tmp_path, [5, 10, 79, 22], size, stem="b")
+    with pytest.raises(UserError, match=f"size is {size[0]} x {size[1]}, but .*a.png has 80 x 40") as caught:
+        written(tmp_path)
+    assert todo in caught.value.todo
+    assert (caught.value.where, caught.value.line) == (tmp_path / "xml/a.xml", 2)
+    assert not (tmp_path / "set").exists()
+
+
+def test_a_size_of_another_aspect_is_meant_with_as_written(tmp_path: Path) -> None:
+    sized_picture(tmp_path, [64, 48, 80, 40], (640, 480))
+    sized_picture(tmp_path, [32, 12, 64, 36], (640, 480))
+    corners, said = written(tmp_path, as_written=True)
+    np.testing.assert_allclose(corners, [4, 1, 8, 3], atol=1e-3)
+    assert said == [("the annotation's size is not the picture's", 2)]
 
 
 # What is lost ------------------------------------------------------------------------------------------------------
