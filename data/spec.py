@@ -12,8 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from pathlib import Path
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from common.errors import UserError
 from common.log import log
@@ -21,6 +20,9 @@ from common.reading import is_file, is_folder, user_path, why_no_file
 from data.describe import Description, from_darknet, from_yaml, line_of
 from data.layouts import folders_with_pictures, what_else, what_lies_in
 from data.places import PICTURE_SUFFIXES, Finder, NoneThereError, find_entry, pictures_at, pictures_under
+
+if TYPE_CHECKING:
+    import numpy as np
 
 __all__ = [
     "PICTURE_SUFFIXES",
@@ -96,7 +98,8 @@ class DataSpec:
         if self.single_cls:
             rows[:, 0] = 0
         elif self.label_names != self.names:
-            rows[:, 0] = np.array([self.names.index(name) for name in self.label_names])[rows[:, 0].astype(int)]
+            numbers = [self.names.index(name) for name in self.label_names]
+            rows[:, 0] = [numbers[int(number)] for number in rows[:, 0]]
 
     @cached_property
     def distinct(self) -> dict[str, Sequence[Path]]:
