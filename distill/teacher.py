@@ -180,6 +180,12 @@ class Teacher:
         plain = AlignedTeacher(self.members, alignments, self.specs, student.names).eval()
         self.network: nn.Module = self.members[0] if whole else plain
 
+    def alone(self, member: int) -> nn.Module:
+        """One of the networks as it is scored: with the student's classes, in its order."""
+        both = self._answering
+        own = [self.members[member]], [both.alignments[member]]
+        return AlignedTeacher(*own, self.specs, both.names).eval()
+
     @classmethod
     def load(cls, cfg: str | Path, weights: str | Path | None, student: Network) -> Teacher:
         """The teacher from ``--t_cfg`` and ``--t_weights``; a `.pt` brings its own structure and may stand for both.

@@ -67,7 +67,7 @@ def open_model(
     if "torch" not in able:
         return _renamed(_with_heads(PROGRAMS[runtime].load()(path, threads), heads), names, path)
     cfg_path, weights = _darknet_pair(path, cfg)
-    names = names or _names_beside(weights)
+    names = names_beside(weights) or names
     if runtime == "opencv" and cfg_path is not None and weights.suffix == ".weights":
         from export.opencv import open_opencv
 
@@ -124,10 +124,11 @@ def _darknet_pair(path: Path, cfg: str) -> tuple[str | None, Path]:
     return cfg or None, path
 
 
-def _names_beside(weights: Path) -> list[str] | None:
+def names_beside(weights: Path) -> list[str] | None:
     """The class names that `thinyolo export --to darknet` leaves beside a `.weights` file."""
-    path = weights.with_suffix(".names")
-    return class_names(str(path)) if weights.suffix == ".weights" and os.path.isfile(path) else None
+    if weights.suffix != ".weights" or not os.path.isfile(path := weights.with_suffix(".names")):
+        return None
+    return class_names(str(path))
 
 
 def _open_network(cfg: str | None, weights: Path, names: Sequence[str] | None) -> Network:
@@ -153,6 +154,9 @@ def _renamed(net: Opened, names: Sequence[str] | None, where: Path) -> Opened:
         if len(names) != net.classes:
             problem = f"there are {len(names)} class names, the network {net.classes} classes"
             raise UserError(problem, where=where, todo="give the data set the network was trained on")
+        order = class_order(names, net.names)
+        if order is not None and sorted(order) == list(range(net.classes)):  # its own say which is which
+            return net
         net.names = list(names)
     return net
 

@@ -8,8 +8,11 @@ from collections.abc import Sequence
 import torch
 
 from common.log import say_once
-from models.lineage import compose, identity_step
+from models.lineage import compose, entry_for, identity_step
 from models.network import Network
+
+AS_READ = "as read"
+"""What a lineage calls a network whose classes were in another order in its file."""
 
 
 def class_order(wanted: Sequence[str], known: Sequence[str]) -> tuple[int, ...] | None:
@@ -56,8 +59,9 @@ def take_names(net: Network, names: Sequence[str], theirs: Sequence[str], source
 
 @torch.no_grad()
 def _reorder(net: Network, order: Sequence[int]) -> None:
-    """Class k becomes what class ``order[k]`` was, in every head; the lineage says where the channels came from."""
+    """Class k becomes what class ``order[k]`` was, in every head; the lineage names the network as it was read."""
     step = identity_step(net)
+    read = entry_for(net, AS_READ, step)
     for head, numbers in zip(net.specs, net.convolutions_by_head, strict=True):
         places = torch.arange(head.places * head.channels).view(1, head.places, 1, 1, head.channels)
         moved, first = head.select(places, range(head.places), order).flatten(), 0
@@ -70,4 +74,5 @@ def _reorder(net: Network, order: Sequence[int]) -> None:
                     tensor.copy_(tensor[kept.to(tensor.device)])
             step[number] = (number, kept.tolist())
             first += width
-    net.lineage = compose(net.lineage, step)
+    rows = {str(number): {"layer": old, "kept": list(kept)} for number, (old, kept) in step.items()}
+    net.lineage = [*compose(net.lineage, step), {**read, "layers": rows}]

@@ -53,7 +53,8 @@ def report(result: FinetuneResult, config: DistilConfig, solved: Sequence[str] =
         line = verdict(rows[0], student, split, interval=interval, speed=speed, more=more)
         line = "\n".join(filter(None, [line, warning]))
         if result.teacher is not None and len(result.teacher.members) == 1:  # several have no cost of their own
-            fat = Mark("teacher", "fat", config.input_size, found["teacher"], result.teacher.members[0])
+            network, scored = result.teacher.members[0], result.teacher.network
+            fat = Mark("teacher", "fat", config.input_size, found["teacher"], network, scored=scored)
             thin = Mark("student", "cut", config.input_size, found["student"], result.student, path=result.run / BEST)
             marks, instead = [fat, thin], None
             if start:

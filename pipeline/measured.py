@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 import models
 from common.errors import UserError
@@ -63,6 +64,7 @@ class Mark:
         size: (H, W) of its input.
         network: what runs, or in its place the file `made`.
         path: its file, of what may be used.
+        scored: what is scored in the place of `network`: a teacher with the student's classes.
     """
 
     name: str
@@ -72,6 +74,7 @@ class Mark:
     network: Network
     made: Made | None = None
     path: Path | None = None
+    scored: nn.Module | None = None
 
 
 def wanted_files(config: TrainConfig) -> str:
@@ -110,7 +113,8 @@ def smaller_marks(fat: Mark, spec: DataSpec, split: str, config: TrainConfig) ->
     found = []
     for size in smaller_sizes(config.input_size, fat.network.max_stride):
         batch = config.batch_size if config.batch_size > 0 else BATCH
-        score = evaluate(fat.network, spec, split, size, batch, device, workers=config.workers, matched=True)
+        judged: Any = fat.scored or fat.network
+        score = evaluate(judged, spec, split, size, batch, device, workers=config.workers, matched=True)
         found.append(Mark(f"{fat.name} at {size[1]}x{size[0]}", "smaller", size, score, fat.network))
     return found
 

@@ -25,6 +25,8 @@ from engine.precision import Precision
 from engine.seams import Hooks
 from engine.tracking import need_tensorboard
 from engine.trainer import Trainer, need_multiple
+from export.opening import names_beside
+from models.classes import take_names
 from models.content import size_text
 from models.network import Network
 from models.resize import with_resize
@@ -82,6 +84,9 @@ def load_network(config: TrainConfig, names: Sequence[str] | None) -> Network:
         raise UserError("there is no network", todo="--weights thin.pt, or --cfg thin.cfg --weights thin.weights")
     if config.cfg:
         network = models.load(config.cfg, weights=config.weights or None, names=names)
+        beside = names_beside(Path(config.weights)) if names else None
+        if names and beside and len(beside) == len(names):
+            take_names(network, names, beside, config.weights)
         if theirs := [key for key in ("learning_rate", "burn_in", "max_batches") if key in network.cfg.net.options]:
             log.info("%s: %s and the like say nothing here: --lr0, --epochs, ... do", config.cfg, ", ".join(theirs))
     else:

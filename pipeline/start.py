@@ -9,6 +9,7 @@ from common.errors import UserError
 from common.log import log
 from data import DataSpec
 from data.anchors import boxes_wh
+from export.opening import names_beside
 from models.classes import class_order
 from models.dropping import drop_heads, only_heads
 from models.heads import ONE_TO_MANY, ONE_TO_ONE
@@ -124,8 +125,8 @@ def _told(network: Network, thin: Network, which: str) -> Network:
 
 
 def _class_names(weights: str) -> list[str] | None:
-    """The class names in a `.pt`; None where the file has none (`.weights`, or numbers in their place)."""
+    """The class names in a `.pt`, or beside a `.weights`; None where there are none, or numbers in their place."""
     if Path(weights).suffix not in (".pt", ".pth"):
-        return None
+        return names_beside(Path(weights))
     names = models.load(weights).names
     return None if names == [str(number) for number in range(len(names))] else names

@@ -63,7 +63,7 @@ def teacher_scores(teacher: Teacher, spec: DataSpec, config: TrainConfig, folder
     network = teacher.network
     if teacher.folds is not None:  # a member, on pictures that it has not seen: on those it teaches
         own = {path for path, member in zip(train.pictures, teacher.folds.tolist(), strict=True) if member == 0}
-        filled, network = [path for path in filled if path in own] or filled, teacher.members[0]
+        filled, network = [path for path in filled if path in own] or filled, teacher.alone(0)
     sample = tuple(filled[:: max(1, len(filled) // len(spec.require("val")))])
     sampled = replace(spec, splits={"train": sample})
     return found | scores(network, sampled, config, splits=("train",))  # type: ignore[arg-type]

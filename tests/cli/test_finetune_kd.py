@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -165,6 +166,30 @@ def worse_teacher(monkeypatch: pytest.MonkeyPatch) -> None:
         return {split: replace(score, map50_95=-0.01) for split, score in teacher_scores(*arguments).items()}
 
     monkeypatch.setattr("pipeline.finetune.teacher_scores", measured)
+
+
+@pytest.mark.usefixtures("no_plots")
+def test_teacher_is_scored_by_name_wherever_its_score_stands(
+    material: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At smaller inputs too: the same labels, the classes numbered in another order, or one of them alone."""
+    chosen = ["--weights", "thin.pt", "--t_weights", "fat.pt", *QUICK, "--epochs", "1", "--files", "none"]
+    found = {}
+    for name, numbers in (("same", ["0", "1"]), ("turned", ["1", "0"]), ("alone", ["0", ""])):
+        shutil.copytree(material / "images", tmp_path / name / "images")
+        shutil.copytree(material / "labels", tmp_path / name / "labels")
+        for path in (tmp_path / name / "labels").rglob("*.txt"):
+            lines = [line.split(" ", 1) for line in path.read_text().splitlines()]
+            path.write_text("".join(f"{new} {rest}\n" for old, rest in lines if (new := numbers[int(old)])))
+        names = sorted((number, label) for number, label in zip(numbers, NAMES) if number)
+        text = f"train: images/train\nval: images/val\nnames: [{', '.join(label for _, label in names)}]\n"
+        (tmp_path / name / "data.yaml").write_text(text)
+        data = ["--data", str(tmp_path / name / "data.yaml"), "--name", f"by-name-{name}"]
+        assert in_process(finetune_kd.main, monkeypatch, material, *chosen, *data) == 0
+        points = read_record(material / "runs" / "finetune_kd" / f"by-name-{name}")["points"]
+        found[name] = [point["map50_95"] for point in points if point["kind"] != "cut"]
+    assert found["same"] == pytest.approx(found["turned"], abs=1e-6)
+    assert len(found["alone"]) == len(found["same"]) > 1
 
 
 @pytest.mark.usefixtures("no_plots", "good_start")

@@ -44,9 +44,11 @@ def test_classes_in_another_order_are_taken_by_name(
     torch.testing.assert_close(ours, theirs[..., moved])
     assert not torch.equal(ours, theirs)
     for number in net.head_convolutions:  # the lineage says of every channel which one of the file it is
-        (entry,) = net.lineage
-        kept = entry["layers"][str(number)]["kept"]
-        assert torch.equal(net.convolutions[number].conv.weight, known.convolutions[number].conv.weight[kept])
+        _, read = net.lineage
+        assert read["sha256"] == models.fingerprint(known)
+        kept = [entry["layers"][str(number)]["kept"] for entry in net.lineage]
+        assert kept[0] == kept[1]
+        assert torch.equal(net.convolutions[number].conv.weight, known.convolutions[number].conv.weight[kept[0]])
 
 
 def test_other_classes_are_taken_by_number_with_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -343,7 +343,7 @@ def test_under_torchrun_one_failure_ends_all(tmp_path: Path, monkeypatch: pytest
 
     monkeypatch.setattr("pipeline.ablate.attempt_cell", refused)
     cell = Cell("none", 0, AblateConfig(), tmp_path, "grid", {}, "key")
-    assert _train([cell], AblateConfig()) == {("none", 0): "cannot read a.jpg"}
+    assert _train([cell], AblateConfig()) == {tmp_path: "cannot read a.jpg"}
     monkeypatch.setattr("engine.distributed.world", lambda: 2)
     with pytest.raises(UserError, match=r"cannot read a\.jpg"):
         _train([cell], AblateConfig())

@@ -11,6 +11,7 @@ import models
 from common.errors import UserError
 from data import load_spec
 from data.spec import DataSpec
+from export.opening import open_model
 from pipeline.prune_options import PruneConfig
 from pipeline.stage import check_options
 from pipeline.start import chosen_stages, first_network
@@ -27,6 +28,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, names in named.items():
         models.save(models.load(folder / "net.cfg", names=names), folder / f"{name}.pt")
     models.save_darknet(models.load(folder / "mine.pt"), folder / "mine.cfg", folder / "mine.weights")
+    models.save_darknet(models.load(folder / "swapped.pt"), folder / "swapped.cfg", folder / "swapped.weights")
+    (folder / "swapped.names").write_text("".join(f"{name}\n" for name in NAMES[::-1]))
     return folder
 
 
@@ -60,6 +63,20 @@ def test_weights_of_these_classes_need_no_baseline(folder: Path, spec: DataSpec,
 )
 def test_anything_else_is_trained_first(folder: Path, spec: DataSpec, cfg: str, weights: str) -> None:
     assert begin(folder, spec, cfg, weights) == ["baseline", "sparse", "prune"]
+
+
+def test_names_beside_darknet_weights_say_which_class_is_which(folder: Path, spec: DataSpec) -> None:
+    named = first_network(PruneConfig(weights=str(folder / "swapped.pt")), spec)
+    cfg, weights = str(folder / "swapped.cfg"), str(folder / "swapped.weights")
+    assert begin(folder, spec, "swapped.cfg", "swapped.weights") == ["sparse", "prune"]
+    beside = first_network(PruneConfig(cfg=cfg, weights=weights), spec)
+    for number in named.head_convolutions:
+        assert torch.equal(beside.convolutions[number].conv.weight, named.convolutions[number].conv.weight)
+    own = models.load(folder / "swapped.pt")
+    number = own.head_convolutions[0]
+    assert not torch.equal(own.convolutions[number].conv.weight, named.convolutions[number].conv.weight)
+    opened = open_model(weights, cfg, names=list(NAMES))
+    assert opened.names == list(NAMES[::-1])
 
 
 def test_what_an_earlier_run_noted_in_the_weights_is_not_trusted(folder: Path, spec: DataSpec) -> None:
