@@ -18,7 +18,7 @@ from engine.config import parse_size
 from export.formats import CAN_RUN, PROGRAMS
 from export.options import FILES, NetworkOptions
 from export.runtimes import Opened, Runtime
-from models.classes import class_order
+from models.classes import reordering
 from models.dropping import only_heads
 from models.heads import ONE_TO_MANY, ONE_TO_ONE
 from models.network import Network
@@ -154,8 +154,7 @@ def _renamed(net: Opened, names: Sequence[str] | None, where: Path) -> Opened:
         if len(names) != net.classes:
             problem = f"there are {len(names)} class names, the network {net.classes} classes"
             raise UserError(problem, where=where, todo="give the data set the network was trained on")
-        order = class_order(names, net.names)
-        if order is not None and sorted(order) == list(range(net.classes)):  # its own say which is which
+        if reordering(names, net.names) is not None:  # its own say which is which
             return net
         net.names = list(names)
     return net
@@ -213,8 +212,7 @@ def in_classes_of(net: Opened, spec: DataSpec) -> DataSpec:
     names = [str(name) for name in net.names]
     if len(names) != len(spec.names) or names == list(spec.names):
         return spec
-    order = class_order(names, spec.names)
-    if order is not None and sorted(order) == list(range(len(names))):
+    if (order := reordering(names, spec.names)) is not None:
         if list(order) != list(range(len(names))):
             log.info("the data set has the network's classes in another order: they are taken by name")
         return spec.in_order(order)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 
 from common.log import say_once
-from models.lineage import compose, entry_for, identity_step
+from models.lineage import descend, identity_step
 from models.network import Network
 
 AS_READ = "as read"
@@ -26,6 +26,12 @@ def class_order(wanted: Sequence[str], known: Sequence[str]) -> tuple[int, ...] 
     return tuple(theirs.index(name) for name in ours)
 
 
+def reordering(wanted: Sequence[str], known: Sequence[str]) -> tuple[int, ...] | None:
+    """`class_order` where both are the same classes, each once; else None."""
+    order = class_order(wanted, known)
+    return order if order is not None and sorted(order) == list(range(len(known))) else None
+
+
 def numbers_only(names: Sequence[str]) -> bool:
     """Are the names 0, 1, 2, ..., so that they say nothing?"""
     return list(names) == [str(number) for number in range(len(names))]
@@ -38,10 +44,9 @@ def take_names(net: Network, names: Sequence[str], theirs: Sequence[str], source
         theirs: what the file that filled `net` calls them, as many.
         source: that file, for messages.
     """
-    order = class_order(names, theirs)
     if list(names) == list(theirs):
         return
-    if order is not None and sorted(order) == list(range(net.classes)):
+    if (order := reordering(names, theirs)) is not None:
         if order != tuple(range(net.classes)):
             _reorder(net, order)
             say_once(logging.INFO, "%s: its classes are in another order, and are taken by name", source)
@@ -61,18 +66,15 @@ def take_names(net: Network, names: Sequence[str], theirs: Sequence[str], source
 def _reorder(net: Network, order: Sequence[int]) -> None:
     """Class k becomes what class ``order[k]`` was, in every head; the lineage names the network as it was read."""
     step = identity_step(net)
-    read = entry_for(net, AS_READ, step)
     for head, numbers in zip(net.specs, net.convolutions_by_head, strict=True):
         places = torch.arange(head.places * head.channels).view(1, head.places, 1, 1, head.channels)
-        moved, first = head.select(places, range(head.places), order).flatten(), 0
+        moved, first = head.select(places, range(head.places), order).flatten().tolist(), 0
         for number in numbers:
-            layer = net.convolutions[number]
-            width = layer.conv.out_channels
-            kept = moved[first : first + width] - first
-            for tensor in layer.state_dict().values():
-                if tensor.ndim:
-                    tensor.copy_(tensor[kept.to(tensor.device)])
-            step[number] = (number, kept.tolist())
+            width = net.convolutions[number].conv.out_channels
+            step[number] = (number, [channel - first for channel in moved[first : first + width]])
             first += width
-    rows = {str(number): {"layer": old, "kept": list(kept)} for number, (old, kept) in step.items()}
-    net.lineage = [*compose(net.lineage, step), {**read, "layers": rows}]
+    net.lineage = descend(net, AS_READ, step)  # which says what it was, so before anything moves
+    for number in net.head_convolutions:
+        for tensor in net.convolutions[number].state_dict().values():
+            if tensor.ndim:
+                tensor.copy_(tensor[step[number][1]])
