@@ -79,7 +79,7 @@ def study(name: str, arguments: argparse.Namespace) -> Study:
 
 def run(script: str, folder: Path, options: list[str], arguments: argparse.Namespace) -> None:
     """The command, or its continuation where the folder is there."""
-    options = [*options, "--wandb", "off"]
+    options = [*options, "--wandb", "off", "--amp", arguments.amp]
     if script == "train_prune.py":
         command = line_command(folder, options)
     else:
@@ -284,6 +284,7 @@ def main() -> int:
     parser.add_argument("--oracle", default="", help="the folder of their true labels, for the oracle alone")
     parser.add_argument("--table", action="store_true", help="only print what is there")
     parser.add_argument("--figure", type=Path, help="only draw what is there, into this PNG")
+    parser.add_argument("--amp", default="auto", help="of all trainings: auto, native, off (default: auto)")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads (default: 1)")
     arguments = parser.parse_args()
     if arguments.table:

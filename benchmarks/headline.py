@@ -74,7 +74,18 @@ class Stages:
     def shared(self) -> list[object]:
         """Options of every training."""
         given = self.arguments
-        return ["--data", given.data, "--imgsz", given.imgsz, "--wandb", "off", "--seed", given.seed]
+        return [
+            "--data",
+            given.data,
+            "--imgsz",
+            given.imgsz,
+            "--wandb",
+            "off",
+            "--seed",
+            given.seed,
+            "--amp",
+            given.amp,
+        ]
 
 
 def _children() -> float:
@@ -83,7 +94,7 @@ def _children() -> float:
 
 
 def trained(stages: Stages) -> dict[str, Path]:
-    """The baseline, and of each cut the network as cut and the fine-tuned ones."""
+    """The baseline, each cut's network as it was cut, and the baseline that was trained as long; fine-tunes them."""
     given = stages.arguments
     epochs = ["--epochs", given.epochs, "--sparse-epochs", given.sparse_epochs]
     whole = ["--hyp", given.hyp, "--cfg", given.cfg, "--stages", "baseline,sparse,prune", *epochs, "--no-then-kd"]
@@ -112,6 +123,10 @@ def trained(stages: Stages) -> dict[str, Path]:
         place = ["--project", given.out, "--name", f"tuned-{name}", "--threads", given.threads]
         command = [ROOT / "finetune_kd.py", *tune, *networks, *stages.shared, *place]
         stages.run(f"tuned-{name}", table, *command)
+    if given.equal_baseline:
+        long = given.epochs + given.sparse_epochs + given.finetune_epochs
+        fat = ["--hyp", given.hyp, "--cfg", given.cfg, "--stages", "baseline", "--epochs", long, "--no-then-kd"]
+        found["equal"] = stages.line("equal", *fat) / "baseline/weights/best.pt"
     return found
 
 
@@ -169,13 +184,18 @@ def main() -> int:
     parser.add_argument("--blocks", type=int, default=16, help="shortcut blocks that go in cut c (default: 16)")
     parser.add_argument("--teacher", choices=("baseline", "sparse"), default="sparse", help="(default: sparse)")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--equal-baseline", action="store_true", help="and an uncut network, trained for all epochs behind a student"
+    )
+    parser.add_argument("--amp", default="auto", help="of all trainings: auto, native, off (default: auto)")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads (default: 1)")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     stages = Stages(arguments)
     networks = trained(stages)
     wanted = cuts(arguments.blocks)
-    shipped = {"baseline": networks["baseline"]} | {name: best_of(arguments.out, name) for name in wanted}
+    best = {name: best_of(arguments.out, name) for name in wanted}
+    shipped = {name: best.get(name, path) for name, path in networks.items()}
     files = exported(stages, shipped)
     latency = ["-m", "thinyolo", "latency", *files, "--imgsz", arguments.imgsz, "--threads", arguments.threads]
     timed = arguments.out / "latency.json"

@@ -10,6 +10,7 @@ Measured are
   optimiser, averaged weights, what is logged;
 - *step and pictures*: the same, and reading, augmenting and collating the batch in the same process (`--cache ram`);
 - *network alone*: forward, backward from a mean of the heads' outputs, optimiser: no loss, no clipping, no average;
+- with ``--native``: the first two under `--amp native`, which is bf16 on a CPU;
 - with ``--rival FOLDER``, a folder with ultralytics and what it needs beside our environment: the first two of its own
   trainer, between its own callbacks, in a process of its own, on the same network (its ``CFG.yaml``) and a copy of the
   same data set (it writes files beside the labels). SGD, FP32, an optimiser step on every batch in both; otherwise each
@@ -45,6 +46,7 @@ from engine.config import TrainConfig, parse_size
 from reporting.tables import table
 
 STEP, FED, ALONE = "step", "step and pictures", "network alone"
+NATIVE = {STEP: "step, bf16", FED: "step and pictures, bf16"}
 RIVAL, RIVAL_FED = "the rival's step", "the rival's step and pictures"
 Seconds = dict[str, float]  # what -> CPU seconds of one round
 
@@ -90,7 +92,7 @@ model.train(data=pictures, imgsz=int(size), batch=int(batch), nbs=int(batch), ep
 class Ours:
     """Our trainer on the data set, and its network alone on pictures it was fed."""
 
-    def __init__(self, arguments: argparse.Namespace, folder: Path):
+    def __init__(self, arguments: argparse.Namespace, folder: Path, amp: str = "off"):
         spec = data.load_spec(arguments.data)
         net = models.load(arguments.cfg, classes=len(spec.names))
         config = TrainConfig(
@@ -100,7 +102,7 @@ class Ours:
             epochs=1000,
             optimizer="sgd",
             lr0=1e-4,
-            amp="off",
+            amp=amp,
             cache="ram",
             workers=0,
             threads=1,
@@ -128,6 +130,9 @@ class Ours:
             self.trainer._step([self.last])
             stepping += time.process_time() - entered
         return {STEP: stepping, FED: time.process_time() - began}
+
+    def train_native(self) -> Seconds:
+        return {NATIVE[name]: seconds for name, seconds in self.train().items()}
 
     def alone(self) -> Seconds:
         images = self.last.prepared(self.trainer.device).images
@@ -208,7 +213,7 @@ def measure(jobs: list[Callable[[], Seconds]], rounds: int) -> dict[str, np.ndar
 def text(found: dict[str, np.ndarray], pictures: int) -> str:
     """Medians over rounds: pictures a CPU second, and times as shares of those of our own step in the same round."""
     lines = []
-    for name in (name for name in (STEP, FED, ALONE, RIVAL, RIVAL_FED) if name in found):
+    for name in (name for name in (STEP, FED, ALONE, *NATIVE.values(), RIVAL, RIVAL_FED) if name in found):
         ratio = found[name] / found[STEP]
         low, middle, high = np.percentile(ratio, (0, 50, 100))
         rate = pictures / np.median(found[name])
@@ -224,6 +229,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--steps", type=int, default=6, help="in a round (default: %(default)s)")
+    parser.add_argument("--native", action="store_true", help="and our step under --amp native")
     parser.add_argument("--rival", default="", help="the folder that ultralytics was installed into")
     arguments = parser.parse_args(argv)
     if arguments.rival and not Path(arguments.data).is_file():
@@ -234,9 +240,12 @@ def main(argv: list[str] | None = None) -> int:
     cv2.setNumThreads(0)
     with tempfile.TemporaryDirectory() as name:
         ours = Ours(arguments, Path(name) / "ours")
+        jobs = [ours.train, ours.alone]
+        if arguments.native:
+            jobs.append(Ours(arguments, Path(name) / "native", "native").train_native)
         rival = Rival(arguments, Path(name)) if arguments.rival else None
         try:
-            found = measure([ours.train, ours.alone, *([rival.train] if rival else [])], arguments.rounds)
+            found = measure([*jobs, *([rival.train] if rival else [])], arguments.rounds)
         finally:
             if rival:
                 rival.close()

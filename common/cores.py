@@ -1,4 +1,4 @@
-"""How many CPU cores this process may use."""
+"""What the CPU can do for this process: how many cores it may use, and which numbers they multiply fast."""
 
 from __future__ import annotations
 
@@ -23,3 +23,12 @@ def usable_threads(asked: int) -> int:
     if asked > cores:
         say_once(logging.WARNING, "--threads %d: this process may use %d cores, and takes %d", asked, cores, cores)
     return min(asked, cores)
+
+
+def bf16_units() -> bool:
+    """Whether the CPU multiplies bf16 in hardware (AMX, AVX512-BF16): there a network takes about half of its FP32
+    time in bf16, elsewhere it takes longer.
+    """
+    import torch  # the rest of this module is for a command line that has not loaded it yet
+
+    return torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()

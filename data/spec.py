@@ -93,6 +93,13 @@ class DataSpec:
         """This data set with its classes numbered anew: class k is what was class ``order[k]``, in labels too."""
         return replace(self, names=tuple(self.names[number] for number in order))
 
+    def among(self, names: Sequence[str], order: Sequence[int]) -> DataSpec:
+        """This data set as a part of one with all these classes: class k of it is the class ``order[k]`` of them."""
+        wider = list(names)
+        for number, name in zip(order, self.names, strict=True):
+            wider[number] = name  # in its own spelling, by which its labels are found
+        return replace(self, names=tuple(wider))
+
     def renumber(self, rows: np.ndarray) -> None:
         """Rows ``(N, 5)`` of a label file as the network is trained on them, in place: the class comes first."""
         if self.single_cls:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import logging
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -17,8 +18,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from common.cores import bf16_units
 from common.errors import UserError
-from common.log import log
+from common.log import log, say_once
 
 INSTALL_APEX = (
     "build the last tag with it: git clone -b 25.05 https://github.com/NVIDIA/apex && "
@@ -56,7 +58,7 @@ class Precision:
 
     Args:
         mode: "auto", "apex", "native" (torch.amp) or "off". "auto" is Apex where it is installed with amp, else
-            torch.amp on a GPU; FP32 on a CPU, where bf16 is slower without matrix units.
+            torch.amp on a GPU; FP32 on a CPU, where "native" is bf16: faster only with units for it.
         opt_level: of Apex.
         device: where the training runs.
 
@@ -89,13 +91,17 @@ class Precision:
             return "apex"
         if mode == "auto":
             if not on_gpu:
+                if self.device.type == "cpu" and bf16_units():
+                    say_once(
+                        logging.INFO, "this CPU has units for bf16: --amp native trains in about two thirds of the time"
+                    )
                 return "off"
             problem = apex_problem()
             if problem and "no Apex is installed" not in problem:
                 log.warning("torch.amp is used instead of Apex: %s", problem)
             return "native" if problem else "apex"
-        if mode == "native" and not on_gpu:
-            log.warning("--amp native on a CPU is bf16: slower than FP32 unless the CPU has matrix units for it (AMX)")
+        if mode == "native" and not on_gpu and not bf16_units():
+            log.warning("--amp native on a CPU is bf16, and slower than FP32 on this one: it has no units for bf16")
         return mode
 
     def __str__(self) -> str:

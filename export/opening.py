@@ -18,7 +18,7 @@ from engine.config import parse_size
 from export.formats import CAN_RUN, PROGRAMS
 from export.options import FILES, NetworkOptions
 from export.runtimes import Opened, Runtime
-from models.classes import reordering
+from models.classes import class_order, reordering
 from models.dropping import only_heads
 from models.heads import ONE_TO_MANY, ONE_TO_ONE
 from models.network import Network
@@ -205,11 +205,14 @@ def class_names(path: str) -> list[str]:
 
 
 def in_classes_of(net: Opened, spec: DataSpec) -> DataSpec:
-    """The data set with its classes numbered as a network has them, where both name the same ones.
+    """The data set with its classes numbered as a network has them, where the network's names are its own or more.
 
     Where it has as many classes, but others, that is said: its mAP means little then.
     """
     names = [str(name) for name in net.names]
+    if len(spec.names) < len(names) and (places := class_order(spec.names, names)):
+        log.info("the data set's classes are among the network's %d: they are taken by name", len(names))
+        return spec.among(names, places)
     if len(names) != len(spec.names) or names == list(spec.names):
         return spec
     if (order := reordering(names, spec.names)) is not None:

@@ -17,7 +17,7 @@ from common.reading import need_file, shown_path
 from common.rundir import EXPORTED_FILES, network_in
 from models.archive import MAX_BYTES, MAX_PICKLE_BYTES, Archive
 from models.cfg import Cfg, parse_cfg, read_cfg
-from models.classes import numbers_only, take_names
+from models.classes import class_order, numbers_only, only_classes, take_names
 from models.content import DAMAGED, FORMAT, check_content, misfit
 from models.initial import init_weights
 from models.layers import Conv
@@ -245,11 +245,13 @@ def _fresh(cfg: Cfg, classes: int | None, names: Sequence[str] | None) -> Networ
 
 
 def _adapted(net: Network, classes: int | None, names: Sequence[str] | None, path: Path) -> Network:
-    """`net` with other names, or with new heads where the number of classes differs."""
+    """`net` with other names; of some of its classes, where all names are among its own; or with new heads."""
     if classes is None or classes == net.classes:
         if names is not None:
             take_names(net, names, net.names, str(path))
         return net
+    if (order := class_order(names or (), net.names)) and len(order) == classes:
+        return only_classes(net, order, names or (), str(path))
     cfg = net.cfg.copy()
     changed = {str(number) for number in adapt_classes(cfg, classes)}
     new = init_weights(Network(cfg, names))
@@ -269,6 +271,8 @@ def _fill(net: Network, path: Path) -> None:
         raise UserError("is a cfg: it holds no tensors", where=path, todo="pass a .weights or .pt file as weights")
     if path.suffix in (".pt", ".pth"):
         other = _read_pt(path)
+        if other.classes != net.classes and (order := class_order(net.names, other.names)):
+            other = only_classes(other, order, net.names, str(path))
         transfer(net, other.state_dict(), str(path))
         if not net.load_report.unfit and not net.load_report.missing:
             _take_over(net, other, path)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 
 from common.log import say_once
-from models.lineage import descend, identity_step
-from models.network import Network
+from models.lineage import Step, descend, identity_step
+from models.network import Network, adapt_classes
 
 AS_READ = "as read"
 """What a lineage calls a network whose classes were in another order in its file."""
@@ -65,16 +65,53 @@ def take_names(net: Network, names: Sequence[str], theirs: Sequence[str], source
 @torch.no_grad()
 def _reorder(net: Network, order: Sequence[int]) -> None:
     """Class k becomes what class ``order[k]`` was, in every head; the lineage names the network as it was read."""
-    step = identity_step(net)
-    for head, numbers in zip(net.specs, net.convolutions_by_head, strict=True):
-        places = torch.arange(head.places * head.channels).view(1, head.places, 1, 1, head.channels)
-        moved, first = head.select(places, range(head.places), order).flatten().tolist(), 0
-        for number in numbers:
-            width = net.convolutions[number].conv.out_channels
-            step[number] = (number, [channel - first for channel in moved[first : first + width]])
-            first += width
-    net.lineage = descend(net, AS_READ, step)  # which says what it was, so before anything moves
-    for number in net.head_convolutions:
+    rows = _rows(net, order)
+    net.lineage = descend(net, AS_READ, _step(net, rows))  # which says what it was, so before anything moves
+    for number, kept in rows.items():
         for tensor in net.convolutions[number].state_dict().values():
             if tensor.ndim:
-                tensor.copy_(tensor[step[number][1]])
+                tensor.copy_(tensor[kept])
+
+
+def only_classes(net: Network, order: Sequence[int], names: Sequence[str], source: str) -> Network:
+    """A network that knows some of `net`'s classes: class k is ``names[k]`` and what class ``order[k]`` was.
+
+    Args:
+        source: where `net` is from, for messages.
+    """
+    cfg = net.cfg.copy()
+    adapt_classes(cfg, len(order))
+    with torch.device("meta"):  # its tensors are `net`'s
+        fewer = Network(cfg, names)
+    rows = _rows(net, order)
+    state = net.state_dict()
+    for number, kept in rows.items():
+        for name in net.convolutions[number].state_dict():
+            tensor = state[f"layers.{number}.{name}"]
+            state[f"layers.{number}.{name}"] = tensor[kept] if tensor.ndim else tensor
+    fewer.load_state_dict(state, assign=True)
+    fewer.lineage, fewer.meta = descend(net, AS_READ, _step(net, rows)), net.meta
+    say_once(
+        logging.INFO,
+        "%s: the data set's classes are among its %d, and are taken by name: its heads know them already",
+        source,
+        net.classes,
+    )
+    return fewer
+
+
+def _rows(net: Network, order: Sequence[int]) -> dict[int, list[int]]:
+    """Last convolution of a head -> the channels that stay, in order, for class k to be what class ``order[k]`` was."""
+    rows = {}
+    for head, numbers in zip(net.specs, net.convolutions_by_head, strict=True):
+        places = torch.arange(head.places * head.channels).view(1, head.places, 1, 1, head.channels)
+        stay, first = head.select(places, range(head.places), order).flatten().tolist(), 0
+        for number in numbers:
+            behind = first + net.convolutions[number].conv.out_channels
+            rows[number] = [channel - first for channel in stay if first <= channel < behind]
+            first = behind
+    return rows
+
+
+def _step(net: Network, rows: Mapping[int, list[int]]) -> Step:
+    return identity_step(net) | {number: (number, kept) for number, kept in rows.items()}

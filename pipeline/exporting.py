@@ -53,13 +53,13 @@ class Exporter:
         net = open_model(self.weights, options.cfg, "torch", heads=options.heads, names=names, device="cpu")
         assert isinstance(net, Network)
         self.net = net = with_resize(net, options.resize, self.weights)
+        if self.spec:
+            self.spec = in_classes_of(net, self.spec)
         if self.spec and len(self.spec.names) != net.classes:
             raise UserError(
                 f"--data {options.data} has {len(self.spec.names)} classes, the network {net.classes}",
                 todo="give the data set it was trained on",
             )
-        if self.spec:
-            self.spec = in_classes_of(net, self.spec)
         self.size = input_size(options.imgsz, net)
         self.folder, self.name = self._place()
         need_folder(self.folder, "--out")

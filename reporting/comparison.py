@@ -19,6 +19,8 @@ from reporting.tables import short_names
 from reporting.verdict import short_verdict
 
 PAGE = "comparison.html"
+ABLATION = "table.json"
+"""What an ablation leaves in its folder, and no run does."""
 PIXELS = "pixel_range"
 """The one key of `engine.checkpoints.reading_of` that changes what a network sees, and not what is counted as right."""
 
@@ -82,6 +84,9 @@ def compare_runs(folders: Sequence[Path], page: Path) -> str:
 
 
 def _run(name: str, folder: Path) -> Run:
+    if (folder / ABLATION).exists() and not (folder / RECORD).exists():
+        todo = "name runs of train_prune.py or finetune_kd.py; what the ablation compares is in its report.html"
+        raise UserError("is an ablation's folder, many runs and not one", where=folder, todo=todo)
     record = read_record(folder)
     try:
         rows = {each["name"]: Row(**each) for each in record["rows"]}

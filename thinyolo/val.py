@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from engine.evaluate import Score
 
 DATA = "data"
+LISTED = 10
+"""Classes without a box that are named; a network of COCO's may be scored on three."""
 
 
 @dataclass
@@ -109,7 +111,8 @@ def score_table(score: Score) -> str:
             lines.append(f"{name:<{width}}  {row['boxes']:>7}  {row['ap50']:>7.3f}  {row['ap50_95']:>8.3f}")
     without = [name for name, row in score.per_class.items() if row["ap50"] is None]
     if without:
-        lines.append(f"without a box in this split, left out of the mean: {', '.join(without)}")
+        shown = ", ".join(without[:LISTED]) + (f" and {len(without) - LISTED} more" if len(without) > LISTED else "")
+        lines.append(f"without a box in this split, left out of the mean: {shown}")
     sizes = ", ".join(f"{name} {value:.3f}" for name, value in score.by_size.items() if value is not None)
     lines += [
         "",

@@ -90,9 +90,25 @@ def test_cpu_trains_in_fp32_unless_told_otherwise(install: Install) -> None:
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32
 
 
-def test_native_on_a_cpu_is_bf16() -> None:
-    with Precision("native", "O1", "cpu").autocast():
+@pytest.mark.parametrize("units", [False, True])
+def test_native_on_a_cpu_is_bf16(
+    units: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With a warning where that is slower."""
+    monkeypatch.setattr("engine.precision.bf16_units", lambda: units)
+    with caplog.at_level("WARNING"), Precision("native", "O1", "cpu").autocast():
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.bfloat16
+    assert ("slower than FP32 on this one" in caplog.text) is not units
+
+
+@pytest.mark.parametrize("units", [False, True])
+def test_auto_tells_a_cpu_with_units_for_bf16(
+    units: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("engine.precision.bf16_units", lambda: units)
+    with caplog.at_level("INFO"):
+        Precision("auto", "O1", "cpu")
+    assert ("--amp native trains in about two thirds of the time" in caplog.text) is units
 
 
 @pytest.mark.parametrize(

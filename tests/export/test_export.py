@@ -218,6 +218,24 @@ def test_the_same_classes_in_another_order_are_scored_by_name(exported: Exported
     assert classes[0] == classes[1] == {0, 1}
 
 
+def test_some_of_a_networks_classes_are_scored_by_name(exported: Exported, tmp_path: Path) -> None:
+    """As if its other classes had no box."""
+    shutil.copytree(exported.data.parent, tmp_path / "set")
+    rest = tmp_path / "rest"
+    shutil.copytree(exported.data.parent, rest)
+    for path in (tmp_path / "set").rglob("labels/**/*.txt"):
+        blue = [line.split(" ", 1)[1] for line in path.read_text().splitlines() if line.startswith("1 ")]
+        path.write_text("".join(f"0 {row}\n" for row in blue))
+        (rest / path.relative_to(tmp_path / "set")).write_text("".join(f"1 {row}\n" for row in blue))
+    text = "path: set\ntrain: images/train\nval: images/val\ntest: images/test\nnames: [BLUE]\n"
+    (tmp_path / "blue.yaml").write_text(text)
+    spec = in_classes_of(exported.net, load_spec(tmp_path / "blue.yaml"))
+    assert spec.names == ("red", "BLUE")
+    found = evaluate(exported.net, spec, split="test", size=(64, 64))
+    same = evaluate(exported.net, load_spec(rest / exported.data.name), split="test", size=(64, 64))
+    assert (found.boxes, found.map50, found.map50_95) == (same.boxes, same.map50, same.map50_95)
+
+
 @functools.cache
 def trunk(text: str, batch: int, free: bool) -> bytes:
     return onnx_model(tiny(text), (64, 96), batch, free)

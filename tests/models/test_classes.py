@@ -51,6 +51,39 @@ def test_classes_in_another_order_are_taken_by_name(
         assert torch.equal(net.convolutions[number].conv.weight, known.convolutions[number].conv.weight[kept[0]])
 
 
+@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize("as_weights", [False, True], ids=["file", "weights of a cfg"])
+def test_classes_that_a_network_of_more_knows_are_taken_by_name(
+    name: str, as_weights: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    known = alive(models.Network(models.parse_cfg(NETS[name]), THEIRS))
+    path = tmp_path / f"{name}-{as_weights}.pt"
+    models.save(known, path)
+    (tmp_path / "net.cfg").write_text(NETS[name])
+    source = (tmp_path / "net.cfg", path) if as_weights else (path,)
+    net = models.load(*source, names=["green", "blue"]).eval()
+    assert net.names == ["green", "blue"]
+    assert "are among its 3" in caplog.text
+    assert "anew" not in caplog.text
+    images = torch.rand(2, 3, 64, 64)
+    for spec, ours, theirs in zip(known.specs, net(images), known.eval()(images), strict=True):
+        torch.testing.assert_close(ours, spec.select(theirs, range(spec.places), [2, 0]))
+    (read,) = net.lineage
+    assert read["sha256"] == models.fingerprint(known)
+    for number in net.head_convolutions:
+        kept = read["layers"][str(number)]["kept"]
+        assert torch.equal(net.convolutions[number].conv.weight, known.convolutions[number].conv.weight[kept])
+    assert not any(each.is_meta for each in (*net.parameters(), *net.buffers()))
+
+
+def test_heads_start_anew_where_one_class_is_unknown(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    models.save(alive(models.Network(models.parse_cfg(TINY["csp"]), THEIRS)), tmp_path / "net.pt")
+    assert models.load(tmp_path / "net.pt", names=["green", "cat"]).names == ["green", "cat"]
+    assert "3 -> 2 classes: 1 head starts anew" in caplog.text
+
+
 def test_other_classes_are_taken_by_number_with_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     net = alive(models.Network(models.parse_cfg(TINY["csp"]), THEIRS))
     models.save(net, tmp_path / "others.pt")

@@ -134,6 +134,14 @@ def test_a_run_without_a_record_or_with_a_damaged_one_is_refused(
     assert "Traceback" not in capsys.readouterr().err
 
 
+def test_an_ablation_among_the_runs_is_named_as_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ablation = tmp_path / "ablation"
+    ablation.mkdir()
+    (ablation / "table.json").write_text("{}")
+    assert main(["report", str(run(tmp_path / "first", 0.9)), str(ablation)]) == 2
+    assert "ablation: is an ablation's folder" in capsys.readouterr().err
+
+
 def test_one_run_is_rendered_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = run(tmp_path / "first", 0.9)
     (folder / "report.html").write_text("old")
