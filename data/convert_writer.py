@@ -234,12 +234,8 @@ def _fill(place: Path, kept: Sequence[Kept], link: bool) -> tuple[Counter[str], 
     """Write pictures and labels; returns the numbers of pictures and boxes by split."""
     pictures: Counter[str] = Counter()
     boxes: Counter[str] = Counter()
-    stems = Counter((item.split, item.picture.stem) for item, _, _ in kept)
-    for item, found, (height, width) in kept:
-        name = item.picture.name
-        if stems[item.split, item.picture.stem] > 1:
-            # A label file is named after the stem, so two pictures of one stem take their folder's name with them.
-            name = f"{item.picture.parent.name}_{item.picture.stem}_{item.picture.suffix[1:]}{item.picture.suffix}"
+    names = _own_names([(item.split, item.picture) for item, _, _ in kept])
+    for (item, found, (height, width)), name in zip(kept, names, strict=True):
         target = place / "images" / item.split / name
         label = (place / "labels" / item.split / name).with_suffix(".txt")
         if label.exists():
@@ -255,6 +251,30 @@ def _fill(place: Path, kept: Sequence[Kept], link: bool) -> tuple[Counter[str], 
         pictures[item.split] += 1
         boxes[item.split] += len(found)
     return pictures, boxes
+
+
+def _own_names(pictures: Sequence[tuple[str, Path]]) -> list[str]:
+    """What each picture of a split is called in its new folder.
+
+    A label file is named after the stem, so pictures of one stem take the names of so many folders with them as tell
+    them apart.
+    """
+    alike: dict[tuple[str, str], list[Path]] = {}
+    for split, picture in pictures:
+        alike.setdefault((split, picture.stem), []).append(picture)
+    names = {}
+    for (split, _), group in alike.items():
+        depth = 0 if len(group) == 1 else 1
+        while len({_with_folders(each, depth) for each in group}) < len(group) and depth < len(group[0].parts):
+            depth += 1
+        names |= {(split, each): _with_folders(each, depth) for each in group}
+    return [names[each] for each in pictures]
+
+
+def _with_folders(picture: Path, depth: int) -> str:
+    if not depth:
+        return picture.name
+    return "_".join([*picture.parts[:-1][-depth:], picture.stem, picture.suffix[1:]]) + picture.suffix
 
 
 def _copy(source: Path, target: Path, link: bool) -> None:

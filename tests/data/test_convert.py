@@ -308,6 +308,24 @@ def test_pictures_of_one_name_from_two_folders_do_not_overwrite_each_other(tmp_p
     assert sorted(rows[0, 1] for rows in written.values()) == pytest.approx([0.2, 0.3])
 
 
+def test_equal_names_in_equally_named_folders_take_the_folders_above_with_them(tmp_path):
+    """Cameras or years, each in VOC's layout."""
+    for number, year in enumerate(("VOC2007", "VOC2012")):
+        picture(tmp_path / year / "JPEGImages" / "1.png")
+        path = voc(tmp_path, "1", voc_object("cat", 10 + number, 10, 50, 40))
+        (tmp_path / year / "Annotations").mkdir()
+        path.rename(tmp_path / year / "Annotations" / "1.xml")
+    picture(tmp_path / "VOC2007" / "JPEGImages" / "2.png")
+    voc(tmp_path, "2", voc_object("cat", 1, 1, 9, 9)).rename(tmp_path / "VOC2007" / "Annotations" / "2.xml")
+    convert.voc_to_yolo(tmp_path, tmp_path, tmp_path / "out")
+    found = labels(tmp_path / "out" / "labels" / "train")
+    assert {name: rows[0, 1] for name, rows in found.items()} == {
+        "VOC2007_JPEGImages_1_png": pytest.approx(0.3),
+        "VOC2012_JPEGImages_1_png": pytest.approx(0.305),
+        "2": pytest.approx(0.05),
+    }
+
+
 def rows_of(*images: int) -> list[dict]:
     return [{"id": number, "image_id": number, "category_id": 3, "bbox": [10, 5, 20, 20]} for number in images]
 
