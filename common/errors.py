@@ -81,6 +81,15 @@ class _Terminated(KeyboardInterrupt):
     """A SIGTERM came."""
 
 
+_asked_to_stop = False
+
+
+def stop_if_asked() -> None:
+    """Stop where a SIGTERM came whose exception was lost: Python drops one that is raised while an object dies."""
+    if _asked_to_stop:
+        raise _Terminated
+
+
 @contextlib.contextmanager
 def _term_as_interrupt() -> Iterator[None]:
     """Where nobody else has a handler; under torchrun, whose agent waits for processes that it ends, the usual one."""
@@ -90,8 +99,12 @@ def _term_as_interrupt() -> Iterator[None]:
         return
 
     def stop(number: int, _: object) -> None:
+        global _asked_to_stop
+        _asked_to_stop = True
         raise _Terminated
 
+    global _asked_to_stop
+    _asked_to_stop = False
     signal.signal(signal.SIGTERM, stop)
     try:
         yield

@@ -17,7 +17,7 @@ from data.convert_pictures import Pictures
 from data.convert_writer import (
     Converted,
     Shares,
-    split_by_share,
+    share_out,
     split_from_folders,
     write,
 )
@@ -73,6 +73,7 @@ def coco_to_yolo(
     problems: list[Problem] = []
     categories: dict[int, str] = {}
     items: list[Annotated] = []
+    keys: list[str] = []
     merged: dict[str, set[int]] = {}
     for split, file in sources:
         if split not in (None, *SPLITS):
@@ -89,11 +90,12 @@ def coco_to_yolo(
         if not as_written:
             _refuse_shifted(content["annotations"], categories, file)
         for item, key in _annotated(content, categories, file, pictures, split or "", keep_crowd, problems):
-            if splits:
-                item.split = split_by_share(key, splits)
-            else:
+            if not splits:
                 item.split = split or split_from_folders(item.picture.relative_to(images)) or "train"
             items.append(item)
+            keys.append(key)
+    if splits:
+        share_out(items, keys, splits)
     for name, numbers in merged.items():
         if len(numbers) > 1:
             detail = f"{name!r}: ids {', '.join(map(str, sorted(numbers)))}"

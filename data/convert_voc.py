@@ -16,7 +16,7 @@ from data.convert_pictures import Pictures
 from data.convert_writer import (
     Converted,
     Shares,
-    split_by_share,
+    share_out,
     split_from_folders,
     write,
 )
@@ -78,11 +78,11 @@ def voc_to_yolo(
             continue
         if listed is not None:
             item.split = listed[file.stem]
-        elif isinstance(splits, tuple):
-            item.split = split_by_share(file.stem, splits)
-        else:
+        elif splits is None:
             item.split = split_from_folders(item.picture.relative_to(images)) or "train"
         items.append(item)
+    if isinstance(splits, tuple):
+        share_out(items, [item.annotation.stem for item in items], splits)
     annotated = {item.picture for item in items}
     problems += [
         Problem(LEFT_OUT, "picture without annotation", path)

@@ -67,6 +67,13 @@ def split_all_by_share(keys: Iterable[str], shares: Shares) -> dict[str, str]:
     return found
 
 
+def share_out(items: Sequence[Annotated], keys: Sequence[str], shares: Shares) -> None:
+    """Give each picture its split by its key."""
+    found = split_all_by_share(keys, shares)
+    for item, key in zip(items, keys, strict=True):
+        item.split = found[key]
+
+
 def _point(key: str) -> float:
     """Where in 0..1 a key lies."""
     return int.from_bytes(hashlib.sha256(key.encode()).digest()[:6], "big") / 2**48
@@ -257,24 +264,31 @@ def _own_names(pictures: Sequence[tuple[str, Path]]) -> list[str]:
     """What each picture of a split is called in its new folder.
 
     A label file is named after the stem, so pictures of one stem take the names of so many folders with them as tell
-    them apart.
+    them apart, at most from the one that all lie in; and a number where that is another picture's name.
     """
+    parents = [os.path.abspath(picture.parent) for _, picture in pictures]
+    top = Path(os.path.commonpath(parents)).parent if parents else Path()
     alike: dict[tuple[str, str], list[Path]] = {}
     for split, picture in pictures:
         alike.setdefault((split, picture.stem), []).append(picture)
+    taken = {key for key, group in alike.items() if len(group) == 1}
     names = {}
-    for (split, _), group in alike.items():
-        depth = 0 if len(group) == 1 else 1
-        while len({_with_folders(each, depth) for each in group}) < len(group) and depth < len(group[0].parts):
-            depth += 1
-        names |= {(split, each): _with_folders(each, depth) for each in group}
+    for (split, stem), group in alike.items():
+        if len(group) == 1:
+            names[split, group[0]] = group[0].name
+            continue
+        folders = [Path(os.path.abspath(picture.parent)).relative_to(top).parts for picture in group]
+        for depth in range(1, max(1, *map(len, folders)) + 1):
+            stems = ["_".join([*f[-depth:], stem, p.suffix[1:]]) for f, p in zip(folders, group, strict=True)]
+            if len(set(stems)) == len(stems):
+                break
+        for picture, own in zip(group, stems, strict=True):
+            number, free = 1, own
+            while (split, free) in taken:
+                number, free = number + 1, f"{own}_{number + 1}"
+            taken.add((split, free))
+            names[split, picture] = free + picture.suffix
     return [names[each] for each in pictures]
-
-
-def _with_folders(picture: Path, depth: int) -> str:
-    if not depth:
-        return picture.name
-    return "_".join([*picture.parts[:-1][-depth:], picture.stem, picture.suffix[1:]]) + picture.suffix
 
 
 def _copy(source: Path, target: Path, link: bool) -> None:

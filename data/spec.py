@@ -233,10 +233,9 @@ def load_spec(path: str | Path | DataSpec, single_cls: bool = False) -> DataSpec
 
 
 def _as_single_class(spec: DataSpec) -> DataSpec:
-    if spec.single_cls:
+    if spec.single_cls or spec.classes == 1:  # of which it is one already, and called what it is
         return spec
-    name = spec.names[0] if spec.classes == 1 else "object"
-    return replace(spec, names=(name,), single_cls=True)
+    return replace(spec, names=("object",), single_cls=True)
 
 
 def _found(said: Description, source: Path) -> DataSpec:

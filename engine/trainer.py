@@ -20,7 +20,7 @@ from torch import Tensor
 import data as data_room
 import models
 from common.cores import usable_threads
-from common.errors import UserError
+from common.errors import UserError, stop_if_asked
 from common.log import log
 from common.memory import keep_freed_memory
 from data.batch import Batch
@@ -176,6 +176,7 @@ class Trainer:
         for batches in grouped(loader, self.accumulate):
             draw_first(self.run_dir, batches, progress, self.spec.names)
             self._step(batches)
+            stop_if_asked()
             bar.update(len(batches), progress.means(), memory_used(self.device))
             if config.save_every and progress.step % config.save_every == 0:
                 self._save_last()

@@ -210,7 +210,7 @@ def in_classes_of(net: Opened, spec: DataSpec) -> DataSpec:
     Where it has as many classes, but others, that is said: its mAP means little then.
     """
     names = [str(name) for name in net.names]
-    if len(spec.names) < len(names) and (places := class_order(spec.names, names)):
+    if not spec.single_cls and len(spec.names) < len(names) and (places := class_order(spec.names, names)):
         log.info("the data set's classes are among the network's %d: they are taken by name", len(names))
         return spec.among(names, places)
     if len(names) != len(spec.names) or names == list(spec.names):

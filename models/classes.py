@@ -16,12 +16,15 @@ AS_READ = "as read"
 
 
 def class_order(wanted: Sequence[str], known: Sequence[str]) -> tuple[int, ...] | None:
-    """Where each of the `wanted` classes is among the `known` ones; None where not all are, or names are numbers.
+    """Where each of the `wanted` classes is among the `known` ones; None where not all are, each once, or names are
+    numbers.
 
     Upper case and blanks at the ends make no difference. Numbers are what a cfg without names calls its classes.
     """
     ours, theirs = ([name.strip().lower() for name in names] for names in (wanted, known))
-    if numbers_only(ours) or numbers_only(theirs) or not set(ours) <= set(theirs):
+    if numbers_only(ours) or numbers_only(theirs):
+        return None
+    if len(set(ours)) < len(ours) or any(theirs.count(name) != 1 for name in ours):
         return None
     return tuple(theirs.index(name) for name in ours)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import models
 from common.errors import UserError
 from common.log import log
+from common.rundir import chosen_network
 from data import DataSpec
 from data.anchors import boxes_wh
 from export.opening import names_beside
@@ -125,7 +126,8 @@ def _told(network: Network, thin: Network, which: str) -> Network:
 
 
 def _class_names(weights: str) -> list[str] | None:
-    """The class names in a `.pt`, or beside a `.weights`; None where there are none, or numbers in their place."""
+    """The class names in a `.pt` or a run, or beside a `.weights`; None where there are none, or numbers only."""
+    weights = str(chosen_network(weights))
     if Path(weights).suffix not in (".pt", ".pth"):
         return names_beside(Path(weights))
     names = models.load(weights).names

@@ -81,6 +81,18 @@ def test_a_process_that_is_told_to_end_closes_what_is_open_and_says_how_to_go_on
     assert (done.returncode, done.stdout, done.stderr) == (status, "closed\n", "\nstopped. Go on with --resume.\n")
 
 
+def test_a_sigterm_that_comes_while_an_object_dies_is_heeded_at_the_next_step():
+    code = (
+        "import os, signal\nfrom common.errors import run_cleanly, stop_if_asked\n"
+        "class Dying:\n    def __del__(self):\n        os.kill(os.getpid(), signal.SIGTERM)\n"
+        "def main():\n    Dying()\n    print('step', flush=True)\n    stop_if_asked()\n    print('lost')\n"
+        "raise SystemExit(run_cleanly(main))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (143, "step\n")
+    assert done.stderr.endswith("stopped.\n")
+
+
 def test_who_no_longer_reads_ends_us_quietly():
     code = (
         "from common.errors import run_cleanly\nraise SystemExit(run_cleanly(lambda: [print(i) for i in range(99999)]))"

@@ -14,7 +14,7 @@ import pytest
 from common.errors import UserError
 from data import convert
 from data.convert_pictures import Pictures
-from data.convert_writer import split_by_share, split_from_folders
+from data.convert_writer import split_all_by_share, split_by_share, split_from_folders
 from data.spec import load_spec
 from tests.shared import shared
 from thinyolo.main import main
@@ -326,6 +326,27 @@ def test_equal_names_in_equally_named_folders_take_the_folders_above_with_them(t
     }
 
 
+def test_made_up_names_are_of_the_folder_given_however_it_is_typed_and_meet_no_other(tmp_path, monkeypatch):
+    for name in ("a.png", "x/q/r/a.png", "y/q/r/a.png", "x_q_r_a_png.png"):
+        path = picture(tmp_path / "set" / name)
+        path.with_suffix(".txt").write_text("0 0.5 0.5 0.2 0.2\n")
+    monkeypatch.chdir(tmp_path)
+    written = []
+    for number, source in enumerate((Path("set"), tmp_path / "set")):
+        convert.yolo_to_yolo(source, tmp_path / f"out{number}", ["cat"])
+        written.append(sorted(labels(tmp_path / f"out{number}" / "labels")))
+    names = ["set_a_png", "x_q_r_a_png", "x_q_r_a_png_2", "y_q_r_a_png"]
+    assert written[0] == written[1] == [f"train/{name}" for name in names]
+
+
+def test_of_few_pictures_each_part_that_shares_name_gets_one(tmp_path):
+    for stem in "abcd":
+        picture(tmp_path / "images" / f"{stem}.png")
+        voc(tmp_path, stem, voc_object("cat", 10, 10, 50, 40))
+    convert.voc_to_yolo(tmp_path / "xml", tmp_path / "images", tmp_path / "out", splits=(50, 50, 0))
+    assert {path.parent.name for path in (tmp_path / "out/labels").rglob("*.txt")} == {"train", "val"}
+
+
 def rows_of(*images: int) -> list[dict]:
     return [{"id": number, "image_id": number, "category_id": 3, "bbox": [10, 5, 20, 20]} for number in images]
 
@@ -548,10 +569,11 @@ def test_the_command_links_divides_and_names(small, tmp_path):
     spec = load_spec(tmp_path / "set/data.yaml")
     assert spec.names == ("dog", "cat")
     assert sum(map(len, spec.splits.values())) == 8
+    wanted = split_all_by_share([path.stem for paths in spec.splits.values() for path in paths], (50, 25, 25))
     for split, paths in spec.splits.items():
         for path in paths:
             assert path.is_symlink()
-            assert split == split_by_share(path.stem, (50, 25, 25))
+            assert split == wanted[path.stem]
     assert all(rows.tolist() == [[1, 0.2, 0.3, 0.2, 0.4]] for rows in labels(tmp_path / "set/labels").values())
 
 

@@ -69,6 +69,11 @@ def test_single_class_keeps_how_many_the_files_use(tmp_path: Path) -> None:
     assert load_spec(load_spec(path), single_cls=True) == spec == load_spec(spec, single_cls=True)
 
 
+def test_a_single_class_is_one_already(tmp_path: Path) -> None:
+    path = write_set(tmp_path, {"train": [(BLACK, ONE)]}, names="[dog]")
+    assert load_spec(path, single_cls=True) == load_spec(path)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

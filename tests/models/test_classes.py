@@ -108,5 +108,7 @@ def test_order_of_classes() -> None:
     assert class_order(OURS, THEIRS) == tuple(ORDER)
     assert class_order(["green"], THEIRS) == (2,)
     assert class_order(["cat"], THEIRS) is None
+    assert class_order(["red", "Red"], THEIRS) is None
+    assert class_order(["red"], ["red", "Red", "green"]) is None
     assert class_order(["0", "1", "2"], THEIRS) is None
     assert class_order(OURS, ["0", "1", "2"]) is None

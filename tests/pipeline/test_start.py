@@ -21,12 +21,15 @@ from tests.cli.material import NAMES, make_set
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`net.cfg`; `mine.pt` and `mine.weights` with the data set's classes, `others.pt`, `swapped.pt` and `three.pt`."""
+    """`net.cfg`; `mine.pt` and `mine.weights` with the data set's classes; those with others; a run of others."""
     folder = make_set(tmp_path_factory.mktemp("stages"))
     (folder / "net.cfg").write_text(nets.RESIDUAL)
     named = {"mine": NAMES, "others": ("cat", "dog"), "swapped": NAMES[::-1], "three": ("red", "blue", "green")}
+    named["more"] = ("cat", "dog", "red")
     for name, names in named.items():
         models.save(models.load(folder / "net.cfg", names=names), folder / f"{name}.pt")
+    (folder / "run/weights").mkdir(parents=True)
+    models.save(models.load(folder / "others.pt"), folder / "run/weights/best.pt")
     models.save_darknet(models.load(folder / "mine.pt"), folder / "mine.cfg", folder / "mine.weights")
     models.save_darknet(models.load(folder / "swapped.pt"), folder / "swapped.cfg", folder / "swapped.weights")
     (folder / "swapped.names").write_text("".join(f"{name}\n" for name in NAMES[::-1]))
@@ -49,8 +52,15 @@ def begin(folder: Path, spec: DataSpec, cfg: str = "", weights: str = "", **opti
 
 @pytest.mark.parametrize(
     ("cfg", "weights"),
-    [("", "mine.pt"), ("mine.cfg", "mine.weights"), ("mine.cfg", "mine.pt"), ("", "swapped.pt")],
-    ids=["file", "Darknet", "weights of a cfg", "other order"],
+    [
+        ("", "mine.pt"),
+        ("mine.cfg", "mine.weights"),
+        ("mine.cfg", "mine.pt"),
+        ("", "swapped.pt"),
+        ("", "three.pt"),
+        ("net.cfg", "three.pt"),
+    ],
+    ids=["file", "Darknet", "weights of a cfg", "other order", "these among more", "weights of more"],
 )
 def test_weights_of_these_classes_need_no_baseline(folder: Path, spec: DataSpec, cfg: str, weights: str) -> None:
     assert begin(folder, spec, cfg, weights) == ["sparse", "prune"]
@@ -58,8 +68,8 @@ def test_weights_of_these_classes_need_no_baseline(folder: Path, spec: DataSpec,
 
 @pytest.mark.parametrize(
     ("cfg", "weights"),
-    [("net.cfg", ""), ("", "others.pt"), ("", "three.pt"), ("net.cfg", "three.pt")],
-    ids=["random", "other names", "another number", "heads left out"],
+    [("net.cfg", ""), ("", "others.pt"), ("", "run"), ("", "more.pt"), ("net.cfg", "more.pt")],
+    ids=["random", "other names", "a run of other names", "another number", "heads left out"],
 )
 def test_anything_else_is_trained_first(folder: Path, spec: DataSpec, cfg: str, weights: str) -> None:
     assert begin(folder, spec, cfg, weights) == ["baseline", "sparse", "prune"]
