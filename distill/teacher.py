@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 import models
-from common.cores import bf16_units
 from common.errors import UserError
 from common.log import log
 from distill.alignment import Alignment, align, describe, pair_classes
@@ -270,14 +269,14 @@ class Teacher:
 
 @contextmanager
 def fastest_precision(device: torch.device) -> Iterator[None]:
-    """Half precision on GPUs and bf16 on CPUs that have units for it, FP32 elsewhere.
+    """Half precision on GPUs that have units for it, bf16 on CPUs with AMX, FP32 elsewhere.
 
     The choice follows from the device alone, never from a timing: a resumed run has to make the same one.
     """
     if device.type == "cuda" and torch.cuda.get_device_capability(device) >= (7, 0):
         with torch.autocast("cuda", dtype=torch.float16):
             yield
-    elif device.type == "cpu" and bf16_units():
+    elif device.type == "cpu" and torch.cpu._is_amx_tile_supported():
         with torch.autocast("cpu", dtype=torch.bfloat16):
             yield
     else:
