@@ -74,18 +74,8 @@ class Stages:
     def shared(self) -> list[object]:
         """Options of every training."""
         given = self.arguments
-        return [
-            "--data",
-            given.data,
-            "--imgsz",
-            given.imgsz,
-            "--wandb",
-            "off",
-            "--seed",
-            given.seed,
-            "--amp",
-            given.amp,
-        ]
+        pictures, how = ["--data", given.data, "--imgsz", given.imgsz], ["--seed", given.seed, "--amp", given.amp]
+        return [*pictures, *how, "--wandb", "off"]
 
 
 def _children() -> float:

@@ -52,8 +52,8 @@ class DataSpec:
         splits: the pictures of "train", "val" and "test", as far as they were found; those of "train" as often as
             list files name them, as in Darknet and YOLOv5, all others once.
         source: the yaml or `.data` file.
-        label_names: the classes the label files use; `names` has them in another order after `in_order`, and one in
-            their place with `single_cls`.
+        label_names: the classes the label files use; `names` has them in another order, or with others, after
+            `among`, and one in their place with `single_cls`.
         single_cls: every label counts as class 0.
         missing: split -> why it has no pictures (what was looked for), for splits the file names but the disk lacks.
         advice: split -> what to do about that, where more is known than that a path is wrong.
@@ -89,12 +89,13 @@ class DataSpec:
     def classes(self) -> int:
         return len(self.names)
 
-    def in_order(self, order: Sequence[int]) -> DataSpec:
-        """This data set with its classes numbered anew: class k is what was class ``order[k]``, in labels too."""
-        return replace(self, names=tuple(self.names[number] for number in order))
-
     def among(self, names: Sequence[str], order: Sequence[int]) -> DataSpec:
-        """This data set as a part of one with all these classes: class k of it is the class ``order[k]`` of them."""
+        """This data set with the classes of a network that has its own, in any order, and perhaps others.
+
+        Args:
+            names: those of the network.
+            order: class k of this data set is ``names[order[k]]``, however that is spelt.
+        """
         wider = list(names)
         for number, name in zip(order, self.names, strict=True):
             wider[number] = name  # in its own spelling, by which its labels are found

@@ -210,15 +210,17 @@ def in_classes_of(net: Opened, spec: DataSpec) -> DataSpec:
     Where it has as many classes, but others, that is said: its mAP means little then.
     """
     names = [str(name) for name in net.names]
-    if not spec.single_cls and len(spec.names) < len(names) and (places := class_order(spec.names, names)):
-        log.info("the data set's classes are among the network's %d: they are taken by name", len(names))
-        return spec.among(names, places)
-    if len(names) != len(spec.names) or names == list(spec.names):
+    if names == list(spec.names):
         return spec
-    if (order := reordering(names, spec.names)) is not None:
-        if list(order) != list(range(len(names))):
+    order, fewer = class_order(spec.names, names), len(spec.names) < len(names)
+    if order is not None and not (fewer and spec.single_cls):  # whose one class stands for all
+        if fewer:
+            log.info("the data set's classes are among the network's %d: they are taken by name", len(names))
+        elif list(order) != list(range(len(names))):
             log.info("the data set has the network's classes in another order: they are taken by name")
-        return spec.in_order(order)
+        return spec.among(names, order)
+    if len(names) != len(spec.names):
+        return spec
     if not all(name.isdigit() for name in names):
         log.warning(
             "the data set's classes are %s, the network's %s: class by number, mAP is right only if they are the same",

@@ -20,25 +20,28 @@ ORDER = [1, 2, 0]
 """Where each of ours is among theirs."""
 
 
+def known_and_loaded(name: str, as_weights: bool, tmp_path: Path, names: list[str]) -> tuple[models.Network, ...]:
+    """A network that knows THEIRS, and what is loaded for `names` from its file, or from a cfg with it as weights."""
+    known = alive(models.Network(models.parse_cfg(NETS[name]), THEIRS))
+    known.lineage = models.descend(known, "baseline", models.identity_step(known))
+    path = tmp_path / f"{name}-{as_weights}.pt"
+    models.save(known, path)
+    (tmp_path / "net.cfg").write_text(NETS[name])
+    source = (tmp_path / "net.cfg", path) if as_weights else (path,)
+    return known.eval(), models.load(*source, names=names).eval()
+
+
 @pytest.mark.parametrize("name", NETS)
 @pytest.mark.parametrize("as_weights", [False, True], ids=["file", "weights of a cfg"])
 def test_classes_in_another_order_are_taken_by_name(
     name: str, as_weights: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    known = alive(models.Network(models.parse_cfg(NETS[name]), THEIRS))
-    known.lineage = models.descend(known, "baseline", models.identity_step(known))
-    path = tmp_path / f"{name}-{as_weights}.pt"
-    models.save(known, path)
-    (tmp_path / "net.cfg").write_text(NETS[name])
-    if as_weights:
-        net = models.load(tmp_path / "net.cfg", weights=path, names=OURS).eval()
-    else:
-        net = models.load(path, names=OURS).eval()
+    known, net = known_and_loaded(name, as_weights, tmp_path, OURS)
     assert net.names == OURS
     assert "another order" in caplog.text
     images = torch.rand(2, 3, 64, 64)
-    theirs, ours = (decode_heads(each(images), each.specs) for each in (known.eval(), net))
+    theirs, ours = (decode_heads(each(images), each.specs) for each in (known, net))
     first = theirs.shape[-1] - 3
     moved = [*range(first), *(first + number for number in ORDER)]
     torch.testing.assert_close(ours, theirs[..., moved])
@@ -57,19 +60,14 @@ def test_classes_that_a_network_of_more_knows_are_taken_by_name(
     name: str, as_weights: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    known = alive(models.Network(models.parse_cfg(NETS[name]), THEIRS))
-    path = tmp_path / f"{name}-{as_weights}.pt"
-    models.save(known, path)
-    (tmp_path / "net.cfg").write_text(NETS[name])
-    source = (tmp_path / "net.cfg", path) if as_weights else (path,)
-    net = models.load(*source, names=["green", "blue"]).eval()
+    known, net = known_and_loaded(name, as_weights, tmp_path, ["green", "blue"])
     assert net.names == ["green", "blue"]
     assert "are among its 3" in caplog.text
     assert "anew" not in caplog.text
     images = torch.rand(2, 3, 64, 64)
-    for spec, ours, theirs in zip(known.specs, net(images), known.eval()(images), strict=True):
+    for spec, ours, theirs in zip(known.specs, net(images), known(images), strict=True):
         torch.testing.assert_close(ours, spec.select(theirs, range(spec.places), [2, 0]))
-    (read,) = net.lineage
+    _, read = net.lineage
     assert read["sha256"] == models.fingerprint(known)
     for number in net.head_convolutions:
         kept = read["layers"][str(number)]["kept"]
