@@ -48,7 +48,7 @@ class Pictures:
         """All names that one source of annotations has: together they show which of them only folders tell apart."""
         self._named_in = {}
         for name in names:
-            folders, last = _split(name)
+            folders, last = folders_and_name(name)
             self._named_in.setdefault(last, set()).add(folders)
         # Of pictures that are given one camera at a time, the folder given is one of those that are named.
         top = _plain([self.folder.resolve().name])
@@ -70,11 +70,11 @@ class Pictures:
             return self.folder / relative
         found = self._namesakes(name)
         found = [path for path in found if path.name == called] or found
-        named, last = _split(name)
+        named, last = folders_and_name(name)
         if self._folders_decide(named, last):
-            found = [path for path in found if not _differ(named, self._own(path))]
+            found = [path for path in found if not contradict(named, self._own(path))]
         if len(found) > 1:
-            nearness = [_nearness(named, self._own(path)) for path in found]
+            nearness = [nearness_of(named, self._own(path)) for path in found]
             found = [path for path, near in zip(found, nearness, strict=True) if near == max(nearness)]
         if len(found) > 1 and hint:
             found = [path for path in found if _has_part(path.relative_to(self.folder), hint)] or found
@@ -87,7 +87,7 @@ class Pictures:
 
     def doubt(self, name: str, picture: Path, file: Path) -> list[Problem]:
         """What is to be said of a picture that was found for a name in the annotations `file`."""
-        if not _differ(_split(name)[0], self._own(picture)):
+        if not contradict(folders_and_name(name)[0], self._own(picture)):
             return []
         return [Problem(WARNING, ELSEWHERE, file, None, f"{name}: {picture}", THE_SAME)]
 
@@ -121,7 +121,7 @@ class Pictures:
         return (*self._top, *_plain(path.relative_to(self.folder).parts[:-1]))
 
 
-def _split(name: str) -> tuple[Folders, str]:
+def folders_and_name(name: str) -> tuple[Folders, str]:
     """The folders of a path, "/" before those of an absolute one, and its last part."""
     *folders, last = name.replace("\\", "/").split("/")
     absolute = bool(folders) and (not folders[0] or folders[0].endswith(":"))
@@ -135,7 +135,7 @@ def _plain(folders: Iterable[str]) -> Folders:
 
 
 @lru_cache(maxsize=10_000)
-def _differ(named: Folders, own: Folders) -> bool:
+def contradict(named: Folders, own: Folders) -> bool:
     """Whether folders contradict: at the same place between those that both have, each has another.
 
     One that only one of both has (``up/cam1`` for ``cam1``) is no contradiction, nor is where a disk begins.
@@ -149,12 +149,12 @@ def _differ(named: Folders, own: Folders) -> bool:
 
 
 @lru_cache(maxsize=10_000)
-def _nearness(named: Folders, own: Folders) -> tuple[bool, int]:
+def nearness_of(named: Folders, own: Folders) -> tuple[bool, int]:
     """How well folders agree, for a comparison: without contradiction, and how many at their end are the same."""
     same = next(
         (n for n, (a, b) in enumerate(zip(reversed(named), reversed(own))) if a != b), min(len(named), len(own))
     )
-    return not _differ(named, own), same
+    return not contradict(named, own), same
 
 
 def _has_part(path: Path, hint: str) -> bool:

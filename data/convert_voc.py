@@ -10,7 +10,8 @@ from pathlib import Path, PurePosixPath
 from xml.parsers import expat
 
 from common.errors import UserError
-from common.reading import MOST_TEXT, exists, is_folder, lines_of, read_bytes, read_text
+from common.reading import MOST_TEXT, is_folder, read_bytes
+from data.convert_lists import SplitLists
 from data.convert_objects import Annotated, Corners
 from data.convert_pictures import Pictures
 from data.convert_writer import (
@@ -21,7 +22,6 @@ from data.convert_writer import (
     write,
 )
 from data.problems import LEFT_OUT, WARNING, Problem
-from data.spec import SPLITS
 from data.templates import CORNERS, POINTS
 
 SIDES = ("xmin", "ymin", "xmax", "ymax")
@@ -51,8 +51,8 @@ def voc_to_yolo(
             else to the one whose ``<filename>`` names it. Of several of one name ``<filename>`` and the folders decide.
         out: the new data set's folder.
         names: the classes in their order; by default those found, in alphabetical order.
-        splits: the folder with ``train.txt``, ``val.txt``, ``test.txt`` (VOC's ImageSets/Main), or shares such as
-            (80, 10, 10); by default the pictures' folders decide (``images/val/...``), and all else is train.
+        splits: the folder with ``train.txt``, ``val.txt``, ``test.txt`` (VOC's ImageSets/Main; see `SplitLists`), or
+            shares as (80, 10, 10); by default the pictures' folders decide (``images/val/...``), and all else is train.
         skip_difficult: leave out the objects marked ``<difficult>1``.
         one_based: pixels are counted from 1 and the last one belongs to the box, as in VOC's own releases; most
             tools that write VOC files do not do so.
@@ -67,17 +67,18 @@ def voc_to_yolo(
     pictures = Pictures(images)
     problems: list[Problem] = []
     pictures.expect(_name(file, annotations) for file in files)
-    listed = _listed(splits, problems) if isinstance(splits, Path) else None
+    listed = SplitLists(splits, {file.stem for file in files}) if isinstance(splits, Path) else None
     items = []
     for file in files:
-        if listed is not None and file.stem not in listed:
+        split = listed.split_of(_name(file, annotations)) if listed else None
+        if listed and not split:
             problems.append(Problem(LEFT_OUT, "in no split's list", file))
             continue
         item = _read(file, _name(file, annotations), pictures, problems, skip_difficult, one_based)
         if item is None:
             continue
-        if listed is not None:
-            item.split = listed[file.stem]
+        if split:
+            item.split = split
         elif splits is None:
             item.split = split_from_folders(item.picture.relative_to(images)) or "train"
         items.append(item)
@@ -89,6 +90,7 @@ def voc_to_yolo(
         for path in pictures.all()
         if path not in annotated and listed is None
     ]
+    problems += listed.problems if listed else []
     classes = list(names) if names else sorted({thing.name for item in items for thing in item.objects})
     return write(
         items,
@@ -101,29 +103,6 @@ def voc_to_yolo(
         as_written=as_written,
         source=f"the VOC annotations in {annotations.name}",
     )
-
-
-def _listed(folder: Path, problems: list[Problem]) -> dict[str, str]:
-    """Stem -> split, from the lists in `folder`."""
-    found: dict[str, str] = {}
-    for split in SPLITS:
-        path = folder / f"{split}.txt"
-        if not exists(path):
-            continue
-        for number, line in enumerate(lines_of(read_text(path)), 1):
-            if not line.split():
-                continue
-            stem = line.split()[0]
-            if found.setdefault(stem, split) != split:
-                detail = f"{stem} stays in {found[stem]}"
-                problems.append(Problem(WARNING, "picture in two splits", path, number, detail))
-    if not found:
-        raise UserError(
-            "has no train.txt, val.txt or test.txt with names in it",
-            where=folder,
-            todo="give --splits the folder ImageSets/Main",
-        )
-    return found
 
 
 def _name(file: Path, annotations: Path) -> str:

@@ -188,6 +188,24 @@ def test_a_picture_in_two_split_lists_stays_in_the_first(tmp_path):
     assert [(p.kind, p.file.name, p.line) for p in done.problems] == [("picture in two splits", "val.txt", 2)]
 
 
+def test_lists_of_splits_name_folders_suffixes_and_what_stands_behind_a_name(tmp_path):
+    for name in ("cam1/0", "cam2/0", "cam3/0", "b", "photo 1", "v1.2", "photo"):
+        for folder in ("photos", "xml"):
+            (tmp_path / folder / name).parent.mkdir(parents=True, exist_ok=True)
+        picture(tmp_path / f"photos/{name}.png")
+        voc(tmp_path, name, voc_object("cat", 1, 1, 9, 9))
+    (tmp_path / "lists").mkdir()
+    (tmp_path / "lists/train.txt").write_text("cam1/0\nb.jpg  1\nphoto 1\n")
+    (tmp_path / "lists/val.txt").write_text("C:\\sets\\images\\cam2\\0.png\nv1.2 -1\nphoto\n")
+    done = convert.voc_to_yolo(tmp_path / "xml", tmp_path / "photos", tmp_path / "set", splits=tmp_path / "lists")
+    assert {split: len(paths) for split, paths in load_spec(done.data_yaml).splits.items()} == {"train": 3, "val": 3}
+    found = {split: {path.name for path in load_spec(done.data_yaml).splits[split]} for split in ("train", "val")}
+    assert found["train"] >= {"b.png", "photo 1.png"}
+    assert found["val"] >= {"v1.2.png", "photo.png"}
+    left = [(p.kind, p.file.parent.name) for p in done.problems if p.severity == "left out"]
+    assert left == [("in no split's list", "cam3")]
+
+
 # COCO --------------------------------------------------------------------------------------------------------------
 
 
