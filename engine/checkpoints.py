@@ -16,7 +16,7 @@ from torch import Tensor
 import models
 from common.errors import UserError
 from common.log import log
-from common.reading import read_text
+from common.reading import lines_of, read_text
 from common.rundir import BEST, LAST, MARK, NETWORKS, RESULTS, check_mark, mark, run_of
 from data import DataSpec
 from data.contents import labels_digest, last_changed, pictures_digest
@@ -181,7 +181,8 @@ def check_begun(run_dir: Path) -> None:
         UserError: two epochs or more are in `results.csv`, and there is no `last.pt`.
     """
     table = run_dir / RESULTS
-    rows = len(read_text(table, lossy=True).split()) - 1 if table.is_file() else 0  # no cell has a space in it
+    lines = lines_of(read_text(table, lossy=True)) if table.is_file() else []
+    rows = sum(bool(line.strip()) for line in lines[1:])
     if rows > 1:
         run = run_of(run_dir / LAST)
         raise UserError(

@@ -95,10 +95,13 @@ class Tracker:
             raise UserError(f"unknown tracking mode '{mode}'", todo=f"one of {', '.join(MODES)}")
         # The client may write by a process that another program started, in another folder.
         self.run_dir = Path(run_dir).absolute()
-        self._board = board_in(self.run_dir) if tensorboard else None
+        self._board: Any = None
         self._run: Any = None
         self._pending: dict[str, Any] = {}
         self._last_step = -1
+        _trackers.add(self)
+        if tensorboard:
+            self._on_board(lambda _: board_in(self.run_dir))
         if (resolved := _asked(mode)) == "off":
             return
         options = {
@@ -111,7 +114,6 @@ class Tracker:
         }
         try:
             self._open(resolved, options, settings or {})
-            _trackers.add(self)
         except Exception as error:
             log.warning("W&B is off: %s", _first_line(error))
 
@@ -182,10 +184,18 @@ class Tracker:
     def log_epoch(self, epoch: int, values: Mapping[str, float]) -> None:
         """Commit one epoch: `values` and whatever has been waiting, in one step."""
         if self._board is not None:
-            for name, value in values.items():
-                self._board.add_scalar(name, float(value), epoch)
-            self._board.flush()
+            self._on_board(lambda board: _add(board, epoch, values))
         self._commit(epoch, values)
+
+    def _on_board(self, work: Callable[[Any], Any]) -> None:
+        """TensorBoard's writer after `work` with it: errors, a full disk say, switch it off and end no training."""
+        try:
+            self._board = work(self._board)
+        except UserError:
+            raise
+        except Exception as error:
+            log.warning("TensorBoard is off: %s", _first_line(error))
+            self._board = None
 
     @_harmless
     def _commit(self, epoch: int, values: Mapping[str, float]) -> None:
@@ -241,7 +251,7 @@ class Tracker:
     def finish(self, exit_code: int = 0) -> None:
         """Send what is left and close the run; at most a minute without a network. Safe to call twice."""
         if self._board is not None:
-            self._board.close()
+            self._on_board(lambda board: board.close())
         self._close(exit_code)
 
     @_harmless
@@ -271,6 +281,14 @@ def board_in(run_dir: Path) -> Any:
     from torch.utils.tensorboard import SummaryWriter
 
     return SummaryWriter(str(run_dir / "tensorboard"))
+
+
+def _add(board: Any, epoch: int, values: Mapping[str, float]) -> Any:
+    """The writer, with an epoch's values in its file."""
+    for name, value in values.items():
+        board.add_scalar(name, float(value), epoch)
+    board.flush()
+    return board
 
 
 def close_all() -> None:

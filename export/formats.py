@@ -76,11 +76,15 @@ class Program:
 
     Attributes:
         name: as ``--runtime`` has it.
+        title: what people call it.
+        package: Python's name of it.
         load: imports the function ``(path, threads) -> Runtime`` that opens a file.
         from_memory: a network of PyTorch can be given to it by way of an ONNX file that nobody keeps.
     """
 
     name: str
+    title: str
+    package: str
     load: Callable[[], Open]
     from_memory: bool = True
 
@@ -255,16 +259,22 @@ FORMATS: dict[str, Format] = {
 PROGRAMS: dict[str, Program] = {
     each.name: each
     for each in (
-        Program("onnxruntime", _in_onnxruntime),
-        Program("openvino", _in_openvino),
-        Program("opencv", _in_opencv),
-        Program("tensorrt", _in_tensorrt, from_memory=False),
-        Program("ncnn", _in_ncnn, from_memory=False),
-        Program("litert", _in_litert, from_memory=False),
+        Program("onnxruntime", "ONNX Runtime", "onnxruntime", _in_onnxruntime),
+        Program("openvino", "OpenVINO", "openvino", _in_openvino),
+        Program("opencv", "OpenCV", "cv2", _in_opencv),
+        Program("tensorrt", "TensorRT", "tensorrt", _in_tensorrt, from_memory=False),
+        Program("ncnn", "ncnn", "ncnn", _in_ncnn, from_memory=False),
+        Program("litert", "LiteRT", "ai_edge_litert", _in_litert, from_memory=False),
     )
 }
 RUNTIMES = ("torch", *PROGRAMS)
 """All that ``--runtime`` may name; torch runs the checkpoints themselves."""
+
+
+def runtime_title(name: str) -> str:
+    """What people call what ``--runtime`` calls `name`; a name that is not known stays."""
+    return "PyTorch" if name == "torch" else PROGRAMS[name].title if name in PROGRAMS else name
+
 
 _FROM_MEMORY = ("torch", *(each.name for each in PROGRAMS.values() if each.from_memory))
 CAN_RUN: dict[str, tuple[str, ...]] = {

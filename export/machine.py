@@ -8,6 +8,8 @@ from pathlib import Path
 
 import torch
 
+from export.formats import PROGRAMS
+
 BUSY = 0.5
 """Processes beside this program's own threads that want to run: above this, others are told of."""
 
@@ -15,7 +17,7 @@ BUSY = 0.5
 def surroundings(threads: int) -> str:
     """What the numbers depend on, in two lines; a warning where the machine is busy."""
     packages = [f"torch {torch.__version__}"]
-    for name in ("onnxruntime", "openvino", "cv2", "ncnn", "ai_edge_litert"):
+    for name in (program.package for program in PROGRAMS.values()):
         try:
             packages.append(f"{name} {__import__(name).__version__.split('-')[0]}")
         except ImportError:

@@ -18,7 +18,7 @@ from engine.config import parse_size
 from export.formats import CAN_RUN, PROGRAMS
 from export.options import FILES, NetworkOptions
 from export.runtimes import Opened, Runtime
-from models.classes import class_order, reordering
+from models.classes import class_order, numbers_only, reordering
 from models.dropping import only_heads
 from models.heads import ONE_TO_MANY, ONE_TO_ONE
 from models.network import Network
@@ -221,7 +221,7 @@ def in_classes_of(net: Opened, spec: DataSpec) -> DataSpec:
         return spec.among(names, order)
     if len(names) != len(spec.names):
         return spec
-    if not all(name.isdigit() for name in names):
+    if not numbers_only(names):
         log.warning(
             "the data set's classes are %s, the network's %s: class by number, mAP is right only if they are the same",
             ", ".join(spec.names[:10]),

@@ -138,8 +138,6 @@ def _as_decoded(boxes: Tensor, spec: HeadSpec) -> Tensor:
 
 def unreadable(who: str, path: str | Path, error: Exception) -> UserError:
     """The error of a program that cannot open a file, in one sentence."""
-    if isinstance(error, UserError):
-        return error
     lines = [line.strip("> '\t") for line in str(error).splitlines()]
     said = [line for line in lines if len(line) > 3] or [type(error).__name__]
     words = re.sub(r"^OpenCV\S* \S+: error: \([^)]*\) ", "", said[-1])  # where in its own source it was found

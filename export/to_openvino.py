@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import os
+import shutil
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from common.errors import UserError
+from common.files import whole_file
 from export.description import Description
 from export.job import Job, Written
 from export.runtimes import Runtime, unreadable
@@ -50,18 +52,15 @@ def save_ir(model: Any, path: str | Path, metadata: Mapping[str, str], half: boo
     """
     openvino = need_openvino()
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     converted = _core().read_model(model.SerializeToString(), b"")
     for key, value in metadata.items():
         converted.set_rt_info(value, [SECTION, key])
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.xml")
-    try:
-        openvino.save_model(converted, str(temporary), compress_to_fp16=half)
-        os.replace(temporary.with_suffix(".bin"), path.with_suffix(".bin"))
-        os.replace(temporary, path)
-    finally:
-        for left in (temporary, temporary.with_suffix(".bin")):
-            left.unlink(missing_ok=True)
+    with tempfile.TemporaryDirectory() as folder:
+        made = Path(folder) / "network.xml"
+        openvino.save_model(converted, str(made), compress_to_fp16=half)
+        with whole_file(path) as text, whole_file(path.with_suffix(".bin")) as weights:
+            shutil.copyfile(made, text)
+            shutil.copyfile(made.with_suffix(".bin"), weights)
 
 
 def ir_metadata(model: Any) -> dict[str, str]:
@@ -131,6 +130,8 @@ def open_openvino(path: str | Path, threads: int) -> Runtime:
     need_openvino()
     try:
         run, description = compiled(path, threads)
+    except UserError:
+        raise
     except Exception as error:  # RuntimeErrors of its own, over several lines
         raise unreadable("OpenVINO", path, error) from error
     return Runtime(description, run, "openvino", path)

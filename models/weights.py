@@ -240,7 +240,7 @@ def _cut_off(
 
 
 def save_darknet(net: Network, cfg: str | Path, weights: str | Path) -> None:
-    """Write `net` as a Darknet cfg and its `.weights`, both whole or not at all.
+    """Write `net` as a Darknet cfg and its `.weights`; neither takes its name before both are written.
 
     Written is the `portable` form of the cfg, which gives the same outputs; what OpenCV cannot read is warned about.
     A `[timm]` section is written as Darknet sections.
@@ -255,10 +255,10 @@ def save_darknet(net: Network, cfg: str | Path, weights: str | Path) -> None:
     plain.net.set(KEY, int(net.resize == LETTERBOX))  # where it is missing Darknet stretches, and we do not
     for problem in opencv_problems(plain):
         log.warning("%s: OpenCV's Darknet reader %s", cfg, problem)
-    with whole_file(weights) as temporary, open(temporary, "wb") as handle:
-        handle.write(struct.pack("<3iq", *VERSION, int(net.meta.get("seen", 0))))
-        for number, conv in net.convolutions.items():
-            for _, tensor in conv_tensors(number, conv):
-                handle.write(tensor.detach().cpu().float().contiguous().numpy().astype("<f4").tobytes())
-    with whole_file(cfg) as temporary:
-        temporary.write_text(plain.text(), encoding="utf-8")
+    with whole_file(cfg) as text, whole_file(weights) as temporary:
+        text.write_text(plain.text(), encoding="utf-8")
+        with open(temporary, "wb") as handle:
+            handle.write(struct.pack("<3iq", *VERSION, int(net.meta.get("seen", 0))))
+            for number, conv in net.convolutions.items():
+                for _, tensor in conv_tensors(number, conv):
+                    handle.write(tensor.detach().cpu().float().contiguous().numpy().astype("<f4").tobytes())

@@ -1,13 +1,11 @@
-"""The table of an ablation: what it says, and the files and figure it is shown in."""
+"""The table of an ablation: what it says, and the files it is left in."""
 
 from __future__ import annotations
 
 import csv
-import html
 import io
 import json
 import math
-import textwrap
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -16,16 +14,14 @@ from typing import Any
 
 from common.files import whole_file
 from common.options import to_dict
-from engine.plots import BLUE, GREY, new_figure, save_figure
 from pipeline.ablate_classes import ClassRow, class_notes, class_rows, class_table
 from pipeline.stage import stage_tracker
 from pipeline.statistics import LEVEL, Paired, holm, mean_sd, paired
-from reporting.html import embedded
+from reporting.ablation import Difference, plot_differences, write_ablation
 
 NONE = "none"
 METRICS = ("mAP50-95", "mAP50")
 CLASSES, FIGURE = "classes.csv", "ablation.png"
-NAME_WIDTH = 30  # characters of a row's name beside the figure
 
 
 @dataclass(frozen=True)
@@ -218,6 +214,21 @@ class Table:
             )
         return heads, lines
 
+    def differences(self) -> list[Difference]:
+        """The rows of the figure."""
+        nothing = (math.nan, math.nan)
+        return [
+            Difference(
+                line.name,
+                self._differences(line.name),
+                (line.difference.low, line.difference.high),
+                line.jointly or nothing,
+                line.verdict in ("helps", "hurts"),
+            )
+            for line in self.lines
+            if line.difference is not None
+        ]
+
     def text(self) -> str:
         """The tables and their notes, for the terminal."""
         shown = [*_aligned(*self.cells_shown()), ""]
@@ -268,8 +279,9 @@ def publish(table: Table, config: Any, run: Path) -> str:
         _write(run / CLASSES, _csv(classes))
     _write(run / "table.json", json.dumps(content, indent=1))
     (run / FIGURE).unlink(missing_ok=True)
-    figure = plot_differences(table, run / FIGURE)
-    _write(run / "report.html", _page(table, run.name, figure, content["settings"]))
+    figure = plot_differences(table.differences(), table.split, run / FIGURE)
+    tables = [table.cells_shown(), *([class_table(table.classes, table.split)] if table.classes else [])]
+    write_ablation(run / "report.html", run.name, tables, table.notes(), figure, content["settings"])
     with stage_tracker(config, run, "report", run.name) as tracker:
         tracker.log_table("ablation", list(rows[0]), [list(row.values()) for row in rows])
         if classes:
@@ -295,72 +307,3 @@ def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
 def _write(path: Path, text: str) -> None:
     with whole_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
-
-
-def plot_differences(table: Table, path: Path) -> Path | None:
-    """A line a mode: its difference to `none` seed by seed, the interval alone (thick) and jointly (thin)."""
-    lines = [line for line in table.lines if line.difference is not None]
-    if not lines:
-        return None
-    names = [_figure_name(line.name) for line in reversed(lines)]
-    room = max(0.42, 0.15 * max(2 + name.count("\n") for name in names))  # inches a row
-    figure, (axes,) = new_figure(width=7.2, height=1.2 + room * len(lines))
-    for place, line in enumerate(reversed(lines)):
-        test = line.difference
-        assert test is not None
-        colour = GREY if line.verdict in ("not shown", "one seed") else BLUE
-        if line.jointly is not None and math.isfinite(line.jointly[0]):
-            axes.plot(line.jointly, (place, place), color=colour, linewidth=1)
-            axes.plot((test.low, test.high), (place, place), color=colour, linewidth=4, alpha=0.7)
-        axes.plot(table._differences(line.name), [place] * test.n, "|", color="black", markersize=7)
-        axes.plot(test.mean, place, "o", color=colour if colour == BLUE else "black", markersize=5)
-    axes.axvline(0, color="black", linewidth=0.8)
-    axes.set_yticks(range(len(lines)), names, fontsize=8 if room > 0.42 else None)
-    axes.set(xlabel=f"mAP50-95 on {table.split}, difference to none with the same seed")
-    title = "thick: 95 % of one mode alone; thin: of all at once; blue: shown after Holm's correction"
-    axes.set_title(title, fontsize=8)
-    return save_figure(figure, path)
-
-
-def _figure_name(name: str) -> str:
-    """A row's name in a few short lines: the modes, then each option, of a path its end."""
-    modes, *options = name.split(" ")
-    lines = textwrap.wrap(modes.replace(",", ", "), NAME_WIDTH)
-    for option in options:
-        key, mark, value = option.partition("=")
-        room = max(8, NAME_WIDTH - len(key) - 1)
-        lines.append(f"{key}{mark}{value if len(value) <= room else '..' + value[2 - room :]}")
-    return "\n".join(lines)
-
-
-def _page(table: Table, name: str, figure: Path | None, settings: Mapping[str, Any]) -> str:
-    """One self-contained page."""
-    tables = [table.cells_shown()]
-    if table.classes:
-        tables.append(class_table(table.classes, table.split))
-
-    def cells(row: Sequence[str], tag: str) -> str:
-        return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in row) + "</tr>"
-
-    drawn = f'<img src="{embedded(figure)}" alt="differences to none">' if figure is not None else ""
-    options = "\n".join(f"{key}: {value}" for key, value in settings.items())
-    style = (
-        "body{font:15px/1.5 system-ui,sans-serif;max-width:1080px;margin:auto;padding:24px;color:#21262b}"
-        "table{border-collapse:collapse;margin-bottom:20px;font-variant-numeric:tabular-nums}"
-        "td,th{padding:5px 10px;text-align:right;border-bottom:1px solid #dfe3e7;white-space:nowrap}"
-        "td:first-child,th:first-child{text-align:left;white-space:normal;overflow-wrap:anywhere;min-width:12em}"
-        "img{max-width:100%}p{max-width:800px}"
-    )
-    return "\n".join(
-        [
-            f'<!doctype html><html lang="en"><meta charset="utf-8"><title>Ablation {html.escape(name)}</title>',
-            f"<style>{style}</style><h1>Ablation {html.escape(name)}</h1>",
-            *(
-                f"<table>{cells(heads, 'th')}{''.join(cells(line, 'td') for line in lines)}</table>"
-                for heads, lines in tables
-            ),
-            *(f"<p>{html.escape(note)}</p>" for note in table.notes()),
-            drawn,
-            f"<details><summary>Settings</summary><pre>{html.escape(options)}</pre></details></html>",
-        ]
-    )

@@ -85,7 +85,7 @@ class Line:
         split, size = shown_split(self.spec), self.config.input_size
         last = list(self.networks)[-1]
         drawn = self.folder / "student" / "student" if last in self.scored else self.folder / "scores"
-        for name in self.networks.keys() - self.scored.keys():
+        for name in [each for each in self.networks if each not in self.scored]:  # in one order on every process
             folder = drawn if name == last else None  # figures are of the last network: they take longer than the score
             self.scored[name] = scores(self.networks[name], self.spec, self.config, folder, (split,))
         if not distributed.is_main():

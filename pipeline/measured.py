@@ -23,13 +23,13 @@ from engine.bootstrap import Matches
 from engine.config import TrainConfig
 from engine.evaluate import Score, evaluate
 from export.files import megabytes
+from export.formats import runtime_title
 from export.latency import DeployedLatency, call_rounds, caller
 from export.options import ExportOptions
 from export.to_onnx import need_onnx
 from models.network import Network
 from pipeline.exporting import Exporter
 from reporting.outcome import Made
-from reporting.page import runtime_name
 from reporting.record import Point, interval_record
 from reporting.results import interval_of
 from reporting.speed import Speeds, kept_or, key_of
@@ -129,7 +129,7 @@ def measured(
 ) -> Measured:
     """Write the files of the last network, and time everything side by side.
 
-    Nothing of it may cost a run its report: what fails is said.
+    What a converter or a runtime of others raises costs no run its report: it is said.
 
     Args:
         marks: the uncut network first, then others, the run's last network with its file last.
@@ -214,7 +214,7 @@ def _speeds(marks: list[Mark], runtime: str, kept: Any = None) -> tuple[Speeds, 
         for mark in marks
     }
     speeds = kept_or(kept, key_of(timed, runtime), lambda: _timed(marks, runtime))
-    return speeds, PYTORCH if speeds.runtime == runtime_name(PYTORCH) else runtime
+    return speeds, PYTORCH if speeds.runtime == runtime_title(PYTORCH) else runtime
 
 
 def _timed(marks: list[Mark], runtime: str) -> Speeds:
@@ -229,7 +229,7 @@ def _timed(marks: list[Mark], runtime: str) -> Speeds:
             runtime = PYTORCH
             calls = {mark.name: _call(mark, runtime) for mark in first.values()}
         times = call_rounds(calls, ROUNDS)
-        return Speeds({mark.name: times[first[_cost(mark)].name] for mark in marks}, runtime_name(runtime))
+        return Speeds({mark.name: times[first[_cost(mark)].name] for mark in marks}, runtime_title(runtime))
     finally:
         torch.set_num_threads(threads)
 
@@ -284,8 +284,8 @@ def _ship(marks: list[Mark], points: list[Point]) -> tuple[int, str] | None:
         worse = interval.sign < 0 if interval is not None and interval.low is not None else change < -LEAST_LOSS
         fit += [] if worse else [place]
         if score is not whole:
-            beside = f"; {interval}" if interval is not None else ""
-            words.append(f" {marks[place].name}: mAP50-95 {change:+.3f} to it ({beside[2:]}).")
+            beside = f" ({interval})" if interval is not None else ""
+            words.append(f" {marks[place].name}: mAP50-95 {change:+.3f} to it{beside}.")
 
     def price(place: int) -> float:
         point = points[place]

@@ -11,7 +11,7 @@ from common.rundir import chosen_network
 from data import DataSpec
 from data.anchors import boxes_wh
 from export.opening import names_beside
-from models.classes import class_order
+from models.classes import class_order, numbers_only
 from models.dropping import drop_heads, only_heads
 from models.heads import ONE_TO_MANY, ONE_TO_ONE
 from models.network import Network
@@ -131,4 +131,4 @@ def _class_names(weights: str) -> list[str] | None:
     if Path(weights).suffix not in (".pt", ".pth"):
         return names_beside(Path(weights))
     names = models.load(weights).names
-    return None if names == [str(number) for number in range(len(names))] else names
+    return None if numbers_only(names) else names

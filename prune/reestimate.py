@@ -84,10 +84,12 @@ def restate(net: nn.Module, batches: Iterable[Tensor]) -> None:
         norm for norm in net.modules() if isinstance(norm, _BatchNorm) and norm.affine and norm.track_running_stats
     ]
     handles = [norm.register_forward_pre_hook(note) for norm in norms]
-    for images in batches:
-        net(images)
-    for handle in handles:
-        handle.remove()
+    try:
+        for images in batches:
+            net(images)
+    finally:
+        for handle in handles:
+            handle.remove()
     for norm, (total, squares, count) in sums.items():
         mean = total / count
         var = (squares / count - mean.square()).clamp(min=0)

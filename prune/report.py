@@ -22,6 +22,12 @@ _HELD = {
 _COLUMNS = ("before", "after", "asked", *_HELD, "overruled")
 
 
+def set_options(asked: Mapping[str, Any]) -> dict[str, Any]:
+    """Of what was asked for, what is set: not None, not empty, no count of 0. A share of 0.0, or False, is a choice."""
+    nothing: tuple[Any, ...] = (None, (), [])
+    return {key: each for key, each in asked.items() if each not in nothing and not (type(each) is int and each == 0)}
+
+
 @dataclass
 class PruneReport:
     """Plain data about one call of `prune.channels`, `prune.shortcuts` or `prune.prune`.
@@ -107,8 +113,8 @@ class PruneReport:
 
     def cut(self) -> dict[str, Any]:
         """What a descendant remembers of it: what was asked for, and what there was before and after."""
-        asked = {key: value for key, value in self.asked.items() if value not in (None, (), 0)}
-        return {"asked": asked, "channels": self.channels, "params": self.params, "macs": self.macs, "size": self.size}
+        counts = {"channels": self.channels, "params": self.params, "macs": self.macs}
+        return {"asked": set_options(self.asked), **counts, "size": self.size}
 
     def brief(self) -> str:
         """For the screen: what went and what that does; `text` says also what was asked and what held the rest."""

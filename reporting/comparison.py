@@ -10,9 +10,9 @@ from typing import Any
 from common.errors import UserError
 from engine.bootstrap import Interval, Matches, paired_interval
 from engine.checkpoints import NAMES, READING, other_readings
+from export.formats import runtime_title
 from reporting.charts import accuracy_and_cost
 from reporting.html import rendered, short, write_page
-from reporting.page import runtime_name
 from reporting.record import RECORD, Point, Record, read_matches, read_record
 from reporting.report import Row
 from reporting.tables import short_names
@@ -195,7 +195,7 @@ def _cells(run: Run, first: Run, interval: Interval | None) -> dict[str, Any]:
         "map": "-" if row.map50_95 is None else f"{row.map50_95:.3f}",
         "map50": "-" if row.map50 is None else f"{row.map50:.3f}",
         "against": _against(run, first, interval),
-        "ms": (f"{point['ms']:.2f}", runtime_name(point["runtime"])) if timed and point else ("-", ""),
+        "ms": (f"{point['ms']:.2f}", short(runtime_title(point["runtime"]))) if timed and point else ("-", ""),
         "report": run.record.get("made", ""),
     }
 

@@ -16,6 +16,7 @@ from common.rundir import ARGS
 from distill.modes import AUTO, USUAL_MODES
 from models.content import TRAINED_AT
 from models.network import Network
+from prune.report import set_options
 
 Facts = dict[str, Any]
 # Where a run leaves its checkpoints.
@@ -125,8 +126,8 @@ def _lineage(net: Network, run: Path | None) -> Facts:
             parameters.setdefault(models.known_as(net.lineage, other), models.parameters(other))
             if not cuts and "pruning" in content["extra"] and _channels(other) == _channels(net):
                 report = content["extra"]["pruning"]
-                asked = {key: value for key, value in report["asked"].items() if value not in (None, (), 0)}
-                cuts = [{**{key: report[key] for key in ("channels", "params", "macs", "size")}, "asked": asked}]
+                told = {key: report[key] for key in ("channels", "params", "macs", "size")}
+                cuts = [{**told, "asked": set_options(report["asked"])}]
     mine = models.parameters(net)
     ancestors = []
     for entry in net.lineage:

@@ -11,6 +11,7 @@ from common.errors import UserError
 from common.rundir import REPORT
 from engine.bootstrap import Matches
 from engine.plots import read_results, result_panels
+from export.formats import runtime_title
 from reporting.charts import accuracy_and_cost, annotated, forest, panel
 from reporting.html import embedded, rendered, short, write_page
 from reporting.record import AGAIN, RECORD, Record, in_run, read_record, write_record
@@ -121,7 +122,7 @@ def _tiles(record: Record, base: Row, last: Row, points: Sequence[Mapping[str, A
     by_name = {each["name"]: each for each in points}
     fat, thin = by_name.get(base.name), by_name.get(last.name)
     if fat and thin and fat["ms"] and thin["ms"]:
-        change = f"{fat['ms']:.2f} → {thin['ms']:.2f} ms, {runtime_name(thin['runtime'])}"
+        change = f"{fat['ms']:.2f} → {thin['ms']:.2f} ms, {short(runtime_title(thin['runtime']))}"
         found.append(
             (f"{fat['ms'] / thin['ms']:.1f} ×", "as fast" if fat["ms"] >= thin["ms"] else "as fast (slower)", change)
         )
@@ -144,22 +145,8 @@ def _ship(point: Mapping[str, Any]) -> dict[str, str]:
     time = f"{point['ms']:.2f} ms of CPU time a picture in" if point["ms"] is not None else "runs in"
     megabytes = f", {point['megabytes']:.2f} MB" if point["megabytes"] else ""
     score = f", mAP50-95 {point['map50_95']:.3f}" if point["map50_95"] is not None else ""
-    words = f"{time} {runtime_name(point['runtime'])}{score}{megabytes}."
+    words = f"{time} {short(runtime_title(point['runtime']))}{score}{megabytes}."
     return {"file": point["file"] or point["name"], "words": words}
-
-
-_RUNTIMES = {
-    "torch": "PyTorch",
-    "onnxruntime": "ONNX Runtime",
-    "openvino": "OpenVINO",
-    "opencv": "OpenCV",
-    "tensorrt": "TensorRT",
-}
-
-
-def runtime_name(name: str) -> str:
-    """What people call the program that runs a file."""
-    return _RUNTIMES.get(name, short(name))
 
 
 def _classes(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

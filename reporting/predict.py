@@ -103,12 +103,12 @@ class Found:
     Attributes:
         predictions: by the caption of a network (of one alone ""), a prediction a picture or frame.
         unread: how many of the sources could not be read, or were left before their end; each was named.
-        stopped: Ctrl-C came; what was found until then is written.
+        stopped: by what, where Ctrl-C or a SIGTERM came; what was found until then is written.
     """
 
     predictions: dict[str, list[Prediction]]
     unread: int = 0
-    stopped: bool = False
+    stopped: KeyboardInterrupt | None = None
 
     def milliseconds(self, caption: str) -> float:
         """The median over pictures, without the first of several, in which much happens for the first time."""
@@ -231,10 +231,10 @@ class _Work:
                     if unread == len(sources):
                         raise
                     log.warning("left out: %s", error)
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as stopped:
             if not any(self.predictions.values()):
                 raise
-            return Found(self.predictions, unread, stopped=True)
+            return Found(self.predictions, unread, stopped)
         return Found(self.predictions, unread)
 
     def _one(self, source: Source) -> None:

@@ -136,8 +136,8 @@ def predict(options: PredictOptions) -> int:
     if found.unread:
         print(f"{found.unread} of {len(sources)} could not be read and were left out: see above")
     print(f"written to {folder}")
-    if found.stopped:
-        raise KeyboardInterrupt
+    if found.stopped is not None:
+        raise found.stopped
     return 1 if found.unread else 0
 
 

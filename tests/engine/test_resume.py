@@ -18,9 +18,9 @@ import torch
 import data
 import models
 from common.errors import UserError
-from common.rundir import BEST, LAST
+from common.rundir import BEST, LAST, RESULTS
 from engine import checkpoints
-from engine.checkpoints import finished
+from engine.checkpoints import check_begun, finished
 from engine.seams import Hooks
 from tests.engine.job import PullingHook, make_network, make_trainer, state
 
@@ -244,3 +244,12 @@ def test_checkpoints_say_how_deep_pictures_were_read(
     kept = models.load(tmp_path / LAST).meta
     assert kept["pixel_range"] == (list(ends) if ends else None)
     assert kept["trained_at"] == "64"
+
+
+def test_a_class_of_two_words_is_no_epoch(tmp_path: Path) -> None:
+    (tmp_path / RESULTS).write_text("epoch,step,student/AP50-95/traffic light,student/AP50-95/hot dog\n1,9,0.1,0.2\n")
+    check_begun(tmp_path)
+    with open(tmp_path / RESULTS, "a") as handle:
+        handle.write("2,18,0.1,0.2\n")
+    with pytest.raises(UserError, match="tells of 2 epochs"):
+        check_begun(tmp_path)

@@ -13,7 +13,7 @@ from wandb.proto import wandb_internal_pb2 as pb
 
 from common.errors import UserError
 from engine import tracking
-from engine.tracking import Tracker, need_tensorboard
+from engine.tracking import Tracker, _trackers, need_tensorboard
 from tests.tracked import history, records, settled
 
 
@@ -207,6 +207,20 @@ def test_tensorboard_gets_every_epoch_beside_or_without_wandb(tmp_path, monkeypa
     tracker.log_epoch(1, {"val/mAP50": 0.5})
     tracker.finish()
     assert written == [("val/mAP50", 0.5, 1), "flush", "close"]
+
+
+def test_a_full_disk_ends_tensorboard_and_no_training(tmp_path, monkeypatch, caplog):
+    class Full:
+        def add_scalar(self, name, value, epoch):
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("engine.tracking.board_in", lambda folder: Full())
+    tracker = Tracker(tmp_path / "run", mode="off", tensorboard=True)
+    assert tracker in _trackers, "its folder is not deleted under it"
+    for epoch in (1, 2):
+        tracker.log_epoch(epoch, {"val/mAP50": 0.5})
+    tracker.finish()
+    assert caplog.text.count("TensorBoard is off: [Errno 28] No space left on device") == 1
 
 
 def test_without_the_package_tensorboard_is_refused_with_what_to_install(monkeypatch):

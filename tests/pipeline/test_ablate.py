@@ -23,7 +23,7 @@ from models.spec import Outputs
 from pipeline.ablate import COLUMNS, _cell, _digest, _once_each, _possible, _train
 from pipeline.ablate_cell import Cell
 from pipeline.ablate_grid import parse_seeds, parse_variants
-from pipeline.ablate_table import Table, _figure_name, publish
+from pipeline.ablate_table import Table, publish
 from pipeline.distil_options import AblateConfig
 from pipeline.executor import NICENESS, run_all
 from pipeline.step_cost import measure_steps, random_batch
@@ -113,16 +113,6 @@ def test_cells_key_holds_only_the_options_that_are_not_at_their_default(tmp_path
     start.changed = False
     assert _cell(config, tmp_path, solved, 0, "key", starts).key == cells[0].key, "solving it changed nothing"
     assert [cell.folder for cell in _once_each(cells)] == [cells[place].folder for place in (0, 0, 2, 2)]
-
-
-def test_figure_has_the_names_of_rows_in_short_lines() -> None:
-    name = f"scaled,bounded reconstruct=/{'deep/' * 20}sparse.pt"
-    lines = _figure_name(name).splitlines()
-    assert lines[0] == "scaled, bounded"
-    assert lines[1].startswith("reconstruct=..")
-    assert lines[1].endswith("/sparse.pt")
-    assert max(map(len, lines)) <= 30
-    assert _figure_name("hinton,bounded:0.3") == "hinton, bounded:0.3"
 
 
 def test_all_is_every_mode_alone() -> None:

@@ -62,6 +62,10 @@ def test_the_fastest_file_that_is_not_shown_to_be_worse_is_shipped() -> None:
     place, why = measured._ship(marks, points((None, 9), (None, 4), (None, 1), (None, 2))) or (None, "")
     assert (place, why[:12]) == (2, "The smallest"), "times are withheld"
     assert measured._ship(marks[:2], points((9, 9), (4, 4))) is None
+    for each in marks:
+        each.score.matches = None
+    place, why = measured._ship(marks, points((9, 9), (4, 4), (3, 4), (1, 1))) or (None, "")
+    assert why.endswith("int8: mAP50-95 +0.000 to it."), "too few pictures for an interval"
     marks[2:] = [mark("one", "file", 0.1), mark("two", "file", 0.2)]
     place, why = measured._ship(marks, points((9, 9), (4, 4), (3, 4), (1, 1))) or (None, "")
     assert place == 3

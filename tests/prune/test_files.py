@@ -58,6 +58,15 @@ def test_the_lineage_survives_the_checkpoint(tmp_path: Path) -> None:
     assert cut["params"] == (lineage[-1]["parameters"], models.parameters(thin))
 
 
+def test_a_cut_remembers_shares_of_nothing_and_what_was_switched_off() -> None:
+    fat = alive(models.Network(parse_cfg(TINY["residual"])))
+    wither(fat, prune.trace(fat), 0.5)
+    plan = prune.CutPlan(threshold=0.0, fold=False, layer_keep=0.0)
+    asked = prune.prune(fat, plan).network.lineage[-1]["cut"]["asked"]
+    assert (asked["threshold"], asked["fold"], asked["layer_keep"]) == (0.0, False, 0.0)
+    assert not {"budget", "include", "shortcuts", "seed"} & set(asked)
+
+
 def test_trained_on_and_cut_again_a_network_remembers_both_cuts() -> None:
     once = thin_network(parse_cfg(TINY["residual"]))
     twice = prune.channels(once, ratio=0.3).network

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -185,6 +186,20 @@ def test_new_statistics_change_no_output() -> None:
     restate(net, pictures(net, 6).split(4))
     assert not torch.allclose(net.convolutions[1].bn.running_mean, same.convolutions[1].bn.running_mean)
     assert away(net, same, pictures(net, seed=9)) < 1e-10
+
+
+def test_nothing_stays_behind_where_new_statistics_fail() -> None:
+    net = network(TINY["yolov5"])
+    before = copy.deepcopy(net.state_dict())
+
+    def unreadable() -> Iterator[torch.Tensor]:
+        yield pictures(net, 2)
+        raise OSError
+
+    with pytest.raises(OSError):
+        restate(net, unreadable())
+    assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
+    assert not any(module._forward_pre_hooks for module in net.modules())
 
 
 @pytest.mark.parametrize("name", [name for name in TINY if name != "gated"])  # a gate's channels have no gamma

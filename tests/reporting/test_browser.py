@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from reporting.ablation import Difference, plot_differences, write_ablation
 from reporting.comparison import compare_runs
 from reporting.page import write_report
 from tests.reporting.material import HOSTILE, full_record, matches
@@ -130,6 +131,24 @@ def test_the_policy_of_a_page_stops_a_script_that_is_not_its_own(page: Path) -> 
     done = browse("--dump-dom", page=foreign)
     assert "<title>broken</title>" not in done.stdout
     assert complaints(done), "and it is said"
+
+
+def test_an_ablation_works_in_a_browser(tmp_path: Path) -> None:
+    rows = [Difference(name * 9, [0.01, 0.02], (0.0, 0.03), (-0.01, 0.04), True) for name in HOSTILE]
+    figure = plot_differences(rows, "test", tmp_path / "ablation.png")
+    tables = [
+        (["mode", "mAP50-95", "difference"], [[row.name, f"0.{place}", "+0.1"] for place, row in enumerate(rows)])
+    ]
+    page = write_ablation(tmp_path / "page.html", "".join(HOSTILE), tables, HOSTILE, figure, {"weights": "w" * 300})
+    done = browse("--dump-dom", page=page)
+    assert complaints(done) == []
+    sized = page.with_name("sized.html")
+    probe = "document.title = `${document.documentElement.scrollWidth} ${document.images[0].naturalWidth > 0}`"
+    text = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", page.read_text(encoding="utf-8"))
+    sized.write_text(text.replace("</body>", f"<script>{probe}</script></body>"), encoding="utf-8")
+    found = re.search(r"<title>(\d+) true</title>", browse("--dump-dom", page=sized).stdout)
+    assert found, "the figure is shown"
+    assert int(found[1]) <= WIDTH, "nothing runs off the page"
 
 
 def test_a_comparison_works_in_a_browser(tmp_path: Path) -> None:

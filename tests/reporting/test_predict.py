@@ -249,23 +249,26 @@ def test_files_of_one_name_from_two_folders_are_all_written_and_counted(net, tmp
     picture(tmp_path / "two/a.png")
     (tmp_path / "two/b.png").write_bytes(b"broken")
     found = everything(net, [tmp_path / "one", tmp_path / "two"], tmp_path / "out")
-    assert (len(found.predictions[""]), found.unread, found.stopped) == (2, 1, False)
+    assert (len(found.predictions[""]), found.unread, found.stopped) == (2, 1, None)
     assert len(list((tmp_path / "out").glob("*.png"))) == len(list((tmp_path / "out/labels").iterdir())) == 2
     assert found.milliseconds("") == found.predictions[""][1].milliseconds > 0, "without the first"
 
 
-def test_what_was_found_before_ctrl_c_is_written(net, tmp_path, monkeypatch):
+def test_what_was_found_before_a_stop_is_written_and_the_stop_is_kept(net, tmp_path, monkeypatch):
+    class Terminated(KeyboardInterrupt):
+        pass
+
     for name in ("a", "b", "c"):
         picture(tmp_path / f"in/{name}.png")
 
     def saved(path, image):
         if Path(path).stem == "b":
-            raise KeyboardInterrupt
+            raise Terminated
         return save_picture(path, image)
 
     monkeypatch.setattr(sys.modules[predict_all.__module__], "save_picture", saved)
     found = everything(net, [tmp_path / "in"], tmp_path / "out")
-    assert found.stopped
+    assert isinstance(found.stopped, Terminated)
     written = json.loads((tmp_path / "out/predictions.json").read_text())
     assert [Path(each["source"]).name for each in written] == ["a.png"]
 
