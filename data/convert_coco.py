@@ -179,15 +179,30 @@ def _annotated(
     keep_crowd: bool,
     problems: list[Problem],
 ) -> list[tuple[Annotated, str]]:
-    """The pictures of one file, each with the name the file gives it."""
+    """The pictures of one file with their objects, each with the name the file gives it."""
+    found, known = _images(content["images"], file, pictures, hint, problems)
+    unknown = _objects_into(found, known, content["annotations"], categories, file, keep_crowd, problems)
+    without = sum(not item.objects for item, _ in found.values())
+    if found and 2 * unknown > len(content["annotations"]) and 2 * without > len(found):
+        raise UserError(
+            f"{unknown} of {len(content['annotations'])} annotations are of no image of the file, and {without} of "
+            f"{len(found)} pictures have none:\n{summary(problems)}",
+            where=file,
+            todo="write in `image_id` of each annotation the `id` that its image has in `images`",
+        )
+    return _once(found, file, problems)
+
+
+def _images(
+    entries: Sequence[Any], file: Path, pictures: Pictures, hint: str, problems: list[Problem]
+) -> tuple[dict[Any, tuple[Annotated, str]], dict[Any, str]]:
+    """Of a file's `images`: id -> (picture, its name there) of those that are found, id -> name of all."""
     found: dict[Any, tuple[Annotated, str]] = {}
     known: dict[Any, str] = {}
     pictures.expect(
-        name
-        for entry in content["images"]
-        if isinstance(entry, dict) and isinstance(name := entry.get("file_name"), str)
+        name for entry in entries if isinstance(entry, dict) and isinstance(name := entry.get("file_name"), str)
     )
-    for place, entry in enumerate(content["images"]):
+    for place, entry in enumerate(entries):
         try:
             number, name = _plain(entry["id"]), _text(entry["file_name"])
             size = int(entry.get("height") or 0), int(entry.get("width") or 0)
@@ -209,9 +224,22 @@ def _annotated(
         elif number not in found:
             problems += pictures.doubt(name, picture, file)
             found.setdefault(number, (Annotated(picture, "train", file, size=size), name))
+    return found, known
+
+
+def _objects_into(
+    found: Mapping[Any, tuple[Annotated, str]],
+    known: Mapping[Any, str],
+    entries: Sequence[Any],
+    categories: Mapping[int, str],
+    file: Path,
+    keep_crowd: bool,
+    problems: list[Problem],
+) -> int:
+    """Give each picture its objects out of a file's `annotations`; how many are of no image of the file."""
     image_of = _lookup(known)
     unknown, as_text = 0, []
-    for place, entry in enumerate(content["annotations"]):
+    for place, entry in enumerate(entries):
         plain = entry if isinstance(entry, dict) else {}
         what = f"annotation {str(plain.get('id', f'[{place}]'))[:40]}"
         key = image_of(_plain(plain.get("image_id")))
@@ -239,15 +267,7 @@ def _annotated(
         problems.append(
             Problem(WARNING, kind, file, None, f"{len(as_text)} annotations; the first: {as_text[0]}", SAME)
         )
-    without = sum(not item.objects for item, _ in found.values())
-    if found and 2 * unknown > len(content["annotations"]) and 2 * without > len(found):
-        raise UserError(
-            f"{unknown} of {len(content['annotations'])} annotations are of no image of the file, and {without} of "
-            f"{len(found)} pictures have none:\n{summary(problems)}",
-            where=file,
-            todo="write in `image_id` of each annotation the `id` that its image has in `images`",
-        )
-    return _once(found, file, problems)
+    return unknown
 
 
 def _once(

@@ -123,21 +123,8 @@ def scan(spec: DataSpec, split: str, stamps: dict[str, np.ndarray] | None = None
     for each in (split, "train"):
         if each not in stamps:
             stamps[each] = stamps_of(spec.distinct.get(each, ()))
-    once = spec.distinct.get(split, listed)
-    usable = np.ones(len(once), bool)
     result = Scan(split, [], np.zeros((0, 2), int), [], [])
-    for place, (picture, facts) in enumerate(zip(once, picture_facts(once, stamps[split]), strict=True)):
-        if isinstance(facts, str):
-            usable[place] = False
-            todo = "fetch the files: git lfs pull" if facts == LFS else ""
-            result.problems.append(Problem(LEFT_OUT, "picture left out", picture, None, facts, todo))
-        elif rangeless := without_range(spec, picture, facts):
-            usable[place] = False
-            result.problems.append(rangeless)
-        else:
-            result.pictures.append(picture)
-            result.facts.append(facts)
-    result.shapes = np.array([facts.shape for facts in result.facts], int).reshape(-1, 2)
+    usable = _find_pictures(result, spec, spec.distinct.get(split, listed), stamps[split])
     files = find_labels(result.pictures)
     reading = _readings(spec, result, files)
     classes = len(spec.label_names)
@@ -179,6 +166,24 @@ def scan(spec: DataSpec, split: str, stamps: dict[str, np.ndarray] | None = None
         trained, both = spec.distinct.get("train", ()), (known, stamps["train"])
         result.problems += leaks(trained, "train", result.pictures, split, contradict, both)
     return _as_listed(result, listed, spec)
+
+
+def _find_pictures(result: Scan, spec: DataSpec, listed: Sequence[Path], stamps: np.ndarray) -> np.ndarray:
+    """Fill in which pictures can be used, and what they are; ``(n,)`` bool, whether each of the listed can."""
+    usable = np.ones(len(listed), bool)
+    for place, (picture, facts) in enumerate(zip(listed, picture_facts(listed, stamps), strict=True)):
+        if isinstance(facts, str):
+            usable[place] = False
+            todo = "fetch the files: git lfs pull" if facts == LFS else ""
+            result.problems.append(Problem(LEFT_OUT, "picture left out", picture, None, facts, todo))
+        elif rangeless := without_range(spec, picture, facts):
+            usable[place] = False
+            result.problems.append(rangeless)
+        else:
+            result.pictures.append(picture)
+            result.facts.append(facts)
+    result.shapes = np.array([facts.shape for facts in result.facts], int).reshape(-1, 2)
+    return usable
 
 
 def _as_listed(found: Scan, listed: Sequence[Path], spec: DataSpec) -> Scan:

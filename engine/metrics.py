@@ -152,7 +152,7 @@ def _records(corners: list[Array], labels: list[Array]) -> list[dict[str, Any]]:
 
 def claimed(picture: PictureBoxes, iou: float = 0.5) -> NDArray[np.int64]:
     """Which true box each detection has found: ``(n,)``, -1 for none. COCO's rule: the most confident first, each takes
-    the free box of its class it overlaps most, if by at least `iou`."""
+    the free box of its class it overlaps most, of equals the last, if by at least `iou`."""
     detections, truth = picture.detections, picture.truth
     claim = np.full(len(detections), -1)
     if not len(detections) or not len(truth):
@@ -160,7 +160,7 @@ def claimed(picture: PictureBoxes, iou: float = 0.5) -> NDArray[np.int64]:
     overlap = np.where(detections[:, 5][:, None] == truth[:, 0][None], picture.overlaps, 0.0)
     hopeful = np.flatnonzero(overlap.max(1) >= iou)
     for row in hopeful[np.argsort(-detections[hopeful, 4], kind="stable")]:
-        best = int(overlap[row].argmax())
+        best = len(truth) - 1 - int(overlap[row, ::-1].argmax())
         if overlap[row, best] >= iou:
             claim[row] = best
             overlap[:, best] = 0
