@@ -12,7 +12,7 @@ import yaml
 import models
 from common.errors import UserError
 from common.reading import read_text
-from common.rundir import ARGS
+from common.rundir import ARGS, run_of
 from distill.modes import AUTO, USUAL_MODES
 from models.content import TRAINED_AT
 from models.network import Network
@@ -28,7 +28,7 @@ def network_facts(net: Network, weights: str | Path, size: tuple[int, int]) -> F
     weights = Path(weights)
     checkpoint = _checkpoint(weights)
     extra = checkpoint.get("extra", {})
-    run = _run_of(weights)
+    run = run_of(weights.resolve())
     settings = _settings(run)
     metrics = extra.get("metrics", {})
     teacher = net.meta.get("teacher")
@@ -91,11 +91,6 @@ def _checkpoint(weights: Path) -> dict[str, Any]:
         return models.read_checkpoint(weights)
     except UserError:  # a checkpoint of another program has none of this
         return {}
-
-
-def _run_of(weights: Path) -> Path | None:
-    """The run's folder: the nearest one above the weights that has an `args.yaml`."""
-    return next((folder for folder in weights.resolve().parents[:4] if (folder / ARGS).is_file()), None)
 
 
 def _settings(run: Path | None) -> dict[str, Any]:
@@ -165,5 +160,5 @@ def _runs(run: Path | None) -> list[Path]:
             continue
         found.append(folder)
         settings = _settings(folder)
-        waiting += [_run_of(Path(settings[name])) for name in ("weights", "t_weights") if settings.get(name)]
+        waiting += [run_of(Path(settings[name]).resolve()) for name in ("weights", "t_weights") if settings.get(name)]
     return found
