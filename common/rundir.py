@@ -170,12 +170,6 @@ def go_on() -> str:
     return f"Go on with: thinyolo {COMMANDS.get(kind, 'train')} --resume {run}" if run.exists() else ""
 
 
-def stands_for_network(folder: str | Path) -> bool:
-    """Whether a folder can be named in the place of a network: a run's, or a stage's with a network in it."""
-    folder = Path(folder)
-    return any(os.path.isfile(folder / name) for name in (ARGS, *NETWORKS))
-
-
 def chosen_network(path: str | Path) -> Path:
     """The file `path`, or which one the folder of a run stands for (`network_in`); that is said."""
     if not os.path.isdir(path):

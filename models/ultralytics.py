@@ -228,7 +228,7 @@ class _Reader:
         weight = tensor(record, "weight", name)
         if weight.dim() != 4 or weight.shape[2] != weight.shape[3] or not 1 <= weight.shape[2] <= MAX_SIZE:
             raise Mismatch(f"its {name} has weights of the shape {list(weight.shape)}, not (out, in, size, size)")
-        if record.state.get("padding_mode", "zeros") != "zeros" or record.kind != "Conv2d":
+        if record.state.get("padding_mode", "zeros") != "zeros":
             raise Mismatch(f"its {name} has padding_mode={shown(record.state.get('padding_mode'))}")
         if _square(record, "dilation", name, 1) != 1:
             raise Mismatch(f"its {name} has dilation={shown(record.state.get('dilation'))}; only 1 is read here")

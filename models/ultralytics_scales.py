@@ -151,7 +151,7 @@ class _Stages:
     up: Sequence[Block]
 
 
-def _stages_8(scale: Scale, size: str) -> _Stages:
+def _stages_8(scale: Scale, _: str) -> _Stages:
     def block(channels: int, count: int, shortcut: bool) -> Block:
         return dense(scale.channels(channels), lambda c: bottleneck(c, shortcut, hidden=1), scale.repeats(count))
 

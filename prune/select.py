@@ -184,7 +184,6 @@ class Selector:
         if self.strategy == "conservative":
             self.decides &= ~summed_groups(graph)[graph.root[every]]
         np.maximum.at(self.rank_of_group, graph.root[every[self.decides]], position[self.decides])
-        self.scored, self.scored_position = every, position
         self.participating = np.sort(position[self.decides])
 
     @property

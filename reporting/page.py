@@ -89,7 +89,6 @@ def page_of(run: Path, record: Record) -> str:
         figures=[(caption, source) for caption, name in record.get("figures", ()) if (source := _picture(run, name))],
         settings={stage: _settings(options) for stage, options in record.get("settings", {}).items()},
         lineage=[_one_line(entry) for entry in record.get("lineage", ())],
-        commands=list(record.get("commands", ())),
     )
 
 

@@ -78,7 +78,7 @@ class Record(TypedDict, total=False):
         results: stage -> its `results.csv`.
         figures: (caption, file): PR curve, confusion matrix, ...
         speeds: the times behind "table" and "figure", `reporting.speed.Speeds` as mappings.
-        settings: resolved options; `lineage`: the ancestors, oldest first; `commands`: what to type next.
+        settings: resolved options; `lineage`: the ancestors, oldest first.
     """
 
     title: str
@@ -115,7 +115,6 @@ class Record(TypedDict, total=False):
     speeds: Mapping[str, Any]
     settings: Mapping[str, Any]
     lineage: Sequence[Mapping[str, Any]]
-    commands: Sequence[str]
 
 
 def interval_record(interval: Interval | None) -> dict[str, Any] | None:

@@ -114,5 +114,4 @@ def full_record(run: Path, names: tuple[str, ...] = ("cat", "dog"), name: str = 
         "figures": [[name, "channels.png"], ["gone", "gone.png"]],
         "settings": {"run": {"name": name, "augment": {"mosaic": 0.5}}},
         "lineage": [{"kind": "baseline", "sha256": "a1b2", "layers": 2}],
-        "commands": [f"thinyolo predict --source {name} && echo done"],
     }

@@ -79,7 +79,6 @@ def test_a_full_report_is_one_page_that_holds_its_pictures(tmp_path: Path) -> No
         "Evaluation and data",
         "Settings",
         "Lineage",
-        "Commands",
     ]
     assert len(page.sources) == 3
     for source in page.sources:
