@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from data.options import AugmentConfig
     from data.problems import Problem
     from data.sources import find_sources
-    from data.spec import DataSpec, label_path, load_spec
+    from data.spec import DataSpec, load_spec
 
 __all__ = [
     "AugmentConfig",
@@ -38,7 +38,6 @@ __all__ = [
     "collate",
     "find_sources",
     "fit_anchors",
-    "label_path",
     "letterbox",
     "load_spec",
     "make_loader",

@@ -29,7 +29,6 @@ __all__ = [
     "DataSpec",
     "find_entry",
     "find_label",
-    "label_path",
     "label_places",
     "load_spec",
     "pictures_at",
@@ -191,11 +190,6 @@ def find_label(picture: str | Path) -> Path | None:
         except OSError:
             hidden = hidden or place
     return hidden
-
-
-def label_path(picture: str | Path) -> Path:
-    """The label file of `picture`, or where it would be if there is none."""
-    return find_label(picture) or label_places(picture)[0]
 
 
 def load_spec(path: str | Path | DataSpec, single_cls: bool = False) -> DataSpec:

@@ -41,19 +41,15 @@ class Matches:
     right: NDArray[np.bool_]
     truth: NDArray[np.int32]
 
-    def mean_ap(self, weights: NDArray[Any] | None = None) -> Array:
-        """mAP50-95 of so many weightings of the pictures.
+    def class_ap(self, weights: NDArray[Any] | None = None) -> Array:
+        """AP50-95 of every class, of so many weightings of the pictures.
 
         Args:
             weights: ``(R, pictures)``, how often each picture counts; by default once.
 
         Returns:
-            ``(R,)``; NaN where no picture with an object counts.
+            ``(R, classes)``; NaN where no picture with an object of the class counts.
         """
-        return _mean(self.class_ap(weights))
-
-    def class_ap(self, weights: NDArray[Any] | None = None) -> Array:
-        """AP50-95 of every class: ``(R, classes)``; NaN where no picture with an object of it counts."""
         weights = np.ones((1, len(self.truth))) if weights is None else weights.astype(np.float64)
         objects = weights @ self.truth  # (R, classes)
         found: Array = np.full(objects.shape, np.nan)
@@ -171,7 +167,7 @@ def paired_intervals(
     count = len(before.truth)
     showing = (before.truth > 0).sum(0)
     one, other = before.class_ap(), after.class_ap()
-    difference, by_class = float(_mean(other)[0] - _mean(one)[0]), (other - one)[0]
+    difference, by_class = float(mean_ap(other)[0] - mean_ap(one)[0]), (other - one)[0]
     means, classes = np.zeros(0), np.zeros((0, len(showing)))
     if count >= FEWEST:
         rng, drawn_means, drawn_classes = np.random.default_rng(seed), [], []
@@ -179,7 +175,7 @@ def paired_intervals(
             drawn = rng.integers(0, count, (min(_TOGETHER, resamples - start), count))
             weights = np.stack([np.bincount(each, minlength=count) for each in drawn])
             one, other = before.class_ap(weights), after.class_ap(weights)
-            drawn_means.append(_mean(other) - _mean(one))
+            drawn_means.append(mean_ap(other) - mean_ap(one))
             drawn_classes.append(other - one)
         means, classes = np.concatenate(drawn_means), np.concatenate(drawn_classes)
     return _interval(difference, means, count), [
@@ -194,8 +190,9 @@ def _interval(difference: float, drawn: Array, pictures: int) -> Interval:
     return Interval(difference, float(low), float(high), pictures)
 
 
-def _mean(by_class: Array) -> Array:
-    """``(R, classes)`` -> ``(R,)``: the mean over classes that have objects; NaN where none has."""
+def mean_ap(by_class: Array) -> Array:
+    """mAP50-95 of what `Matches.class_ap` has found, ``(R, classes)`` -> ``(R,)``: the mean over classes that have
+    objects; NaN where none has."""
     there = np.isfinite(by_class).sum(1)
     mean: Array = np.where(there > 0, np.nansum(by_class, 1) / np.maximum(there, 1), np.nan)
     return mean

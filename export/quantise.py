@@ -89,10 +89,6 @@ class Quantised:
     before: float
     pictures: int
 
-    @property
-    def drop(self) -> float:
-        return self.before - self.scores[self.candidate.name]
-
 
 def calibration_pictures(
     spec: DataSpec, size: tuple[int, int], count: int, seed: int = 0, resize: str = LETTERBOX

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from models.dropping import drop_heads, only_heads
     from models.heads.anchored import AnchoredSpec
     from models.heads.free import FreeSpec
-    from models.heads.spec import HeadSpec, decode_head, decode_matched, encode_boxes
+    from models.heads.spec import HeadSpec
     from models.inference import for_inference
     from models.initial import init_heads, init_weights
     from models.lineage import compose, descend, entry_for, identity_lineage, identity_step, kept_channels, known_as
@@ -54,11 +54,8 @@ __all__ = [
     "cfg_path",
     "compose",
     "criterion",
-    "decode_head",
-    "decode_matched",
     "descend",
     "drop_heads",
-    "encode_boxes",
     "entry_for",
     "fingerprint",
     "for_inference",

@@ -23,11 +23,8 @@ if TYPE_CHECKING:
         HeadReader,
         HeadSpec,
         at_least_fp32,
-        decode_head,
         decode_heads,
         decode_heads_above,
-        decode_matched,
-        encode_boxes,
         spec_read,
     )
     from models.loss.criterion import Criterion
@@ -43,11 +40,8 @@ __all__ = [
     "HeadReader",
     "HeadSpec",
     "at_least_fp32",
-    "decode_head",
     "decode_heads",
     "decode_heads_above",
-    "decode_matched",
-    "encode_boxes",
     "spec_class",
     "spec_read",
 ]

@@ -290,11 +290,6 @@ def at_least_fp32(tensor: Tensor) -> Tensor:
     return tensor if tensor.dtype in (torch.float32, torch.float64) else tensor.float()
 
 
-def decode_head(logits: Tensor, spec: HeadReader) -> Tensor:
-    """See `HeadReader.decode`."""
-    return spec.decode(logits)
-
-
 def decode_heads(heads: Sequence[Tensor], specs: Sequence[HeadReader]) -> Tensor:
     """Logits of all heads -> ``(B, N, 5 + C)``: cx, cy, w, h in pixels of the network input, objectness, class
     probabilities; ``(B, N, 4 + C)`` in a family without objectness. Head by head, within one place by place.
@@ -324,16 +319,6 @@ def decode_heads_above(heads: Sequence[Tensor], specs: Sequence[HeadSpec], least
 def spec_read(specs: Sequence[Reader]) -> Reader:
     """One of the heads that `decode_heads` reads: what their decoded rows mean, and whether they need NMS."""
     return next((spec for spec in specs if not spec.one_to_one), specs[0])
-
-
-def decode_matched(rows: Tensor, places: Places, spec: HeadReader) -> Tensor:
-    """See `HeadReader.boxes_at`."""
-    return spec.boxes_at(rows, places)
-
-
-def encode_boxes(boxes: Tensor, places: Places, spec: HeadReader) -> Tensor:
-    """See `HeadReader.encode`."""
-    return spec.encode(boxes, places)
 
 
 def log_odds_of_mean(logits: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ import pytest
 from common.errors import UserError
 from data.dataset import Dataset
 from data.labels import ERROR, WARNING, check, read_labels
-from data.spec import label_path, label_places, load_spec
+from data.spec import find_label, label_places, load_spec
 from tests.data.made import write_picture, write_set
 
 GOOD = "0 .5 .5 .5 .5\n"
@@ -64,17 +64,20 @@ def test_labels_are_found_where_darknet_finds_them(tmp_path: Path, picture: str,
     (tmp_path / label).write_text(GOOD)
     rows, problems = read_labels(tmp_path / picture, "a")
     assert (len(rows), problems) == (1, [])
-    assert label_path(tmp_path / picture) == tmp_path / label
+    assert find_label(tmp_path / picture) == tmp_path / label
 
 
 def test_the_labels_folder_goes_before_a_text_beside_the_picture(tmp_path: Path) -> None:
     for name in ("labels", "images"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "x.txt").write_text(GOOD)
-    assert label_path(tmp_path / "images/x.jpg") == tmp_path / "labels/x.txt"
+    assert find_label(tmp_path / "images/x.jpg") == tmp_path / "labels/x.txt"
     (tmp_path / "labels/x.txt").unlink()
-    assert label_path(tmp_path / "images/x.jpg") == tmp_path / "images/x.txt"
-    assert label_path(tmp_path / "images/y.jpg") == tmp_path / "labels/y.txt", "what is in neither belongs in labels"
+    assert find_label(tmp_path / "images/x.jpg") == tmp_path / "images/x.txt"
+    assert find_label(tmp_path / "images/y.jpg") is None
+    assert label_places(tmp_path / "images/y.jpg")[0] == tmp_path / "labels/y.txt", (
+        "what is in neither belongs in labels"
+    )
 
 
 @pytest.mark.parametrize("folder", ["JPEGImages", "raw", "images", "VOC2012/JPEGImages"])

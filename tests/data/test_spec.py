@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from common.errors import UserError
-from data.spec import label_path, load_spec
+from data.spec import label_places, load_spec
 from tests.data.made import write_picture, write_set
 from tests.shared import shared
 
@@ -56,9 +56,9 @@ def test_darknet_data_file(tmp_path: Path) -> None:
 
 
 def test_labels_stand_for_the_last_images_folder() -> None:
-    assert label_path("/a/images/b/images/c/x.y.jpg") == Path("/a/images/b/labels/c/x.y.txt")
-    assert label_path("/a/pictures/x.png") == Path("/a/pictures/x.txt")
-    assert label_path("images") == Path("images.txt")
+    assert label_places("/a/images/b/images/c/x.y.jpg")[0] == Path("/a/images/b/labels/c/x.y.txt")
+    assert label_places("/a/pictures/x.png")[0] == Path("/a/pictures/x.txt")
+    assert label_places("images")[0] == Path("images.txt")
 
 
 def test_single_class_keeps_how_many_the_files_use(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from engine.bootstrap import match, paired_interval, paired_intervals
+from engine.bootstrap import match, mean_ap, paired_interval, paired_intervals
 from engine.metrics import PictureBoxes, coco_scores
 
 CLASSES = 3
@@ -36,7 +36,9 @@ def some_pictures(seed: int, noise: float, count: int = 60, sure: bool = False) 
 @pytest.mark.parametrize("seed, noise, sure", [(1, 0.05, False), (2, 0.15, True), (3, 0.0, False)])
 def test_unweighted_mean_is_cocos(seed: int, noise: float, sure: bool) -> None:
     pictures = some_pictures(seed, noise, sure=sure)
-    assert match(pictures, CLASSES).mean_ap()[0] == pytest.approx(coco_scores(pictures, CLASSES).mean(), abs=1e-9)
+    assert mean_ap(match(pictures, CLASSES).class_ap())[0] == pytest.approx(
+        coco_scores(pictures, CLASSES).mean(), abs=1e-9
+    )
 
 
 def test_picture_that_counts_twice_is_the_picture_and_its_copy() -> None:
@@ -44,7 +46,7 @@ def test_picture_that_counts_twice_is_the_picture_and_its_copy() -> None:
     weights = np.random.default_rng(3).multinomial(len(pictures), [1 / len(pictures)] * len(pictures))
     copied = [picture for picture, weight in zip(pictures, weights) for _ in range(weight)]
     assert len(set(weights)) > 2
-    weighted = match(pictures, CLASSES).mean_ap(weights[None])[0]
+    weighted = mean_ap(match(pictures, CLASSES).class_ap(weights[None]))[0]
     assert weighted == pytest.approx(coco_scores(copied, CLASSES).mean(), abs=1e-9)
 
 
@@ -55,7 +57,7 @@ def test_of_one_class_a_hundred_boxes_a_picture_count_as_in_coco() -> None:
     pictures = [PictureBoxes(detections, np.column_stack([np.zeros(130), boxes]), (400, 400))]
     found = match(pictures, 1)
     assert found.right.all(1).sum() == 100
-    assert found.mean_ap()[0] == pytest.approx(coco_scores(pictures, 1).mean(), abs=1e-9)
+    assert mean_ap(found.class_ap())[0] == pytest.approx(coco_scores(pictures, 1).mean(), abs=1e-9)
 
 
 def test_clear_difference_is_outside_the_interval_and_a_copy_is_none() -> None:
@@ -96,8 +98,8 @@ def test_pictures_without_any_object_or_detection_are_no_error() -> None:
     nothing = np.zeros((0, 6))
     empty = [PictureBoxes(nothing, np.zeros((0, 5)), (10, 10))] * 6
     full = [PictureBoxes(nothing, np.array([[1.0, 2, 2, 8, 8]]), (10, 10))] * 6
-    assert np.isnan(match(empty, CLASSES).mean_ap()[0])
-    assert match(empty + full, CLASSES).mean_ap()[0] == 0
+    assert np.isnan(mean_ap(match(empty, CLASSES).class_ap())[0])
+    assert mean_ap(match(empty + full, CLASSES).class_ap())[0] == 0
     assert paired_interval(match(empty + full, CLASSES), match(empty + full, CLASSES), resamples=20).high == 0
 
 

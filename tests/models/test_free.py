@@ -59,7 +59,7 @@ def box_by_hand(logits: list[float], spec: FreeSpec, row: int, col: int) -> list
 @pytest.mark.parametrize("spec", SPECS)
 def test_decode_gives_distances_from_the_middle_of_the_cell_and_class_probabilities(spec: FreeSpec) -> None:
     head = torch.randn(2, 1, 3, 4, spec.channels, generator=torch.Generator().manual_seed(0))
-    decoded = models.decode_head(head, spec)
+    decoded = spec.decode(head)
     assert decoded.shape == (2, 1, 3, 4, 4 + spec.classes)
     logits = head[1, 0, 2, 3].tolist()
     assert decoded[1, 0, 2, 3, :4].tolist() == pytest.approx(box_by_hand(logits, spec, 2, 3), rel=1e-5)

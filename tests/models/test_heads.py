@@ -3,7 +3,6 @@ import math
 import pytest
 import torch
 
-import models
 from models.heads import AnchoredSpec
 from models.spec import HeadMatches
 
@@ -29,7 +28,7 @@ def matches_of(image, anchor, row, col) -> HeadMatches:
 def test_decode_at_one_cell_is_darknets_formula(spec):
     logits = torch.zeros(1, 2, 3, 4, 8)
     logits[0, 1, 2, 3] = torch.tensor([0.4, -1.2, 0.3, -0.5, 1.5, 0.1, 2.0, -3.0])
-    cx, cy, w, h, obj, *scores = models.decode_head(logits, spec)[0, 1, 2, 3].tolist()
+    cx, cy, w, h, obj, *scores = spec.decode(logits)[0, 1, 2, 3].tolist()
     s = spec.scale_x_y
     assert cx == pytest.approx((sigmoid(0.4) * s - (s - 1) / 2 + 3) * 8, rel=1e-6)
     assert cy == pytest.approx((sigmoid(-1.2) * s - (s - 1) / 2 + 2) * 8, rel=1e-6)
@@ -49,14 +48,14 @@ def test_decode_at_one_cell_is_darknets_formula(spec):
 def test_matched_cells_decode_as_the_whole_head_does(spec):
     head = torch.randn(2, 2, 5, 7, 8)
     matches = matches_of([0, 1, 1], [1, 0, 1], [4, 0, 2], [6, 3, 0])
-    boxes = models.decode_matched(matches.pick(head), matches, spec)
-    torch.testing.assert_close(boxes, matches.pick(models.decode_head(head, spec))[:, :4])
+    boxes = spec.boxes_at(matches.pick(head), matches)
+    torch.testing.assert_close(boxes, matches.pick(spec.decode(head))[:, :4])
 
 
 def test_encode_undoes_decode():
     head = torch.randn(2, 2, 5, 7, 8, dtype=torch.float64)
     matches = matches_of([0, 1, 1], [1, 0, 1], [4, 0, 2], [6, 3, 0])
-    offsets = models.encode_boxes(models.decode_matched(matches.pick(head), matches, DARKNET), matches, DARKNET)
+    offsets = DARKNET.encode(DARKNET.boxes_at(matches.pick(head), matches), matches)
     t = matches.pick(head)
     torch.testing.assert_close(offsets[:, :2], t[:, :2].sigmoid() * 1.05 - 0.025)
     torch.testing.assert_close(offsets[:, 2:], t[:, 2:4])
@@ -64,7 +63,7 @@ def test_encode_undoes_decode():
 
 def test_encode_speaks_the_students_anchors_whoever_drew_the_box():
     matches = matches_of([0], [1], [2], [3])
-    offsets = models.encode_boxes(torch.tensor([[28.0, 18.0, 80.0, 15.0]]), matches, DARKNET)
+    offsets = DARKNET.encode(torch.tensor([[28.0, 18.0, 80.0, 15.0]]), matches)
     expected = torch.tensor([[28 / 8 - 3, 18 / 8 - 2, math.log(80 / 40), math.log(15 / 30)]])
     torch.testing.assert_close(offsets, expected)
 
@@ -72,15 +71,15 @@ def test_encode_speaks_the_students_anchors_whoever_drew_the_box():
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_logits_are_decoded_in_fp32(dtype):
     head = torch.randn(1, 2, 3, 4, 8).to(dtype)
-    boxes = models.decode_head(head, DARKNET)
+    boxes = DARKNET.decode(head)
     assert boxes.dtype == torch.float32
-    torch.testing.assert_close(boxes, models.decode_head(head.float(), DARKNET))
+    torch.testing.assert_close(boxes, DARKNET.decode(head.float()))
 
 
 def test_a_matched_box_passes_its_gradient_to_its_cell_only():
     head = torch.randn(1, 2, 3, 4, 8, requires_grad=True)
     matches = matches_of([0], [1], [2], [3])
-    models.decode_matched(matches.pick(head), matches, DARKNET).sum().backward()
+    DARKNET.boxes_at(matches.pick(head), matches).sum().backward()
     touched = head.grad.nonzero()
     assert touched[:, :4].unique(dim=0).tolist() == [[0, 1, 2, 3]]
     assert sorted(touched[:, 4].tolist()) == [0, 1, 2, 3]
@@ -94,5 +93,5 @@ def test_encoding_an_empty_set_of_matches_gives_an_empty_set():
         nothing.label,
         nothing.target,
     )
-    assert models.encode_boxes(torch.zeros(0, 4), nothing, DARKNET).shape == (0, 4)
-    assert models.decode_matched(torch.zeros(0, 8), nothing, DARKNET).shape == (0, 4)
+    assert DARKNET.encode(torch.zeros(0, 4), nothing).shape == (0, 4)
+    assert DARKNET.boxes_at(torch.zeros(0, 8), nothing).shape == (0, 4)

@@ -104,7 +104,7 @@ def test_decoded_boxes_and_scores_equal_opencv(name, tmp_path):
     outs = theirs.forward(last)
     for head, spec, out in zip(heads, net.specs, outs, strict=True):
         # OpenCV lists cells first, anchors within a cell.
-        ours = models.decode_head(head, spec).permute(0, 2, 3, 1, 4).reshape(-1, 5 + spec.classes)
+        ours = spec.decode(head).permute(0, 2, 3, 1, 4).reshape(-1, 5 + spec.classes)
         out = torch.from_numpy(out).reshape(-1, 5 + spec.classes)
         boxes = out[:, :4] * 64
         assert (ours[:, :4] - boxes).abs().max() < 1e-4 * boxes.abs().max()

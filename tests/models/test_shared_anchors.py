@@ -190,6 +190,6 @@ def test_opencv_reads_the_same_boxes_from_the_written_files(masks, tmp_path: Pat
         heads = net(images)
     outs = theirs.forward([name for name in theirs.getLayerNames() if name.startswith("yolo_")])
     for head, spec, out in zip(heads, net.specs, outs, strict=True):
-        ours = models.decode_head(head, spec).permute(0, 2, 3, 1, 4).reshape(-1, 5 + spec.classes)
+        ours = spec.decode(head).permute(0, 2, 3, 1, 4).reshape(-1, 5 + spec.classes)
         boxes = torch.from_numpy(out).reshape(-1, 5 + spec.classes)[:, :4] * 64
         assert (ours[:, :4] - boxes).abs().max() < 1e-4 * boxes.abs().max()

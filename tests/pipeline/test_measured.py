@@ -11,6 +11,7 @@ import pytest
 
 import models
 from common.errors import UserError
+from engine.bootstrap import mean_ap
 from engine.config import TrainConfig
 from models.network import Network
 from pipeline import measured
@@ -44,7 +45,7 @@ def test_formats_are_known_before_any_work(monkeypatch: pytest.MonkeyPatch) -> N
 
 def mark(name: str, kind: str, right: float) -> Any:
     kept = matches(right=right)
-    score = SimpleNamespace(map50_95=float(kept.mean_ap()[0]), matches=kept)
+    score = SimpleNamespace(map50_95=float(mean_ap(kept.class_ap())[0]), matches=kept)
     return Mark(name, kind, (64, 64), score, None, object() if kind == "file" else None, Path(name))  # type: ignore[arg-type]
 
 
