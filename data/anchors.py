@@ -13,7 +13,7 @@ import numpy as np
 
 from common.errors import UserError
 from data.augment import fitted_size
-from data.labels import Scan, scan
+from data.labels import scan
 from data.spec import DataSpec
 from models.resize import LETTERBOX
 
@@ -29,14 +29,12 @@ RATIO = 4.0
 _STEPS, _SAMPLE = 400, 10_000
 
 
-def boxes_wh(
-    spec: DataSpec, size: tuple[int, int], split: str = "train", found: Scan | None = None, resize: str = LETTERBOX
-) -> np.ndarray:
-    """``(n, 2)`` width and height of all boxes of a split, in pixels of an input of `size` (H, W).
+def boxes_wh(spec: DataSpec, size: tuple[int, int], resize: str = LETTERBOX) -> np.ndarray:
+    """``(n, 2)`` width and height of all training boxes, in pixels of an input of `size` (H, W).
 
-    `found` saves reading the labels again where they have been read; `resize` is the network's.
+    `resize` is the network's.
     """
-    found = found or scan(spec, split)
+    found = scan(spec, "train")
     parts = [np.zeros((0, 2))]
     for (height, width), labels in zip(found.shapes, found.labels, strict=True):
         inner = fitted_size((int(height), int(width)), size, resize)
@@ -50,11 +48,11 @@ def overlap(boxes: np.ndarray, anchors: np.ndarray) -> np.ndarray:
     return common / (boxes.prod(axis=1)[:, None] + anchors.prod(axis=1)[None] - common)
 
 
-def check_anchors(boxes: np.ndarray, anchors: np.ndarray, threshold: float = RATIO) -> tuple[float, float]:
+def check_anchors(boxes: np.ndarray, anchors: np.ndarray) -> tuple[float, float]:
     """How well anchors ``(k, 2)`` suit boxes ``(n, 2)``.
 
     Returns:
-        The best possible recall (share of boxes of which both sides are within a factor `threshold` of some anchor's)
+        The best possible recall (share of boxes of which both sides are within a factor `RATIO` of some anchor's)
         and the mean over boxes of the best IoU. Both are 1 where there are no boxes.
     """
     boxes, anchors = np.asarray(boxes, float).reshape(-1, 2), np.asarray(anchors, float).reshape(-1, 2)
@@ -62,7 +60,7 @@ def check_anchors(boxes: np.ndarray, anchors: np.ndarray, threshold: float = RAT
         return 1.0, 1.0
     ratio = boxes[:, None] / anchors[None]
     worst = np.maximum(ratio, 1 / ratio).max(axis=2)
-    return float((worst.min(axis=1) < threshold).mean()), float(overlap(boxes, anchors).max(axis=1).mean())
+    return float((worst.min(axis=1) < RATIO).mean()), float(overlap(boxes, anchors).max(axis=1).mean())
 
 
 def fit_anchors(boxes: np.ndarray, n: int, seed: int = 0) -> np.ndarray:
@@ -162,7 +160,6 @@ def choose_anchors(
     specs: Sequence[HeadSpec],
     size: tuple[int, int],
     seed: int = 0,
-    found: Scan | None = None,
     resize: str = LETTERBOX,
 ) -> tuple[list[Anchors] | None, str]:
     """Whether the network's anchors stay, and what comes in their place.
@@ -172,7 +169,6 @@ def choose_anchors(
             `GOOD_RECALL` and the new ones are better).
         specs: the network's heads.
         size: (H, W) of the network input.
-        found: the training labels, where they have been read.
         resize: how pictures are brought to that size.
 
     Returns:
@@ -185,7 +181,7 @@ def choose_anchors(
         raise UserError(f"anchors must be auto, keep or fit, not {mode!r}", todo="use --anchors auto")
     if not any(head.anchors for head in specs):
         return None, f"anchors {mode} changes nothing: these heads have none"
-    boxes = boxes_wh(spec, size, "train", found, resize)
+    boxes = boxes_wh(spec, size, resize)
     old = np.array([anchor for head in specs for anchor in head.anchors], float)
     recall, mean_iou = check_anchors(boxes, old)
     state = f"they come near the size of {recall:.1%} of the boxes (recall {recall:.3f}, mean IoU {mean_iou:.3f})"

@@ -67,9 +67,9 @@ def _picture_folders(seen: Sequence[tuple[Path, list[str]]]) -> list[Path]:
     ]
 
 
-def folders_with_pictures(folder: Path, most: int = 5) -> list[str]:
-    """The first few folders below, as a data set's file in `folder` would name them."""
-    return [os.path.relpath(place, folder) for place in _picture_folders(walked(folder))][:most]
+def folders_with_pictures(folder: Path) -> list[str]:
+    """The first five folders below, as a data set's file in `folder` would name them."""
+    return [os.path.relpath(place, folder) for place in _picture_folders(walked(folder))][:5]
 
 
 def _split(place: Path, folder: Path) -> str | None:

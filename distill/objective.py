@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -38,7 +38,6 @@ class KDObjective(DetectionObjective):
         teacher: made for this student; None is plain fine-tuning.
         config: gains and options of the detection loss.
         kd: which terms, their weights and options.
-        mean_over_ranks: averages a scalar over the processes of a distributed run.
 
     Attributes:
         adapters: modules that a mode trains beside the student, by the mode's name. They are optimised, synchronised
@@ -55,9 +54,8 @@ class KDObjective(DetectionObjective):
         teacher: Teacher | None = None,
         config: LossConfig | None = None,
         kd: KDConfig | None = None,
-        mean_over_ranks: Callable[[Tensor], Tensor] = mean_over_ranks,
     ):
-        super().__init__(network, config, mean_over_ranks)
+        super().__init__(network, config)
         self.kd = kd or KDConfig()
         self.modes = self.kd.modes() if teacher is not None else {}
         self.teacher = teacher

@@ -142,7 +142,6 @@ def evaluate(
     batch_size: int = BATCH,
     device: torch.device | str | None = None,
     workers: int = 0,
-    cache: str | None = None,
     plots_dir: str | Path | None = None,
     progress: bool = False,
     dataset: Any = None,
@@ -159,10 +158,9 @@ def evaluate(
         batch_size: pictures at a time; does not change the result.
         device: by default where the network is.
         workers: processes that read pictures.
-        cache: see `data.Dataset`.
         plots_dir: where curves, confusion matrix and prediction pictures are written, if anywhere.
         progress: show a progress bar.
-        dataset: a ready `data.Dataset` (without augmentation) instead of `split`, `size` and `cache`: during training
+        dataset: a ready `data.Dataset` (without augmentation) instead of `split` and `size`: during training
             the same one serves every epoch.
         matched: keep what is right in each picture (`Score.matches`, `Score.sure`).
         rect: batches of pictures of like shape, with as little grey around them as their stride allows: sooner, and
@@ -184,7 +182,6 @@ def evaluate(
             spec,
             split,
             size=size or net.image_size,
-            cache=cache,
             resize=net.resize,
             rectangles=(batch_size, net.max_stride) if rect else None,
         )

@@ -21,6 +21,8 @@ Array = NDArray[np.float64]
 
 SCORED = 100  # boxes per picture and class that count towards mAP (COCO's maxDets)
 CONFIDENCES = np.linspace(0, 1, 1001)  # the grid of all curves over confidence
+FOUND = 0.5  # the IoU from which on an object counts as found, in the curves and in what is said of single boxes
+SURE, NEAR = 0.25, 0.45  # the confidence and the IoU from which on the confusion matrix counts
 AREAS = ("all", "small", "medium", "large")  # COCO: below 32^2, up to 96^2, above
 
 
@@ -150,26 +152,26 @@ def _records(corners: list[Array], labels: list[Array]) -> list[dict[str, Any]]:
     ]
 
 
-def claimed(picture: PictureBoxes, iou: float = 0.5) -> NDArray[np.int64]:
+def claimed(picture: PictureBoxes) -> NDArray[np.int64]:
     """Which true box each detection has found: ``(n,)``, -1 for none. COCO's rule: the most confident first, each takes
-    the free box of its class it overlaps most, of equals the last, if by at least `iou`."""
+    the free box of its class it overlaps most, of equals the last, if by at least `FOUND`."""
     detections, truth = picture.detections, picture.truth
     claim = np.full(len(detections), -1)
     if not len(detections) or not len(truth):
         return claim
     overlap = np.where(detections[:, 5][:, None] == truth[:, 0][None], picture.overlaps, 0.0)
-    hopeful = np.flatnonzero(overlap.max(1) >= iou)
+    hopeful = np.flatnonzero(overlap.max(1) >= FOUND)
     for row in hopeful[np.argsort(-detections[hopeful, 4], kind="stable")]:
         best = len(truth) - 1 - int(overlap[row, ::-1].argmax())
-        if overlap[row, best] >= iou:
+        if overlap[row, best] >= FOUND:
             claim[row] = best
             overlap[:, best] = 0
     return claim
 
 
-def true_positives(picture: PictureBoxes, iou: float = 0.5) -> NDArray[np.bool_]:
+def true_positives(picture: PictureBoxes) -> NDArray[np.bool_]:
     """Which detections are right (see `claimed`): ``(n,)``."""
-    return claimed(picture, iou) >= 0
+    return claimed(picture) >= 0
 
 
 def curves(pictures: list[PictureBoxes], scores: CocoScores) -> Curves:
@@ -196,9 +198,7 @@ def curves(pictures: list[PictureBoxes], scores: CocoScores) -> Curves:
     return Curves(pr=scores.precision, precision=precision, recall=recall, f1=f1)
 
 
-def confusion_matrix(
-    pictures: list[PictureBoxes], classes: int, conf: float = 0.25, iou: float = 0.45
-) -> NDArray[np.int64]:
+def confusion_matrix(pictures: list[PictureBoxes], classes: int) -> NDArray[np.int64]:
     """Counts ``(classes + 1, classes + 1)``: row = detected as, column = truly; the last of each is background.
 
     Boxes are paired whatever their class, the largest overlap first. Background as column: detections without an
@@ -206,12 +206,12 @@ def confusion_matrix(
     """
     matrix = np.zeros((classes + 1, classes + 1), dtype=np.int64)
     for picture in pictures:
-        sure = picture.detections[:, 4] >= conf
+        sure = picture.detections[:, 4] >= SURE
         said, true = picture.detections[sure, 5].astype(int), picture.truth[:, 0].astype(int)
         free_said, free_true = np.ones(len(said), dtype=bool), np.ones(len(true), dtype=bool)
         if len(said) and len(true):
             overlap = picture.overlaps[sure]
-            rows, columns = np.nonzero(overlap >= iou)
+            rows, columns = np.nonzero(overlap >= NEAR)
             for pair in np.argsort(-overlap[rows, columns], kind="stable"):
                 row, column = rows[pair], columns[pair]
                 if free_said[row] and free_true[column]:

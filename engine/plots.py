@@ -183,7 +183,7 @@ def plot_labels(labels: Sequence[np.ndarray], names: Sequence[str], path: str | 
     return save_figure(figure, path)
 
 
-def plot_results(results: str | Path, path: str | Path, reference: Mapping[str, float] | None = None) -> Path | None:
+def plot_results(results: str | Path, path: str | Path) -> Path | None:
     """The training curves of a `results.csv`, a panel a quantity.
 
     ``train/box`` and ``val/box`` share a panel, and so do ``student/mAP50`` and ``teacher/mAP50``.
@@ -191,7 +191,6 @@ def plot_results(results: str | Path, path: str | Path, reference: Mapping[str, 
     Args:
         results: the file; a row an epoch.
         path: the PNG to write.
-        reference: horizontal lines: quantity -> value, e.g. ``{"teacher/mAP50-95": 0.61}``.
 
     Returns:
         `path`, or None where the file has no row yet.
@@ -213,7 +212,6 @@ def plot_results(results: str | Path, path: str | Path, reference: Mapping[str, 
             style = "--" if name.startswith("teacher/") else "-"
             panel.plot(x[shown], values[shown], style, color=colour, linewidth=1.6, marker=marker, label=name)
         panel.set_xlim(x[0] - margin, x[-1] + margin)  # all panels alike, however few epochs were validated
-        _reference_lines(panel, title, {key: value for key, value in (reference or {}).items() if key not in names})
         lines = len(panel.get_legend_handles_labels()[0])
         panel.set(title=title if lines > 1 else names[0], xlabel="epoch")
         legend = min(0.6, LEGEND_LINE * lines) if lines > 1 else 0.0  # a share of the panel's height, above all lines
@@ -279,12 +277,6 @@ def plot_compared(results: Mapping[str, str | Path], quantity: str, path: str | 
     axes.legend(**BESIDE)
     _whole_numbers(axes)
     return save_figure(figure, path)
-
-
-def _reference_lines(panel: Axes, title: str, reference: Mapping[str, float]) -> None:
-    for name, value in reference.items():
-        if name.rpartition("/")[2] == title and math.isfinite(value):
-            panel.axhline(value, color=RED, linewidth=1.2, linestyle="--", label=f"{name} {value:.3f}")
 
 
 def read_results(path: str | Path) -> dict[str, np.ndarray]:

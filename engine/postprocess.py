@@ -29,7 +29,6 @@ def postprocess(
     max_boxes: int = 300,
     multi_label: bool = True,
     class_agnostic: bool = False,
-    max_candidates: int = MAX_CANDIDATES,
 ) -> list[Tensor]:
     """Confidence filter and non-maximum suppression, one picture at a time.
 
@@ -45,16 +44,13 @@ def postprocess(
         max_boxes: most confident boxes kept per picture.
         multi_label: a box may stand for every class above `conf` (right for mAP), not only for its best one.
         class_agnostic: boxes of different classes suppress each other too.
-        max_candidates: most confident candidates per picture that enter the suppression.
 
     Returns:
         Per picture ``(n, 6)``: x1, y1, x2, y2 in pixels of the network input, confidence, class; most confident first.
     """
     overlap = None if spec.one_to_one else iou
     return [
-        _one_picture(
-            *spec.candidates(rows, conf), conf, overlap, max_boxes, multi_label, class_agnostic, max_candidates
-        )
+        _one_picture(*spec.candidates(rows, conf), conf, overlap, max_boxes, multi_label, class_agnostic)
         for rows in (each.detach().float() for each in decoded)
     ]
 
@@ -67,7 +63,6 @@ def _one_picture(
     max_boxes: int,
     multi_label: bool,
     class_agnostic: bool,
-    max_candidates: int,
 ) -> Tensor:
     if multi_label:
         row, label = (scores > conf).nonzero(as_tuple=True)
@@ -77,7 +72,7 @@ def _one_picture(
         row = (confidence > conf).nonzero(as_tuple=True)[0]
         confidence, label = confidence[row], label[row]
     confidence, order = confidence.sort(descending=True, stable=True)
-    confidence, order = confidence[:max_candidates], order[:max_candidates]
+    confidence, order = confidence[:MAX_CANDIDATES], order[:MAX_CANDIDATES]
     row, label = row[order], label[order]
     centre, half = rows[row, :2], rows[row, 2:] / 2
     boxes = torch.cat((centre - half, centre + half), 1)

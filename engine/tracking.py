@@ -238,13 +238,11 @@ class Tracker:
         self._run.summary.update(_plain(values))
 
     @_harmless
-    def log_artifact(
-        self, path: str | Path, name: str, kind: str = "model", metadata: Mapping[str, Any] | None = None
-    ) -> None:
-        """A file with its history: `metadata` names lineage and the teacher's sha256."""
+    def log_artifact(self, path: str | Path, name: str, metadata: Mapping[str, Any] | None = None) -> None:
+        """A network's file with its history: `metadata` names lineage and the teacher's sha256."""
         import wandb
 
-        artifact = wandb.Artifact(re.sub(r"[^\w.-]+", "-", name), type=kind, metadata=_plain(metadata))
+        artifact = wandb.Artifact(re.sub(r"[^\w.-]+", "-", name), type="model", metadata=_plain(metadata))
         artifact.add_file(str(path))
         self._run.log_artifact(artifact)
 

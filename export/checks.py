@@ -73,9 +73,9 @@ class Pictures:
     what: str
 
 
-def pictures_of(dataset: Dataset, count: int = PICTURES) -> Pictures:
+def pictures_of(dataset: Dataset) -> Pictures:
     """Pictures evenly spaced over a data set."""
-    chosen = np.linspace(0, len(dataset) - 1, min(count, len(dataset))).round().astype(int)
+    chosen = np.linspace(0, len(dataset) - 1, min(PICTURES, len(dataset))).round().astype(int)
     images = torch.stack([dataset[int(number)].image for number in chosen]).float() / 255
     return Pictures(images, f"{len(images)} pictures")
 

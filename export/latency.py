@@ -27,6 +27,9 @@ from export.quantise import EVERYTHING, Quantiser
 from export.runtimes import Opened, Runtime
 from models.network import Network
 
+WARM_UP = 3
+"""Runs before a network's first measurement, not counted."""
+
 
 @dataclass(frozen=True)
 class Latency:
@@ -54,7 +57,7 @@ def round_times(
     size: tuple[int, int],
     rounds: int = 30,
     threads: int | None = None,
-    warm_up: int = 3,
+    warm_up: int = WARM_UP,
 ) -> dict[str, np.ndarray]:
     """Round by round, ``(2, rounds)`` milliseconds of every network by the clock and of CPU time.
 
@@ -90,7 +93,7 @@ def time_calls(
     return latencies({name: taken / (pictures or {}).get(name, 1) for name, taken in times.items()})
 
 
-def call_rounds(calls: Mapping[str, Callable[[], None]], rounds: int, warm_up: int = 3) -> dict[str, np.ndarray]:
+def call_rounds(calls: Mapping[str, Callable[[], None]], rounds: int, warm_up: int = WARM_UP) -> dict[str, np.ndarray]:
     """Round by round, ``(2, rounds)`` milliseconds of every call by the clock and of CPU time."""
     for call in calls.values():
         for _ in range(warm_up):
@@ -191,7 +194,6 @@ class DeployedLatency:
         form: what the network is written as and timed in.
         threads: CPU threads of that program; None takes torch's number.
         rounds: measurements of every network; up to ten times as many where a network is fast.
-        warm_up: runs before the first measurement, not counted.
     """
 
     def __init__(
@@ -200,10 +202,9 @@ class DeployedLatency:
         form: Format = FORMATS["onnx"],
         threads: int | None = None,
         rounds: int = 20,
-        warm_up: int = 3,
     ):
         self.size, self.form, self.threads = size, form, threads or torch.get_num_threads()
-        self.rounds, self.warm_up = rounds, warm_up
+        self.rounds = rounds
         self.reference: Callable[[], None] | None = None
         self.reference_ms = 0.0
         self.runtime = ""
@@ -221,7 +222,7 @@ class DeployedLatency:
             UserError: as `opened`.
         """
         candidate = caller(self.opened(network), self.size)
-        for _ in range(self.warm_up):
+        for _ in range(WARM_UP):
             candidate()
         if self.reference is None:
             self.reference_ms = float(np.median(_rounds({"": candidate}, self.rounds)[""][0]))

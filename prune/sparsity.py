@@ -173,9 +173,9 @@ class Sparsity(Hooks):
         self.histograms = [list(row) for row in state.get("histograms", ())]
 
 
-def idle_channels(network: Network, graph: ChannelGraph | None = None) -> tuple[int, int]:
+def idle_channels(network: Network) -> tuple[int, int]:
     """How many prunable channels are at exactly 0 with their whole tied group, and how many are prunable at all."""
-    hook = Sparsity(network, 0.0, form="proximal", graph=graph)
+    hook = Sparsity(network, 0.0, form="proximal")
     values = hook.values(network)
     return int((hook.largest(values)[hook.groups] == 0).sum()), len(values)
 

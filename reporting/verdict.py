@@ -39,7 +39,7 @@ def short_verdict(before: Row, after: Row, split: str = "", interval: Interval |
     return f"{after.name} against {before.name}: {found[0].lower()}{found[1:]}" if found else ""
 
 
-def unhelped(began: str, start: float, best: float, what: str = "Fine-tuning") -> str:
+def unhelped(began: str, start: float, best: float) -> str:
     """A warning where a network is, on val, at least as good before its fine-tuning as at the best epoch of it.
 
     Args:
@@ -49,8 +49,9 @@ def unhelped(began: str, start: float, best: float, what: str = "Fine-tuning") -
     if start < NOTHING or start < best:
         return ""
     return (
-        f"{what} did not help: {began} scored mAP50-95 {start:.4f} on val before the first step, the best epoch scored "
-        f"{best:.4f}. Use {began} as it is; or fine-tune again with a smaller learning rate (a tenth) or more epochs"
+        f"Fine-tuning did not help: {began} scored mAP50-95 {start:.4f} on val before the first step, the best epoch "
+        f"scored {best:.4f}. Use {began} as it is; or fine-tune again with a smaller learning rate (a tenth) or more "
+        "epochs"
     )
 
 

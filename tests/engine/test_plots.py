@@ -42,7 +42,7 @@ def test_training_curves_share_a_panel_where_they_measure_the_same(tmp_path, mon
     shapes = []
     original = plots.new_figure
     monkeypatch.setattr(plots, "new_figure", lambda *a, **k: shapes.append(a) or original(*a, **k))
-    assert plots.plot_results(results, tmp_path / "results.png", {"teacher/mAP50": 0.7}) is not None
+    assert plots.plot_results(results, tmp_path / "results.png") is not None
     assert shapes == [(1, 2)], "two panels: box (train and val) and mAP50; time is none"
     assert inked(tmp_path / "results.png") > 0.02
 
