@@ -15,6 +15,7 @@ from common.errors import UserError
 from data.augment import fitted_size
 from data.labels import scan
 from data.spec import DataSpec
+from models.options import ANCHOR_REACH
 from models.resize import LETTERBOX
 
 if TYPE_CHECKING:
@@ -24,8 +25,6 @@ Anchors = tuple[tuple[float, float], ...]
 
 GOOD_RECALL = 0.98
 """With at least this share of boxes within reach of an anchor, `auto` keeps the anchors."""
-RATIO = 4.0
-"""A box is within reach of an anchor when neither side differs by more than this factor."""
 _STEPS, _SAMPLE = 400, 10_000
 
 
@@ -52,7 +51,7 @@ def check_anchors(boxes: np.ndarray, anchors: np.ndarray) -> tuple[float, float]
     """How well anchors ``(k, 2)`` suit boxes ``(n, 2)``.
 
     Returns:
-        The best possible recall (share of boxes of which both sides are within a factor `RATIO` of some anchor's)
+        The best possible recall (share of boxes within `ANCHOR_REACH` of some anchor)
         and the mean over boxes of the best IoU. Both are 1 where there are no boxes.
     """
     boxes, anchors = np.asarray(boxes, float).reshape(-1, 2), np.asarray(anchors, float).reshape(-1, 2)
@@ -60,7 +59,7 @@ def check_anchors(boxes: np.ndarray, anchors: np.ndarray) -> tuple[float, float]
         return 1.0, 1.0
     ratio = boxes[:, None] / anchors[None]
     worst = np.maximum(ratio, 1 / ratio).max(axis=2)
-    return float((worst.min(axis=1) < RATIO).mean()), float(overlap(boxes, anchors).max(axis=1).mean())
+    return float((worst.min(axis=1) < ANCHOR_REACH).mean()), float(overlap(boxes, anchors).max(axis=1).mean())
 
 
 def fit_anchors(boxes: np.ndarray, n: int, seed: int = 0) -> np.ndarray:

@@ -19,9 +19,10 @@ from data.labels import Scan
 from data.loader import Companions
 from data.options import AugmentConfig
 from data.pictures import picture_shapes, read_picture
+from data.places import VIDEO_SUFFIXES
 from data.problems import LEFT_OUT, Problem, summary
 from data.spec import DataSpec, find_entry, pictures_at
-from data.video import PIXELS, VIDEOS, pixel_digest, video_frames
+from data.video import PIXELS, pixel_digest, video_frames
 from models.resize import LETTERBOX
 
 UNLABELLED = "unlabelled"
@@ -81,7 +82,7 @@ def find_footage(entries: Sequence[str], frames: Path, every: int) -> list[Path]
             )
         place = place.absolute()
         videos = [place] if place.is_file() else sorted(path for path in place.rglob("*") if path.is_file())
-        videos = [path for path in videos if path.suffix.lower() in VIDEOS]
+        videos = [path for path in videos if path.suffix.lower() in VIDEO_SUFFIXES]
         pictures = [] if place in videos else pictures_at(place, [Path.cwd()])
         if place.is_file() and (absent := [path for path in pictures if not path.is_file()]):
             raise UserError(

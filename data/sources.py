@@ -27,13 +27,12 @@ from common.reading import exists, is_folder, shown_path, user_path, why_no_file
 from data.facts import Facts
 from data.findings import wrong_range
 from data.pictures import decode_picture, deep_range, has_frames, picture_facts, read_picture
-from data.places import UNREAD_SUFFIXES
+from data.places import UNREAD_SUFFIXES, VIDEO_SUFFIXES
 from data.problems import remedy
 from data.spec import PICTURE_SUFFIXES
-from data.video import VIDEOS
 
 PICTURE, VIDEO, LIVE = "picture", "video", "live"
-KNOWN = PICTURE_SUFFIXES | VIDEOS
+KNOWN = PICTURE_SUFFIXES | VIDEO_SUFFIXES
 MEANT = KNOWN | UNREAD_SUFFIXES
 WHAT = (
     "name pictures, videos, folders of them, a pattern in quotes ('in/*.jpg'), a camera's number (0) or an address "
@@ -135,7 +134,7 @@ def _of_file(path: Path, root: Path) -> Source:
     elif path.suffix.lower() not in KNOWN:
         todo = f"convert it to one of {', '.join(sorted(PICTURE_SUFFIXES))}"
         refusal = UserError(f"pictures of the form *{path.suffix} are not read", where=path, todo=todo)
-    kind = VIDEO if path.suffix.lower() in VIDEOS else PICTURE
+    kind = VIDEO if path.suffix.lower() in VIDEO_SUFFIXES else PICTURE
     return Source(kind, str(path), path.relative_to(root), path, refusal=refusal)
 
 
@@ -178,7 +177,7 @@ def _at_address(address: str) -> Source:
     last = Path(unquote(parts.path)).name
     suffix = Path(last).suffix.lower()
     name = Path(_plain(Path(last).stem if last else host) + (suffix if suffix in KNOWN else ""))
-    kind = PICTURE if suffix in PICTURE_SUFFIXES else VIDEO if suffix in VIDEOS else LIVE
+    kind = PICTURE if suffix in PICTURE_SUFFIXES else VIDEO if suffix in VIDEO_SUFFIXES else LIVE
     if kind == LIVE and parts.scheme.lower() in ("http", "https"):
         with _answer(address, shown) as answer:
             if answer.headers.get_content_maintype() == "image":

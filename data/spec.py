@@ -39,7 +39,7 @@ SPLITS = ("train", "val", "test")
 PICTURE_FOLDERS = ("images", "JPEGImages", "raw")
 """Folders for which Darknet looks for labels in the folder `labels` beside them."""
 SCORED = 100
-"""Boxes of a class in a picture that are scored, as in COCO."""
+"""Boxes of a class in a picture that count towards mAP (COCO's maxDets)."""
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,6 @@ from common.errors import UserError
 from common.files import write_json
 from common.log import log
 
-VIDEOS = frozenset([".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv"])
 PIXELS = "pixels.json"
 """In a folder of frames: picture name -> `pixel_digest` of the frame, before JPEG took some of it."""
 _QUALITY = 95

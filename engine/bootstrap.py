@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.metrics import SCORED, Array, PictureBoxes
+from data.spec import SCORED
+from engine.metrics import Array, PictureBoxes
 
 IOUS = np.linspace(0.5, 0.95, 10)
 RECALLS = np.linspace(0, 1, 101)

@@ -315,6 +315,11 @@ class TrainConfig:
         """(height, width) of the network input."""
         return parse_size(self.imgsz or USUAL_SIZE)
 
+    @property
+    def scoring_batch(self) -> int:
+        """Pictures at a time where nothing is trained: `batch_size`, where that is a number."""
+        return self.batch_size if self.batch_size > 0 else BATCH
+
     def frozen_layers(self, layers: int) -> frozenset[int]:
         """The layer numbers `--freeze` names in a network of so many layers."""
         text = self.freeze.strip().strip("[]()")

@@ -20,8 +20,9 @@ from common.errors import UserError
 from common.memory import keep_freed_memory
 from data.batch import Batch
 from data.options import BATCH
+from data.spec import SCORED
 from engine.bootstrap import Matches, match
-from engine.metrics import AREAS, CONFIDENCES, SCORED, Curves, PictureBoxes, coco_scores, confusion_matrix, curves
+from engine.metrics import AREAS, CONFIDENCES, Curves, PictureBoxes, coco_scores, confusion_matrix, curves
 from engine.pictures import SHOWN
 from engine.postprocess import postprocess, to_original
 from models.heads import HeadSpec, spec_read

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from torchvision.ops import box_iou
 
 from common.memory import collector_paused
+from data.spec import SCORED
 
 Array = NDArray[np.float64]
 
-SCORED = 100  # boxes per picture and class that count towards mAP (COCO's maxDets)
 CONFIDENCES = np.linspace(0, 1, 1001)  # the grid of all curves over confidence
 FOUND = 0.5  # the IoU from which on an object counts as found, in the curves and in what is said of single boxes
 SURE, NEAR = 0.25, 0.45  # the confidence and the IoU from which on the confusion matrix counts

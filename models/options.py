@@ -9,6 +9,8 @@ from common.errors import UserError
 from common.options import option
 
 BOX_LOSSES = ("ciou", "giou")
+ANCHOR_REACH = 4.0
+"""A box is within reach of an anchor when neither side differs by this factor or more."""
 
 GAINS = {
     "anchored": {"box": 10.0, "obj": 100.0, "cls": 1.0},

@@ -8,7 +8,6 @@ from functools import cached_property
 import prune
 from data import Dataset, DataSpec, make_loader
 from data.batch import Batch
-from data.options import BATCH
 from engine import distributed, evaluate
 from models.network import Network
 from pipeline.distil_options import DistilConfig
@@ -32,15 +31,11 @@ class Calibration:
         self.options, self.spec, self.resize = config, spec, resize
         self.device = distributed.start(config.device)
 
-    @property
-    def _size(self) -> int:
-        return self.options.batch_size if self.options.batch_size > 0 else BATCH
-
     @cached_property
     def batches(self) -> list[Batch]:
         """A few hundred training pictures without augmentation, drawn with ``--seed``; no batch is smaller."""
         pictures = Dataset(self.spec, "train", self.options.input_size, resize=self.resize)
-        size = min(self._size, len(pictures))
+        size = min(self.options.scoring_batch, len(pictures))
         workers = self.options.workers
         loader = make_loader(pictures, size, seed=self.options.seed, workers=workers, drop_last=True)
         return list(itertools.islice(loader, max(1, PICTURES // size)))
@@ -51,7 +46,7 @@ class Calibration:
         if not self.options.unlabelled:
             return self.batches
         half = SOLVED_ON // 2
-        train = self.batches[: max(1, half // self._size)]
+        train = self.batches[: max(1, half // self.options.scoring_batch)]
         return [*train, *unlabelled_batches(self.options, self.spec, half, self.resize)]
 
     @cached_property
@@ -64,7 +59,7 @@ class Calibration:
             network,
             self.spec,
             "val",
-            batch_size=self._size,
+            batch_size=self.options.scoring_batch,
             device=self.device,
             workers=self.options.workers,
             dataset=self.val,

@@ -17,7 +17,6 @@ import models
 from common.errors import UserError
 from common.log import log
 from data import DataSpec
-from data.options import BATCH
 from engine import distributed
 from engine.bootstrap import Matches
 from engine.config import TrainConfig
@@ -112,9 +111,8 @@ def smaller_marks(fat: Mark, spec: DataSpec, split: str, config: TrainConfig) ->
     device = distributed.start(config.device)
     found = []
     for size in smaller_sizes(config.input_size, fat.network.max_stride):
-        batch = config.batch_size if config.batch_size > 0 else BATCH
         judged: Any = fat.scored or fat.network
-        score = evaluate(judged, spec, split, size, batch, device, workers=config.workers, matched=True)
+        score = evaluate(judged, spec, split, size, config.scoring_batch, device, workers=config.workers, matched=True)
         found.append(Mark(f"{fat.name} at {size[1]}x{size[0]}", "smaller", size, score, fat.network))
     return found
 

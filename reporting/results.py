@@ -8,11 +8,11 @@ from typing import Any
 
 import models
 from data import DataSpec
+from data.spec import SCORED
 from engine import distributed, evaluate
 from engine.bootstrap import Interval, paired_interval
 from engine.config import TrainConfig
 from engine.evaluate import Score
-from engine.metrics import SCORED
 from models.network import Network
 from reporting.report import Row
 from reporting.speed import Speeds, measured_speeds
@@ -34,14 +34,13 @@ def scores(
     device = distributed.start(config.device)
     if not distributed.is_main():
         return distributed.broadcast(None)
-    batch = config.batch_size if config.batch_size > 0 else 16
     found = {
         split: evaluate(
             network,
             spec,
             split,
             config.input_size,
-            batch,
+            config.scoring_batch,
             device,
             workers=config.workers,
             plots_dir=folder and folder / split,

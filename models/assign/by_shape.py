@@ -12,6 +12,7 @@ from torch import Tensor
 
 from models.heads.anchored import AnchoredSpec
 from models.heads.spec import HeadSpec
+from models.options import ANCHOR_REACH
 from models.spec import HeadMatches, Matches
 
 # (column step, row step) of the cell a centre lies in, then of its left, right, upper and lower neighbour.
@@ -24,7 +25,7 @@ def assign(
     shapes: Sequence[tuple[int, int]],
     targets: Tensor,
     *,
-    ratio_threshold: float = 4.0,
+    ratio_threshold: float = ANCHOR_REACH,
     mean_over_ranks: Callable[[Tensor], Tensor] | None = None,
 ) -> Matches:
     """Match every ground truth box to the cells and anchors that are to predict it.
@@ -45,6 +46,7 @@ def assign(
         specs: one per head, all of them anchored.
         shapes: (rows, columns) of each head's grid.
         targets: ``(T, 6)`` picture in the batch, class, cx, cy, w, h in pixels of the network input.
+        ratio_threshold: tests set another, for boxes that no anchor reaches.
         mean_over_ranks: averages a scalar over processes; handed on to `Matches`.
 
     Returns:
