@@ -17,33 +17,14 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from common.errors import UserError
-from models.network import ConvKey, Network
+from models.keys import ConvKey, layer_of, moved_key
+from models.network import Network
 from models.summary import fingerprint, full_digest, parameters
 
 Entry = dict[str, Any]
 Lineage = list[Entry]
 # New convolution -> (the convolution it was, the channels it kept).
 Step = Mapping[ConvKey, tuple[ConvKey, Iterable[int]]]
-
-
-def conv_key(name: str) -> ConvKey:
-    """What a lineage calls the convolution of this module name: "layers.12.conv" -> 12."""
-    parts = name.split(".")
-    assert parts[0] == "layers", name
-    return int(parts[1]) if parts[2:] == ["conv"] else ".".join(parts[1:])
-
-
-def module_name(key: ConvKey) -> str:
-    """The inverse of `conv_key`."""
-    return f"layers.{key}.conv" if isinstance(key, int) else f"layers.{key}"
-
-
-def moved_key(key: ConvKey, moved: Mapping[int, int]) -> ConvKey:
-    """What a convolution was called when its layer had the number ``moved[layer]``."""
-    if isinstance(key, int):
-        return moved[key]
-    layer, inside = key.split(".", 1)
-    return f"{moved[int(layer)]}.{inside}"
 
 
 def identity_step(net: Network) -> dict[ConvKey, tuple[ConvKey, list[int]]]:
@@ -56,7 +37,7 @@ def renumbering(net: Network, moved: Mapping[int, int]) -> dict[ConvKey, tuple[C
     new_number = {old: new for new, old in moved.items()}
     found: dict[ConvKey, tuple[ConvKey, range]] = {}
     for key, conv in net.conv_modules.items():
-        if int(str(key).split(".")[0]) in new_number:
+        if layer_of(key) in new_number:
             found[moved_key(key, new_number)] = (key, range(conv.out_channels))
     return found
 

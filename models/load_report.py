@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from common.log import log
 from models.cfg import Cfg
 from models.heads import spec_class
+from models.keys import layer_of_module
 from models.network import head_feeders
 
 MOST_LINES = 5  # of tensors that do not fit; a file of another network would fill the screen
-_LAYER = re.compile(r"layers\.(\d+)\.")
 
 
 @dataclass
@@ -100,8 +99,8 @@ class LoadReport:
 def in_layers(names: Iterable[str]) -> str:
     """The layers that tensors are of, in words; names that belong to none as they are."""
     names = list(names)
-    layers = [int(found[1]) for name in names if (found := _LAYER.match(name))]
-    others = [name for name in names if not _LAYER.match(name)]
+    layers = [layer for name in names if (layer := layer_of_module(name)) is not None]
+    others = [name for name in names if layer_of_module(name) is None]
     return ", ".join([*([_numbered(layers)] if layers else []), *others])
 
 

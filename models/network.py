@@ -14,14 +14,12 @@ from common.errors import UserError
 from models.cfg import Cfg, Section
 from models.heads import HeadSpec, decode_heads, decode_heads_above, spec_class
 from models.heads.anchored import with_anchors
+from models.keys import ConvKey
 from models.kinds import KINDS
 from models.layers import Conv, Head, Layer, Size
 from models.limits import check_stride, check_weights, pixels
 from models.resize import resize_of
 from models.timm_section import Backbone
-
-# Names a convolution: its layer's number, or for one inside a [timm] section "number.its name there".
-ConvKey = int | str
 
 RGB = 3
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from models.keys import layer_of
 from models.layers import Size
 from models.network import Network
 from models.weights import file_tensors
@@ -48,7 +49,7 @@ def layer_table(net: Network, size: Size | None = None) -> list[LayerCost]:
     convs = net.conv_modules
     work: dict[int, int] = {}
     for key, (height, width) in net.conv_sizes(size or net.image_size).items():
-        number = int(str(key).split(".")[0])
+        number = layer_of(key)
         work[number] = work.get(number, 0) + convs[key].weight.numel() * height * width
     rows = []
     for number, (section, layer) in enumerate(zip(net.cfg.layers, net.layers)):

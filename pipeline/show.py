@@ -18,7 +18,7 @@ from data import Dataset, DataSpec
 from data.labels import scan
 from engine import Hooks, Tracker
 from engine.plots import plot_labels
-from models.lineage import conv_key
+from models.keys import conv_key
 from models.network import Network
 from prune.select import LayerHeld
 from prune.sparsity import LOG10_EDGES

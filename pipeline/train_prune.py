@@ -18,6 +18,7 @@ from data.folds import folds_of
 from data.labels import scan
 from distill import Teacher
 from engine import Hooks, checkpoints, distributed
+from models.keys import layer_of
 from models.lineage import identity_lineage
 from models.network import Network
 from pipeline.conclusion import PLAIN, PRETRAINED, PRUNED, Line
@@ -328,8 +329,8 @@ class PruneRun(Line):
         if not frozen or len(pruned.lineage) <= len(baseline.lineage):
             return self.config.freeze
         rows = pruned.lineage[len(baseline.lineage)]["layers"]  # the first ancestor the baseline does not have: itself
-        number = {layer: int(layer.split(".")[0]) for layer in rows}  # what is inside a backbone: the backbone
-        left = {number[layer] for layer, row in rows.items() if int(str(row["layer"]).split(".")[0]) in frozen}
+        number = {layer: layer_of(layer) for layer in rows}  # what is inside a backbone: the backbone
+        left = {number[layer] for layer, row in rows.items() if layer_of(row["layer"]) in frozen}
         return "".join(f"{layer}," for layer in sorted(left))
 
     def _train(

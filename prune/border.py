@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from common.errors import UserError
-from models.lineage import conv_key, known_as, moved_key
+from models.keys import conv_key, layer_of, moved_key
+from models.lineage import known_as
 from models.network import Network
 from prune.blocks import cut_blocks, find_blocks
 from prune.tracing import trace
@@ -62,7 +63,7 @@ def gammas_at_zero(fat: Network, thin: Network) -> Network:
             todo="hand in the network that was pruned, as it was then",
         )
     kept = {str(row["layer"]): row["kept"] for row in entry["layers"].values()}
-    layers = {str(key): int(str(key).split(".")[0]) for key in fat.conv_modules}
+    layers = {str(key): layer_of(key) for key in fat.conv_modules}
     missing = {layer for key, layer in layers.items() if key not in kept}
     there = set(layers.values()) - missing
     # A block that merely holds a removed one has convolutions left.

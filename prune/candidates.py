@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 
 from common.errors import UserError
-from models.lineage import conv_key, descend, module_name, moved_key
+from models.keys import conv_key, module_name, moved_key
+from models.lineage import descend
 from models.network import Network
 from prune.blocks import Block, choose_blocks, cut_blocks, find_blocks
 from prune.cost import Cost

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from models.lineage import conv_key
+from models.keys import conv_key
 from models.network import Network
 from prune.budgets import BUDGETS
 from prune.identities import ChannelGraph, Ids, Mask

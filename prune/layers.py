@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 
 from common.errors import UserError
+from models.keys import layer_of_module
 from prune.identities import ChannelGraph, matches
 
 _RANGE = re.compile(r"^(\d+)(?:-(\d+))?$")
@@ -33,7 +34,8 @@ def chosen_layers(graph: ChannelGraph, patterns: Iterable[str], what: str) -> se
     for pattern in patterns:
         if number := _RANGE.match(pattern):
             first, last = int(number[1]), int(number[2] or number[1])
-            found = {name for name in graph.convs if first <= _number(name) <= last}
+            layers = {name: layer_of_module(name) for name in graph.convs}
+            found = {name for name, layer in layers.items() if layer is not None and first <= layer <= last}
         else:
             found = {name for name in graph.convs if matches(name, pattern)}
         if not found:
@@ -44,9 +46,3 @@ def chosen_layers(graph: ChannelGraph, patterns: Iterable[str], what: str) -> se
             )
         chosen |= found
     return chosen
-
-
-def _number(name: str) -> int:
-    """The Darknet layer a module belongs to; -1 if it belongs to none."""
-    parts = name.split(".")
-    return int(parts[1]) if parts[0] == "layers" and len(parts) > 1 and parts[1].isdigit() else -1

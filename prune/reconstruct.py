@@ -27,8 +27,9 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from common.errors import UserError
 from data.batch import Batch
-from models.lineage import conv_key, kept_channels, known_as, module_name
-from models.network import ConvKey, Network
+from models.keys import ConvKey, conv_key, module_name
+from models.lineage import kept_channels, known_as
+from models.network import Network
 from prune.identities import ChannelGraph, Conv
 from prune.least_squares import Activation, Equations, Solution, missed
 from prune.lockstep import Lockstep

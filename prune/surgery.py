@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection
 
 import numpy as np
@@ -10,12 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from models.dropping import rebuilt
+from models.keys import layer_of_module
 from models.layers import Layer
 from models.network import Network
 from prune.fold import Leftovers
 from prune.identities import ChannelGraph, Conv, Mask
-
-_NUMBER = re.compile(r"^layers\.(\d+)\.")
 
 
 def thin_network(net: Network, graph: ChannelGraph, keep: Mask, left: Leftovers | None = None) -> Network:
@@ -42,9 +40,9 @@ def thin_network(net: Network, graph: ChannelGraph, keep: Mask, left: Leftovers 
 
 def layer_number(name: str) -> int:
     """The Darknet layer a module belongs to."""
-    found = _NUMBER.match(name)
-    assert found, f"{name} is not part of a Darknet layer"
-    return int(found.group(1))
+    number = layer_of_module(name)
+    assert number is not None, f"{name} is not part of a Darknet layer"
+    return number
 
 
 def modules_in(graph: ChannelGraph, layers: Collection[int]) -> set[str]:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models import Network
-from models.lineage import conv_key
+from models.keys import conv_key
 from prune.identities import ChannelGraph, Ids, Mask
 
 TOLERANCE = 1e-8
