@@ -14,6 +14,7 @@ Earlier versions called an ancestor by its `full_digest`; `known_as` looks for b
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from common.errors import UserError
@@ -92,12 +93,27 @@ def kept_channels(lineage: Lineage, ancestor: str, layer: ConvKey) -> tuple[Conv
     Raises:
         UserError: for a network that is no ancestor, naming those that are; KeyError for a layer without a row.
     """
+    todo = "use one of these as the teacher; .weights files carry no lineage, the .pt does"
+    row = entry_of(lineage, ancestor, whose="this student", todo=todo)["layers"][str(layer)]
+    return row["layer"], list(row["kept"])
+
+
+def entry_of(
+    lineage: Lineage, ancestor: str, *, whose: str, todo: str, said: str = "", where: str | Path | None = None
+) -> Entry:
+    """The youngest entry of an ancestor.
+
+    Args:
+        ancestor: what the lineage calls it (`known_as`).
+        whose, todo, said, where: for the message: whose lineage it is, what to do, what the network was called, which
+            file holds it.
+
+    Raises:
+        UserError: for a network that is no ancestor, naming those that are.
+    """
     for entry in reversed(lineage):
         if entry["sha256"] == ancestor:
-            row = entry["layers"][str(layer)]
-            return row["layer"], list(row["kept"])
+            return entry
     known = ", ".join(f"{entry['kind']} ({entry['sha256'][:12]})" for entry in lineage) or "none"
-    raise UserError(
-        f"the network {ancestor[:12]} is no ancestor of this student; its ancestors: {known}",
-        todo="use one of these as the teacher; .weights files carry no lineage, the .pt does",
-    )
+    said = said or f"the network {ancestor[:12]}"
+    raise UserError(f"{said} is no ancestor of {whose}; its ancestors: {known}", where=where, todo=todo)

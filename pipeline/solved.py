@@ -13,6 +13,7 @@ from common.rundir import LAST, MARK, mark
 from data import DataSpec, load_spec
 from distill import Teacher
 from engine import checkpoints, distributed
+from models.lineage import entry_of
 from models.network import Network
 from pipeline.calibration import Calibration
 from pipeline.distil_options import TEACHER, AblateConfig
@@ -81,13 +82,14 @@ def ancestor_of(said: str, student: Network, teacher: Teacher | None) -> Network
     else:
         ancestor, name = teacher.members[0], teacher.source
     sha256 = models.known_as(student.lineage, ancestor)
-    if all(entry["sha256"] != sha256 for entry in student.lineage):
-        known = ", ".join(f"{entry['kind']} ({entry['sha256'][:12]})" for entry in student.lineage) or "none"
-        raise UserError(
-            f"--reconstruct {said}: this network ({sha256[:12]}) is no ancestor of the student; its ancestors: {known}",
-            where=name,
-            todo="name one of these; .weights files carry no lineage, the .pt does",
-        )
+    entry_of(
+        student.lineage,
+        sha256,
+        whose="the student",
+        todo="name one of these; .weights files carry no lineage, the .pt does",
+        said=f"--reconstruct {said}: this network ({sha256[:12]})",
+        where=name,
+    )
     return ancestor
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from common.errors import UserError
 from models.keys import conv_key, layer_of, moved_key
-from models.lineage import known_as
+from models.lineage import entry_of, known_as
 from models.network import Network
 from prune.blocks import cut_blocks, find_blocks
 from prune.tracing import trace
@@ -54,14 +54,8 @@ def gammas_at_zero(fat: Network, thin: Network) -> Network:
     Raises:
         UserError: as `border_error`.
     """
-    sha = known_as(thin.lineage, fat)
-    entry = next((entry for entry in reversed(thin.lineage) if entry["sha256"] == sha), None)
-    if entry is None:
-        known = ", ".join(f"{entry['kind']} ({entry['sha256'][:12]})" for entry in thin.lineage) or "none"
-        raise UserError(
-            f"the network {sha[:12]} is no ancestor of the thin one; its ancestors: {known}",
-            todo="hand in the network that was pruned, as it was then",
-        )
+    todo = "hand in the network that was pruned, as it was then"
+    entry = entry_of(thin.lineage, known_as(thin.lineage, fat), whose="the thin one", todo=todo)
     kept = {str(row["layer"]): row["kept"] for row in entry["layers"].values()}
     layers = {str(key): layer_of(key) for key in fat.conv_modules}
     missing = {layer for key, layer in layers.items() if key not in kept}
