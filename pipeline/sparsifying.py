@@ -14,6 +14,7 @@ from engine import Hooks
 from engine.evaluate import Score
 from models.network import Network
 from pipeline.prune_options import PruneConfig
+from prune.candidates import fixed_too
 from prune.layers import held_layers
 from prune.plan import CutPlan
 from prune.schedules import USUAL_TARGET
@@ -25,7 +26,7 @@ VALIDATIONS = 8
 def make_sparsity(network: Network, config: PruneConfig) -> prune.Sparsity:
     """The hook that ``--sparsity`` and its options ask for; layers that have to stay are not pushed."""
     graph = prune.trace(network)
-    graph = graph.without(held_layers(graph, config.include, config.exclude))
+    graph = fixed_too(graph, held_layers(graph, config.include, config.exclude))
     if config.sparsity == "auto":
         if config.s:
             log.info("--sparsity auto chooses the pull itself: --s %g is not used", config.s)

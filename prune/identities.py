@@ -15,8 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from common.errors import UserError
-
 Ids = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
@@ -148,25 +146,6 @@ class ChannelGraph:
             mask[list(kept.get(name, ()))] = False
             gone[conv.makes[mask]] = True
         return gone
-
-    def without(self, patterns: Iterable[str]) -> ChannelGraph:
-        """A graph in which what the convolutions matching the globs make is fixed too.
-
-        A pattern matches a module name ("layers.3.conv") or any leading part of it ("layers.3").
-
-        Raises:
-            UserError: a pattern that matches no convolution.
-        """
-        held: list[Ids] = []
-        for pattern in patterns:
-            found = [conv for name, conv in self.convs.items() if matches(name, pattern)]
-            if not found:
-                raise UserError(
-                    f"exclude={pattern!r} matches no convolution",
-                    todo="names look like " + ", ".join(list(self.convs)[:3]),
-                )
-            held += [conv.makes for conv in found]
-        return self.fixing(held)
 
     def lacking(self, modules: Collection[str]) -> ChannelGraph:
         """The graph once these convolutions, BatchNorms and joins are gone; identities keep their numbers."""
