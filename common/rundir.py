@@ -38,7 +38,9 @@ NETWORKS = (
 
 EXPORTED_FILES = (".onnx", ".xml", ".engine", ".param", ".tflite")
 """How a file ends that other programs run."""
-NETWORK_FILES = (".pt", ".pth", ".weights", ".cfg", *EXPORTED_FILES)
+CHECKPOINTS = (".pt", ".pth")
+"""How a checkpoint ends: ours, or another program's."""
+NETWORK_FILES = (*CHECKPOINTS, ".weights", ".cfg", *EXPORTED_FILES)
 """How a file of a network ends, whoever runs it."""
 
 begun: list[Path] = []
@@ -168,6 +170,11 @@ def go_on() -> str:
     run = begun[-1]
     kind = run.absolute().parent.name
     return f"Go on with: thinyolo {COMMANDS.get(kind, 'train')} --resume {run}" if run.exists() else ""
+
+
+def is_checkpoint(path: str | Path) -> bool:
+    """Whether a path is called like a checkpoint."""
+    return Path(path).suffix in CHECKPOINTS
 
 
 def chosen_network(path: str | Path) -> Path:

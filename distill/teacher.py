@@ -14,6 +14,7 @@ from torch import Tensor, nn
 import models
 from common.errors import UserError
 from common.log import log
+from common.rundir import is_checkpoint
 from distill.alignment import Alignment, align, describe, pair_classes
 from models.heads import DecodedSpec, HeadReader, HeadSpec, decode_heads
 from models.inference import fold_norms
@@ -23,8 +24,6 @@ from models.resize import with_resize
 from models.spec import Outputs
 
 __all__ = ["AlignedTeacher", "Alignment", "Teacher", "align", "describe", "split_chain"]
-
-_PT = (".pt", ".pth")
 
 
 def split_chain(cfg: str, weights: str) -> list[tuple[str, str]]:
@@ -291,7 +290,7 @@ def _folded(network: Network) -> Network:
 
 
 def _load(cfg: str, weights: str) -> Network:
-    if not weights and Path(cfg).suffix not in _PT:
+    if not weights and not is_checkpoint(cfg):
         raise UserError("a teacher needs trained weights", where=cfg, todo="add --t_weights FILE")
     network = models.load(cfg, weights=weights) if cfg and weights else models.load(cfg or weights)
     report = network.load_report

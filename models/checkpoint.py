@@ -14,7 +14,7 @@ from common.errors import UserError
 from common.files import whole_file
 from common.log import log, say_once
 from common.reading import need_file, shown_path
-from common.rundir import EXPORTED_FILES, network_in
+from common.rundir import EXPORTED_FILES, is_checkpoint, network_in
 from models.archive import MAX_BYTES, MAX_PICKLE_BYTES, Archive
 from models.cfg import Cfg, parse_cfg, read_cfg
 from models.classes import class_order, numbers_only, only_classes, take_names
@@ -168,8 +168,8 @@ def load(
             where=source,
             todo=f"give its cfg and pass it as weights: load('yolov3.cfg', weights='{source}')",
         )
-    path = Path(source) if Path(source).suffix in (".pt", ".pth") else cfg_path(source)
-    if path.suffix in (".pt", ".pth"):
+    path = Path(source) if is_checkpoint(source) else cfg_path(source)
+    if is_checkpoint(path):
         net = _adapted(_read_pt(path), classes, names, path)
     else:
         net = _fresh(read_cfg(path), classes, names)
@@ -269,7 +269,7 @@ def _fill(net: Network, path: Path) -> None:
     path = network_in(path) if os.path.isdir(path) else path
     if path.suffix == ".cfg":
         raise UserError("is a cfg: it holds no tensors", where=path, todo="pass a .weights or .pt file as weights")
-    if path.suffix in (".pt", ".pth"):
+    if is_checkpoint(path):
         other = _read_pt(path)
         if other.classes != net.classes and (order := class_order(net.names, other.names)):
             other = only_classes(other, order, net.names, str(path))

@@ -14,7 +14,7 @@ from common.errors import UserError
 from common.files import read_json, write_json
 from common.log import log
 from common.options import options, to_dict
-from common.rundir import ARGS
+from common.rundir import ARGS, is_checkpoint
 from data import DataSpec, load_spec
 from distill import KDConfig, KDObjective, Teacher
 from engine import checkpoints, distributed
@@ -187,7 +187,7 @@ def _key(config: DistilConfig, student: Network, teacher: Teacher, spec: DataSpe
 
 
 def _has_weights(config: DistilConfig) -> bool:
-    return bool(config.weights) or Path(config.cfg).suffix in (".pt", ".pth")
+    return bool(config.weights) or is_checkpoint(config.cfg)
 
 
 def _digest(content: list[Any]) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 import models
 from common.errors import UserError
 from common.log import log
-from common.rundir import chosen_network
+from common.rundir import chosen_network, is_checkpoint
 from data import DataSpec
 from data.anchors import boxes_wh
 from export.opening import names_beside
@@ -128,7 +128,7 @@ def _told(network: Network, thin: Network, which: str) -> Network:
 def _class_names(weights: str) -> list[str] | None:
     """The class names in a `.pt` or a run, or beside a `.weights`; None where there are none, or numbers only."""
     weights = str(chosen_network(weights))
-    if Path(weights).suffix not in (".pt", ".pth"):
+    if not is_checkpoint(weights):
         return names_beside(Path(weights))
     names = models.load(weights).names
     return None if numbers_only(names) else names

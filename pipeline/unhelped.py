@@ -6,6 +6,7 @@ from pathlib import Path
 
 import models
 from common.errors import UserError
+from common.rundir import is_checkpoint
 from data import DataSpec
 from engine import checkpoints
 from models.network import Network
@@ -33,7 +34,7 @@ def begun_with(config: DistilConfig, spec: DataSpec, run: Path) -> tuple[Path, N
     """The file that holds the student as it was before its first step, and what is in it; None where none does."""
     began = (checkpoints.read_last(run) or {}).get("start")
     for path in (run / SOLVED, Path(config.weights), Path(config.cfg)):
-        if path.suffix not in (".pt", ".pth") or not path.is_file():
+        if not is_checkpoint(path) or not path.is_file():
             continue
         try:
             network = models.load(path, names=spec.names)

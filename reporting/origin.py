@@ -12,7 +12,7 @@ import yaml
 import models
 from common.errors import UserError
 from common.reading import read_text
-from common.rundir import ARGS, run_of
+from common.rundir import ARGS, is_checkpoint, run_of
 from distill.modes import AUTO, USUAL_MODES
 from models.content import TRAINED_AT
 from models.network import Network
@@ -85,7 +85,7 @@ def _kind(extra: Mapping[str, Any]) -> str | None:
 
 
 def _checkpoint(weights: Path) -> dict[str, Any]:
-    if weights.suffix not in (".pt", ".pth"):
+    if not is_checkpoint(weights):
         return {}
     try:
         return models.read_checkpoint(weights)
