@@ -257,7 +257,7 @@ class Teacher:
         return "+".join(models.known_as(lineage, each) for each in self.members)
 
     @property
-    def fingerprint(self) -> str:
+    def full_digest(self) -> str:
         """sha256 of all weights and BatchNorm statistics; the same after any number of steps. Several, joined by +."""
         return "+".join(models.full_digest(each) for each in self.members)
 

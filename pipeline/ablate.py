@@ -182,7 +182,7 @@ def _key(config: DistilConfig, student: Network, teacher: Teacher, spec: DataSpe
     # What is at its default is not in the key: cells stay valid that were made before it counted.
     usual = checkpoints.reading_of(DataSpec((), {}, spec.source))
     reading = {key: value for key, value in checkpoints.reading_of(spec).items() if value != usual[key]}
-    content = [settings, start, teacher.fingerprint, list(spec.names), pictures]
+    content = [settings, start, teacher.full_digest, list(spec.names), pictures]
     return _digest([*content, reading] if reading else content)
 
 

@@ -32,7 +32,7 @@ def check_teacher(before: Mapping[str, Any], guide: Teacher | None, student: Net
     if not taught or guide is None:
         return
     # What its lineage calls the teacher; and the digest by which earlier versions knew one that is no ancestor.
-    if taught.get("sha256") not in (guide.known_as(student.lineage), guide.fingerprint):
+    if taught.get("sha256") not in (guide.known_as(student.lineage), guide.full_digest):
         raise UserError(
             f"was taught by another network than {guide.source} now holds",
             where=run / LAST,

@@ -195,7 +195,7 @@ def footage_of(
     if not as_labels and len(chosen) > LOOKED_AT:
         chosen = np.linspace(0, len(chosen) - 1, LOOKED_AT).round().astype(int)
     listing = Path(config.unlabelled[0])
-    identity: list[Any] = [listing.name, teacher.fingerprint, *config.input_size, threshold if as_labels else None]
+    identity: list[Any] = [listing.name, teacher.full_digest, *config.input_size, threshold if as_labels else None]
     identity += [] if teacher.resize == LETTERBOX else [teacher.resize]
     identity += [list(spec.pixel_range)] if spec.pixel_range else []
     kept = listing.with_name(f"teacher-{_digest(json.dumps(identity))}.npz")

@@ -70,7 +70,7 @@ def test_teacher_is_bit_identical_after_steps_and_the_student_is_not() -> None:
     teacher = objective.teacher
     assert teacher is not None
     answer = [head.clone() for head in teacher(batch_of().images).heads]
-    before, student_before = teacher.fingerprint, [p.detach().clone() for p in objective.parameters()]
+    before, student_before = teacher.full_digest, [p.detach().clone() for p in objective.parameters()]
     optimiser = torch.optim.SGD(objective.parameters(), lr=0.01, momentum=0.9)
     for step in range(4):
         objective.train()
@@ -78,7 +78,7 @@ def test_teacher_is_bit_identical_after_steps_and_the_student_is_not() -> None:
         optimiser.zero_grad()
         terms.total().backward()
         optimiser.step()
-    assert teacher.fingerprint == before
+    assert teacher.full_digest == before
     assert all(torch.equal(old, new) for old, new in zip(answer, teacher(batch_of().images).heads))
     assert all(parameter.grad is None for parameter in teacher.network.parameters())
     assert any(not torch.equal(old, new) for old, new in zip(student_before, objective.parameters()))

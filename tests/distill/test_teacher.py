@@ -20,14 +20,14 @@ pytestmark = pytest.mark.usefixtures("fp32_teachers")
 
 def test_teacher_runs_in_eval_mode_without_gradients_even_if_somebody_trained_it() -> None:
     teacher = Teacher(tiny_network(16), tiny_network(8))
-    before = teacher.fingerprint
+    before = teacher.full_digest
     images = torch.rand(2, 3, 64, 64)
     quiet = teacher(images)
     teacher.network.train()
     outputs = teacher(images)
     assert not any(head.requires_grad for head in outputs.heads)
     assert all(torch.equal(one, other) for one, other in zip(quiet.heads, outputs.heads))
-    assert teacher.fingerprint == before
+    assert teacher.full_digest == before
 
 
 def test_heads_are_paired_by_stride_and_anchors_by_size() -> None:
@@ -142,7 +142,7 @@ def test_several_teachers_give_the_mean_of_their_probabilities() -> None:
     for head, both in zip(teacher(images).heads, averaged(one, two, images)):
         assert torch.allclose(head[..., 4:].sigmoid(), both[..., 4:].sigmoid().mean(0), atol=1e-6)
         assert torch.allclose(head[..., :4], both[..., :4].mean(0), atol=1e-6)
-    assert teacher.fingerprint == f"{models.full_digest(one)}+{models.full_digest(two)}"
+    assert teacher.full_digest == f"{models.full_digest(one)}+{models.full_digest(two)}"
     same = Teacher([one, one], student)(images)
     for head, alone in zip(same.heads, Teacher(one, student)(images).heads):
         assert torch.allclose(head, alone, atol=1e-4)
@@ -237,8 +237,8 @@ def test_weights_that_do_not_fill_the_teacher_are_refused(tmp_path: Path) -> Non
     models.save(fat, tmp_path / "fat.pt")
     models.save(thin, tmp_path / "thin.pt")
     (tmp_path / "fat.cfg").write_text(fat.cfg.text())
-    assert Teacher.load(tmp_path / "fat.cfg", tmp_path / "fat.pt", thin).fingerprint == models.full_digest(fat)
-    assert Teacher.load("", tmp_path / "fat.pt", thin).fingerprint == models.full_digest(fat)
+    assert Teacher.load(tmp_path / "fat.cfg", tmp_path / "fat.pt", thin).full_digest == models.full_digest(fat)
+    assert Teacher.load("", tmp_path / "fat.pt", thin).full_digest == models.full_digest(fat)
     with pytest.raises(UserError):
         Teacher.load(tmp_path / "fat.cfg", tmp_path / "thin.pt", thin)
     with pytest.raises(UserError, match="needs trained weights"):

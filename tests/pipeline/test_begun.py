@@ -27,7 +27,7 @@ def test_another_teacher_than_taught_so_far_is_refused(
     before: dict[str, Any], guide: str | None, goes_on: bool, tmp_path: Path
 ) -> None:
     teacher: Any = (
-        SimpleNamespace(fingerprint="digest", known_as=lambda lineage: guide, source="new.pt") if guide else None
+        SimpleNamespace(full_digest="digest", known_as=lambda lineage: guide, source="new.pt") if guide else None
     )
     student: Any = SimpleNamespace(lineage=[])
     if goes_on:

@@ -96,7 +96,7 @@ def test_other_footage_in_a_reused_folder_is_another_list(folder: Path) -> None:
 class Seer:
     """Detects, in a 64 x 64 input, an object of class 1 in the middle, the surer the brighter the picture."""
 
-    fingerprint, resize = "seer", "letterbox"
+    full_digest, resize = "seer", "letterbox"
     asked = 0
     specs = (AnchoredSpec(((8.0, 8.0),), 8, 2),)
 
