@@ -133,11 +133,8 @@ def barrier() -> None:
 
 
 def wrap(objective: nn.Module, device: torch.device) -> nn.Module:
-    """The objective as DDP sees it: parameters start equal, gradients are averaged in `backward`.
-
-    BatchNorm becomes SyncBatchNorm on GPUs (it has no CPU form); on CPUs every rank normalises with its own share of
-    the batch and rank 0's running statistics count.
-    """
+    """The objective as DDP sees it: parameters start equal, gradients are averaged in `backward`; one process needs
+    none."""
     if world() == 1:
         return objective
     ids = [device.index] if device.type == "cuda" else None
@@ -145,7 +142,11 @@ def wrap(objective: nn.Module, device: torch.device) -> nn.Module:
 
 
 def sync_batchnorm(module: nn.Module, device: torch.device) -> nn.Module:
-    """`module` with SyncBatchNorm where there are several GPUs; before the optimiser is made."""
+    """`module` with SyncBatchNorm where there are several GPUs; before the optimiser is made.
+
+    It has no CPU form: there every rank normalises with its own share of the batch, and rank 0's running statistics
+    count.
+    """
     if world() > 1 and device.type == "cuda":
         module = nn.SyncBatchNorm.convert_sync_batchnorm(module)
     return module
