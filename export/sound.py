@@ -43,7 +43,7 @@ def need_bounded(path: str | Path) -> None:
 
 
 def check_onnx(path: str | Path) -> dict[str, str]:
-    """What an ONNX file says about itself, if ONNX Runtime may be given it.
+    """What an ONNX file says about itself, if a program may be given it.
 
     Raises:
         UserError: it is no ONNX file or none of ours, names other files or libraries, holds graphs in its graph, or
@@ -57,7 +57,9 @@ def check_onnx(path: str | Path) -> dict[str, str]:
         model = onnx.load(str(path), load_external_data=False)
     except (DecodeError, ValueError) as error:
         raise UserError(
-            f"ONNX Runtime cannot read it: it is no ONNX file, or damaged ({str(error)[:80]})", where=path, todo=TODO
+            f"the onnx package cannot read it: it is no ONNX file, or damaged ({str(error)[:80]})",
+            where=path,
+            todo=TODO,
         ) from None
     metadata = {each.key: each.value for each in model.metadata_props}
     description = Description.from_metadata(metadata, path)
