@@ -27,9 +27,9 @@ def no_trace_if_refused(run: Path, resumed: bool) -> Iterator[None]:
     try:
         try:
             yield
-        except (OSError, AssertionError) as error:  # of what read a file that was deleted
+        except (OSError, AssertionError):  # of what read a file that was deleted
             check_watched(run)
-            raise error
+            raise
         check_watched(run)
     except UserError:
         if distributed.is_main() and run in made_here and not resumed and not _networks(run):

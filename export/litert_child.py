@@ -15,7 +15,7 @@ def why_not(path: str) -> str:
     from ai_edge_litert import schema_py_generated as schema
 
     model = schema.Model.GetRootAs(Path(path).read_bytes())
-    if getattr(model, "ExternalBufferGroupsLength", int)():  # since LiteRT 2
+    if hasattr(model, "ExternalBufferGroupsLength") and model.ExternalBufferGroupsLength():  # since LiteRT 2
         return "it holds values that lie in another file"
     if model.SubgraphsLength() != 1:
         return "it holds a graph inside its graph"

@@ -121,9 +121,10 @@ def taylor(net: nn.Module, graph: ChannelGraph, losses: Losses) -> Scores:
     """
     modules = dict(net.named_modules())
     names = [name for name, conv in graph.convs.items() if conv.norm is None]
-    names += [name for name in graph.norms if _is_parameter(modules[name].weight)]
+    names += [name for name in graph.norms if isinstance(modules[name].weight, Tensor)]
     parts = {
-        name: [value for value in (modules[name].weight, modules[name].bias) if _is_parameter(value)] for name in names
+        name: [value for value in (modules[name].weight, modules[name].bias) if isinstance(value, Tensor)]
+        for name in names
     }
     parameters = [cast(nn.Parameter, value) for values in parts.values() for value in values]
     total = {name: np.zeros(len(parts[name][0])) for name in names}
@@ -138,7 +139,7 @@ def taylor(net: nn.Module, graph: ChannelGraph, losses: Losses) -> Scores:
                 count += 1
                 found = iter(torch.autograd.grad(loss, parameters, allow_unused=True))
                 for name in names:
-                    gate = sum(_gate(cast(Tensor, value), next(found)) for value in parts[name])
+                    gate = sum(_gate(value, next(found)) for value in parts[name])
                     total[name] += np.square(gate)
     finally:
         for parameter, want in zip(parameters, wanted):
@@ -166,10 +167,6 @@ def _check_loss(loss: object) -> None:
         )
     if not bool(torch.isfinite(loss)):
         raise UserError(f"the loss of a batch for the Taylor criterion is {float(loss.detach())}")
-
-
-def _is_parameter(value: object) -> bool:
-    return isinstance(value, Tensor)
 
 
 def _numbers(tensor: Tensor) -> np.ndarray:
