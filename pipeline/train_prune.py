@@ -6,6 +6,7 @@ import copy
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import models
 import prune
@@ -158,8 +159,9 @@ class PruneRun(Line):
             self._train(network, config, "sparse", hook)
             self._settle(folder, settled)
         state = checkpoints.read_last(folder)
-        hooked = state["hooks"][0] if state else {"history": []}
-        self.gammas = quantiles(hooked["history"], hooked.get("histograms", ()))
+        hooks = state["hooks"] if state else ()
+        noted: dict[str, Any] = next((each for each in hooks if "history" in each), {})  # by the sparsity's hook
+        self.gammas = quantiles(noted.get("history", []), noted.get("histograms", ()))
         return checkpoints.own_network(settled, checkpoints.MADE_AGAIN)
 
     def _settle(self, folder: Path, settled: Path) -> None:
