@@ -39,6 +39,11 @@ class UserError(Exception):
         super().__init__("\n".join(each if len(each) <= LONGEST else f"{each[:LONGEST]} [...]" for each in lines))
 
 
+def first_line(error: Exception) -> str:
+    """What an error says, on one line: the first that holds anything; "" where none does."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+
+
 def closest(word: str, known: Iterable[str], cutoff: float = 0.6, most: int = 1) -> list[str]:
     """Which of the `known` words somebody may have meant by `word`; a longer one than all of them means none."""
     known = list(known)

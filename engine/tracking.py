@@ -23,7 +23,7 @@ from urllib.request import getproxies
 
 import numpy as np
 
-from common.errors import UserError
+from common.errors import UserError, first_line
 from common.files import whole_file
 from common.log import log
 
@@ -359,4 +359,4 @@ def _plain_leaf(value: Any) -> Any:
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+    return (first_line(error) or type(error).__name__)[:200]

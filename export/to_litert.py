@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from common.errors import UserError
+from common.errors import UserError, first_line
 from common.files import read_json, whole_file, write_json
 from common.reading import why_no_file
 from export.description import Description
@@ -66,9 +66,8 @@ def write(job: Job) -> Written:
         try:
             converted = converter.convert(fused(job.net), (picture,))
         except Exception as error:  # of torch.export, of jax, of MLIR
-            said = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
             raise UserError(
-                f"litert-torch cannot convert this network: {said}",
+                f"litert-torch cannot convert this network: {first_line(error) or type(error).__name__}",
                 todo="export it as onnx; or name another format by --to",
             ) from error
         path = job.new(".tflite")

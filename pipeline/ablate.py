@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import models
-from common.errors import UserError
+from common.errors import UserError, first_line
 from common.files import read_json, write_json
 from common.log import log
 from common.options import options, to_dict
@@ -19,7 +19,7 @@ from data import DataSpec, load_spec
 from distill import KDConfig, KDObjective, Teacher
 from engine import checkpoints, distributed
 from models.network import Network
-from pipeline.ablate_cell import CELL, Cell, attempt_cell, finished, first_line
+from pipeline.ablate_cell import CELL, Cell, attempt_cell, finished
 from pipeline.ablate_grid import ALL, NONE, Variant, entries, parse_seeds, parse_variants
 from pipeline.ablate_table import Table, publish
 from pipeline.distil_options import AblateConfig, DistilConfig

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from common.errors import UserError
+from common.errors import UserError, first_line
 from common.files import read_json, write_json
 from common.rundir import ARGS
 from engine import checkpoints, distributed
@@ -67,10 +67,6 @@ def attempt_cell(cell: Cell) -> dict[str, Any]:
         what = f"{type(error).__name__}: {first_line(error)}"
     # Outside of the handler: inside, this error would keep the other's frames, and all memory they hold, alive.
     raise UserError(what, where=cell.folder / ERROR, todo="when the cause is gone, go on with --resume")
-
-
-def first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [""])[0]
 
 
 def run_cell(cell: Cell) -> dict[str, Any]:

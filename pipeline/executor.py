@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from common.errors import UserError
+from common.errors import UserError, first_line
 from common.log import log, show_log
 
 EXECUTORS = ("local", "ray")
@@ -94,7 +94,7 @@ def _on_ray(
                 ray.exceptions.RaySystemError,
                 ray.exceptions.NodeDiedError,
             ) as error:
-                lost = str(error).strip().splitlines()[0]
+                lost = first_line(error)
                 yield task, UserError(f"its worker died {RETRIES + 1} times: {lost}", todo="go on later with --resume")
     finally:
         if began:

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 import models
-from common.errors import UserError
+from common.errors import UserError, first_line
 from common.log import log
 from data import DataSpec
 from engine import distributed
@@ -197,9 +197,7 @@ def _files(weights: Path, split: str, config: TrainConfig) -> tuple[list[Made], 
 
 
 def _said(error: Exception) -> str:
-    """An error on one line."""
-    lines = str(error).splitlines()
-    return lines[0] if lines else type(error).__name__
+    return first_line(error) or type(error).__name__
 
 
 def _speeds(marks: list[Mark], runtime: str, kept: Any = None) -> tuple[Speeds, str]:
