@@ -30,7 +30,9 @@ def video_frames(video: Path, folder: Path, every: int) -> list[Path]:
     half.mkdir(parents=True)
     digests: dict[str, str] = {}
     try:
+        last = -1
         for number, frame in _every(video, every):
+            last = number
             name = f"{number:07d}.jpg"
             cv2.imencode(".jpg", frame, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])[1].tofile(half / name)
             digests[name] = pixel_digest(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB))
@@ -43,6 +45,8 @@ def video_frames(video: Path, folder: Path, every: int) -> list[Path]:
     finally:
         shutil.rmtree(half, ignore_errors=True)
     log.info("%s: %d frames, one in %d, in %s", video, len(digests), every, folder)
+    if (told := _frames_told(video)) - last > max(2 * every, 0.02 * told):  # headers often estimate
+        log.warning("%s: its header tells of %d frames: those behind %d cannot be read", video, told, last + 1)
     return [folder / name for name in digests]
 
 
@@ -57,6 +61,15 @@ def _every(video: Path, every: int) -> Iterator[tuple[int, np.ndarray]]:
                 if found:
                     yield number, frame
             number += 1
+    finally:
+        reader.release()
+
+
+def _frames_told(video: Path) -> int:
+    """How many frames the header tells of; 0 where it does not."""
+    reader = cv2.VideoCapture(str(video))
+    try:
+        return max(0, int(reader.get(cv2.CAP_PROP_FRAME_COUNT)))
     finally:
         reader.release()
 

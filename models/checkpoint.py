@@ -17,7 +17,7 @@ from common.reading import need_file, shown_path
 from common.rundir import EXPORTED_FILES, is_checkpoint, network_in
 from models.archive import MAX_BYTES, MAX_PICKLE_BYTES, Archive
 from models.cfg import Cfg, parse_cfg, read_cfg
-from models.classes import class_order, numbers_only, only_classes, take_names
+from models.classes import numbers_only, only_classes, places_of, take_names
 from models.content import DAMAGED, FORMAT, check_content, misfit
 from models.initial import init_weights
 from models.layers import Conv
@@ -250,7 +250,7 @@ def _adapted(net: Network, classes: int | None, names: Sequence[str] | None, pat
         if names is not None:
             take_names(net, names, net.names, str(path))
         return net
-    if (order := class_order(names or (), net.names)) and len(order) == classes:
+    if (order := places_of(names or (), net)) and len(order) == classes:
         return only_classes(net, order, names or (), str(path))
     cfg = net.cfg.copy()
     changed = {str(number) for number in adapt_classes(cfg, classes)}
@@ -271,7 +271,7 @@ def _fill(net: Network, path: Path) -> None:
         raise UserError("is a cfg: it holds no tensors", where=path, todo="pass a .weights or .pt file as weights")
     if is_checkpoint(path):
         other = _read_pt(path)
-        if other.classes != net.classes and (order := class_order(net.names, other.names)):
+        if other.classes != net.classes and (order := places_of(net.names, other)):
             other = only_classes(other, order, net.names, str(path))
         transfer(net, other.state_dict(), str(path))
         if not net.load_report.unfit and not net.load_report.missing:

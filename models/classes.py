@@ -76,6 +76,15 @@ def _reorder(net: Network, order: Sequence[int]) -> None:
                 tensor.copy_(tensor[kept])
 
 
+def places_of(wanted: Sequence[str], net: Network) -> tuple[int, ...] | None:
+    """`class_order` of `wanted` among a network's classes; None too where heads would say another thing with fewer.
+
+    Scores by softmax share one certainty out: with cat gone, a cat is a dog.
+    """
+    shared = any(head.softmax for head in net.specs)
+    return None if shared and len(wanted) < net.classes else class_order(wanted, net.names)
+
+
 def only_classes(net: Network, order: Sequence[int], names: Sequence[str], source: str) -> Network:
     """A network that knows some of `net`'s classes: class k is ``names[k]`` and what class ``order[k]`` was.
 

@@ -23,6 +23,7 @@ from data.batch import Batch
 from data.footage import UNLABELLED, Footage, find_footage, scan_footage, without_copies
 from data.labels import Scan
 from data.options import BATCH
+from data.remembered import stamps_of
 from data.spec import pictures_at
 from distill import Teacher
 from distill.modes import MODES
@@ -74,14 +75,18 @@ def gathered(config: Distil, spec: DataSpec, run: Path) -> Distil:
     Raises:
         UserError: see `find_footage` and `without_copies`; or no picture can be read.
     """
-    if not config.unlabelled or _is_gathered(config.unlabelled):
+    if not config.unlabelled or _is_gathered(config.unlabelled, run):
         return config
     listing = distributed.broadcast(_gather(config, spec, run / UNLABELLED) if distributed.is_main() else None)
     return replace(config, unlabelled=(str(listing),))
 
 
-def _is_gathered(entries: Sequence[str]) -> bool:
-    return len(entries) == 1 and Path(entries[0]).is_file() and any(Path(entries[0]).parent.glob(RECORD.format("*")))
+def _is_gathered(entries: Sequence[str], run: Path) -> bool:
+    """Whether this is the list of `run`, or of the run it is a stage of: another run's may hold what is val here."""
+    if len(entries) != 1 or not Path(entries[0]).is_file():
+        return False
+    folder = Path(entries[0]).resolve().parent
+    return run.resolve().is_relative_to(folder.parent) and any(folder.glob(RECORD.format("*")))
 
 
 def _gather(config: DistilConfig, spec: DataSpec, folder: Path) -> Path:
@@ -184,7 +189,7 @@ def footage_of(
     """The gathered pictures as the trainer takes them, and what the teacher makes of them.
 
     The teacher is asked once: its answers are kept beside the list, so that a resumed run, or the next cell of a
-    comparison, has the same ones.
+    comparison, has the same ones. Where pictures have gone or are others since, it is asked anew.
 
     Args:
         threshold: the confidence from which a detection may stand for a label.
@@ -195,7 +200,15 @@ def footage_of(
     if not as_labels and len(chosen) > LOOKED_AT:
         chosen = np.linspace(0, len(chosen) - 1, LOOKED_AT).round().astype(int)
     listing = Path(config.unlabelled[0])
-    identity: list[Any] = [listing.name, teacher.full_digest, *config.input_size, threshold if as_labels else None]
+    stamps = stamps_of(scan.pictures)[:, :2].tolist()  # size and time of change
+    pictures = _digest(json.dumps([[path.name for path in scan.pictures], stamps]))
+    identity: list[Any] = [
+        listing.name,
+        pictures,
+        teacher.full_digest,
+        *config.input_size,
+        threshold if as_labels else None,
+    ]
     identity += [] if teacher.resize == LETTERBOX else [teacher.resize]
     identity += [list(spec.pixel_range)] if spec.pixel_range else []
     kept = listing.with_name(f"teacher-{_digest(json.dumps(identity))}.npz")

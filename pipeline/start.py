@@ -49,14 +49,15 @@ def first_network(config: PruneConfig, spec: DataSpec) -> Network:
     """The network of ``--cfg`` and ``--weights`` with heads for the data set's classes.
 
     `meta["trained_for"]` says which classes it already detects: those of the data set if every tensor, the heads
-    included, came from ``--weights`` and the file's class names are the data set's (or it names none).
+    included, came from ``--weights`` and the file's class names are the data set's (or it names none). One that knows
+    more classes than these was trained on other pictures: it has a head start and no more.
     """
     network = load_network(config, spec.names)
     network.meta.pop("trained_for", None)  # what an earlier run of these weights said
     report = network.load_report
     if config.weights and (report is None or not (report.missing or report.unfit)):
         theirs = _class_names(config.weights)
-        if theirs is None or class_order(spec.names, theirs) is not None:
+        if theirs is None or (len(theirs) == len(spec.names) and class_order(spec.names, theirs) is not None):
             network.meta["trained_for"] = list(spec.names)
     return without_heads(config, network, spec)
 

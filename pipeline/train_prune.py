@@ -301,7 +301,8 @@ class PruneRun(Line):
             raise UserError(
                 f"--cross-fit {self.config.cross_fit} without a baseline stage: what this run begins with has seen all "
                 "pictures",
-                todo="begin with weights of other pictures, or --t_weights fold1.pt+fold2.pt, or --cross-fit 0",
+                todo="begin with weights of other pictures (--stages baseline,sparse,prune,student trains them on "
+                "these), or --t_weights fold1.pt+fold2.pt, or --cross-fit 0",
             )
         folds_of(len(scan(self.spec, "train").pictures), self.config.cross_fit)  # refuses more folds than pictures
         say_cost(self.config.cross_fit, self.config.epochs)

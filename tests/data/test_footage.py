@@ -86,6 +86,17 @@ def test_half_decoded_video_leaves_no_folder(tmp_path: Path, monkeypatch: pytest
     assert [path.name for path in tmp_path.iterdir()] == ["film.avi"]
 
 
+def test_a_video_that_ends_before_its_header_says_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    whole = make_video(tmp_path / "whole.avi", 40)
+    assert len(video_frames(whole, tmp_path / "all", 3)) == 14
+    assert "cannot be read" not in caplog.text
+    cut = tmp_path / "cut.avi"
+    cut.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    frames = video_frames(cut, tmp_path / "some", 1)
+    assert 5 < len(frames) < 35
+    assert f"its header tells of 40 frames: those behind {len(frames)} cannot be read" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("entry", "words"),
     [

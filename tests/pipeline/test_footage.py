@@ -80,7 +80,8 @@ def test_resumed_run_finds_the_pictures_it_began_with(folder: Path, monkeypatch:
     again = gathered(config, spec, folder / "moved")
     assert again.unlabelled == (str(folder / "moved/unlabelled" / Path(first.unlabelled[0]).name),)
     assert Path(again.unlabelled[0]).read_text().split() == lines
-    assert gathered(again, spec, folder / "stage") is again, "a stage takes the list of its run"
+    assert gathered(again, spec, folder / "moved/stage") is again, "a stage takes the list of its run"
+    assert gathered(again, spec, folder / "other") is not again, "another run looks itself: val may be in it"
 
 
 def test_other_footage_in_a_reused_folder_is_another_list(folder: Path) -> None:
@@ -172,6 +173,23 @@ def test_teacher_is_asked_once(folder: Path) -> None:
     assert all(map(np.array_equal, first[0].scan.labels, again[0].scan.labels))
     look(config, seer, threshold=0.7)
     assert seer.asked == 10, "another threshold is another question"
+
+
+@pytest.mark.parametrize("what", ["gone", "another"])
+def test_teacher_is_asked_anew_where_pictures_are_not_those_it_saw(folder: Path, what: str) -> None:
+    """Answers go by a picture's place in the list: one that has gone would hand all later ones another's boxes."""
+    config = config_of(folder, unlabelled_as="labels")
+    spec, seer = load_spec(config.data), Seer()
+    begun = gathered(config, spec, folder / "run")
+    footage_of(begun, spec, seer, 0.5)  # type: ignore[arg-type]
+    if what == "gone":
+        (folder / "footage/0.png").unlink()
+    else:
+        (folder / "footage/0.png").write_bytes((folder / "footage/4.png").read_bytes())
+    footage, _ = footage_of(begun, spec, seer, 0.5)  # type: ignore[arg-type]
+    found = {path.name: len(labels) for path, labels in zip(footage.scan.pictures, footage.scan.labels, strict=True)}
+    rest = {"1.png": 0, "2.png": 0, "3.png": 1, "4.png": 1}
+    assert found == (rest if what == "gone" else {"0.png": 1, **rest})
 
 
 def test_gathered_pictures_are_handed_over_as_they_are(folder: Path) -> None:
