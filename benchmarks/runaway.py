@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -30,16 +31,12 @@ def largest(net: models.Network, pictures: Dataset) -> dict[int, Tensor]:
     """Layer -> the largest output of its BatchNorm by absolute value, of each picture ``(n,)``."""
     found: dict[int, list[Tensor]] = {}
 
-    def noted(number: int, output: Tensor) -> None:
-        found.setdefault(number, []).append(output.detach().abs().amax((1, 2, 3)))
+    def note(number: int, module: nn.Module, inputs: object, output: Tensor) -> None:
+        found.setdefault(number, []).append(output.abs().amax((1, 2, 3)))
 
-    norms = {number: conv.bn for number, conv in net.convolutions.items() if conv.bn is not None}
-
-    def watch(number: int, norm: nn.Module) -> None:
-        norm.register_forward_hook(lambda module, inputs, output: noted(number, output))
-
-    for number, norm in norms.items():
-        watch(number, norm)
+    for number, conv in net.convolutions.items():
+        if conv.bn is not None:
+            conv.bn.register_forward_hook(partial(note, number))
     with torch.no_grad():
         for batch in make_loader(pictures, 16, shuffle=False):
             net(batch.prepared("cpu").images)

@@ -40,8 +40,8 @@ class UserError(Exception):
 
 
 def first_line(error: Exception) -> str:
-    """What an error says, on one line: the first that holds anything; "" where none does."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    """What an error says, on one line: the first that holds anything; what it is called where none does."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 def closest(word: str, known: Iterable[str], cutoff: float = 0.6, most: int = 1) -> list[str]:

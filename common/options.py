@@ -288,7 +288,7 @@ def read_yaml(cls: type, path: str | Path) -> dict[str, Any]:
     except (yaml.YAMLError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         line = mark.line + 1 if mark else None
-        problem = getattr(error, "problem", None) or first_line(error) or "?"
+        problem = getattr(error, "problem", None) or first_line(error)
         raise UserError(f"is not YAML: {problem}", where=path, line=line, todo="write `key: value` lines") from None
     if node is None:
         return {}

@@ -29,9 +29,10 @@ def video_frames(video: Path, folder: Path, every: int) -> list[Path]:
     shutil.rmtree(half, ignore_errors=True)
     half.mkdir(parents=True)
     digests: dict[str, str] = {}
+    reader, last = cv2.VideoCapture(str(video)), -1
+    told = int(reader.get(cv2.CAP_PROP_FRAME_COUNT))  # not above 0 where the header does not tell
     try:
-        last = -1
-        for number, frame in _every(video, every):
+        for number, frame in _every(reader, every):
             last = number
             name = f"{number:07d}.jpg"
             cv2.imencode(".jpg", frame, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])[1].tofile(half / name)
@@ -43,35 +44,23 @@ def video_frames(video: Path, folder: Path, every: int) -> list[Path]:
         write_json(half / PIXELS, digests)
         half.rename(folder)
     finally:
+        reader.release()
         shutil.rmtree(half, ignore_errors=True)
     log.info("%s: %d frames, one in %d, in %s", video, len(digests), every, folder)
-    if (told := _frames_told(video)) - last > max(2 * every, 0.02 * told):  # headers often estimate
+    if told - last > max(2 * every, 0.02 * told):  # headers often estimate
         log.warning("%s: its header tells of %d frames: those behind %d cannot be read", video, told, last + 1)
     return [folder / name for name in digests]
 
 
-def _every(video: Path, every: int) -> Iterator[tuple[int, np.ndarray]]:
+def _every(reader: cv2.VideoCapture, every: int) -> Iterator[tuple[int, np.ndarray]]:
     """(number, (h, w, 3) BGR) of every so many frames."""
-    reader = cv2.VideoCapture(str(video))
-    try:
-        number = 0
-        while reader.grab():
-            if number % every == 0:
-                found, frame = reader.retrieve()
-                if found:
-                    yield number, frame
-            number += 1
-    finally:
-        reader.release()
-
-
-def _frames_told(video: Path) -> int:
-    """How many frames the header tells of; 0 where it does not."""
-    reader = cv2.VideoCapture(str(video))
-    try:
-        return max(0, int(reader.get(cv2.CAP_PROP_FRAME_COUNT)))
-    finally:
-        reader.release()
+    number = 0
+    while reader.grab():
+        if number % every == 0:
+            found, frame = reader.retrieve()
+            if found:
+                yield number, frame
+        number += 1
 
 
 def pixel_digest(image: np.ndarray) -> str:

@@ -6,6 +6,7 @@ does, training goes on: the first error switches tracking off with one warning.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib.util
 import netrc
@@ -14,7 +15,7 @@ import re
 import socket
 import uuid
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -101,7 +102,8 @@ class Tracker:
         self._last_step = -1
         _trackers.add(self)
         if tensorboard:
-            self._on_board(lambda _: board_in(self.run_dir))
+            with self._board_harmless():
+                self._board = board_in(self.run_dir)
         if (resolved := _asked(mode)) == "off":
             return
         options = {
@@ -184,13 +186,17 @@ class Tracker:
     def log_epoch(self, epoch: int, values: Mapping[str, float]) -> None:
         """Commit one epoch: `values` and whatever has been waiting, in one step."""
         if self._board is not None:
-            self._on_board(lambda board: _add(board, epoch, values))
+            with self._board_harmless():
+                for name, value in values.items():
+                    self._board.add_scalar(name, float(value), epoch)
+                self._board.flush()
         self._commit(epoch, values)
 
-    def _on_board(self, work: Callable[[Any], Any]) -> None:
-        """TensorBoard's writer after `work` with it: errors, a full disk say, switch it off and end no training."""
+    @contextlib.contextmanager
+    def _board_harmless(self) -> Iterator[None]:
+        """Errors of TensorBoard's writer, a full disk say, switch it off and end no training."""
         try:
-            self._board = work(self._board)
+            yield
         except UserError:
             raise
         except Exception as error:
@@ -249,7 +255,9 @@ class Tracker:
     def finish(self, exit_code: int = 0) -> None:
         """Send what is left and close the run; at most a minute without a network. Safe to call twice."""
         if self._board is not None:
-            self._on_board(lambda board: board.close())
+            with self._board_harmless():
+                self._board.close()
+            self._board = None
         self._close(exit_code)
 
     @_harmless
@@ -279,14 +287,6 @@ def board_in(run_dir: Path) -> Any:
     from torch.utils.tensorboard import SummaryWriter
 
     return SummaryWriter(str(run_dir / "tensorboard"))
-
-
-def _add(board: Any, epoch: int, values: Mapping[str, float]) -> Any:
-    """The writer, with an epoch's values in its file."""
-    for name, value in values.items():
-        board.add_scalar(name, float(value), epoch)
-    board.flush()
-    return board
 
 
 def close_all() -> None:
@@ -359,4 +359,4 @@ def _plain_leaf(value: Any) -> Any:
 
 
 def _first_line(error: Exception) -> str:
-    return (first_line(error) or type(error).__name__)[:200]
+    return first_line(error)[:200]

@@ -67,7 +67,7 @@ def write(job: Job) -> Written:
             converted = converter.convert(fused(job.net), (picture,))
         except Exception as error:  # of torch.export, of jax, of MLIR
             raise UserError(
-                f"litert-torch cannot convert this network: {first_line(error) or type(error).__name__}",
+                f"litert-torch cannot convert this network: {first_line(error)}",
                 todo="export it as onnx; or name another format by --to",
             ) from error
         path = job.new(".tflite")

@@ -141,7 +141,7 @@ def measured(
     try:
         files, found.ship_why = _files(last.path, split, config)
     except Exception as error:  # whatever a converter of others raises, hours of training are behind this line
-        files, found.ship_why = [], f"No file was written: {_said(error)}"
+        files, found.ship_why = [], f"No file was written: {first_line(error)}"
         log.warning("%s", found.ship_why)
     for made in files:
         if made.net is None or made.score is None:
@@ -196,10 +196,6 @@ def _files(weights: Path, split: str, config: TrainConfig) -> tuple[list[Made], 
     return exporter.made, "; ".join(f"{name} was not made: {refusal.problem}" for name, refusal in exporter.refused)
 
 
-def _said(error: Exception) -> str:
-    return first_line(error) or type(error).__name__
-
-
 def _speeds(marks: list[Mark], runtime: str, kept: Any = None) -> tuple[Speeds, str]:
     """CPU times in the same rounds, of networks of equal cost once, and in which runtime networks ran.
 
@@ -221,7 +217,7 @@ def _timed(marks: list[Mark], runtime: str) -> Speeds:
         try:
             calls = {mark.name: _call(mark, runtime) for mark in first.values()}
         except Exception as error:  # as above
-            log.warning("timed in PyTorch, for the networks could not be run as ONNX: %s", _said(error))
+            log.warning("timed in PyTorch, for the networks could not be run as ONNX: %s", first_line(error))
             runtime = PYTORCH
             calls = {mark.name: _call(mark, runtime) for mark in first.values()}
         times = call_rounds(calls, ROUNDS)

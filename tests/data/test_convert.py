@@ -176,14 +176,19 @@ def test_an_annotated_size_that_is_not_the_pictures_is_reported_and_a_missing_on
     assert [(p.kind, p.file.name) for p in done.problems] == [("the annotation's size is not the picture's", "a.xml")]
 
 
+def by_lists(folder: Path, **lists: str) -> convert.Converted:
+    """`photos` and `xml` converted with these lists of splits."""
+    (folder / "lists").mkdir()
+    for split, text in lists.items():
+        (folder / f"lists/{split}.txt").write_text(text)
+    return convert.voc_to_yolo(folder / "xml", folder / "photos", folder / "set", splits=folder / "lists")
+
+
 def test_a_picture_in_two_split_lists_stays_in_the_first(tmp_path):
     for stem in "ab":
         picture(tmp_path / f"photos/{stem}.png")
         voc(tmp_path, stem, voc_object("cat", 1, 1, 9, 9))
-    (tmp_path / "lists").mkdir()
-    (tmp_path / "lists/train.txt").write_text("a\n")
-    (tmp_path / "lists/val.txt").write_text("b\na\n")
-    done = convert.voc_to_yolo(tmp_path / "xml", tmp_path / "photos", tmp_path / "set", splits=tmp_path / "lists")
+    done = by_lists(tmp_path, train="a\n", val="b\na\n")
     assert done.pictures == {"train": 1, "val": 1}
     assert [(p.kind, p.file.name, p.line) for p in done.problems] == [("picture in two splits", "val.txt", 2)]
 
@@ -194,10 +199,8 @@ def test_lists_of_splits_name_folders_suffixes_and_what_stands_behind_a_name(tmp
             (tmp_path / folder / name).parent.mkdir(parents=True, exist_ok=True)
         picture(tmp_path / f"photos/{name}.png")
         voc(tmp_path, name, voc_object("cat", 1, 1, 9, 9))
-    (tmp_path / "lists").mkdir()
-    (tmp_path / "lists/train.txt").write_text("cam1/0\nb.jpg  1\nphoto 1\n")
-    (tmp_path / "lists/val.txt").write_text("C:\\sets\\images\\cam2\\0.png\nv1.2 -1\nphoto\n")
-    done = convert.voc_to_yolo(tmp_path / "xml", tmp_path / "photos", tmp_path / "set", splits=tmp_path / "lists")
+    val = "C:\\sets\\images\\cam2\\0.png\nv1.2 -1\nphoto\n"
+    done = by_lists(tmp_path, train="cam1/0\nb.jpg  1\nphoto 1\n", val=val)
     assert {split: len(paths) for split, paths in load_spec(done.data_yaml).splits.items()} == {"train": 3, "val": 3}
     found = {split: {path.name for path in load_spec(done.data_yaml).splits[split]} for split in ("train", "val")}
     assert found["train"] >= {"b.png", "photo 1.png"}
