@@ -18,7 +18,7 @@ from engine.config import parse_size
 from export.formats import CAN_RUN, PROGRAMS
 from export.options import FILES, NetworkOptions
 from export.runtimes import Opened, Runtime
-from models.classes import class_order, numbers_only, reordering
+from models.classes import class_order, numbers_only
 from models.dropping import only_heads
 from models.heads import ONE_TO_MANY, ONE_TO_ONE
 from models.network import Network
@@ -151,11 +151,14 @@ def _open_network(cfg: str | None, weights: Path, names: Sequence[str] | None) -
 
 def _renamed(net: Opened, names: Sequence[str] | None, where: Path) -> Opened:
     if names is not None:
+        if class_order(names, net.names) is not None:  # its own say which is which
+            return net
         if len(names) != net.classes:
             problem = f"there are {len(names)} class names, the network {net.classes} classes"
-            raise UserError(problem, where=where, todo="give the data set the network was trained on")
-        if reordering(names, net.names) is not None:  # its own say which is which
-            return net
+            todo = "give the data set the network was trained on"
+            if not numbers_only(net.names):
+                todo += f", or leave --data out: it has names of its own ({', '.join(map(str, net.names[:5]))})"
+            raise UserError(problem, where=where, todo=todo)
         net.names = list(names)
     return net
 

@@ -40,6 +40,35 @@ def numbers_only(names: Sequence[str]) -> bool:
     return list(names) == [str(number) for number in range(len(names))]
 
 
+def one_numbering(named: Sequence[Sequence[str]]) -> tuple[list[str], list[tuple[int, ...]]]:
+    """The classes of several networks as one list, those of the first first; and for each where its classes are in it.
+
+    Classes are the same if their names are, but for upper case and blanks at the ends; where a network has numbers
+    for names, and the list is as long, by number.
+    """
+    names: list[str] = []
+    keys: dict[tuple[str, int], int] = {}  # a name, and how often the same network had it before
+    orders = []
+    for theirs in named:
+        if len(theirs) == len(names) and numbers_only(theirs):
+            orders.append(tuple(range(len(names))))
+            continue
+        if len(theirs) == len(names) and numbers_only(names):
+            names, keys = [], {}
+        seen: dict[str, int] = {}
+        order = []
+        for name in theirs:
+            plain = name.strip().lower()
+            key = (plain, seen.get(plain, 0))
+            seen[plain] = key[1] + 1
+            if key not in keys:
+                keys[key] = len(names)
+                names.append(name)
+            order.append(keys[key])
+        orders.append(tuple(order))
+    return names, orders
+
+
 def take_names(net: Network, names: Sequence[str], theirs: Sequence[str], source: str) -> None:
     """Call `net`'s classes `names`, in place; the same ones in another order move their channels in the heads along.
 

@@ -26,6 +26,7 @@ from engine.evaluate import Detector, detect, device_of
 from engine.pictures import draw_detections, save_picture, side_by_side
 from engine.postprocess import postprocess, to_original
 from export.options import DETECTION
+from models.classes import one_numbering
 from models.heads import spec_read
 
 
@@ -102,11 +103,13 @@ class Found:
 
     Attributes:
         predictions: by the caption of a network (of one alone ""), a prediction a picture or frame.
+        names: of the classes that their boxes are of.
         unread: how many of the sources could not be read, or were left before their end; each was named.
         stopped: by what, where Ctrl-C or a SIGTERM came; what was found until then is written.
     """
 
     predictions: dict[str, list[Prediction]]
+    names: list[str]
     unread: int = 0
     stopped: KeyboardInterrupt | None = None
 
@@ -179,10 +182,11 @@ def predict(
 
     Written are the drawn pictures and videos under their own names (sub-folders included), in the size they have;
     ``labels/NAME.txt`` in YOLO form for pictures; and ``predictions.json`` for all. With several networks a picture
-    shows what each of them finds, side by side; there is ``labels/CAPTION/NAME.txt``, and the JSON is by caption.
+    shows what each of them finds, side by side; there is ``labels/CAPTION/NAME.txt``, and the JSON is by caption; their
+    classes are numbered as the first network's, those that it does not have behind them.
 
     Args:
-        nets: by caption, with the same classes; their modes are the same afterwards.
+        nets: by caption; their modes are the same afterwards.
         sources: from `data.sources.find_sources`.
         options: by caption too: a file may be made for a size of its own.
 
@@ -198,12 +202,12 @@ def predict(
     finally:
         for net, before in zip(nets.values(), training):
             net.train(before)
-    _write_json(Path(out), found, next(iter(nets.values())).names)
+    _write_json(Path(out), found)
     return found
 
 
-def _write_json(out: Path, found: Found, names: Sequence[str]) -> None:
-    by_caption = {caption: [each.as_dict(names) for each in rows] for caption, rows in found.predictions.items()}
+def _write_json(out: Path, found: Found) -> None:
+    by_caption = {caption: [each.as_dict(found.names) for each in rows] for caption, rows in found.predictions.items()}
     content = by_caption if len(by_caption) > 1 else next(iter(by_caption.values()))
     with whole_file(out / "predictions.json") as temporary:
         temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
@@ -214,7 +218,8 @@ class _Work:
 
     def __init__(self, nets: Mapping[str, Detector], options: Mapping[str, PredictOptions], out: Path, progress: bool):
         self.nets, self.options, self.out, self.progress = nets, options, out, progress
-        self.names = next(iter(nets.values())).names
+        self.names, orders = one_numbering([net.names for net in nets.values()])
+        self.numbers = {caption: np.array(order) for caption, order in zip(nets, orders)}
         first = options[next(iter(nets))]
         self.reader, self.most = PictureReader(first.pixel_range), first.frames
         self.predictions: dict[str, list[Prediction]] = {caption: [] for caption in nets}
@@ -234,8 +239,8 @@ class _Work:
         except KeyboardInterrupt as stopped:
             if not any(self.predictions.values()):
                 raise
-            return Found(self.predictions, unread, stopped)
-        return Found(self.predictions, unread)
+            return Found(self.predictions, self.names, unread, stopped)
+        return Found(self.predictions, self.names, unread)
 
     def _one(self, source: Source) -> None:
         if source.refusal:
@@ -256,6 +261,7 @@ class _Work:
             began = time.perf_counter()
             boxes = detect_picture(net, image, self.options[caption])
             took = 1000 * (time.perf_counter() - began)
+            boxes[:, 5] = self.numbers[caption][boxes[:, 5].astype(int)]
             found.append(Prediction(source.shown, (image.shape[0], image.shape[1]), boxes, frame, took))
         return found
 

@@ -13,6 +13,7 @@ import export
 import reporting
 from common.command_line import Command
 from common.errors import UserError
+from common.log import log
 from common.options import option
 from common.rundir import make_run_dir
 from export.options import DETECTION, NetworkOptions, network_file
@@ -32,7 +33,7 @@ class PredictOptions:
     model: str = network_file(required=False)
     compare: tuple[str, ...] = option(
         (),
-        "instead of --model: two or more networks with the same classes, side by side in one picture",
+        "instead of --model: two or more networks, side by side in one picture",
         group="network",
         nargs=0,
         metavar="FILE",
@@ -116,13 +117,7 @@ def predict(options: PredictOptions) -> int:
         )
         for caption, net in nets.items()
     }
-    first = next(iter(nets.values()))
-    for caption, net in nets.items():
-        if net.names != first.names:
-            raise UserError(
-                f"{caption} has other classes than {captions[0]}: {net.names[:10]}, {first.names[:10]}",
-                todo="compare networks of one data set, or give its names by --data",
-            )
+    _tell_classes(nets)
     folder = make_run_dir(options.run.project, "predict", options.run.name, exist_ok=options.run.exist_ok)
     try:
         found = reporting.predict(nets, sources, folder, settings, progress=sys.stderr.isatty())
@@ -131,7 +126,7 @@ def predict(options: PredictOptions) -> int:
             folder.rmdir()  # where nothing was written into it
         raise
     for caption, predictions in found.predictions.items():
-        _tell_predictions(caption if options.compare else "", predictions, first.names)
+        _tell_predictions(caption if options.compare else "", predictions, found.names)
     _tell_times(found, nets, options)
     if found.unread:
         print(f"{found.unread} of {len(sources)} could not be read and were left out: see above")
@@ -139,6 +134,26 @@ def predict(options: PredictOptions) -> int:
     if found.stopped is not None:
         raise found.stopped
     return 1 if found.unread else 0
+
+
+def _tell_classes(nets: Mapping[str, Opened]) -> None:
+    """Which networks have other classes than the first: a box that only one draws may be of a class of its own."""
+    from models.classes import one_numbering
+
+    captions = list(nets)
+    for caption in captions[1:]:
+        ours, theirs = nets[captions[0]].names, nets[caption].names
+        _, (_, order) = one_numbering([ours, theirs])
+        both = sum(place < len(ours) for place in order)
+        if both < max(len(ours), len(theirs)):
+            log.warning(
+                "%s and %s have %d of their %d and %d classes in common, by name",
+                captions[0],
+                caption,
+                both,
+                len(ours),
+                len(theirs),
+            )
 
 
 def _tell_times(found: Found, nets: Mapping[str, Opened], options: PredictOptions) -> None:

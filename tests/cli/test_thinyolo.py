@@ -119,6 +119,19 @@ def test_class_names_can_come_from_a_names_file(tmp_path, weights, monkeypatch, 
     assert "3 class names, the network 2 classes" in capsys.readouterr().err
 
 
+def test_compared_networks_may_have_other_classes(tmp_path, weights, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    cv2.imwrite("one.png", np.full((64, 64, 3), 99, np.uint8))
+    thin = Network(models.parse_cfg(TINY), ["disc", "star"])
+    models.save(thin, "thin.pt")
+    arguments = ["predict", "--source", "one.png", "--conf", "0", "--compare", str(weights), "thin.pt"]
+    assert main(arguments) == 0
+    assert "tiny.pt and thin.pt have 1 of their 2 and 2 classes in common" in capsys.readouterr().err
+    Path("more.names").write_text("disc\nsquare\nstar\n")
+    assert main([*arguments, "--data", "more.names"]) == 2
+    assert "leave --data out" in capsys.readouterr().err
+
+
 def test_heads_of_a_cfg_follow_the_classes_of_the_data_and_untrained_heads_are_refused(
     tmp_path, weights, small_set, monkeypatch, capsys
 ):

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import models
-from models.classes import class_order
+from models.classes import class_order, one_numbering
 from models.heads import decode_heads
 from tests.alive import alive
 from tests.nets import TINY, detect, dual
@@ -120,3 +120,11 @@ def test_order_of_classes() -> None:
     assert class_order(["red"], ["red", "Red", "green"]) is None
     assert class_order(["0", "1", "2"], THEIRS) is None
     assert class_order(OURS, ["0", "1", "2"]) is None
+
+
+def test_several_networks_get_one_numbering_by_name() -> None:
+    assert one_numbering([["cat", "dog"], ["Dog ", "bird"]]) == (["cat", "dog", "bird"], [(0, 1), (1, 2)])
+    assert one_numbering([["cat", "dog"], ["0", "1"]]) == (["cat", "dog"], [(0, 1), (0, 1)])
+    assert one_numbering([["0", "1"], ["cat", "dog"], ["dog"]]) == (["cat", "dog"], [(0, 1), (0, 1), (1,)])
+    assert one_numbering([["cat"], ["0", "1"]]) == (["cat", "0", "1"], [(0,), (1, 2)])
+    assert one_numbering([["cat", "cat"], ["cat"]]) == (["cat", "cat"], [(0, 1), (0,)])

@@ -170,6 +170,21 @@ def test_an_empty_folder_is_an_error(tmp_path):
         find_sources([tmp_path])
 
 
+def test_networks_of_other_classes_are_shown_side_by_side_in_one_numbering(net, tmp_path):
+    picture(tmp_path / "a.png")
+    other = Network(models.parse_cfg(ONE_CELL), ["Disc", "star"])
+    other.load_state_dict(net.state_dict())
+    bias = next(module for module in other.modules() if isinstance(module, torch.nn.Conv2d)).bias
+    bias.data[5], bias.data[6] = 0.5, 0.0  # its disc is class 0
+    nets = {"fat": net, "thin": other.eval()}
+    predict_all(nets, find_sources([tmp_path / "a.png"]), tmp_path / "out", dict.fromkeys(nets, PredictOptions()))
+    said = json.loads((tmp_path / "out/predictions.json").read_text())
+    for caption in nets:
+        (found,) = said[caption][0]["detections"]
+        assert (found["class"], found["name"]) == (1, "disc")
+        assert (tmp_path / f"out/labels/{caption}/a.txt").read_text().startswith("1 ")
+
+
 def test_networks_are_compared_on_pictures_that_have_boxes(net, tmp_path):
     yaml = write_set(tmp_path / "set", [[], ["0 .5 .5 .4 .6"], [], ["1 .6 .6 .3 .3"]])
     dataset = data.Dataset(data.load_spec(yaml), "val", size=(32, 32))
