@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
@@ -19,16 +20,27 @@ from export.runtimes import Runtime, unreadable
 from export.sound import check_onnx, check_openvino, need_bounded
 
 SECTION = "thinyolo"
+REPORTS = "openvino_telemetry"
 
 
 def need_openvino() -> Any:
-    """The package; raises `UserError` where it is not installed."""
+    """The package; raises `UserError` where it is not installed.
+
+    On import it would report to its makers over the network, by a process of its own, unless the package for that is
+    not to be had.
+    """
+    loaded = REPORTS in sys.modules
+    if not loaded:
+        sys.modules[REPORTS] = None  # type: ignore[assignment]
     try:
         import openvino
     except ImportError as error:
         raise UserError(
             "OpenVINO is not installed here", todo="python -m pip install -e '.[openvino]' (or pip install openvino)"
         ) from error
+    finally:
+        if not loaded:
+            del sys.modules[REPORTS]
     return openvino
 
 

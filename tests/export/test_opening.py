@@ -214,6 +214,19 @@ def test_the_command_has_export_and_latency(capsys):
     assert "    latency " in text
 
 
+def test_openvino_reports_nothing_to_its_makers():
+    pytest.importorskip("openvino_telemetry", reason="needs the extra openvino")
+    code = (
+        "import sys\n"
+        "from export.to_openvino import need_openvino\n"
+        "need_openvino()\n"
+        "print([name for name in sys.modules if name.startswith('openvino_telemetry')])\n"
+    )
+    line, environment = [sys.executable, "-c", code], {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(line, env=environment, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout) == (0, "[]\n"), done.stderr
+
+
 def test_a_process_lives_on_when_files_of_openvino_are_dropped(files):
     """On a CPU with AMX the next signal that is handled ended it."""
     pytest.importorskip("openvino", reason="needs the extra openvino")
