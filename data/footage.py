@@ -19,7 +19,7 @@ from data.labels import Scan
 from data.loader import Companions
 from data.options import AugmentConfig
 from data.pictures import picture_shapes, read_picture
-from data.places import VIDEO_SUFFIXES
+from data.places import VIDEO_SUFFIXES, files_under
 from data.problems import LEFT_OUT, Problem, summary
 from data.spec import DataSpec, find_entry, pictures_at
 from data.video import PIXELS, pixel_digest, video_frames
@@ -70,7 +70,8 @@ def find_footage(entries: Sequence[str], frames: Path, every: int) -> list[Path]
         every: of a video one frame in so many.
 
     Raises:
-        UserError: an entry or a picture of a list is not there, a video cannot be read, or nothing is found.
+        UserError: an entry or a picture of a list is not there, a video that an entry names cannot be read, or nothing
+            is found.
     """
     found: dict[Path, None] = {}
     for entry in entries:
@@ -80,18 +81,7 @@ def find_footage(entries: Sequence[str], frames: Path, every: int) -> list[Path]
                 f"--unlabelled {entry}: there is no such file or folder",
                 todo="name a folder of pictures, a list file with one picture a line, or a video",
             )
-        place = place.absolute()
-        videos = [place] if place.is_file() else sorted(path for path in place.rglob("*") if path.is_file())
-        videos = [path for path in videos if path.suffix.lower() in VIDEO_SUFFIXES]
-        pictures = [] if place in videos else pictures_at(place, [Path.cwd()])
-        if place.is_file() and (absent := [path for path in pictures if not path.is_file()]):
-            raise UserError(
-                f"{len(absent)} of the {len(pictures)} pictures of the list are not there: {_named(absent)}",
-                where=place,
-                todo="relative paths start at the working directory or at the list's folder; correct the list",
-            )
-        for video in videos:
-            pictures += _frames(video, frames, every)
+        pictures = _pictures(place.absolute(), frames, every)
         if not pictures:
             raise UserError(f"--unlabelled {entry}: there is no picture and no video in it", todo="give another folder")
         for path in pictures:
@@ -101,6 +91,28 @@ def find_footage(entries: Sequence[str], frames: Path, every: int) -> list[Path]
                 raise UserError("--unlabelled: the name is not UTF-8", where=path, todo="rename it") from error
         found |= dict.fromkeys(path.absolute() for path in pictures)
     return list(found)
+
+
+def _pictures(place: Path, frames: Path, every: int) -> list[Path]:
+    """What an entry stands for; of a folder, videos that cannot be read are told and left out."""
+    if place.is_dir():
+        pictures = pictures_at(place, [])
+        for video in files_under(place, VIDEO_SUFFIXES)[0]:
+            try:
+                pictures += _frames(video, frames, every)
+            except UserError as error:
+                log.error("--unlabelled: left out: %s", error)
+        return pictures
+    if place.suffix.lower() in VIDEO_SUFFIXES:
+        return _frames(place, frames, every)
+    pictures = pictures_at(place, [Path.cwd()])
+    if absent := [path for path in pictures if not path.is_file()]:
+        raise UserError(
+            f"{len(absent)} of the {len(pictures)} pictures of the list are not there: {_named(absent)}",
+            where=place,
+            todo="relative paths start at the working directory or at the list's folder; correct the list",
+        )
+    return pictures
 
 
 def _frames(video: Path, frames: Path, every: int) -> list[Path]:

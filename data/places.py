@@ -10,7 +10,7 @@ import logging
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from pathlib import Path, PureWindowsPath
 
 from common.errors import UserError
@@ -179,11 +179,16 @@ def pictures_at(place: Path, roots: Sequence[Path], finder: Finder | None = None
 
 
 def pictures_under(folder: Path) -> tuple[list[Path], list[Path]]:
-    """The pictures of a folder and of those below it, and the links that lead back to a folder above themselves.
+    """The pictures of a folder and of those below it, and the links that lead back to a folder above themselves."""
+    return files_under(folder, PICTURE_SUFFIXES)
 
-    Links are followed, but no folder is entered twice.
+
+def files_under(folder: Path, suffixes: Container[str]) -> tuple[list[Path], list[Path]]:
+    """The files with such endings of a folder and of those below it, and the links that lead back above themselves.
+
+    Links are followed, but no folder is entered twice. Names that begin with a dot are none that somebody meant.
     """
-    pictures: list[Path] = []
+    found: list[Path] = []
     loops: list[Path] = []
     entered: set[str] = set()
     todo = [str(folder)]
@@ -197,19 +202,19 @@ def pictures_under(folder: Path) -> tuple[list[Path], list[Path]]:
                     continue
                 entered.add(real)
                 here = Path(root)
-                pictures += [here / name for name in files if _is_picture(name)]
+                found += [here / name for name in files if _ends_with(name, suffixes)]
                 for path in (os.path.join(root, name) for name in folders):
                     if os.path.islink(path):
                         back = Path(real).is_relative_to(os.path.realpath(path))
                         loops.append(Path(path)) if back else links.append(path)
         todo = sorted(links)
     # In the order of paths, in which a separator comes before all letters.
-    pictures.sort(key=lambda path: os.path.normcase(path).replace(os.sep, "\0"))
-    return pictures, loops
+    found.sort(key=lambda path: os.path.normcase(path).replace(os.sep, "\0"))
+    return found, loops
 
 
-def _is_picture(name: str) -> bool:
-    return not name.startswith(".") and stem_and_suffix(name)[1] in PICTURE_SUFFIXES
+def _ends_with(name: str, suffixes: Container[str]) -> bool:
+    return not name.startswith(".") and stem_and_suffix(name)[1] in suffixes
 
 
 def stem_and_suffix(name: str) -> tuple[str, str]:
@@ -332,6 +337,6 @@ def _named_so(folder: Path, entry: str) -> Path | None:
     name = entry.replace("\\", "/").rsplit("/", 1)[-1]
     for place, names in walked(folder):
         for each in names:
-            if _is_picture(each) and name in (each, os.path.splitext(each)[0]):
+            if _ends_with(each, PICTURE_SUFFIXES) and name in (each, os.path.splitext(each)[0]):
                 return place / each
     return None

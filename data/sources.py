@@ -27,7 +27,7 @@ from common.reading import exists, is_folder, shown_path, user_path, why_no_file
 from data.facts import Facts
 from data.findings import wrong_range
 from data.pictures import decode_picture, deep_range, has_frames, picture_facts, read_picture
-from data.places import UNREAD_SUFFIXES, VIDEO_SUFFIXES
+from data.places import UNREAD_SUFFIXES, VIDEO_SUFFIXES, files_under
 from data.problems import remedy
 from data.spec import PICTURE_SUFFIXES
 
@@ -147,7 +147,7 @@ def _matching(pattern: str, text: str) -> list[Source]:
         matched = sorted(map(Path, glob.glob(pattern, recursive=True)))
     except (ValueError, RecursionError) as error:
         raise UserError(f"--source {shown_path(text)} is no pattern: {error}", todo=WHAT) from error
-    files = [item for item in matched if _is_meant(item)]
+    files = [item for item in matched if item.suffix.lower() in MEANT and not is_folder(item)]
     below = [source for item in matched if is_folder(item) for source in _in_folder(item, fixed)]
     if not files and not below:
         what = f"matches {len(matched)} files, none a picture or a video" if matched else "matches nothing"
@@ -156,12 +156,7 @@ def _matching(pattern: str, text: str) -> list[Source]:
 
 
 def _in_folder(folder: Path, root: Path) -> list[Source]:
-    return [_of_file(item, root) for item in sorted(folder.rglob("*")) if _is_meant(item)]
-
-
-def _is_meant(path: Path) -> bool:
-    """Whether somebody who names a folder means this in it: all that is called a picture or a video."""
-    return path.suffix.lower() in MEANT and not is_folder(path)
+    return [_of_file(item, root) for item in files_under(folder, MEANT)[0]]
 
 
 def _at_address(address: str) -> Source:

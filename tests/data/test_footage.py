@@ -67,6 +67,21 @@ def test_videos_in_a_folder_are_sampled(folder: Path, tmp_path: Path) -> None:
     assert len(find_footage([str(folder)], tmp_path / "frames", every=5)) == 5 + 5
 
 
+def test_a_broken_video_in_a_folder_costs_only_itself(
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (folder / "broken.mp4").write_bytes(b"no video")
+    (folder / "._film.mp4").write_bytes(b"what macOS says of one")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    make_video(elsewhere / "film.avi")
+    (folder / "linked").symlink_to(elsewhere)
+    assert len(find_footage([str(folder)], tmp_path / "frames", every=5)) == 5 + 5
+    (said,) = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+    assert "broken.mp4" in said
+    assert "left out" in said
+
+
 def test_video_is_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     video = str(make_video(tmp_path / "film.avi"))
     first = find_footage([video], tmp_path / "frames", every=10)

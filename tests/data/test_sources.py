@@ -110,6 +110,13 @@ def test_what_cannot_be_looked_at_ends_nothing_else(folder):
         find_sources(["nope.jpg", "neither.png"])
 
 
+def test_links_to_folders_are_followed_and_hidden_files_left(folder):
+    (folder / "in/linked").symlink_to(folder / "other")
+    (folder / "in/back").symlink_to(folder / "in")
+    (folder / "in/._a.jpg").write_bytes(b"what macOS says of a.jpg")
+    assert names("in") == ["a.jpg", "b.png", "deep/[1].jpg", "deep/a.jpg", "linked/a.jpg"]
+
+
 def test_a_number_is_a_camera_unless_there_is_such_a_folder(folder):
     (camera,) = find_sources(["0"])
     assert (camera.kind, camera.address, camera.shown) == (LIVE, 0, "camera 0")
