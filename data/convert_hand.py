@@ -16,9 +16,9 @@ from pathlib import Path
 from tqdm import tqdm
 
 from common.errors import UserError
-from common.reading import is_folder, why_no_file
+from common.reading import why_no_file
 from data.convert_objects import Annotated, Corners
-from data.convert_pictures import Pictures
+from data.convert_pictures import Pictures, annotation_files
 from data.convert_writer import (
     Converted,
     Shares,
@@ -62,7 +62,7 @@ def hand_to_yolo(
     classes = list(names or ["hand"])
     if len(classes) != 1:
         raise UserError(f"these annotations have one class, not {len(classes)}: {classes}", todo="give one name")
-    files = sorted(annotations.rglob("*.mat")) if is_folder(annotations) else []
+    files = annotation_files(annotations, ".mat")
     if not files:
         raise UserError("there are no .mat files in this folder", where=annotations, todo="give the data set's folder")
     root = images or annotations

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from common.errors import UserError
 from common.reading import exists, lines_of, read_text
-from data.convert_pictures import Folders, contradict, folders_and_name, nearness_of
+from data.convert_pictures import Folders, composed, contradict, folders_and_name, nearness_of
 from data.problems import WARNING, Problem
 from data.spec import PICTURE_SUFFIXES, SPLITS
 
@@ -34,7 +34,9 @@ class SplitLists:
             UserError: no list, none with a name in it, or one that cannot be read.
         """
         self.problems: list[Problem] = []
+        names = {composed(name) for name in names}
         self._listed: dict[str, dict[Folders, str]] = {}
+        self._unasked: dict[tuple[str, Folders], tuple[Path, int]] = {}
         for split in SPLITS:
             path = folder / f"{split}.txt"
             if not exists(path):
@@ -44,6 +46,7 @@ class SplitLists:
                     continue
                 folders, name = folders_and_name(_named(line.strip(), names))
                 others = self._listed.setdefault(name, {})
+                self._unasked.setdefault((name, folders), (path, number))
                 if others.setdefault(folders, split) != split:
                     detail = f"{'/'.join((*folders, name))} stays in {others[folders]}"
                     self.problems.append(Problem(WARNING, "picture in two splits", path, number, detail))
@@ -58,7 +61,18 @@ class SplitLists:
         """The split of the picture called `name`, folders included, or None; the best agreeing folders decide."""
         own, last = folders_and_name(name)
         agreeing = {named: split for named, split in self._listed.get(last, {}).items() if not contradict(named, own)}
-        return agreeing[max(agreeing, key=lambda named: nearness_of(named, own))] if agreeing else None
+        if not agreeing:
+            return None
+        best = max(agreeing, key=lambda named: nearness_of(named, own))
+        self._unasked.pop((last, best), None)
+        return agreeing[best]
+
+    def without_annotation(self) -> list[Problem]:
+        """The names that `split_of` was never asked for."""
+        return [
+            Problem(WARNING, "name in a split's list without annotation", path, number, "/".join((*folders, name)))
+            for (name, folders), (path, number) in self._unasked.items()
+        ]
 
 
 def _named(line: str, names: Collection[str]) -> str:

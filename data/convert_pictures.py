@@ -7,6 +7,7 @@ first pictures the same: there the folder decides.
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable
 from difflib import SequenceMatcher
 from functools import cached_property, lru_cache
@@ -14,9 +15,8 @@ from pathlib import Path
 
 from common.errors import UserError
 from common.reading import is_file, is_folder
-from data.places import FOLDER_SPLITS, split_from_name
+from data.places import FOLDER_SPLITS, pictures_under, split_from_name
 from data.problems import WARNING, Problem
-from data.spec import PICTURE_SUFFIXES
 
 Folders = tuple[str, ...]
 USUAL = frozenset(
@@ -37,10 +37,9 @@ class Pictures:
         self.folder = folder
         self._by_name: dict[str, list[Path]] = {}
         self._by_stem: dict[str, list[Path]] = {}
-        for path in sorted(folder.rglob("*")):
-            if path.suffix.lower() in PICTURE_SUFFIXES:
-                self._by_name.setdefault(path.name, []).append(path)
-                self._by_stem.setdefault(path.stem, []).append(path)
+        for path in pictures_under(folder)[0]:
+            self._by_name.setdefault(composed(path.name), []).append(path)
+            self._by_stem.setdefault(composed(path.stem), []).append(path)
         self._named_in: dict[str, set[Folders]] = {}
         self._top: Folders = ()
 
@@ -70,6 +69,7 @@ class Pictures:
             return self.folder / relative
         found = self._namesakes(name)
         found = [path for path in found if path.name == called] or found
+        found = [path for path in found if relative.name in (path.name, path.stem)] or found
         named, last = folders_and_name(name)
         if self._folders_decide(named, last):
             found = [path for path in found if not contradict(named, self._own(path))]
@@ -104,7 +104,7 @@ class Pictures:
         return {part for path in self.all() for part in _plain(path.relative_to(self.folder).parts[:-1])}
 
     def _namesakes(self, name: str) -> list[Path]:
-        last = Path(name.replace("\\", "/")).name
+        last = composed(Path(name.replace("\\", "/")).name)
         return self._by_name.get(last) or self._by_stem.get(last) or []
 
     def _folders_decide(self, named: Folders, last: str) -> bool:
@@ -121,17 +121,30 @@ class Pictures:
         return (*self._top, *_plain(path.relative_to(self.folder).parts[:-1]))
 
 
+def annotation_files(folder: Path, suffix: str) -> list[Path]:
+    """The files of a folder, and of those below it, that end so; what macOS keeps beside them begins with a dot."""
+    if not is_folder(folder):
+        return []
+    return sorted(path for path in folder.rglob(f"*{suffix}") if not path.name.startswith("."))
+
+
+def composed(name: str) -> str:
+    """One of the two forms that Unicode has for letters with accents: macOS writes the other into names of files."""
+    return unicodedata.normalize("NFC", name)
+
+
 def folders_and_name(name: str) -> tuple[Folders, str]:
     """The folders of a path, "/" before those of an absolute one, and its last part."""
     *folders, last = name.replace("\\", "/").split("/")
     absolute = bool(folders) and (not folders[0] or folders[0].endswith(":"))
     plain = _plain(part for part in folders if part not in ("", ".", "..") and not part.endswith(":"))
-    return (("/", *plain) if absolute else plain), last
+    return (("/", *plain) if absolute else plain), composed(last)
 
 
 def _plain(folders: Iterable[str]) -> Folders:
     """Names of folders as they are compared: without capitals, and train2017 is train."""
-    return tuple(FOLDER_SPLITS.get(part.casefold().rstrip("0123456789"), part.casefold()) for part in folders)
+    plain = (composed(part).casefold() for part in folders)
+    return tuple(FOLDER_SPLITS.get(part.rstrip("0123456789"), part) for part in plain)
 
 
 @lru_cache(maxsize=10_000)

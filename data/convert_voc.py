@@ -10,10 +10,10 @@ from pathlib import Path, PurePosixPath
 from xml.parsers import expat
 
 from common.errors import UserError
-from common.reading import MOST_TEXT, is_folder, read_bytes
+from common.reading import MOST_TEXT, read_bytes
 from data.convert_lists import SplitLists
 from data.convert_objects import Annotated, Corners
-from data.convert_pictures import Pictures
+from data.convert_pictures import Pictures, annotation_files
 from data.convert_writer import (
     Converted,
     Shares,
@@ -61,7 +61,7 @@ def voc_to_yolo(
     Raises:
         UserError: nothing to convert, or nowhere to write.
     """
-    files = sorted(annotations.rglob("*.xml")) if is_folder(annotations) else []
+    files = annotation_files(annotations, ".xml")
     if not files:
         raise UserError("there are no .xml files in this folder", where=annotations, todo="give VOC's Annotations")
     pictures = Pictures(images)
@@ -90,7 +90,7 @@ def voc_to_yolo(
         for path in pictures.all()
         if path not in annotated and listed is None
     ]
-    problems += listed.problems if listed else []
+    problems += [*listed.problems, *listed.without_annotation()] if listed else []
     classes = list(names) if names else sorted({thing.name for item in items for thing in item.objects})
     return write(
         items,

@@ -209,6 +209,37 @@ def test_lists_of_splits_name_folders_suffixes_and_what_stands_behind_a_name(tmp
     assert left == [("in no split's list", "cam3")]
 
 
+def test_a_listed_name_without_annotation_is_said(tmp_path):
+    picture(tmp_path / "photos/a.png")
+    voc(tmp_path, "a", voc_object("cat", 1, 1, 9, 9))
+    done = by_lists(tmp_path, train="a\n", val="a\nb\n")
+    kind = "name in a split's list without annotation"
+    assert [(p.file.name, p.line, p.detail) for p in done.problems if p.kind == kind] == [("val.txt", 2, "b")]
+
+
+def test_letters_in_another_form_of_unicode_and_files_of_macos(tmp_path):
+    """macOS writes an accent as a letter of its own, and beside a.png a file ._a.png."""
+    composed, decomposed = "caf\u00e9", "cafe\u0301"
+    picture(tmp_path / f"photos/{decomposed}.png")
+    (tmp_path / "photos/._other.png").write_bytes(b"what macOS says of it")
+    voc(tmp_path, composed, voc_object("cat", 1, 1, 9, 9))
+    (tmp_path / f"xml/._{composed}.xml").write_bytes(b"what macOS says of it")
+    done = by_lists(tmp_path, train=f"{decomposed}\n")
+    assert (done.pictures, done.problems) == ({"train": 1}, [])
+    assert len(labels(tmp_path / "set/labels")) == 1
+    rows = [{"id": 1, "image_id": 7, "category_id": 3, "bbox": [10, 5, 20, 20]}]
+    file = coco(tmp_path / "instances_val.json", [{**IMAGE, "file_name": f"{composed}.png"}], rows)
+    assert convert.coco_to_yolo(file, tmp_path / "photos", tmp_path / "coco").pictures == {"val": 1}
+
+
+def test_of_two_names_that_differ_in_their_unicode_form_the_equal_one_is_meant(tmp_path):
+    names = ("caf\u00e9", "cafe\u0301")
+    for name in names:
+        picture(tmp_path / f"{name}.png")
+    pictures = Pictures(tmp_path)
+    assert [pictures.find(name).stem for name in names] == list(names)
+
+
 # COCO --------------------------------------------------------------------------------------------------------------
 
 
