@@ -6,6 +6,7 @@ does for all others, or make it up.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -28,7 +29,7 @@ class ClassRow:
         objects: of the class in the split that is shown.
         runs: pairs with `none` of the same seed; for `none` itself, its runs.
         mean: of the differences of AP50-95 to `none`; of `none` itself, of its AP50-95.
-        low, high: the 95 % t interval of the mean difference, infinite for one pair; None for `none`.
+        low, high: the 95 % t interval of the mean difference, infinite for one pair or equal ones; None for `none`.
     """
 
     mode: str
@@ -44,7 +45,7 @@ class ClassRow:
         """The mean, and half its interval where there is one."""
         if self.low is None or self.high is None:
             return f"{self.mean:.3f}"
-        return f"{self.mean:+.3f}" + (f" +-{self.high - self.mean:.3f}" if self.runs > 1 else "")
+        return f"{self.mean:+.3f}" + (f" +-{self.high - self.mean:.3f}" if math.isfinite(self.high) else "")
 
 
 def class_rows(

@@ -25,8 +25,9 @@ class Paired:
         n: pairs.
         mean: of the differences.
         sd: their standard deviation (n - 1), NaN for one pair.
-        low, high: the confidence interval of the mean, infinite for one pair.
-        p: of the two-sided test that the mean is 0; NaN for one pair.
+        low, high: the confidence interval of the mean; infinite for one pair, and for several that are all the same
+            number but 0: then the seed changed nothing, and they are one observation.
+        p: of the two-sided test that the mean is 0; NaN where the interval is infinite.
     """
 
     n: int
@@ -54,12 +55,12 @@ def paired(differences: Sequence[float], level: float = LEVEL) -> Paired:
     """
     n = len(differences)
     mean, sd = mean_sd(differences)
-    if n < 2:
+    if n > 1 and not any(differences):
+        return Paired(n, 0.0, 0.0, 0.0, 0.0, 1.0)
+    if n < 2 or sd <= 1e-9 * abs(mean):
         return Paired(n, mean, sd, -math.inf, math.inf, math.nan)
     error = sd / math.sqrt(n)
     reach = t_quantile((1 + level) / 2, n - 1) * error
-    if error == 0:  # the same difference with every seed
-        return Paired(n, mean, sd, mean, mean, 1.0 if mean == 0 else 0.0)
     return Paired(n, mean, sd, mean - reach, mean + reach, 2 * (1 - t_cdf(abs(mean) / error, n - 1)))
 
 

@@ -21,7 +21,7 @@ class Difference:
 
     Attributes:
         values: the row minus plain fine-tuning, seed by seed.
-        alone: (low, high), the interval of this row looked at by itself; NaN of one seed.
+        alone: (low, high), the interval of this row looked at by itself; infinite where seeds show nothing.
         jointly: the interval at which those of all rows hold at once.
         shown: whether it is no chance.
     """
