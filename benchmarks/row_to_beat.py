@@ -77,6 +77,7 @@ class Row:
 def train(folder: Path, done: str, options: list[object], arguments: argparse.Namespace) -> Path:
     """A run of `train_prune.py`, begun, gone on with, or left as it is; its network is in `done`."""
     shared = ["--data", arguments.data, "--imgsz", arguments.imgsz, "--seed", arguments.seed, "--wandb", "off"]
+    shared += ["--amp", arguments.amp]
     if not (folder / "report.html").exists():
         command = line_command(folder, [*options, *shared])
         run_python(ROOT / "train_prune.py", *command, "--threads", arguments.threads, cwd=ROOT)
@@ -213,6 +214,7 @@ def main() -> int:
     parser.add_argument("--imgsz", default="256x192", help="size of training and scoring (default: 256x192)")
     parser.add_argument("--seed", type=int, default=0, help="of all trainings (default: 0)")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads (default: 1)")
+    parser.add_argument("--amp", default="auto", help="of all trainings: auto, native, off (default: auto)")
     parser.add_argument("--rounds", type=int, default=30, help="of the latency measurement (default: 30)")
     arguments = parser.parse_args()
     for name in ("weights", "data", "out"):

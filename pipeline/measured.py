@@ -277,7 +277,8 @@ def _ship(marks: list[Mark], points: list[Point]) -> tuple[int, str] | None:
         fit += [] if worse else [place]
         if score is not whole:
             beside = f" ({interval})" if interval is not None else ""
-            words.append(f" {marks[place].name}: mAP50-95 {change:+.3f} to it{beside}.")
+            said = " detects worse" if worse else ""
+            words.append(f" {marks[place].name}{said}: mAP50-95 {change:+.3f} to it{beside}.")
 
     def price(place: int) -> float:
         point = points[place]
