@@ -18,6 +18,10 @@ LONGEST = 120
 """Characters of a folder's name, which W&B's name of a run holds too."""
 
 
+CHANGE = re.compile(r"""([\w-]+)\s*=\s*("[^"]*"|'[^']*'|\S+)""")
+"""An option of a row."""
+
+
 @dataclass(frozen=True)
 class Variant:
     """One row of the table.
@@ -99,16 +103,21 @@ def entries(text: str) -> list[str]:
 def _variant(text: str, kd: KDConfig, columns: Mapping[str, Option]) -> Variant:
     known = {name: each for name, each in options(KDConfig).items() if name != "kd"} | dict(columns)
     changes: dict[str, Any] = {}
-    for word in re.findall(r"[\w-]+\s*=\s*\S+", text):
-        name, value = (part.strip() for part in word.split("=", 1))
-        name = name.replace("-", "_")
+    for name, value in CHANGE.findall(text):
+        name, value = name.replace("-", "_"), value.strip("\"'")
         if name not in known:
             raise UserError(f"--ablate: '{text}' has the unknown option '{name}'", todo=f"known: {', '.join(known)}")
         try:
             changes[name] = known[name].convert(value)
         except ValueError as error:
             raise UserError(f"--ablate: '{text}': {name} {value} {error}", todo="see --help") from None
-    modes = re.sub(r"[\w-]+\s*=\s*\S+", "", text).strip()
+    modes = re.sub(r"\s*,\s*", ",", CHANGE.sub("", text).strip())
+    if behind := modes.split()[1:]:
+        option = behind[0].replace("-", "_") in known
+        todo = (
+            f"{behind[0]}=VALUE" if option else 'modes with commas between them, NAME=VALUE, NAME="VALUE WITH BLANKS"'
+        )
+        raise UserError(f"--ablate: '{text}': behind the modes stand only options, not '{behind[0]}'", todo=todo)
     others = {name: changes.pop(name) for name in list(changes) if name in columns}
     variant = Variant(text, from_dict(KDConfig, {**to_dict(kd), **changes, "kd": modes}), others)
     if not variant.kd.modes() and (modes != NONE or changes or not others):

@@ -95,6 +95,15 @@ def test_rows_may_differ_in_options_that_leave_the_steps_as_many() -> None:
             parse_variants(f"hinton {option}", KDConfig(), COLUMNS)
 
 
+def test_a_value_may_have_blanks_and_an_option_needs_one() -> None:
+    rows = parse_variants("hinton , bounded reconstruct='my runs/a.pt'; hinton reconstruct = b.pt", KDConfig(), COLUMNS)
+    assert [row.options.get("reconstruct") for row in rows] == [None, "my runs/a.pt", "b.pt"]
+    assert list(rows[1].kd.modes()) == ["hinton", "bounded"]
+    for text, todo in (("scaled reconstruct", "reconstruct=VALUE"), ("scaled reconstruct=my runs/a.pt", "WITH BLANKS")):
+        with pytest.raises(UserError, match=todo):
+            parse_variants(text, KDConfig(), COLUMNS)
+
+
 def test_cells_key_holds_only_the_options_that_are_not_at_their_default(tmp_path: Path) -> None:
     """So that cells of before an option was there stay valid."""
     config = AblateConfig()

@@ -57,7 +57,7 @@ def test_the_fastest_file_that_is_not_shown_to_be_worse_is_shipped() -> None:
     marks = [mark("fat", "fat", 1), mark("thin", "cut", 0.9), mark("whole", "file", 0.9), mark("int8", "file", 0.1)]
     place, why = measured._ship(marks, points((9, 9), (4, 4), (3, 4), (1, 1))) or (None, "")
     assert place == 2, "INT8 is faster, and shown to be worse"
-    assert "int8: mAP50-95 -" in why
+    assert "int8 detects worse: mAP50-95 -" in why
     marks[3] = mark("int8", "file", 0.9)
     assert (measured._ship(marks, points((9, 9), (4, 4), (3, 4), (1, 1))) or (0, ""))[0] == 3
     place, why = measured._ship(marks, points((None, 9), (None, 4), (None, 1), (None, 2))) or (None, "")
