@@ -62,6 +62,7 @@ def _folder(name: str) -> Path:
 
 def _one(folder: Path) -> None:
     from engine.plots import read_results
+    from pipeline.ablate_cell import CELL
     from reporting.page import made_again
     from reporting.record import RECORD
 
@@ -76,8 +77,12 @@ def _one(folder: Path) -> None:
             print(f"{path}: " + ", ".join(f"{name} {value:.4g}" for name, value in last.items()))
     if recorded:
         print(made_again(folder))
+    elif page.exists():
+        print(page)
+    elif os.path.isfile(folder / CELL):
+        print(f"one training of an ablation, which has one page for all: thinyolo report {folder.parents[1]}")
     else:
-        print(page if page.exists() else "no report.html yet: it is written when the run ends")
+        print("no report.html yet: it is written when the run ends")
 
 
 REPORT = Command(

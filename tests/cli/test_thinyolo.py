@@ -204,6 +204,17 @@ def test_report_tells_where_it_is_and_the_last_scores(tmp_path, capsys):
     assert "report.html" in text
 
 
+def test_report_of_one_training_of_an_ablation_names_the_page_of_all(tmp_path, capsys):
+    cell = tmp_path / "grid/hinton/seed0"
+    cell.mkdir(parents=True)
+    (cell / "results.csv").write_text("epoch,val/mAP50\n0,0.1\n")
+    assert main(["report", str(cell)]) == 0
+    assert "when the run ends" in capsys.readouterr().out
+    (cell / "cell.json").write_text("{}")
+    assert main(["report", str(cell)]) == 0
+    assert f"thinyolo report {tmp_path / 'grid'}" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(("scored", "said"), [(100, "1 pictures have more: mAP stays low"), (130, "the 130 most")])
 def test_the_table_names_the_cap_where_it_matters(scored, said):
     corners = np.array([[10.0 * number, 10, 10 * number + 8, 20] for number in range(120)])
