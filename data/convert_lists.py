@@ -8,7 +8,8 @@ from pathlib import Path
 
 from common.errors import UserError
 from common.reading import exists, lines_of, read_text
-from data.convert_pictures import Folders, composed, contradict, folders_and_name, nearness_of
+from data.convert_pictures import Folders, contradict, folders_and_name, nearness_of
+from data.near_names import composed
 from data.problems import WARNING, Problem
 from data.spec import PICTURE_SUFFIXES, SPLITS
 

@@ -7,7 +7,6 @@ first pictures the same: there the folder decides.
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Iterable
 from difflib import SequenceMatcher
 from functools import cached_property, lru_cache
@@ -15,6 +14,7 @@ from pathlib import Path
 
 from common.errors import UserError
 from common.reading import is_file, is_folder
+from data.near_names import composed
 from data.places import FOLDER_SPLITS, pictures_under, split_from_name
 from data.problems import WARNING, Problem
 
@@ -126,11 +126,6 @@ def annotation_files(folder: Path, suffix: str) -> list[Path]:
     if not is_folder(folder):
         return []
     return sorted(path for path in folder.rglob(f"*{suffix}") if not path.name.startswith("."))
-
-
-def composed(name: str) -> str:
-    """One of the two forms that Unicode has for letters with accents: macOS writes the other into names of files."""
-    return unicodedata.normalize("NFC", name)
 
 
 def folders_and_name(name: str) -> tuple[Folders, str]:

@@ -19,7 +19,7 @@ from data.labels import Scan
 from data.loader import Companions
 from data.options import AugmentConfig
 from data.pictures import picture_shapes, read_picture
-from data.places import VIDEO_SUFFIXES, files_under
+from data.places import PICTURE_SUFFIXES, VIDEO_SUFFIXES, files_under
 from data.problems import LEFT_OUT, Problem, summary
 from data.spec import DataSpec, find_entry, pictures_at
 from data.video import PIXELS, pixel_digest, video_frames
@@ -96,14 +96,15 @@ def find_footage(entries: Sequence[str], frames: Path, every: int) -> list[Path]
 def _pictures(place: Path, frames: Path, every: int) -> list[Path]:
     """What an entry stands for; of a folder, videos that cannot be read are told and left out."""
     if place.is_dir():
-        pictures = pictures_at(place, [])
-        for video in files_under(place, VIDEO_SUFFIXES)[0]:
+        files = files_under(place, PICTURE_SUFFIXES | VIDEO_SUFFIXES)[0]
+        pictures = [path for path in files if not _is_video(path)]
+        for video in filter(_is_video, files):
             try:
                 pictures += _frames(video, frames, every)
             except UserError as error:
                 log.error("--unlabelled: left out: %s", error)
         return pictures
-    if place.suffix.lower() in VIDEO_SUFFIXES:
+    if _is_video(place):
         return _frames(place, frames, every)
     pictures = pictures_at(place, [Path.cwd()])
     if absent := [path for path in pictures if not path.is_file()]:
@@ -113,6 +114,10 @@ def _pictures(place: Path, frames: Path, every: int) -> list[Path]:
             todo="relative paths start at the working directory or at the list's folder; correct the list",
         )
     return pictures
+
+
+def _is_video(path: Path) -> bool:
+    return path.suffix.lower() in VIDEO_SUFFIXES
 
 
 def _frames(video: Path, frames: Path, every: int) -> list[Path]:

@@ -21,9 +21,14 @@ Pair = tuple[Path, Path, bool]
 _Key = Callable[[str], str]
 
 
+def composed(name: str) -> str:
+    """One of the two forms that Unicode has for letters with accents: macOS writes the other into names of files."""
+    return unicodedata.normalize("NFC", name)
+
+
 def same(stem: str) -> str:
     """What names have in common that nobody would give to different pictures."""
-    key = unicodedata.normalize("NFC", unicodedata.normalize("NFKC", stem).casefold()).strip()
+    key = composed(unicodedata.normalize("NFKC", stem).casefold()).strip()
     while (parts := os.path.splitext(key))[1].strip() in (".txt", *PICTURE_SUFFIXES):
         key = parts[0].strip()
     return key
@@ -106,7 +111,7 @@ def told(pairs: Sequence[Pair]) -> list[Problem]:
             picture, file, _ = group[0]
             detail = f"{len(group)} picture{'s' if len(group) > 1 else ''}; "
             detail += f"the labels of {picture.name} seem to be in {file.name!r}"
-            if unicodedata.normalize("NFC", file.name) == unicodedata.normalize("NFC", f"{picture.stem}.txt"):
+            if composed(file.name) == composed(f"{picture.stem}.txt"):
                 detail += ", the same letters in another form of Unicode"
             problems.append(Problem(severity, kind, file, None, detail, what_to_do(group)))
     return problems
